@@ -1,0 +1,60 @@
+# Everything from a bare clone: each target creates .venv and installs what it
+# needs first. `make PYTHON=python3.12 demo` picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/digits
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-tensorflow test-jax lint format bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
+	$(BIN)/python -m training.demo $(RUN)
+
+test: test-tensorflow test-jax
+
+test-tensorflow: $(VENV)/.dev
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests
+
+# The backend-neutral part once more on JAX (CPU).
+test-jax: $(VENV)/.dev
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests \
+	  -m "not tensorflow_only"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.attention
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
+	  'keras_topo needs Python 3.10 or newer; found ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras; the demo does not pay for the developers' tools.
+$(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing keras_topo into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet -e ".[training]"
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing keras_topo and its test tools into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	@touch $@

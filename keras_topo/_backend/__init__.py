@@ -1,0 +1,33 @@
+"""What `keras.ops` lacks or does badly, one implementation per backend.
+
+Every backend module defines
+
+- `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
+  of zero-padded data, by real FFTs that skip the padding;
+- `checkpointed_map(function, blocks, shared)`: a sequential map whose
+  gradient recomputes one block at a time.
+"""
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from keras_topo._backend.tensorflow import (
+        checkpointed_map,
+        slice_axis,
+        toeplitz_fft,
+    )
+elif keras.backend.backend() == "jax":
+    from keras_topo._backend.jax import (
+        checkpointed_map,
+        slice_axis,
+        toeplitz_fft,
+    )
+else:
+    raise ImportError(
+        "keras_topo runs on the Keras backends 'tensorflow' and 'jax'; set "
+        "the environment variable KERAS_BACKEND before importing keras. "
+        f"Received: backend={keras.backend.backend()!r}"
+    )
+
+__all__ = ["checkpointed_map", "slice_axis", "toeplitz_fft"]

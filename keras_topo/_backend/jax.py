@@ -1,0 +1,66 @@
+"""JAX: slices with traced starts, FFTs, checkpointed maps."""
+
+import jax
+import jax.numpy as jnp
+
+
+def slice_axis(x, start, size, axis):
+    """`x[..., start : start + size, ...]` along `axis`; `start` may be traced."""
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def toeplitz_fft(x, kernel, grid_shape):
+    """Circular convolution of zero-padded `x` with `kernel`, then cropped.
+
+    Args:
+        x: `(..., columns, *grid_shape)`, float32 or float64.
+        kernel: `(..., *padded_shape)`; its leading axes broadcast against
+            those of `x` without the columns.
+        grid_shape: sizes of the trailing grid axes of `x`.
+
+    Returns:
+        `(..., columns, *grid_shape)`.
+    """
+    rank = len(grid_shape)
+    padded_shape = kernel.shape[-rank:]
+    spectrum = jnp.expand_dims(_rfftn(kernel, padded_shape), -1 - rank)
+    product = _rfftn(x, padded_shape) * spectrum
+    return _irfftn(product, padded_shape, grid_shape)
+
+
+def _rfftn(x, padded_shape):
+    """Real FFT of the trailing axes, one at a time: the last first, so that
+    rows of padding are transformed only once they are not zero any more."""
+    x = jnp.fft.rfft(x, padded_shape[-1])
+    for k in range(len(padded_shape) - 2, -1, -1):
+        axis = k - len(padded_shape)
+        x = jnp.fft.fft(x, padded_shape[k], axis=axis)
+    return x
+
+
+def _irfftn(x, padded_shape, grid_shape):
+    """Inverse of `_rfftn`, cropping every axis as soon as it is back."""
+    for k in range(len(padded_shape) - 1):
+        axis = k - len(padded_shape)
+        x = jnp.fft.ifft(x, axis=axis)
+        x = jax.lax.slice_in_dim(x, 0, grid_shape[k], axis=axis)
+    return jnp.fft.irfft(x, padded_shape[-1])[..., : grid_shape[-1]]
+
+
+def checkpointed_map(function, blocks, shared):
+    """Maps `function(block, shared)` over blocks, one after the other.
+
+    Args:
+        function: from a list of slices (one of each of `blocks`) and the list
+            `shared` to a tensor.
+        blocks: list of tensors of shape `(num_blocks, ...)`.
+        shared: list of tensors that every block sees.
+
+    Returns:
+        The results, stacked: `(num_blocks, ...)`.
+
+    The gradient recomputes each block, so that neither direction holds the
+    intermediate results of more than one.
+    """
+    checkpointed = jax.checkpoint(lambda block: function(block, shared))
+    return jax.lax.map(checkpointed, list(blocks))

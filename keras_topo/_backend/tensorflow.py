@@ -1,0 +1,207 @@
+"""TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
+
+import tensorflow as tf
+
+
+def slice_axis(x, start, size, axis):
+    """`x[..., start : start + size, ...]` along `axis`; `start` may be traced.
+
+    `tf.slice` with explicit sizes is the one form of slicing that XLA accepts
+    with a traced start.
+    """
+    dynamic = tf.shape(x)
+    sizes = [
+        dynamic[k] if extent is None else extent
+        for k, extent in enumerate(x.shape)
+    ]
+    starts = [0] * len(sizes)
+    axis = axis % len(sizes)
+    starts[axis], sizes[axis] = start, size
+    return tf.slice(x, starts, sizes)
+
+
+def toeplitz_fft(x, kernel, grid_shape):
+    """Circular convolution of zero-padded `x` with `kernel`, then cropped.
+
+    Args:
+        x: `(..., columns, *grid_shape)`, float32 or float64.
+        kernel: `(..., *padded_shape)`; its leading axes broadcast against
+            those of `x` without the columns.
+        grid_shape: sizes of the trailing grid axes of `x`.
+
+    Returns:
+        `(..., columns, *grid_shape)`.
+
+    The gradient is written out: it needs one transform of the upstream
+    gradient for both arguments, where automatic differentiation of `irfft`
+    would transform full complex arrays.
+    """
+    grid_shape = tuple(grid_shape)
+    padded_shape = tuple(kernel.shape[-len(grid_shape) :])
+
+    @tf.custom_gradient
+    def convolve(x, kernel):
+        spectrum = tf.expand_dims(
+            _rfftn(kernel, padded_shape), -1 - len(grid_shape)
+        )
+        y = _irfftn(_rfftn(x, padded_shape) * spectrum, padded_shape, grid_shape)
+
+        def gradient(upstream):
+            upstream_hat = _rfftn(upstream, padded_shape)
+            dx = _irfftn(
+                upstream_hat * tf.math.conj(spectrum), padded_shape, grid_shape
+            )
+            # Recomputed, not kept: the spectrum of x is four times x.
+            product = tf.math.conj(_rfftn(x, padded_shape)) * upstream_hat
+            product = tf.reduce_sum(product, axis=-1 - len(grid_shape))
+            dkernel = _irfftn(product, padded_shape, padded_shape)
+            return _unbroadcast(dx, x), _unbroadcast(dkernel, kernel)
+
+        return y, gradient
+
+    return convolve(x, kernel)
+
+
+def _rfftn(x, padded_shape):
+    """Real FFT of the trailing axes; the result keeps its axes permuted.
+
+    One axis at a time, the last first: rows of padding are transformed only
+    once they have stopped being zero. `_irfftn` undoes the permutation.
+    """
+    x = tf.signal.rfft(x, [padded_shape[-1]])
+    for k in range(len(padded_shape) - 2, -1, -1):
+        x = _swap_with_last(x, k - len(padded_shape))
+        padding = padded_shape[k] - x.shape[-1]
+        if padding:
+            x = tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, padding]])
+        x = tf.signal.fft(x)
+    return x
+
+
+def _irfftn(x, padded_shape, grid_shape):
+    """Inverse of `_rfftn`, cropping every axis as soon as it is back."""
+    for k in range(len(padded_shape) - 1):
+        x = tf.signal.ifft(x)[..., : grid_shape[k]]
+        x = _swap_with_last(x, k - len(padded_shape))
+    return tf.signal.irfft(x, [padded_shape[-1]])[..., : grid_shape[-1]]
+
+
+def _swap_with_last(x, axis):
+    rank = len(x.shape)
+    order = list(range(rank))
+    order[axis], order[-1] = order[-1], order[axis]
+    return tf.transpose(x, order)
+
+
+def _unbroadcast(gradient, like):
+    """Sums `gradient` over the axes along which `like` was broadcast."""
+    extra = len(gradient.shape) - len(like.shape)
+    if extra:
+        gradient = tf.reduce_sum(gradient, axis=list(range(extra)))
+    axes = [
+        k
+        for k, (g, n) in enumerate(zip(gradient.shape, like.shape, strict=True))
+        if n == 1 and g != 1
+    ]
+    if axes:
+        gradient = tf.reduce_sum(gradient, axis=axes, keepdims=True)
+    return gradient
+
+
+def checkpointed_map(function, blocks, shared):
+    """Maps `function(block, shared)` over blocks, one after the other.
+
+    Args:
+        function: from a list of slices (one of each of `blocks`) and the list
+            `shared` to a tensor. Everything that it differentiates with
+            respect to must come through these two lists.
+        blocks: list of tensors of shape `(num_blocks, ...)`.
+        shared: list of tensors that every block sees.
+
+    Returns:
+        The results, stacked: `(num_blocks, ...)`.
+
+    Neither direction holds the intermediate results of more than one block:
+    the gradient is a second loop that recomputes each block, and autodiff
+    never sees the loops, so nothing is accumulated on their account.
+    """
+    num_blocks = blocks[0].shape[0]
+    split = len(blocks)
+
+    @tf.custom_gradient
+    def mapped(*tensors):
+        blocks, shared = list(tensors[:split]), list(tensors[split:])
+
+        def forward(index):
+            return [function([b[index] for b in blocks], shared)]
+
+        (output,) = _stack_loop(num_blocks, forward)
+
+        def gradient(upstream):
+            differentiable = [
+                x.dtype.is_floating for x in [*blocks, *shared]
+            ]
+
+            def backward(index):
+                slices = [b[index] for b in blocks]
+                sources = [
+                    x
+                    for x, keep in zip(
+                        [*slices, *shared], differentiable, strict=True
+                    )
+                    if keep
+                ]
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(sources)
+                    y = function(slices, shared)
+                return tape.gradient(
+                    y,
+                    sources,
+                    output_gradients=upstream[index],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+
+            count = sum(differentiable[:split])
+            gradients = iter(_stack_loop(num_blocks, backward, count))
+            return [
+                next(gradients) if keep else None for keep in differentiable
+            ]
+
+        return output, gradient
+
+    return mapped(*blocks, *shared)
+
+
+def _stack_loop(num_blocks, body, num_stacked=1):
+    """Runs `body(0), body(1), ...` strictly one after the other.
+
+    The first `num_stacked` results of `body` are stacked, the others summed.
+    """
+    first = body(tf.constant(0))
+    if num_blocks == 1:
+        return [x[None] for x in first[:num_stacked]] + first[num_stacked:]
+    arrays = tuple(
+        tf.TensorArray(x.dtype, num_blocks, element_shape=x.shape).write(0, x)
+        for x in first[:num_stacked]
+    )
+
+    def step(index, arrays, sums):
+        results = body(index)
+        arrays = tuple(
+            array.write(index, x)
+            for array, x in zip(arrays, results[:num_stacked], strict=True)
+        )
+        sums = tuple(
+            total + x
+            for total, x in zip(sums, results[num_stacked:], strict=True)
+        )
+        return index + 1, arrays, sums
+
+    _, arrays, sums = tf.while_loop(
+        lambda index, *_: index < num_blocks,
+        step,
+        (tf.constant(1), arrays, tuple(first[num_stacked:])),
+        maximum_iterations=num_blocks - 1,
+        parallel_iterations=1,
+    )
+    return [array.stack() for array in arrays] + list(sums)

@@ -1,0 +1,416 @@
+"""Masked attention: with the mask as an operator, and as a matrix.
+
+`A = M * K(Q, K)` (elementwise), `D = diag(A 1)`, output `D^-1 A V`: section 2
+of Choromanski et al., 2022.
+"""
+
+import math
+
+from keras import ops
+
+from keras_topo.attention.blocks import (
+    BLOCK_ELEMENTS,
+    map_blocks,
+    static_size,
+)
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import MaskOperator, accumulation_dtype
+from keras_topo.operators.dense import Dense
+
+IMPLEMENTATIONS = ("auto", "explicit", "fast")
+
+# Up to this many tokens the scores of a head are kept whole between the
+# forward and the backward pass; beyond, in blocks that are recomputed.
+WHOLE_TOKENS = 1024
+
+
+def masked_linear_attention(
+    query_features,
+    key_features,
+    value,
+    mask=None,
+    padding_mask=None,
+    implementation="auto",
+):
+    """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalised by row.
+
+    The lemma of Choromanski et al. (2022), section 3: with
+    `X_j = phi(k_j) (x) [v_j; 1]` and `Y = M X`, the output of token `i` is
+    `phi(q_i)^T Y_i`, its last entry being the normaliser. `m (d + 1)` products
+    with the mask, whatever the mask, take the place of the `L x L` scores.
+
+    Args:
+        query_features: `(batch, heads, L, m)`, non-negative for a safe
+            normaliser.
+        key_features: `(batch, heads, L, m)`.
+        value: `(batch, heads, L, d)`.
+        mask: a `MaskOperator` whose batch axes broadcast against `(batch,
+            heads)`; or its matrix, `(..., L, L)`; or `None` for unmasked
+            linear attention.
+        padding_mask: `(batch, L)`, boolean, `True` for real tokens. Padded
+            keys get zero features, which removes them exactly.
+        implementation: `"fast"` multiplies by the operator, in blocks of
+            value columns; `"explicit"` computes the scores, in blocks of
+            query rows; `"auto"` takes the one that costs less by the cost
+            model of the operators. The results are the same.
+
+    Returns:
+        `(batch, heads, L, d)` in the dtype of `value`. Computed in float32 at
+        least. A token that sees nothing (no visible key with a positive
+        score) gets zeros.
+
+    Raises:
+        ValueError: if shapes do not match or `implementation` is unknown.
+
+    *Complexity*: explicit `O(L^2 (m + d))`, memory `O(L)` times the rows of a
+    block; fast as `m (d + 1)` columns of the operator's product, memory `O(L
+    m)` times the columns of a block. Neither keeps intermediate results of
+    blocks for the gradient, which recomputes them.
+
+    Example:
+
+    >>> q, k = np.random.rand(2, 1, 8, 4096, 16)
+    >>> mask = BlockToeplitz(np.random.rand(8, 127, 127), (64, 64))
+    >>> masked_linear_attention(q, k, v, mask).shape
+    (1, 8, 4096, 64)
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"`implementation` expects one of {IMPLEMENTATIONS}. Received: "
+            f"implementation={implementation!r}"
+        )
+    query_features, key_features, value, dtype = _check_inputs(
+        query_features, key_features, value
+    )
+    key_features = _drop_padding(key_features, padding_mask)
+    mask = _as_operator(mask, value)
+    if mask is None:
+        output = _linear_attention(query_features, key_features, value)
+    else:
+        if implementation == "auto":
+            implementation = choose_implementation(
+                mask,
+                query_features.shape[-1],
+                value.shape[-1],
+                static_size(tuple(value.shape[:1])),
+                value.shape[1],
+            )
+        attend = {"explicit": _explicit, "fast": _fast}[implementation]
+        output = attend(query_features, key_features, value, mask)
+    return ops.cast(output, dtype)
+
+
+def masked_softmax_attention(
+    query, key, value, mask=None, padding_mask=None
+):
+    """Softmax attention whose exponentials are multiplied by a mask.
+
+    Scores `M[i, j] exp(q_i . k_j / sqrt(d_qk))`, normalised by row: with
+    `M = exp(N)` this is ordinary attention with the additive bias `N`. The
+    maximum that is subtracted from a row's logits for stability is taken over
+    its visible entries (`M[i, j] != 0`), so that no row underflows.
+
+    Args:
+        query: `(batch, heads, L, d_qk)`, not scaled.
+        key: `(batch, heads, L, d_qk)`.
+        value: `(batch, heads, L, d)`.
+        mask: as in `masked_linear_attention`.
+        padding_mask: `(batch, L)`, boolean, `True` for real tokens.
+
+    Returns:
+        `(batch, heads, L, d)` in the dtype of `value`, computed in float32 at
+        least. A token that sees nothing gets zeros.
+
+    Raises:
+        ValueError: if shapes do not match.
+
+    *Complexity*: `O(L^2 (d_qk + d))`, in blocks of query rows.
+    """
+    query, key, value, dtype = _check_inputs(query, key, value)
+    mask = _as_operator(mask, value)
+    query = query / math.sqrt(query.shape[-1])
+    shared = [key, value]
+    if padding_mask is not None:
+        visible_keys = _padding_axes(padding_mask, value.dtype)
+        shared.append(ops.swapaxes(visible_keys, -1, -2))
+    tensors = [] if mask is None else mask.tensors()
+
+    def attend_rows(slices, start, shared):
+        (query,), (key, value, *rest) = slices, shared
+        weights = None
+        if padding_mask is not None:
+            weights, *rest = rest
+        if mask is not None:
+            operator = mask.with_tensors(rest)
+            rows = _rows(operator, start, query.shape[-2], query.dtype)
+            weights = rows if weights is None else weights * rows
+        logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        if weights is None:
+            return ops.matmul(ops.softmax(logits, axis=-1), value)
+        visible = weights != 0
+        floor = ops.full_like(logits, -1e30)
+        top = ops.max(
+            ops.where(visible, logits, floor), axis=-1, keepdims=True
+        )
+        logits = ops.where(visible, logits - ops.stop_gradient(top), floor)
+        scores = ops.exp(logits) * weights
+        return _normalise(
+            ops.matmul(scores, value), ops.sum(scores, -1, keepdims=True)
+        )
+
+    output = _map_rows(attend_rows, query, shared + tensors, mask)
+    return ops.cast(output, dtype)
+
+
+def choose_implementation(mask, num_features, value_dim, batch, heads):
+    """`"explicit"` or `"fast"`: whichever the cost model finds cheaper."""
+    explicit = explicit_cost(mask, num_features, value_dim, batch, heads)
+    fast = fast_cost(mask, num_features, value_dim, batch, heads)
+    return "explicit" if explicit <= fast else "fast"
+
+
+def explicit_cost(mask, num_features, value_dim, batch, heads):
+    """Work of the explicit form, in the unit of `MaskOperator.cost`."""
+    length = mask.num_tokens
+    scores = length * length * (num_features + value_dim)
+    # Scores are written, multiplied by the mask and read; the mask, shared by
+    # the batch, is written once.
+    passes = 4 * costs.ELEMENT * length * length
+    mask_rows = 3 * costs.ELEMENT * length * length * _mask_copies(mask)
+    launches = costs.LAUNCH * 4 * max(
+        1, batch * heads * length * length // BLOCK_ELEMENTS
+    )
+    return launches + batch * heads * (scores + passes) + mask_rows
+
+
+def fast_cost(mask, num_features, value_dim, batch, heads):
+    """Work of the fast form, in the unit of `MaskOperator.cost`."""
+    length = mask.num_tokens
+    pairs = batch * heads
+    factors = mask.factors()
+    if factors is not None:
+        features = num_features * factors[0].shape[-1]
+        products = 2 * length * features * (value_dim + 1)
+        passes = 4 * costs.ELEMENT * length * features
+        return costs.LAUNCH * 4 + pairs * (products + passes)
+    columns = num_features * (value_dim + 1)
+    passes = 4 * costs.ELEMENT * length * columns
+    launches = costs.LAUNCH * max(
+        1, pairs * length * columns // BLOCK_ELEMENTS
+    )
+    return launches + pairs * (mask.cost(columns) + passes)
+
+
+def _mask_copies(mask):
+    return static_size(mask.batch_shape)
+
+
+# The three forms.
+
+
+def _linear_attention(query_features, key_features, value):
+    """Unmasked: `phi(Q) (phi(K)^T V)`, normalised."""
+    keys = ops.swapaxes(key_features, -1, -2)
+    context = ops.matmul(keys, value)
+    total = ops.sum(keys, axis=-1, keepdims=True)
+    return _normalise(
+        ops.matmul(query_features, context), ops.matmul(query_features, total)
+    )
+
+
+def _explicit(query_features, key_features, value, mask):
+    """Scores in blocks of query rows."""
+
+    def attend_rows(slices, start, shared):
+        (query,), (key, value, *tensors) = slices, shared
+        operator = mask.with_tensors(tensors)
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        scores = scores * _rows(
+            operator, start, query.shape[-2], query.dtype
+        )
+        return _normalise(
+            ops.matmul(scores, value), ops.sum(scores, -1, keepdims=True)
+        )
+
+    shared = [key_features, value, *mask.tensors()]
+    return _map_rows(attend_rows, query_features, shared, mask)
+
+
+def _fast(query_features, key_features, value, mask):
+    """Products with the operator, in blocks of value columns."""
+    factors = mask.factors()
+    if factors is not None:
+        return _fast_low_rank(query_features, key_features, value, factors)
+    length = mask.num_tokens
+    split = mask._layouts[0]
+    if split == length:
+        split = 1
+    value_dim = value.shape[-1]
+    ones = ops.ones_like(value[..., :1])
+    value = ops.concatenate([value, ones], axis=-1)
+
+    # (batch, heads, A, columns, B): see MaskOperator on layouts.
+    def lay_out(x):
+        shape = tuple(ops.shape(x))
+        x = ops.reshape(
+            x, shape[:-2] + (split, length // split, shape[-1])
+        )
+        return ops.swapaxes(x, -1, -2)
+
+    query, key, value = map(lay_out, (query_features, key_features, value))
+    num_features = query_features.shape[-1]
+    lead = tuple(ops.shape(query))[:-3]
+
+    def attend_columns(slices, start, shared):
+        (value,), (query, key, *tensors) = slices, shared
+        operator = mask.with_tensors(tensors)
+        columns = value.shape[-2]
+        # X[f, c] = phi(k)_f v_c
+        x = ops.expand_dims(key, -2) * ops.expand_dims(value, -3)
+        shape = (split, num_features * columns, length // split)
+        y = operator.apply(ops.reshape(x, lead + shape))
+        shape = (split, num_features, columns, length // split)
+        y = ops.reshape(y, lead + shape)
+        return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)
+
+    elements = static_size(tuple(query.shape[:2])) * length * num_features
+    block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
+    # As equal as they can be: a short last block wastes its launches.
+    block = -(-(value_dim + 1) // -(-(value_dim + 1) // block))
+    output = map_blocks(
+        attend_columns,
+        [value],
+        [query, key, *mask.tensors()],
+        axis=-2,
+        block=block,
+        checkpoint=block <= value_dim,
+    )
+    output = ops.swapaxes(output, -1, -2)
+    output = ops.reshape(output, lead + (length, value_dim + 1))
+    return _normalise(output[..., :-1], output[..., -1:])
+
+
+def _fast_low_rank(query_features, key_features, value, factors):
+    """Linear attention with the features `u (x) phi(q)` and `w (x) phi(k)`."""
+    u, w = [ops.cast(factor, value.dtype) for factor in factors]
+    rank, num_features = u.shape[-1], query_features.shape[-1]
+    length, value_dim = value.shape[-2], value.shape[-1]
+    value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
+
+    def combine(factor, features):
+        product = ops.expand_dims(factor, -1) * ops.expand_dims(features, -2)
+        shape = tuple(ops.shape(product))
+        return ops.reshape(product, shape[:-2] + (shape[-2] * shape[-1],))
+
+    def summarise(slices, start, shared):
+        key, value, w = slices
+        keys = combine(w, key)
+        return ops.matmul(ops.swapaxes(keys, -1, -2), value)
+
+    def attend(slices, start, shared):
+        (query, u), (context,) = slices, shared
+        return ops.matmul(combine(u, query), context)
+
+    elements = static_size(tuple(value.shape[:2])) * rank * num_features
+    block = max(1, min(length, BLOCK_ELEMENTS // elements))
+    whole = {"block": block, "axis": -2, "checkpoint": block < length}
+    context = map_blocks(
+        summarise, [key_features, value, w], [], reduce="sum", **whole
+    )
+    output = map_blocks(attend, [query_features, u], [context], **whole)
+    return _normalise(output[..., :value_dim], output[..., value_dim:])
+
+
+# Pieces.
+
+
+def _map_rows(function, query, shared, mask):
+    """`function` on blocks of query rows, of a size to bound the scores."""
+    length = query.shape[-2]
+    if length <= WHOLE_TOKENS:
+        return function([query], 0, shared)
+    step = 1 if mask is None else mask._row_step
+    first = 0 if mask is None else mask._num_leading_rows
+    row = static_size(tuple(query.shape[:2])) * length
+    block = max(1, BLOCK_ELEMENTS // (row * step)) * step
+    block = min(block, (length - first) // step * step)
+    return map_blocks(function, [query], shared, -2, block, first)
+
+
+def _rows(operator, start, size, dtype):
+    return ops.cast(operator._rows(start, size), dtype)
+
+
+def _normalise(numerator, denominator):
+    """Divides; where a row has no weight at all, the result is zero.
+
+    Only the denominator is guarded: an epsilon in the scores would make the
+    explicit and the fast form differ.
+    """
+    empty = ops.abs(denominator) < 1e-30
+    safe = ops.where(empty, ops.ones_like(denominator), denominator)
+    return ops.where(empty, ops.zeros_like(numerator), numerator / safe)
+
+
+def _drop_padding(key_features, padding_mask):
+    if padding_mask is None:
+        return key_features
+    return key_features * _padding_axes(padding_mask, key_features.dtype)
+
+
+def _padding_axes(padding_mask, dtype):
+    """`(batch, L)` to `(batch, 1, L, 1)`."""
+    padding_mask = ops.convert_to_tensor(padding_mask)
+    if len(padding_mask.shape) != 2:
+        raise ValueError(
+            "`padding_mask` expects the shape (batch, tokens). Received: "
+            f"padding_mask of shape {tuple(padding_mask.shape)}"
+        )
+    return ops.cast(padding_mask, dtype)[:, None, :, None]
+
+
+def _check_inputs(query, key, value):
+    """Casts to the accumulation dtype and checks; returns value's dtype."""
+    tensors = {
+        "query": ops.convert_to_tensor(query),
+        "key": ops.convert_to_tensor(key),
+        "value": ops.convert_to_tensor(value),
+    }
+    for name, x in tensors.items():
+        if len(x.shape) != 4:
+            raise ValueError(
+                f"`{name}` expects the shape (batch, heads, tokens, features)."
+                f" Received: {name} of shape {tuple(x.shape)}"
+            )
+    query, key, value = tensors.values()
+    if (
+        query.shape[-1] != key.shape[-1]
+        or query.shape[-2] != key.shape[-2]
+        or key.shape[-2] != value.shape[-2]
+    ):
+        raise ValueError(
+            "query and key expect the same number of features, and query, "
+            "key and value the same number of tokens. Received: shapes "
+            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+        )
+    dtype = accumulation_dtype(query.dtype, key.dtype, value.dtype)
+    result = value.dtype
+    return *[ops.cast(x, dtype) for x in (query, key, value)], result
+
+
+def _as_operator(mask, value):
+    if mask is None:
+        return None
+    if not isinstance(mask, MaskOperator):
+        mask = Dense(mask)
+    if mask.num_tokens != value.shape[-2]:
+        raise ValueError(
+            "`mask` expects as many tokens as `value`. Received: a mask of "
+            f"{mask.num_tokens} tokens, value of shape {tuple(value.shape)}"
+        )
+    if len(mask.batch_shape) > 2:
+        raise ValueError(
+            "`mask` expects at most the batch axes (batch, heads). Received: "
+            f"a mask of shape {mask.shape}"
+        )
+    return mask

@@ -1,0 +1,25 @@
+"""Attention masks as linear operators."""
+
+from keras_topo.operators.algebra import BlockDiagonal, Bordered, Scaled, Sum
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.decay import ExponentialDecay
+from keras_topo.operators.dense import Causal, Dense, Ones
+from keras_topo.operators.kronecker import Kronecker
+from keras_topo.operators.low_rank import LowRank
+from keras_topo.operators.toeplitz import BlockToeplitz, Toeplitz
+
+__all__ = [
+    "BlockDiagonal",
+    "BlockToeplitz",
+    "Bordered",
+    "Causal",
+    "Dense",
+    "ExponentialDecay",
+    "Kronecker",
+    "LowRank",
+    "MaskOperator",
+    "Ones",
+    "Scaled",
+    "Sum",
+    "Toeplitz",
+]

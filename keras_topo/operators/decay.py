@@ -1,0 +1,159 @@
+"""Masks that decay exponentially along a sequence."""
+
+from keras import ops
+
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import MaskOperator, as_tensor
+from keras_topo.operators.toeplitz import toeplitz_rows
+
+# Long enough for matrix products to be worth their while, short enough for
+# them to be few: measured flat between 16 and 64.
+CHUNK = 32
+
+
+class ExponentialDecay(MaskOperator):
+    """The mask `M[i, j] = exp(-rate |i - j|)` of a sequence.
+
+    An exponentiated affine function of the distance on a path. Off the
+    diagonal the matrix has rank one on each side, so the product is a scan: a
+    dense product inside chunks of 32 tokens, and one number a column carried
+    from chunk to chunk in each direction.
+
+    *Complexity*: about `36 L` multiply-adds a column.
+
+    Args:
+        rate: `(*batch,)`, non-negative rates of decay per token. A negative
+            rate is computed too, but grows like `exp(|rate| L)`.
+        length: int, `L`.
+
+    Example:
+
+    >>> ExponentialDecay(np.log(2.0), 3).to_dense()
+    [[1.  , 0.5 , 0.25],
+     [0.5 , 1.  , 0.5 ],
+     [0.25, 0.5 , 1.  ]]
+    """
+
+    _fields = ("rate",)
+
+    def __init__(self, rate, length):
+        self.rate = as_tensor(rate, "rate", 0)
+        super().__init__(
+            tuple(self.rate.shape) + (length, length), self.rate.dtype
+        )
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _weights(self, distance, dtype):
+        """`exp(-rate distance)`, zero where `distance` is negative."""
+        rate = ops.cast(self.rate, dtype)
+        rate = ops.reshape(rate, tuple(ops.shape(rate)) + (1, 1))
+        distance = ops.cast(distance, dtype)
+        weights = ops.exp(-rate * ops.maximum(distance, 0))
+        return ops.where(distance < 0, ops.zeros_like(weights), weights)
+
+    def _apply(self, x):
+        if x.shape[-3] == 1:
+            return self._apply_last(x)
+        return self._apply_first(x)
+
+    def _chunks(self):
+        chunk = min(CHUNK, self.num_tokens)
+        count = -(-self.num_tokens // chunk)
+        return chunk, count
+
+    def _matrices(self, dtype):
+        """Within a chunk, into the carries, between them, and out of them."""
+        chunk, count = self._chunks()
+        i = ops.arange(chunk, dtype="int32")
+        k = ops.arange(count, dtype="int32")
+        within = self._weights(ops.abs(i[:, None] - i[None, :]), dtype)
+        # What a chunk hands on to the next one, and to the one before.
+        collect = self._weights(ops.stack([chunk - 1 - i, i]), dtype)
+        # Carry into chunk k from chunk l < k (and l > k for the other way).
+        between = self._weights(
+            (k[:, None] - k[None, :] - 1) * chunk, dtype
+        )
+        expand = self._weights(ops.stack([i + 1, chunk - i]), dtype)
+        return within, collect, between, expand
+
+    def _apply_last(self, x):
+        chunk, count = self._chunks()
+        within, collect, between, expand = self._matrices(x.dtype)
+        shape = tuple(ops.shape(x))
+        x = ops.squeeze(x, -3)
+        padding = chunk * count - self.num_tokens
+        if padding:
+            zeros = ops.zeros(shape[:-3] + (shape[-2], padding), x.dtype)
+            x = ops.concatenate([x, zeros], -1)
+        x = ops.reshape(x, shape[:-3] + (-1, chunk))
+        # One product gives both what stays in the chunk and what leaves it.
+        inside = ops.matmul(
+            x, ops.swapaxes(ops.concatenate([within, collect], -2), -1, -2)
+        )
+        lead = tuple(ops.shape(inside))[:-2]
+        y = inside[..., :chunk]
+        if count > 1:
+            leaving = ops.reshape(
+                inside[..., chunk:], lead + (shape[-2], count, 2)
+            )
+            down = ops.matmul(
+                leaving[..., 0], ops.swapaxes(between, -1, -2)
+            )
+            up = ops.matmul(leaving[..., 1], between)
+            carries = ops.reshape(ops.stack([down, up], -1), lead + (-1, 2))
+            y = y + carries[..., :1] * expand[..., :1, :]
+            y = y + carries[..., 1:] * expand[..., 1:, :]
+        y = ops.reshape(y, lead + (1, shape[-2], chunk * count))
+        return y[..., : self.num_tokens]
+
+    def _apply_first(self, x):
+        chunk, count = self._chunks()
+        within, collect, between, expand = self._matrices(x.dtype)
+        shape = tuple(ops.shape(x))
+        columns = shape[-2]
+        x = ops.squeeze(x, -1)
+        padding = chunk * count - self.num_tokens
+        if padding:
+            zeros = ops.zeros(shape[:-3] + (padding, columns), x.dtype)
+            x = ops.concatenate([x, zeros], -2)
+        x = ops.reshape(x, shape[:-3] + (count, chunk, columns))
+
+        def per_chunk(matrix):
+            return ops.expand_dims(matrix, -3)
+
+        y = ops.matmul(per_chunk(within), x)
+        lead = tuple(ops.shape(y))[:-3]
+        if count > 1:
+            leaving = ops.matmul(per_chunk(collect), x)
+            down = ops.matmul(between, leaving[..., 0, :])
+            up = ops.matmul(
+                ops.swapaxes(between, -1, -2), leaving[..., 1, :]
+            )
+            down, up = ops.expand_dims(down, -2), ops.expand_dims(up, -2)
+            expand = per_chunk(ops.swapaxes(expand, -1, -2))
+            y = y + expand[..., :1] * down + expand[..., 1:] * up
+        y = ops.reshape(y, lead + (chunk * count, columns, 1))
+        return y[..., : self.num_tokens, :, :]
+
+    def _rows(self, start, size):
+        offsets = ops.arange(-(self.num_tokens - 1), self.num_tokens)
+        table = self._weights(ops.abs(offsets)[None, :], self.dtype)
+        return toeplitz_rows(
+            ops.squeeze(table, -2), (self.num_tokens,), start, size
+        )
+
+    def _transpose(self):
+        return self
+
+    def _cost(self, columns):
+        elements = self.num_tokens * columns
+        return (
+            4 * costs.LAUNCH
+            + elements * (CHUNK + 4) * costs.SMALL_PRODUCT
+            + 2 * costs.ELEMENT * elements
+        )
+
+

@@ -1,0 +1,141 @@
+"""Masks without structure to exploit, and the two simplest that have it."""
+
+from keras import ops
+
+from keras_topo._backend import slice_axis
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import (
+    MaskOperator,
+    as_tensor,
+    product_cost,
+)
+
+
+class Dense(MaskOperator):
+    """A mask given entry by entry.
+
+    *Complexity*: products `O(L^2 columns)`, memory `O(L^2)`.
+
+    Args:
+        matrix: `(*batch, L, L)`.
+
+    Raises:
+        ValueError: if `matrix` is not square.
+
+    Example:
+
+    >>> mask = Dense(np.tril(np.ones((4, 4), "float32")))
+    >>> mask.matmul(np.ones((4, 1), "float32"))[:, 0]
+    [1., 2., 3., 4.]
+    """
+
+    _fields = ("matrix",)
+
+    def __init__(self, matrix):
+        self.matrix = as_tensor(matrix, "matrix", 2)
+        if self.matrix.shape[-1] != self.matrix.shape[-2]:
+            raise ValueError(
+                "`matrix` expects as many rows as columns. Received: matrix "
+                f"of shape {tuple(self.matrix.shape)}"
+            )
+        super().__init__(self.matrix.shape, self.matrix.dtype)
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _apply(self, x):
+        return apply_matrix(self.matrix, x)
+
+    def _rows(self, start, size):
+        return slice_axis(self.matrix, start, size, -2)
+
+    def _transpose(self):
+        return Dense(ops.swapaxes(self.matrix, -1, -2))
+
+    def _cost(self, columns):
+        return product_cost(self.num_tokens, self.num_tokens, columns)
+
+
+def apply_matrix(matrix, x):
+    """`M x` for a dense `M` and `x` in the layout `A = 1` or `A = L`."""
+    matrix = ops.cast(matrix, x.dtype)
+    if x.shape[-3] == 1:
+        y = ops.matmul(ops.squeeze(x, -3), ops.swapaxes(matrix, -1, -2))
+        return ops.expand_dims(y, -3)
+    return ops.expand_dims(ops.matmul(matrix, ops.squeeze(x, -1)), -1)
+
+
+class Ones(MaskOperator):
+    """The mask that hides nothing, `1 1^T`: unmasked linear attention.
+
+    *Complexity*: products `O(L columns)`; rank 1.
+
+    Args:
+        length: int, number of tokens.
+        dtype: dtype of the entries.
+    """
+
+    def __init__(self, length, dtype="float32"):
+        super().__init__((length, length), dtype)
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _apply(self, x):
+        axis = -1 if x.shape[-3] == 1 else -3
+        return ops.broadcast_to(
+            ops.sum(x, axis=axis, keepdims=True), ops.shape(x)
+        )
+
+    def _rows(self, start, size):
+        return ops.ones((size, self.num_tokens), self.dtype)
+
+    def _transpose(self):
+        return self
+
+    def factors(self):
+        ones = ops.ones((self.num_tokens, 1), self.dtype)
+        return ones, ones
+
+    def _cost(self, columns):
+        return costs.LAUNCH + costs.ELEMENT * self.num_tokens * columns
+
+
+class Causal(MaskOperator):
+    """The mask of autoregression: token `i` sees the tokens `j <= i`.
+
+    *Complexity*: products `O(L columns)` by prefix sums.
+
+    Args:
+        length: int, number of tokens.
+        reverse: bool; `True` for the transpose, `j >= i`.
+        dtype: dtype of the entries.
+    """
+
+    def __init__(self, length, reverse=False, dtype="float32"):
+        super().__init__((length, length), dtype)
+        self.reverse = bool(reverse)
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _apply(self, x):
+        axis = -1 if x.shape[-3] == 1 else -3
+        if self.reverse:
+            return ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis)
+        return ops.cumsum(x, axis)
+
+    def _rows(self, start, size):
+        row = start + ops.arange(size, dtype="int32")[:, None]
+        column = ops.arange(self.num_tokens, dtype="int32")[None, :]
+        visible = column >= row if self.reverse else column <= row
+        return ops.cast(visible, self.dtype)
+
+    def _transpose(self):
+        return Causal(self.num_tokens, not self.reverse, self.dtype)
+
+    def _cost(self, columns):
+        return costs.LAUNCH + 4 * costs.ELEMENT * self.num_tokens * columns

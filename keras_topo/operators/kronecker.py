@@ -1,0 +1,130 @@
+"""Kronecker products: masks on grids, axis by axis."""
+
+import math
+
+from keras import ops
+
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import (
+    MaskOperator,
+    broadcast_batch,
+    require_operator,
+)
+
+
+class Kronecker(MaskOperator):
+    """The Kronecker product of the masks of the axes of a grid.
+
+    `M[i, j] = F_1[i_1, j_1] ... F_d[i_d, j_d]` for tokens with the grid
+    coordinates `i` and `j`, in row-major order.
+
+    *Complexity*: the factors' products, one after the other, each on all
+    lines of the grid along its axis; `L (n_1 + ... + n_d)` multiply-adds a
+    column with dense factors. The first and the last axis are multiplied
+    without a transposition.
+
+    Args:
+        factors: list of operators (or square matrices), first axis first.
+
+    Example:
+
+    >>> hypercube = Kronecker([np.array([[1.0, 0.5], [0.5, 1.0]])] * 3)
+    >>> hypercube.rows(0, 1)  # 0.5 to the power of the Hamming distance
+    [[1., 0.5, 0.5, 0.25, 0.5, 0.25, 0.25, 0.125]]
+    """
+
+    _fields = ("operators",)
+
+    def __init__(self, factors):
+        from keras_topo.operators.dense import Dense
+
+        if not isinstance(factors, (list, tuple)) or not factors:
+            raise ValueError(
+                "`factors` expects a non-empty list of operators. Received: "
+                f"factors={factors!r}"
+            )
+        self.operators = [
+            f if isinstance(f, MaskOperator) else Dense(f) for f in factors
+        ]
+        self.grid_shape = tuple(f.num_tokens for f in self.operators)
+        length = math.prod(self.grid_shape)
+        batch = broadcast_batch(*[f.batch_shape for f in self.operators])
+        super().__init__((*batch, length, length), self.operators[0].dtype)
+
+    @property
+    def _layouts(self):
+        return (self.grid_shape[0],)
+
+    def _apply(self, x):
+        shape = tuple(ops.shape(x))
+        lead, (n, columns, rest) = shape[:-3], shape[-3:]
+        # First axis: tokens first, everything else is columns.
+        x = self.operators[0].apply(
+            ops.reshape(x, lead + (n, columns * rest, 1))
+        )
+        lead = tuple(ops.shape(x))[:-3]
+        # The others: the lines of the first axis are columns too.
+        columns = n * columns
+        for k, factor in enumerate(self.operators[1:], start=1):
+            n_k = self.grid_shape[k]
+            after = math.prod(self.grid_shape[k + 1 :])
+            before = math.prod(self.grid_shape[1:k])
+            x = ops.reshape(x, lead + (columns * before, n_k, after))
+            x = ops.swapaxes(x, -2, -1) if after != 1 else x
+            x = ops.reshape(x, lead + (1, columns * before * after, n_k))
+            x = factor.apply(x)
+            lead = tuple(ops.shape(x))[:-3]
+            if after != 1:
+                x = ops.reshape(x, lead + (columns * before, after, n_k))
+                x = ops.swapaxes(x, -2, -1)
+        return ops.reshape(x, lead + (n, shape[-2], rest))
+
+    def _rows(self, start, size):
+        step = math.prod(self.grid_shape[1:])
+        if isinstance(start, int) and (start % step or size % step):
+            first, last = start // step, -(-(start + size) // step)
+            rows = self._rows(first * step, (last - first) * step)
+            skip = start - first * step
+            return rows[..., skip : skip + size, :]
+        rows = self.operators[0]._rows(start // step, size // step)
+        for factor in self.operators[1:]:
+            rows = kronecker_product(rows, factor.to_dense())
+        return ops.broadcast_to(
+            rows, self.batch_shape + tuple(rows.shape[-2:])
+        )
+
+    @property
+    def _row_step(self):
+        # A row of the first factor is prod(n_2 ... n_d) rows of the product.
+        return math.prod(self.grid_shape[1:]) * self.operators[0]._row_step
+
+    @property
+    def _num_leading_rows(self):
+        first = self.operators[0]
+        return math.prod(self.grid_shape[1:]) * first._num_leading_rows
+
+    def _transpose(self):
+        return Kronecker([f._transpose() for f in self.operators])
+
+    def _cost(self, columns):
+        length = self.num_tokens
+        total = costs.LAUNCH * len(self.operators)
+        for k, (factor, n) in enumerate(
+            zip(self.operators, self.grid_shape, strict=True)
+        ):
+            total += factor._cost(columns * (length // n))
+            if 0 < k < len(self.grid_shape) - 1:
+                total += 2 * costs.ELEMENT * length * columns
+        return total
+
+
+def kronecker_product(a, b):
+    """The Kronecker product of the trailing matrices; batch axes broadcast."""
+    product = a[..., :, None, :, None] * b[..., None, :, None, :]
+    shape = tuple(ops.shape(product))
+    return ops.reshape(
+        product,
+        shape[:-4] + (shape[-4] * shape[-3], shape[-2] * shape[-1]),
+    )
+
+

@@ -1,0 +1,86 @@
+"""Masks of low rank."""
+
+from keras import ops
+
+from keras_topo._backend import slice_axis
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import (
+    MaskOperator,
+    as_tensor,
+    broadcast_batch,
+)
+
+
+class LowRank(MaskOperator):
+    """The mask `M = u w^T` of rank `r`.
+
+    Masked linear attention with it is plain linear attention with `r` times
+    as many features: two matrix products and nothing else.
+
+    *Complexity*: products `2 r L` multiply-adds a column.
+
+    Args:
+        u: `(*batch, L, r)`.
+        w: `(*batch, L, r)`; defaults to `u`, a positive semi-definite mask.
+
+    Raises:
+        ValueError: if `u` and `w` differ in their last two axes.
+
+    Example:
+
+    >>> mask = LowRank(np.random.rand(1000, 16))
+    >>> mask.matmul(np.random.rand(1000, 64)).shape
+    (1000, 64)
+    """
+
+    _fields = ("u", "w")
+
+    def __init__(self, u, w=None):
+        self.u = as_tensor(u, "u", 2)
+        self.w = None if w is None else as_tensor(w, "w", 2)
+        if w is not None and self.w.shape[-2:] != self.u.shape[-2:]:
+            raise ValueError(
+                "`w` expects the tokens and the rank of `u`. Received: u of "
+                f"shape {tuple(self.u.shape)}, w of shape "
+                f"{tuple(self.w.shape)}"
+            )
+        u, w = self.factors()
+        length = u.shape[-2]
+        batch = broadcast_batch(u.shape[:-2], w.shape[:-2])
+        super().__init__((*batch, length, length), u.dtype)
+
+    @property
+    def rank(self):
+        """`r`."""
+        return self.u.shape[-1]
+
+    def factors(self):
+        return self.u, (self.u if self.w is None else self.w)
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _apply(self, x):
+        u, w = [ops.cast(factor, x.dtype) for factor in self.factors()]
+        if x.shape[-3] == 1:
+            inner = ops.matmul(ops.squeeze(x, -3), w)
+            return ops.expand_dims(
+                ops.matmul(inner, ops.swapaxes(u, -1, -2)), -3
+            )
+        inner = ops.matmul(ops.swapaxes(w, -1, -2), ops.squeeze(x, -1))
+        return ops.expand_dims(ops.matmul(u, inner), -1)
+
+    def _rows(self, start, size):
+        u, w = self.factors()
+        return ops.matmul(
+            slice_axis(u, start, size, -2), ops.swapaxes(w, -1, -2)
+        )
+
+    def _transpose(self):
+        u, w = self.factors()
+        return LowRank(w, u)
+
+    def _cost(self, columns):
+        work = 2 * self.rank * costs.SMALL_PRODUCT + costs.ELEMENT
+        return 2 * costs.LAUNCH + work * self.num_tokens * columns
