@@ -1,8 +1,21 @@
 """Masked attention and the feature maps of linear attention."""
 
+from keras_topo.attention.feature_maps import (
+    FEATURE_MAPS,
+    RANDOM_FEATURE_MAPS,
+    get_feature_map,
+    orthogonal_projection,
+)
 from keras_topo.attention.masked import (
     masked_linear_attention,
     masked_softmax_attention,
 )
 
-__all__ = ["masked_linear_attention", "masked_softmax_attention"]
+__all__ = [
+    "FEATURE_MAPS",
+    "RANDOM_FEATURE_MAPS",
+    "get_feature_map",
+    "masked_linear_attention",
+    "masked_softmax_attention",
+    "orthogonal_projection",
+]

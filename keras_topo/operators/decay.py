@@ -88,7 +88,7 @@ class ExponentialDecay(MaskOperator):
         if padding:
             zeros = ops.zeros(shape[:-3] + (shape[-2], padding), x.dtype)
             x = ops.concatenate([x, zeros], -1)
-        x = ops.reshape(x, shape[:-3] + (-1, chunk))
+        x = ops.reshape(x, shape[:-3] + (shape[-2] * count, chunk))
         # One product gives both what stays in the chunk and what leaves it.
         inside = ops.matmul(
             x, ops.swapaxes(ops.concatenate([within, collect], -2), -1, -2)
@@ -103,7 +103,9 @@ class ExponentialDecay(MaskOperator):
                 leaving[..., 0], ops.swapaxes(between, -1, -2)
             )
             up = ops.matmul(leaving[..., 1], between)
-            carries = ops.reshape(ops.stack([down, up], -1), lead + (-1, 2))
+            carries = ops.reshape(
+                ops.stack([down, up], -1), lead + (shape[-2] * count, 2)
+            )
             y = y + carries[..., :1] * expand[..., :1, :]
             y = y + carries[..., 1:] * expand[..., 1:, :]
         y = ops.reshape(y, lead + (1, shape[-2], chunk * count))

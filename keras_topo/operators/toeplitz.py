@@ -24,6 +24,10 @@ from keras_topo.operators.base import (
 )
 from keras_topo.operators.dense import apply_matrix
 
+# Attention multiplies masks by m (d + 1) columns; methods are compared at this
+# number of them.
+TYPICAL_COLUMNS = 1024
+
 
 class BlockToeplitz(MaskOperator):
     """The mask of a grid in which only the offset of two tokens counts.
@@ -121,13 +125,13 @@ class BlockToeplitz(MaskOperator):
             total = total + product
         return total
 
-    def chosen_method(self, columns):
-        """The way that a product with `columns` columns will be computed."""
+    @property
+    def chosen_method(self):
+        """The way that products are computed: `method`, or the cheapest."""
         if self.method != "auto":
             return self.method
-        return min(
-            self._method_costs(columns).items(), key=lambda item: item[1]
-        )[0]
+        method_costs = self._method_costs(TYPICAL_COLUMNS)
+        return min(method_costs, key=method_costs.get)
 
     def _method_costs(self, columns):
         length = self.num_tokens
@@ -157,8 +161,7 @@ class BlockToeplitz(MaskOperator):
 
     @property
     def _layouts(self):
-        # The choice hardly depends on the columns once there are some.
-        method = self.chosen_method(64)
+        method = self.chosen_method
         if method == "dense":
             return (1, self.num_tokens)
         if method == "kronecker":
@@ -166,7 +169,7 @@ class BlockToeplitz(MaskOperator):
         return (1,)
 
     def _apply(self, x):
-        method = self.chosen_method(64)
+        method = self.chosen_method
         if method == "dense":
             return apply_matrix(self._rows(0, self.num_tokens), x)
         if method == "kronecker":
@@ -215,8 +218,7 @@ class BlockToeplitz(MaskOperator):
         return BlockToeplitz(table, self.grid_shape, self.method)
 
     def _cost(self, columns):
-        method = self.chosen_method(64)
-        return self._method_costs(columns)[method]
+        return self._method_costs(columns)[self.chosen_method]
 
 
 class Toeplitz(BlockToeplitz):

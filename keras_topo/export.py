@@ -1,0 +1,802 @@
+"""SavedModels that carry their preprocessing and were tried before use.
+
+The page reads in the order of the work: the public function, the checks on
+what it was given, the image signatures, the writing, the verification.
+
+TensorFlow is imported inside the functions, so that importing this module
+under another backend costs nothing and the error about the backend is ours.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import typing
+import uuid
+
+import keras
+import numpy as np
+
+IMAGE_SIGNATURES = ("serving_default", "classify_bytes")
+
+# Greatest allowed |served - Keras|, relative to max(1, the largest |logit|).
+# Graph rewriting fuses and reorders sums, which moves a result by a few units
+# in the last place; those are 2^-10 wide in float16 and 2^-7 in bfloat16.
+TOLERANCES = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-5}
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def export_saved_model(
+    model,
+    path,
+    *,
+    class_names=None,
+    top_k=5,
+    max_pixels=25_000_000,
+    signatures=IMAGE_SIGNATURES,
+    overwrite=False,
+    verify=True,
+    tolerance=None,
+):
+    """Writes an image classifier as a TensorFlow SavedModel for serving.
+
+    The folder holds everything that an answer needs: the weights, the decoding
+    and resizing of images, and the class names. It is loaded by TensorFlow
+    Serving or `tf.saved_model.load` where neither Keras nor this package is
+    installed. It appears under `path` complete or not at all: it is written
+    and verified in a hidden folder beside `path` and then renamed, so a server
+    that polls the parent folder never loads half a model.
+
+    Signatures (every input and output is named, the batch size is free, and an
+    empty batch gives an empty answer):
+
+    - `serving_default`
+        - `images`: float32 `(batch, height, width, channels)`, pixels in
+          0..255. NaN or infinite pixels are an `InvalidArgumentError`.
+        - returns `logits` and `probabilities`: float32 `(batch, classes)`,
+          whatever the model's compute dtype; the softmax runs in float32.
+    - `classify_bytes`
+        - `image_bytes`: string `(batch,)`, each an encoded JPEG or PNG of any
+          size, stretched to the model's height and width (bilinear,
+          antialiased).
+        - returns `classes`: string `(batch, k)`, and `scores`: float32
+          `(batch, k)`, the k most probable classes, best first, with
+          `k = min(top_k, classes)`.
+
+    `classify_bytes` decodes to the model's channels. For 1 channel, colors
+    become luma; for 3, gray is repeated and alpha is dropped (as
+    `keras.utils.image_dataset_from_directory` does); for 4, an image without
+    alpha is opaque. Of an animated PNG the first frame counts, 16 bits per
+    channel become 8, and the EXIF orientation is ignored. Anything but a JPEG
+    or a PNG, an image of more than `max_pixels` (told from its header, before
+    it is decoded) and corrupt or truncated data are an `InvalidArgumentError`
+    that names `image_bytes`; the whole batch is refused. The server then
+    answers the next request as before.
+
+    The class names are constants of the graph and not an asset file: a second
+    copy could be edited apart from the weights it belongs to.
+
+    Args:
+        model: A functional or Sequential `keras.Model` with one float input
+            `(batch, height, width, channels)`, channels last, of pixels in
+            0..255 (the rescaling is a layer of the model), and one output of
+            logits `(batch, classes)`.
+        path: The folder to write, ending in the model's version, such as
+            `"run/saved_model/1"`. Its parents are created.
+        class_names: One string per class, in the order of the logits. `None`
+            serves the indices as strings.
+        top_k: How many classes `classify_bytes` answers with, at most.
+        max_pixels: The largest height x width that `classify_bytes` decodes.
+        signatures: The signatures to write; `("serving_default",)` for images
+            that no JPEG or PNG can hold.
+        overwrite: Whether an earlier SavedModel at `path` is replaced. (It is
+            renamed away first; new versions under new numbers leave no gap.)
+        verify: Whether to load the result in a new process in which neither
+            Keras nor keras_topo can be imported, on the CPU, and to compare
+            its answers to random images, in batches of 0, 1 and 3, with
+            `model(...)`.
+        tolerance: The greatest difference that passes, relative to the largest
+            logit (or to 1). `None` takes 1e-5, or for a model that computes
+            in float16 1e-2 and in bfloat16 5e-2.
+
+    Returns:
+        A dictionary that `json.dumps` takes: `path`; `signatures`, the dtypes
+        and shapes of each one's `inputs` and `outputs`; `classes`; `verified`;
+        `tolerance`; `max_abs_difference`, over all outputs; and `differences`,
+        the same for each output (the last three are `None` without `verify`).
+
+    Raises:
+        ValueError: If the model is not of the kind above or another argument
+            does not fit it.
+        FileExistsError: If `path` exists and `overwrite` is false, or if it
+            holds something other than a SavedModel.
+        RuntimeError: If the Keras backend is not TensorFlow, or if the written
+            model does not load by itself or does not repeat the answers of
+            `model`; nothing is left at `path` then, and what `overwrite` would
+            have replaced is untouched.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([
+        keras.Input((32, 32, 3), name="images"),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Flatten(),
+        keras.layers.Dense(2),
+    ])
+    report = keras_topo.export_saved_model(
+        model, "flowers/1", class_names=["daisy", "rose"]
+    )
+    loaded = tf.saved_model.load("flowers/1")
+    png = tf.io.encode_png(tf.zeros((50, 40, 3), "uint8"))
+    answer = loaded.signatures["classify_bytes"](image_bytes=png[None])
+    answer["classes"], answer["scores"]  # both of shape (1, 2)
+    ```
+
+    The same request to TensorFlow Serving (bytes travel as base64):
+
+    ```shell
+    curl http://localhost:8501/v1/models/flowers:predict -d '{"signature_name":
+      "classify_bytes", "instances": [{"image_bytes": {"b64": "iVBORw0..."}}]}'
+    ```
+    """
+    _check_backend()
+    _check_signatures(signatures)
+    top_k = _check_positive("top_k", top_k)
+    max_pixels = _check_positive("max_pixels", max_pixels)
+    spec = _image_spec(model)
+    if "classify_bytes" in signatures and spec.channels not in (1, 3, 4):
+        raise ValueError(
+            "`model` must take images of 1, 3 or 4 channels to serve "
+            '`classify_bytes`; pass `signatures=("serving_default",)` for '
+            f"others. Received: model with {spec.channels} channels"
+        )
+    class_names = _check_class_names(class_names, spec.classes)
+    path = _check_path(path, overwrite)
+    tolerance = _check_tolerance(tolerance, model)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    top_k = min(top_k, spec.classes)
+    described = _add_image_signatures(
+        archive, model, spec, signatures, class_names, top_k, max_pixels
+    )
+
+    differences = None
+    with _hidden_sibling(path) as folder:
+        _write(archive, folder)
+        if verify:
+            differences = _verify_image_signatures(
+                folder, model, spec, signatures, class_names, top_k, tolerance
+            )
+        _publish(folder, path)
+    return {
+        "path": str(path),
+        "signatures": described,
+        "classes": spec.classes,
+        "verified": bool(verify),
+        "tolerance": tolerance if verify else None,
+        "max_abs_difference": max(differences.values()) if verify else None,
+        "differences": differences,
+    }
+
+
+# ---------------------------------------------------------------- the checks
+
+
+class _ImageSpec(typing.NamedTuple):
+    height: int
+    width: int
+    channels: int
+    classes: int
+
+
+def _check_backend():
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise RuntimeError(
+            "`export_saved_model` needs the TensorFlow backend. Save the model "
+            'here with `model.save("model.keras")`, then load and export it in '
+            "a process started with the environment variable "
+            f"KERAS_BACKEND=tensorflow. Received: backend={backend!r}"
+        )
+
+
+def _check_signatures(signatures):
+    known = isinstance(signatures, (tuple, list)) and set(signatures) <= set(
+        IMAGE_SIGNATURES
+    )
+    if not known or "serving_default" not in signatures:
+        raise ValueError(
+            "`signatures` must be a tuple of `serving_default` and, if wanted, "
+            f"`classify_bytes`. Received: signatures={signatures!r}"
+        )
+
+
+def _check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        value_is_good = False
+    else:
+        value_is_good = value >= 1
+    if not value_is_good:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def _image_spec(model):
+    """The image and class sizes of a model, or the reason it has none."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be a keras.Model. "
+            f"Received: model of type {type(model).__name__}"
+        )
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except AttributeError:  # a subclassed or an unbuilt model
+        inputs = outputs = None
+    if not inputs or not outputs:
+        raise ValueError(
+            "`model` must be a built functional or Sequential model, whose "
+            "input shape is known (give a Sequential model a `keras.Input`). "
+            f"Received: model={model!r}"
+        )
+
+    if len(inputs) != 1:
+        raise ValueError(
+            "`model` must have one input, the images. "
+            f"Received: model with {len(inputs)} inputs"
+        )
+    shape, dtype = tuple(inputs[0].shape), inputs[0].dtype
+    if len(shape) != 4 or shape[0] is not None or None in shape[1:]:
+        raise ValueError(
+            "`model` must take images (None, height, width, channels): four "
+            "axes, an undefined batch size and everything else defined. "
+            f"Received: model with input shape {shape}"
+        )
+    if "float" not in dtype:
+        raise ValueError(
+            "`model` must take floating-point pixels in 0..255. "
+            f"Received: model with input dtype {dtype!r}"
+        )
+
+    if len(outputs) != 1:
+        raise ValueError(
+            "`model` must have one output, the logits. "
+            f"Received: model with {len(outputs)} outputs"
+        )
+    logits = tuple(outputs[0].shape)
+    if len(logits) != 2 or logits[1] is None or logits[1] < 2:
+        raise ValueError(
+            "`model` must return logits (None, classes) of at least 2 classes. "
+            f"Received: model with output shape {logits}"
+        )
+    squashing = _final_probabilities(outputs[0])
+    if squashing:
+        raise ValueError(
+            "`model` must return logits, since the exported signatures apply "
+            "the softmax: leave the last activation out. "
+            f"Received: model that ends in {squashing!r}"
+        )
+    return _ImageSpec(*shape[1:], logits[1])
+
+
+def _final_probabilities(output):
+    """The name of the softmax or sigmoid that an output ends in, or None."""
+    operation = output._keras_history.operation
+    while len(getattr(operation, "outputs", None) or ()) == 1:  # a model
+        operation = operation.outputs[0]._keras_history.operation
+    activation = getattr(operation, "activation", None)
+    names = (
+        getattr(activation, "__name__", type(activation).__name__),
+        type(operation).__name__,  # keras.layers.Softmax, keras.ops.softmax
+    )
+    for name in names:
+        if name.lower() in ("softmax", "sigmoid"):
+            return name.lower()
+    return None
+
+
+def _check_class_names(class_names, classes):
+    if class_names is None:
+        return [str(index) for index in range(classes)]
+    names = [] if isinstance(class_names, str) else list(class_names)
+    strings = all(isinstance(name, str) for name in names)
+    if not strings or len(names) != classes:
+        raise ValueError(
+            f"`class_names` must be {classes} strings, one for each logit of "
+            f"the model. Received: class_names={class_names!r}"
+        )
+    return [str(name) for name in names]
+
+
+def _check_path(path, overwrite):
+    if "://" in str(path):
+        raise ValueError(
+            "`path` must be a local folder: a rename publishes the model, and "
+            "object stores have none. Export locally, then upload. "
+            f"Received: path={str(path)!r}"
+        )
+    path = pathlib.Path(path).absolute()
+    if not os.path.lexists(path):
+        return path
+    if not overwrite:
+        raise FileExistsError(
+            "`path` must not exist, unless `overwrite=True`. A model that is "
+            "being served gets a new version, the next number. "
+            f"Received: path={str(path)!r}"
+        )
+    # What is replaced gets deleted: only ever something this could have made.
+    if path.is_symlink() or not (path / "saved_model.pb").is_file():
+        raise FileExistsError(
+            "`path` must be a SavedModel folder to be overwritten. "
+            f"Received: path={str(path)!r}"
+        )
+    return path
+
+
+def _check_tolerance(tolerance, model):
+    """As given, or the loosest that the dtypes of the layers ask for."""
+    if tolerance is None:
+        dtypes = {layer.compute_dtype for layer in (model, *model.layers)}
+        return max(TOLERANCES.get(dtype, 1e-5) for dtype in dtypes)
+    if not isinstance(tolerance, (int, float)) or not tolerance > 0:
+        raise ValueError(
+            "`tolerance` must be a positive number or None. "
+            f"Received: tolerance={tolerance!r}"
+        )
+    return float(tolerance)
+
+
+# ------------------------------------------------------ the image signatures
+
+
+def _add_image_signatures(
+    archive, model, spec, signatures, class_names, top_k, max_pixels
+):
+    """Adds the endpoints; returns {signature: its inputs and outputs}."""
+    import tensorflow as tf
+
+    def serving_default(images):
+        images = _finite(images)
+        logits = _logits(model, images)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    def classify_bytes(image_bytes):
+        images = _images_from_bytes(image_bytes, spec, max_pixels)
+        probabilities = tf.nn.softmax(_logits(model, images))
+        scores, indices = tf.math.top_k(probabilities, top_k)
+        classes = tf.gather(tf.constant(class_names, tf.string), indices)
+        return {"classes": classes, "scores": scores}
+
+    image_shape = (None, spec.height, spec.width, spec.channels)
+    endpoints = {
+        "serving_default": (
+            serving_default,
+            tf.TensorSpec(image_shape, tf.float32, name="images"),
+        ),
+        "classify_bytes": (
+            classify_bytes,
+            tf.TensorSpec((None,), tf.string, name="image_bytes"),
+        ),
+    }
+    described = {}
+    for name in signatures:
+        function, argument = endpoints[name]
+        traced = archive.add_endpoint(name, function, [argument])
+        outputs = traced.get_concrete_function().structured_outputs
+        described[name] = {
+            "inputs": {argument.name: _describe(argument)},
+            "outputs": {key: _describe(outputs[key]) for key in outputs},
+        }
+    return described
+
+
+def _describe(tensor):
+    return f"{tensor.dtype.name} {tuple(tensor.shape)}"
+
+
+def _finite(images):
+    """The images, from which nothing follows unless they are finite."""
+    import tensorflow as tf
+
+    return tf.debugging.assert_all_finite(
+        images, "`images` must be finite pixels in 0..255. Received"
+    )
+
+
+def _logits(model, images):
+    """float32 logits (batch, classes), for an empty batch as well."""
+    import tensorflow as tf
+
+    # Some layers, such as Conv2D (eagerly) and LSTM, fail on an empty batch.
+    # It goes through the model as one black image instead.
+    batch = tf.shape(images)[0]
+    missing = tf.cast(batch == 0, tf.int32)
+    black = tf.zeros((missing, *images.shape[1:]), images.dtype)
+    logits = _call(model, tf.concat([images, black], axis=0))
+    return tf.cast(logits, tf.float32)[:batch]
+
+
+def _call(model, images):
+    """The model's one output, also where its input or output is a dict."""
+    structure = getattr(model, "input", None)  # Sequential models have none
+    if isinstance(structure, dict):
+        images = dict.fromkeys(structure, images)
+    return keras.tree.flatten(model(images, training=False))[0]
+
+
+def _images_from_bytes(image_bytes, spec, max_pixels):
+    """Encoded images (batch,) to pixels (batch, height, width, channels)."""
+    import tensorflow as tf
+
+    def one_image(item):
+        index, encoded = item
+        # The scope puts `image_bytes` into the messages of the decoders, too,
+        # for a server reports the name of the operation that failed.
+        with tf.name_scope("image_bytes_must_be_whole_JPEG_or_PNG"):
+            name = tf.strings.join(["image_bytes[", _as_text(index), "]"])
+            is_jpeg, encoded = _check_header(encoded, name, max_pixels)
+            pixels = _decode(encoded, is_jpeg, spec.channels)
+            return tf.image.resize(
+                pixels, (spec.height, spec.width), "bilinear", antialias=True
+            )
+
+    return tf.map_fn(
+        one_image,
+        (tf.range(tf.size(image_bytes)), image_bytes),
+        fn_output_signature=tf.TensorSpec(
+            (spec.height, spec.width, spec.channels), tf.float32
+        ),
+    )
+
+
+def _check_header(encoded, name, max_pixels):
+    """Whether it is a JPEG (or else a PNG), and the bytes, now checked."""
+    import tensorflow as tf
+
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
+    # IHDR has to be the first chunk of a PNG, and the size is read from it.
+    # The padding lets the header of a file of a few bytes be looked at.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
+    is_png = (tf.strings.substr(head, 0, 8) == _PNG_MAGIC) & (
+        tf.strings.substr(head, 12, 4) == b"IHDR"
+    )
+    message = [name, " must be a JPEG or a PNG. Received: "]
+    message += [
+        _as_text(tf.strings.length(encoded)),
+        " bytes of something else",
+    ]
+    known = tf.debugging.Assert(is_jpeg | is_png, [tf.strings.join(message)])
+
+    with tf.control_dependencies([known]):
+        height, width = tf.cond(
+            is_jpeg, lambda: _jpeg_size(encoded), lambda: _png_size(head)
+        )
+    message = [name, f" must have 1 to {max_pixels} pixels. Received: "]
+    message += [_as_text(height), " x ", _as_text(width)]
+    pixels = height * width
+    bounded = tf.debugging.Assert(
+        (pixels >= 1) & (pixels <= max_pixels), [tf.strings.join(message)]
+    )
+    with tf.control_dependencies([bounded]):
+        return is_jpeg, tf.identity(encoded)
+
+
+def _jpeg_size(encoded):
+    import tensorflow as tf
+
+    shape = tf.io.extract_jpeg_shape(encoded, output_type=tf.int32)
+    return tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
+
+
+def _png_size(head):
+    """Height and width from IHDR: two big-endian unsigned integers."""
+    import tensorflow as tf
+
+    octets = tf.io.decode_raw(tf.strings.substr(head, 16, 8), tf.uint8)
+    octets = tf.cast(tf.ensure_shape(octets, (8,)), tf.int64)
+    place_values = tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64)
+    width = tf.reduce_sum(octets[:4] * place_values)
+    height = tf.reduce_sum(octets[4:] * place_values)
+    # Beyond 2^31 - 1 no PNG is valid, and the product could overflow.
+    limit = tf.constant((1 << 31) - 1, tf.int64)
+    return tf.minimum(height, limit), tf.minimum(width, limit)
+
+
+def _decode(encoded, is_jpeg, channels):
+    """uint8 pixels (height, width, channels) of a JPEG or PNG."""
+    import tensorflow as tf
+
+    def jpeg():
+        if channels == 3:
+            return tf.io.decode_jpeg(encoded, channels=3)
+        if channels == 4:
+            pixels = tf.io.decode_jpeg(encoded, channels=3)
+            opaque = tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), 255)
+            return tf.concat([pixels, tf.cast(opaque, tf.uint8)], axis=-1)
+        # The decoder turns four inks into colors but not into gray.
+        has_four_inks = tf.io.extract_jpeg_shape(encoded)[2] == 4
+        return tf.cond(
+            has_four_inks,
+            lambda: tf.image.rgb_to_grayscale(
+                tf.io.decode_jpeg(encoded, channels=3)
+            ),
+            lambda: tf.io.decode_jpeg(encoded, channels=1),
+        )
+
+    def png():
+        pixels = tf.io.decode_png(encoded, channels=channels)
+        if channels != 4:
+            return pixels
+        # Where an image of fewer than 8 bits per channel has no alpha, the
+        # decoder writes the largest value of those bits, and means opaque.
+        bits = tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)
+        filler = tf.bitwise.left_shift(1, tf.cast(bits[0], tf.int32)) - 1
+        colors, alpha = pixels[..., :3], tf.cast(pixels[..., 3:], tf.int32)
+        alpha = tf.where(tf.reduce_all(alpha == filler), 255, alpha)
+        return tf.concat([colors, tf.cast(alpha, tf.uint8)], axis=-1)
+
+    pixels = tf.cond(is_jpeg, jpeg, png)
+    return tf.ensure_shape(pixels, (None, None, channels))
+
+
+def _as_text(number):
+    import tensorflow as tf
+
+    return tf.strings.as_string(number)
+
+
+# ---------------------------------------------------------------- the writing
+
+
+@contextlib.contextmanager
+def _hidden_sibling(path):
+    """A new folder name on the same file system, gone when the block ends.
+
+    TensorFlow Serving ignores names that are not numbers. `tempfile.mkdtemp`
+    would do but for its permissions: other users, such as the server's, could
+    not read the model.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(archive, folder):
+    import tensorflow as tf
+
+    # In a notebook, TensorFlow would announce the hidden folder's name.
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        archive.write_out(str(folder), verbose=False)
+    finally:
+        logger.setLevel(level)
+
+
+def _publish(folder, path):
+    """Renames a finished folder to `path`, away with what is there."""
+    if not path.exists():
+        os.rename(folder, path)
+        return
+    with _hidden_sibling(path) as old:
+        os.rename(path, old)
+        try:
+            os.rename(folder, path)
+        except OSError:
+            os.rename(old, path)
+            raise
+
+
+# ----------------------------------------------------------- the verification
+
+
+def _verify_image_signatures(
+    folder, model, spec, signatures, class_names, top_k, tolerance
+):
+    """Compares the written model with the one in memory.
+
+    Returns:
+        {output name: largest absolute difference}.
+    """
+    image_shape = (spec.height, spec.width, spec.channels)
+    rng = np.random.default_rng(0)
+    batches = [
+        rng.integers(0, 256, (size, *image_shape), dtype=np.uint8)
+        for size in (0, 1, 3)
+    ]
+    requests = [
+        ("serving_default", {"images": batch.astype(np.float32)})
+        for batch in batches
+    ]
+    if "classify_bytes" in signatures:
+        requests += [
+            ("classify_bytes", {"image_bytes": _encode_png(batch)})
+            for batch in batches
+        ]
+    answers = _answers_of_a_clean_process(folder, requests)
+
+    logits = [_reference_logits(model, batch) for batch in batches]
+    probabilities = [_softmax(rows) for rows in logits]
+    # What rounds the logits moves the probabilities by as much at most.
+    scale = max(float(np.abs(rows).max(initial=1.0)) for rows in logits)
+    comparison = _Comparison(tolerance * scale)
+    for answer, rows, shares in zip(
+        answers[: len(batches)], logits, probabilities, strict=True
+    ):
+        comparison.add("logits", answer["logits"], rows)
+        comparison.add("probabilities", answer["probabilities"], shares)
+    for answer, shares in zip(
+        answers[len(batches) :], probabilities, strict=False
+    ):
+        best = -np.sort(-shares, axis=-1)[:, :top_k]
+        comparison.add("scores", answer["scores"], best)
+        _check_served_classes(answer, shares, class_names, comparison.limit)
+    return comparison.differences
+
+
+def _encode_png(batch):
+    import tensorflow as tf
+
+    encoded = [tf.io.encode_png(image).numpy() for image in batch]
+    return np.array(encoded, dtype=object)
+
+
+def _reference_logits(model, batch):
+    import tensorflow as tf
+
+    # On the CPU, as in the other process: an accelerator multiplies in lower
+    # precision, which is no fault of the export.
+    with tf.device("CPU:0"):
+        images = tf.constant(batch, tf.float32)
+        logits = np.asarray(_logits(model, images))
+    if not np.isfinite(logits).all():
+        raise RuntimeError(
+            "`model` gives logits that are not finite for random images; it "
+            "was not exported. Train it again, or export it with "
+            "`verify=False`."
+        )
+    return logits
+
+
+def _softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+class _Comparison:
+    """The largest difference of each output, held against a limit."""
+
+    def __init__(self, limit):
+        self.limit = limit
+        self.differences = {}
+
+    def add(self, name, served, expected):
+        if served.shape != expected.shape or served.dtype != expected.dtype:
+            raise RuntimeError(
+                f"The exported model answers `{name}` as {served.dtype} "
+                f"{served.shape}, and the Keras model as {expected.dtype} "
+                f"{expected.shape}."
+            )
+        difference = float(np.abs(served - expected).max(initial=0.0))
+        # Written so that NaN fails.
+        if not difference <= self.limit:
+            raise RuntimeError(
+                f"The exported model's `{name}` differ from the Keras model's "
+                f"by {difference:.3g}; allowed is {self.limit:.3g}. If this is "
+                "rounding, pass a larger `tolerance`."
+            )
+        known = self.differences.get(name, 0.0)
+        self.differences[name] = max(known, difference)
+
+
+def _check_served_classes(answer, probabilities, class_names, limit):
+    """Each served name is a class of that score; near ties may swap."""
+    names = np.array(class_names, dtype=object)
+    for row, classes, scores in zip(
+        probabilities, answer["classes"], answer["scores"], strict=True
+    ):
+        for served, score in zip(classes, scores, strict=True):
+            near = names[np.abs(row - score) <= 2 * limit]
+            if served.decode() not in near:
+                raise RuntimeError(
+                    f"The exported model's `classes` name {served.decode()!r} "
+                    f"at score {score:.6g}, which the Keras model gives to "
+                    f"{list(near)}."
+                )
+
+
+# Runs with TensorFlow and the standard library. TensorFlow itself asks *where*
+# Keras is while it is imported, so the finder answers, and only an import
+# fails.
+_CLEAN_PROCESS = """
+import importlib.machinery, json, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("keras", "tf_keras", "keras_topo"):
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        raise ImportError(spec.name + " is out of bounds in this process")
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Blocker())
+folder, requests, answers, paths = json.loads(sys.argv[1])
+sys.path += [path for path in paths if path not in sys.path]
+
+import pickle
+import tensorflow as tf
+
+with open(requests, "rb") as file:
+    requests = pickle.load(file)
+signatures = tf.saved_model.load(folder).signatures
+results = []
+for name, inputs in requests:
+    signature = signatures[name]
+    specs = signature.structured_input_signature[1]
+    tensors = {
+        key: tf.constant(inputs[key], specs[key].dtype) for key in inputs
+    }
+    outputs = signature(**tensors)
+    results.append({key: outputs[key].numpy() for key in outputs})
+assert not {"keras", "keras_topo"} & set(sys.modules)
+with open(answers, "wb") as file:
+    pickle.dump(results, file)
+"""
+
+
+def _answers_of_a_clean_process(folder, requests):
+    """What a SavedModel answers where there is TensorFlow and no Keras.
+
+    Args:
+        folder: The SavedModel.
+        requests: Pairs of a signature's name and {input name: array}.
+
+    Returns:
+        A list of {output name: array}, one for each request.
+    """
+    environment = dict(os.environ)
+    for name in ("KERAS_BACKEND", "TF_USE_LEGACY_KERAS"):
+        environment.pop(name, None)
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # This process may hold all of an accelerator's memory.
+    environment["CUDA_VISIBLE_DEVICES"] = "-1"
+
+    with tempfile.TemporaryDirectory() as exchange:
+        files = [os.path.join(exchange, name) for name in ("ask", "answer")]
+        with open(files[0], "wb") as file:
+            pickle.dump(requests, file)
+        # Isolated mode leaves out PYTHONPATH and the user's own packages,
+        # among which TensorFlow may be.
+        paths = [entry for entry in sys.path if os.path.isabs(entry)]
+        job = json.dumps([str(folder), *files, paths])
+        finished = subprocess.run(
+            [sys.executable, "-I", "-c", _CLEAN_PROCESS, job],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if finished.returncode != 0:
+            raise RuntimeError(
+                "The exported model does not serve in a process of its own, "
+                "with TensorFlow and without Keras (exit status "
+                f"{finished.returncode}):\n{finished.stderr[-4000:]}"
+            )
+        with open(files[1], "rb") as file:
+            return pickle.load(file)

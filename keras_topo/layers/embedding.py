@@ -1,0 +1,282 @@
+"""From images to grids of tokens: patches, positions, prefix tokens."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_topo.layers.resampling import resample_positions
+from keras_topo.operators.toeplitz import check_grid_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class PatchEmbedding(keras.layers.Layer):
+    """Cuts an image (or a sequence, or a video) into patches and embeds them.
+
+    A convolution whose stride is its kernel. Where the patches do not divide
+    the image, it is padded with zeros at its far ends, so that no pixel is
+    lost.
+
+    Args:
+        embed_dim: int, channels of a token.
+        patch_size: int, or one int a grid axis.
+        use_bias: bool.
+        kernel_initializer, bias_initializer: of the projection.
+
+    Call arguments:
+        inputs: `(batch, *extent, channels)` with one, two or three axes.
+
+    Returns:
+        `(batch, *grid, embed_dim)`, with `ceil(extent / patch_size)` patches
+        along each axis.
+
+    Raises:
+        ValueError: if the input is smaller than a patch.
+
+    Example:
+
+    >>> PatchEmbedding(64, patch_size=4)(np.random.rand(2, 32, 30, 3)).shape
+    (2, 8, 8, 64)
+    """
+
+    def __init__(
+        self,
+        embed_dim,
+        patch_size,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.embed_dim = embed_dim
+        self.patch_size = (
+            patch_size
+            if isinstance(patch_size, int)
+            else check_grid_shape(patch_size)
+        )
+        check_grid_shape(self.patch_size)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, input_shape):
+        patch = self._patch(input_shape)
+        convolution = {
+            1: keras.layers.Conv1D,
+            2: keras.layers.Conv2D,
+            3: keras.layers.Conv3D,
+        }[len(patch)]
+        self.projection = convolution(
+            self.embed_dim,
+            patch,
+            strides=patch,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer,
+            bias_initializer=self.bias_initializer,
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+        self.projection.build(input_shape)
+
+    def call(self, inputs):
+        patch = self._patch(inputs.shape)
+        padding = [
+            (0, -extent % p)
+            for extent, p in zip(inputs.shape[1:-1], patch, strict=True)
+        ]
+        if any(after for _, after in padding):
+            inputs = ops.pad(inputs, [(0, 0), *padding, (0, 0)])
+        return self.projection(inputs)
+
+    def compute_output_shape(self, input_shape):
+        patch = self._patch(input_shape)
+        grid = [
+            -(-n // p) for n, p in zip(input_shape[1:-1], patch, strict=True)
+        ]
+        return (input_shape[0], *grid, self.embed_dim)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "embed_dim": self.embed_dim,
+            "patch_size": self.patch_size,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+        }
+
+    def _patch(self, input_shape):
+        """The patch size along each axis of an input of this shape."""
+        extent = tuple(input_shape[1:-1])
+        rank = len(extent)
+        patch = (
+            (self.patch_size,) * rank
+            if isinstance(self.patch_size, int)
+            else self.patch_size
+        )
+        if rank not in (1, 2, 3) or len(patch) != rank or None in extent:
+            raise ValueError(
+                "PatchEmbedding expects inputs (batch, *extent, channels) of "
+                "known extent along one, two or three axes, and one "
+                "patch_size for each. Received: input_shape="
+                f"{tuple(input_shape)}, patch_size={self.patch_size}"
+            )
+        if any(n < p for n, p in zip(extent, patch, strict=True)):
+            raise ValueError(
+                "PatchEmbedding expects an image of at least the size of a "
+                f"patch, {patch}. Received: input_shape={tuple(input_shape)}"
+            )
+        return patch
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds a learned embedding of the place on the grid.
+
+    Args:
+        grid_shape: tuple of ints, the grid that the embedding is made for;
+            defaults to the one that the layer is built on. On any other grid
+            it is resampled, linearly, cell centres to cell centres; the
+            weights stay as they were trained.
+        embeddings_initializer: initializer of the weights.
+
+    Call arguments:
+        inputs: `(batch, *grid, channels)`.
+
+    Returns:
+        The same shape.
+
+    Raises:
+        ValueError: if the grid is not known, or has another number of axes
+            than `grid_shape`.
+
+    Example:
+
+    >>> PositionEmbedding()(np.random.rand(2, 8, 8, 64)).shape
+    (2, 8, 8, 64)
+    """
+
+    def __init__(
+        self,
+        grid_shape=None,
+        embeddings_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        self.embeddings_initializer = keras.initializers.get(
+            embeddings_initializer
+            or keras.initializers.TruncatedNormal(stddev=0.02)
+        )
+
+    def build(self, input_shape):
+        grid = tuple(input_shape[1:-1])
+        if self.grid_shape is None and None not in grid:
+            self.grid_shape = grid
+        if None in grid or len(grid) != len(self.grid_shape):
+            raise ValueError(
+                "PositionEmbedding expects inputs (batch, *grid, channels) on "
+                f"a known grid. Received: input_shape={tuple(input_shape)}, "
+                f"grid_shape={self.grid_shape}"
+            )
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(*self.grid_shape, input_shape[-1]),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, inputs):
+        embeddings = resample_positions(
+            ops.convert_to_tensor(self.embeddings),
+            self.grid_shape,
+            tuple(inputs.shape[1:-1]),
+            first_axis=0,
+        )
+        return inputs + ops.cast(embeddings, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "grid_shape": self.grid_shape,
+            "embeddings_initializer": keras.initializers.serialize(
+                self.embeddings_initializer
+            ),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class PrefixTokens(keras.layers.Layer):
+    """Flattens a grid and puts learned tokens in front: a class token, say.
+
+    Args:
+        num_tokens: int, number of tokens.
+        embeddings_initializer: initializer of the weights.
+
+    Call arguments:
+        inputs: `(batch, *grid, channels)`.
+
+    Returns:
+        `(batch, num_tokens + tokens, channels)`.
+
+    Example:
+
+    >>> PrefixTokens()(np.random.rand(2, 8, 8, 64)).shape
+    (2, 65, 64)
+    """
+
+    def __init__(
+        self,
+        num_tokens=1,
+        embeddings_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(num_tokens, int) or num_tokens < 1:
+            raise ValueError(
+                "`num_tokens` expects a positive int. Received: "
+                f"num_tokens={num_tokens!r}"
+            )
+        self.num_tokens = num_tokens
+        self.embeddings_initializer = keras.initializers.get(
+            embeddings_initializer
+            or keras.initializers.TruncatedNormal(stddev=0.02)
+        )
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.num_tokens, input_shape[-1]),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, inputs):
+        shape = tuple(ops.shape(inputs))
+        tokens = math.prod(inputs.shape[1:-1])
+        prefix = ops.broadcast_to(
+            ops.cast(self.embeddings, inputs.dtype)[None],
+            (shape[0], self.num_tokens, shape[-1]),
+        )
+        inputs = ops.reshape(inputs, (shape[0], tokens, shape[-1]))
+        return ops.concatenate([prefix, inputs], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        tokens = math.prod(input_shape[1:-1]) + self.num_tokens
+        return (input_shape[0], tokens, input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_tokens": self.num_tokens,
+            "embeddings_initializer": keras.initializers.serialize(
+                self.embeddings_initializer
+            ),
+        }

@@ -1,0 +1,386 @@
+"""`ToeplitzAttention`: linear self-attention with a mask of grid offsets."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_topo.attention import (
+    FEATURE_MAPS,
+    RANDOM_FEATURE_MAPS,
+    get_feature_map,
+    masked_linear_attention,
+    orthogonal_projection,
+)
+from keras_topo.attention.masked import IMPLEMENTATIONS
+from keras_topo.layers.toeplitz_masks import MASKS, mask_dtype
+from keras_topo.operators import Bordered
+from keras_topo.operators.toeplitz import check_grid_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class ToeplitzAttention(keras.layers.Layer):
+    """Multi-head linear self-attention, modulated by a block-Toeplitz mask.
+
+    The attention of TopViT (Choromanski et al., 2022, section 4.1): head `h`
+    weighs the value of token `j` for token `i` by `M_h[i - j] phi(q_i) .
+    phi(k_j)`, with a learned mask `M_h` of the offset on the grid, and divides
+    by the sum of the weights. It never forms a tokens x tokens matrix where
+    another way is cheaper.
+
+    The input is `(batch, *grid, channels)` for a 1-, 2- or 3-dimensional grid,
+    as for a convolution, and the grid is read from it. With prefix tokens
+    (class or register tokens, whose mask entries are 1) it is `(batch,
+    num_prefix_tokens + tokens, channels)` and `grid_shape` gives the grid.
+
+    Args:
+        num_heads: int, number of heads.
+        key_dim: int, size of each head for queries and keys.
+        value_dim: int, size of each head for values; defaults to `key_dim`.
+        mask: the kind of mask:
+
+            - `"table"`: a free table of signed offsets a head, `|table|` being
+              the mask; ones at the start.
+            - `"distance"`: `exp(a_0 + a_1 x + a_2 x^2)` of the L1 distance `x`
+              relative to the largest on the grid; two or three parameters a
+              head, or for the whole layer.
+            - `"separable"`: a sum of `mask_rank` products of one factor an
+              axis, each the absolute value of a table of offsets or
+              `exp(-softplus(c) |offset| / n)`.
+            - `None`: no mask, plain linear attention.
+        mask_degree: 1 or 2, degree of the polynomial of `"distance"`.
+        mask_rank: int, number of terms of `"separable"`.
+        separable_terms: `"table"` or `"decay"`, the factors of `"separable"`.
+        share_mask: bool, one mask for all heads instead of one a head.
+        feature_map: name of `phi`: `"relu"` (as in TopViT), `"elu"`,
+            `"square"`, `"exp"`, `"favor"` or `"hyperbolic_favor"`.
+        num_features: int, number of random features of the last two; defaults
+            to `key_dim`.
+        grid_shape: tuple of ints, the grid of the tokens when the input is
+            `(batch, tokens, channels)`; by default they form a sequence.
+        num_prefix_tokens: int, tokens in front of those of the grid.
+        mask_grid_shape: tuple of ints, the grid that the offsets of the mask
+            were made for; defaults to the one that the layer is built on. On
+            any other grid the mask is resampled, so that it means the same at
+            another resolution.
+        dropout: float, rate at which whole keys are dropped from the weighted
+            sums, a head and an example at a time: the dropout of attention
+            weights, one draw shared by all queries, and the same in every
+            implementation. The weights kept are scaled up.
+        use_bias: bool, whether the dense projections have biases.
+        output_shape: int, channels of the output; defaults to those of the
+            input.
+        implementation: `"auto"`, `"explicit"` or `"fast"`: see
+            `keras_topo.attention.masked_linear_attention`.
+        seed: int, seed of the dropout and of the random features.
+        kernel_initializer, bias_initializer, kernel_regularizer,
+        bias_regularizer, kernel_constraint, bias_constraint: of the dense
+            projections.
+
+    Call arguments:
+        inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
+        mask: `(batch, *grid)` or `(batch, tokens)`, boolean, `True` for real
+            tokens: a Keras padding mask. Padded keys are removed exactly;
+            the outputs at padded places are without meaning.
+        training: bool, whether to drop out.
+
+    Returns:
+        The input's shape, with `output_shape` channels.
+
+    Raises:
+        ValueError: if the grid does not match the tokens, the grid is not
+            known when the layer is built, or an argument is not as above.
+
+    *Complexity* for `L` tokens, `m` features and values of size `d`, a head:
+    the lesser of `L^2 (m + d)` and `m (d + 1)` products with the mask, each
+    `O(L log L)`; memory linear in `L`.
+
+    Example:
+
+    >>> layer = ToeplitzAttention(num_heads=4, key_dim=16)
+    >>> layer(np.random.rand(2, 14, 28, 64)).shape
+    (2, 14, 28, 64)
+    >>> layer.mask_operator().shape
+    (4, 392, 392)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        mask="table",
+        mask_degree=2,
+        mask_rank=1,
+        separable_terms="table",
+        share_mask=False,
+        feature_map="relu",
+        num_features=None,
+        grid_shape=None,
+        num_prefix_tokens=0,
+        mask_grid_shape=None,
+        dropout=0.0,
+        use_bias=True,
+        output_shape=None,
+        implementation="auto",
+        seed=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.num_heads = _positive(num_heads, "num_heads")
+        self.key_dim = _positive(key_dim, "key_dim")
+        self.value_dim = _positive(value_dim or key_dim, "value_dim")
+        self.mask = _one_of(mask, "mask", (*MASKS, None))
+        self.mask_degree = _one_of(mask_degree, "mask_degree", (1, 2))
+        self.mask_rank = _positive(mask_rank, "mask_rank")
+        self.separable_terms = _one_of(
+            separable_terms, "separable_terms", ("table", "decay")
+        )
+        self.share_mask = bool(share_mask)
+        self.feature_map = _one_of(feature_map, "feature_map", FEATURE_MAPS)
+        self.num_features = num_features
+        self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        self.num_prefix_tokens = num_prefix_tokens
+        self.mask_grid_shape = mask_grid_shape and check_grid_shape(
+            mask_grid_shape
+        )
+        if not 0 <= dropout < 1:
+            raise ValueError(
+                "`dropout` expects a rate from 0 to below 1. Received: "
+                f"dropout={dropout}"
+            )
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.output_channels = output_shape
+        self.implementation = _one_of(
+            implementation, "implementation", IMPLEMENTATIONS
+        )
+        self.seed = seed
+        self.seed_generator = (
+            keras.random.SeedGenerator(seed) if dropout else None
+        )
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+
+    def build(self, input_shape):
+        self.grid = self._grid_of(input_shape)
+        if self.mask_grid_shape is None:
+            self.mask_grid_shape = self.grid
+        elif len(self.mask_grid_shape) != len(self.grid):
+            raise ValueError(
+                f"`mask_grid_shape` expects {len(self.grid)} axes, those of "
+                f"the grid {self.grid}. Received: "
+                f"mask_grid_shape={self.mask_grid_shape}"
+            )
+        key_units = self.num_heads * self.key_dim
+        value_units = self.num_heads * self.value_dim
+        # One projection for queries, keys and values: one matrix product.
+        self.qkv_dense = self._dense(2 * key_units + value_units, "qkv")
+        self.qkv_dense.build(input_shape)
+        self.output_dense = self._dense(
+            self.output_channels or input_shape[-1], "output"
+        )
+        self.output_dense.build((*input_shape[:-1], value_units))
+        self.mask_weights = []
+        if self.mask is not None:
+            create, _ = MASKS[self.mask]
+            heads = 1 if self.share_mask else self.num_heads
+            self.mask_weights = create(self, heads, self.mask_grid_shape)
+        self.projection = None
+        if self.feature_map in RANDOM_FEATURE_MAPS:
+            shape = (
+                self.num_heads,
+                self.num_features or self.key_dim,
+                self.key_dim,
+            )
+            self.projection = self.add_weight(
+                name="projection",
+                shape=shape,
+                initializer=lambda shape, dtype=None: orthogonal_projection(
+                    shape, self.seed, dtype or "float32"
+                ),
+                dtype=mask_dtype(self),
+                trainable=False,
+            )
+
+    def call(self, inputs, mask=None, training=None):
+        shape = tuple(ops.shape(inputs))
+        tokens = self.num_prefix_tokens + math.prod(self.grid)
+        x = self.qkv_dense(inputs)
+        # Spelled out: a -1 beside an unknown batch size loses the static shape.
+        head_units = 2 * self.key_dim + self.value_dim
+        x = ops.reshape(x, (shape[0], tokens, self.num_heads, head_units))
+        x = ops.transpose(x, (0, 2, 1, 3))
+        query = x[..., : self.key_dim]
+        key = x[..., self.key_dim : 2 * self.key_dim]
+        value = x[..., 2 * self.key_dim :]
+        if mask is not None:
+            mask = ops.reshape(mask, (shape[0], tokens))
+        output = masked_linear_attention(
+            self._features(query, True),
+            self._features(key, False, mask),
+            self._drop_keys(value, training),
+            self.mask_operator(),
+            padding_mask=mask,
+            implementation=self.implementation,
+        )
+        output = ops.transpose(output, (0, 2, 1, 3))
+        value_units = self.num_heads * self.value_dim
+        output = ops.reshape(output, (*shape[:-1], value_units))
+        return self.output_dense(output)
+
+    def mask_operator(self):
+        """The learned mask on the grid the layer was built on.
+
+        Returns:
+            A `MaskOperator` of shape `(heads, L, L)`, or `(1, L, L)` where
+            heads share it, prefix tokens first; `None` without a mask.
+        """
+        if self.mask is None:
+            return None
+        _, make = MASKS[self.mask]
+        weights = [ops.convert_to_tensor(w) for w in self.mask_weights]
+        operator = make(self, weights, self.mask_grid_shape, self.grid)
+        if self.num_prefix_tokens:
+            operator = Bordered(operator, self.num_prefix_tokens)
+        return operator
+
+    def compute_output_shape(self, input_shape):
+        self._grid_of(input_shape)
+        channels = self.output_channels or input_shape[-1]
+        return (*input_shape[:-1], channels)
+
+    def get_config(self):
+        serialized = {
+            name: module.serialize(getattr(self, name))
+            for name, module in {
+                "kernel_initializer": keras.initializers,
+                "bias_initializer": keras.initializers,
+                "kernel_regularizer": keras.regularizers,
+                "bias_regularizer": keras.regularizers,
+                "kernel_constraint": keras.constraints,
+                "bias_constraint": keras.constraints,
+            }.items()
+        }
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "mask": self.mask,
+            "mask_degree": self.mask_degree,
+            "mask_rank": self.mask_rank,
+            "separable_terms": self.separable_terms,
+            "share_mask": self.share_mask,
+            "feature_map": self.feature_map,
+            "num_features": self.num_features,
+            "grid_shape": self.grid_shape,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "mask_grid_shape": self.mask_grid_shape,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "output_shape": self.output_channels,
+            "implementation": self.implementation,
+            "seed": self.seed,
+            **serialized,
+        }
+
+    def _grid_of(self, input_shape):
+        """The grid that an input of this shape lies on."""
+        if len(input_shape) < 3 or input_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} expects inputs of shape (batch, "
+                "*grid, channels) with a known number of channels. Received: "
+                f"input_shape={tuple(input_shape)}"
+            )
+        extents = tuple(input_shape[1:-1])
+        if None in extents:
+            raise ValueError(
+                f"{type(self).__name__} expects a grid of known size: its "
+                "mask has an entry for each offset. Received: "
+                f"input_shape={tuple(input_shape)}"
+            )
+        if len(extents) > 1:
+            if self.num_prefix_tokens or self.grid_shape not in (
+                None,
+                extents,
+            ):
+                raise ValueError(
+                    "`grid_shape` and `num_prefix_tokens` are for inputs of "
+                    "shape (batch, tokens, channels). Received: input_shape="
+                    f"{tuple(input_shape)}, grid_shape={self.grid_shape}, "
+                    f"num_prefix_tokens={self.num_prefix_tokens}"
+                )
+            return extents
+        tokens = extents[0] - self.num_prefix_tokens
+        grid = self.grid_shape or (tokens,)
+        if tokens < 1 or math.prod(grid) != tokens:
+            raise ValueError(
+                f"the grid does not match the tokens: grid_shape={grid} and "
+                f"num_prefix_tokens={self.num_prefix_tokens} expect "
+                f"{math.prod(grid) + self.num_prefix_tokens} tokens. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        return grid
+
+    def _dense(self, units, name):
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            # Copies: an initializer with a seed gives the same values twice.
+            kernel_initializer=self.kernel_initializer.clone(),
+            bias_initializer=self.bias_initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            kernel_constraint=self.kernel_constraint,
+            bias_constraint=self.bias_constraint,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _features(self, x, is_query, padding_mask=None):
+        visible = None
+        if padding_mask is not None:
+            visible = ops.cast(padding_mask, "bool")[:, None, :, None]
+        return get_feature_map(self.feature_map)(
+            x, is_query, self.projection, visible
+        )
+
+    def _drop_keys(self, value, training):
+        if not (training and self.dropout):
+            return value
+        shape = tuple(ops.shape(value))
+        return keras.random.dropout(
+            value,
+            self.dropout,
+            noise_shape=(*shape[:3], 1),
+            seed=self.seed_generator,
+        )
+
+
+def _positive(value, name):
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` expects a positive int. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _one_of(value, name, choices):
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` expects one of {tuple(choices)}. Received: "
+            f"{name}={value!r}"
+        )
+    return value

@@ -1,0 +1,35 @@
+"""What every test shares: quiet logs, the data folder, a fixed seed."""
+
+import os
+import pathlib
+
+# Read when TensorFlow is imported, which the first test module does.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        return
+    skip = pytest.mark.skip(reason=f"tensorflow_only, on {backend}")
+    for item in items:
+        if "tensorflow_only" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The data folder of the README; a test that needs it is skipped else."""
+    beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("KERAS_TOPO_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder} (set KERAS_TOPO_DATA)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    keras.utils.set_random_seed(0)

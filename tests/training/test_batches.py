@@ -1,0 +1,105 @@
+"""Data order and augmentation: functions of (seed, epoch), nothing else."""
+
+import numpy as np
+import pytest
+
+from keras_topo.training.batches import (
+    augmentation_layers,
+    evaluation_batches,
+    training_batches,
+)
+from keras_topo.training.datasets import Split
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+def numbered(count=10, size=8):
+    """Images that carry their number in every pixel."""
+    numbers = np.arange(count)
+    images = np.broadcast_to(
+        numbers[:, None, None, None] + 1, (count, size, size, 1)
+    )
+    return Split(images.astype("uint8"), (numbers % 3).astype("int32"))
+
+
+def batches(seed=0, start=0, epochs=3, kind=None, split=None, batch_size=4):
+    dataset, steps = training_batches(
+        split or numbered(),
+        3,
+        batch_size,
+        seed,
+        start,
+        epochs,
+        augmentation_layers(kind),
+    )
+    return [(x.numpy(), y.numpy()) for x, y in dataset], steps
+
+
+def test_every_epoch_is_a_new_permutation_with_its_labels():
+    found, steps = batches()
+    assert steps == 2 and len(found) == 6
+    orders = []
+    for epoch in range(3):
+        step_batches = found[epoch * steps : (epoch + 1) * steps]
+        numbers = np.concatenate([x[:, 0, 0, 0] for x, _ in step_batches]) - 1
+        labels = np.concatenate([y.argmax(-1) for _, y in step_batches])
+        assert len(set(numbers)) == 8
+        np.testing.assert_array_equal(labels, numbers % 3)
+        orders.append(tuple(numbers))
+    assert len(set(orders)) == 3
+
+
+@pytest.mark.parametrize("kind", [None, "digits", "photos"])
+def test_a_later_start_continues_the_same_sequence(kind):
+    full, steps = batches(kind=kind)
+    rest, _ = batches(start=1, kind=kind)
+    assert len(rest) == len(full) - steps
+    for (x, y), (rest_x, rest_y) in zip(full[steps:], rest, strict=True):
+        np.testing.assert_array_equal(x, rest_x)
+        np.testing.assert_array_equal(y, rest_y)
+
+
+def test_seeds_differ():
+    assert any(
+        (a != b).any()
+        for (a, _), (b, _) in zip(
+            batches(seed=0)[0], batches(seed=1)[0], strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", ["digits", "photos"])
+def test_augmentation_varies_between_images_steps_and_epochs(kind):
+    ramp = np.tile(np.arange(64).reshape(1, 8, 8, 1), (8, 1, 1, 1))
+    split = Split(ramp.astype("uint8"), np.zeros(8, "int32"))
+    found, _ = batches(kind=kind, split=split)
+    images = np.concatenate([x for x, _ in found])
+    assert len({image.tobytes() for image in images}) > len(images) // 2
+    assert np.isfinite(images).all()
+    assert images.min() >= 0 and images.max() <= 63.001
+    # Shifts along the two axes are drawn independently of each other.
+    down = images.mean((2, 3)).argmax(1)
+    right = images.mean((1, 3)).argmax(1)
+    assert len(set(zip(down, right, strict=True))) > len(set(down))
+
+
+def test_a_digit_is_never_mirrored():
+    names = [type(layer).__name__ for layer in augmentation_layers("digits")]
+    assert "RandomFlip" not in names
+
+
+def test_fewer_images_than_a_batch_are_one_batch():
+    found, steps = batches(batch_size=64, epochs=1)
+    assert steps == 1 and found[0][0].shape == (10, 8, 8, 1)
+
+
+def test_evaluation_sees_all_images_in_order():
+    dataset = evaluation_batches(numbered(), 3, 4)
+    images = np.concatenate([x.numpy() for x, _ in dataset])
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(10) + 1)
+    assert images.dtype == np.float32
+
+
+def test_unknown_augmentation():
+    with pytest.raises(ValueError, match="Received: kind='flowers'"):
+        augmentation_layers("flowers")

@@ -1,0 +1,220 @@
+"""`python -m training.images` and `python -m training.demo`, end to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_topo.training import images
+
+pytestmark = pytest.mark.tensorflow_only
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = ["--limit", "320", "--batch-size", "16", "--patch-size", "4"]
+
+
+def start(module, *arguments, **options):
+    """Starts a script as a user does, from the root of the repository."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    arguments = [*SMALL, "--epochs", "3", "--dropout", "0.1"]
+    assert images.main([*arguments, "--out", str(folder)]) == 0
+    return folder, arguments
+
+
+def test_what_a_run_leaves(finished_run):
+    folder, _ = finished_run
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert summary["epoch"] == 3
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert summary["images"] == {"train": 320, "validation": 143, "test": 320}
+    assert summary["arguments"]["batch_size"] == 16
+    assert summary["command"].startswith("python -m training.images --limit")
+    assert summary["versions"]["keras"] == keras.__version__
+    assert summary["training_seconds"] > 0
+
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    for picture in ("curves.png", "masks.png"):
+        decoded = tf.io.decode_png((folder / picture).read_bytes())
+        assert min(decoded.shape[:2]) > 200
+    assert list((folder / "tensorboard").rglob("events*"))
+    assert not (folder / "checkpoint").exists()
+
+    model = keras.saving.load_model(folder / "model.keras")
+    assert model.count_params() == summary["parameters"]
+    served = tf.saved_model.load(str(folder / "saved_model" / "1"))
+    pixels = np.full((2, 8, 8, 1), 100, "float32")
+    np.testing.assert_allclose(
+        served.signatures["serving_default"](images=tf.constant(pixels))[
+            "logits"
+        ],
+        model.predict(pixels, verbose=0),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_a_finished_run_is_not_trained_again(finished_run, capsys):
+    folder, arguments = finished_run
+    before = (folder / "model.keras").stat().st_mtime_ns
+    assert images.main([*arguments, "--out", str(folder)]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+
+
+def test_a_run_of_other_arguments_is_refused(finished_run, capsys):
+    folder, arguments = finished_run
+    other = [*arguments, "--seed", "5", "--out", str(folder)]
+    assert images.main(other) == 2
+    error = capsys.readouterr().err
+    assert "seed (then 0, now 5)" in error and "Received:" in error
+
+
+def test_killed_in_epoch_2_and_started_again(finished_run, tmp_path):
+    whole, arguments = finished_run
+    folder = tmp_path / "killed"
+    arguments = [*arguments, "--out", str(folder)]
+    process = start("training.images", *arguments)
+    while not (folder / "checkpoint" / "00001.weights.h5").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "metrics.json").exists()
+    done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert done < 3
+
+    process = start("training.images", *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert "after epoch 1 of 3" in out
+    assert "Epoch 1/3" not in out
+    assert "Epoch 2/3" in out and "Epoch 3/3" in out
+
+    def curves(run):
+        return [
+            json.loads(line)
+            for line in (run / "metrics.jsonl").read_text().splitlines()
+        ]
+
+    for a, b in zip(curves(whole), curves(folder), strict=True):
+        for name in ("epoch", "loss", "val_loss", "learning_rate"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4), name
+
+
+def test_the_demo_needs_tensorflow_only(finished_run):
+    folder, _ = finished_run
+    process = start("training.demo", folder)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert err == ""
+    assert "without keras and keras_topo" in out
+    assert "of 12 held-out images right" in out
+    assert str(folder / "masks.png") in out
+
+
+def test_the_demo_asks_for_a_finished_run(tmp_path, capfd):
+    from keras_topo.training import demo
+
+    assert demo.main([str(tmp_path)]) == 2
+    assert str(tmp_path) in capfd.readouterr().err
+
+
+def write_folder(folder, corrupt=False):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(8):
+            pixels = rng.integers(0, 256, (8, 12, 3)).astype("uint8")
+            jpeg = tf.io.encode_jpeg(pixels).numpy()
+            (folder / name / f"{i}.jpg").write_bytes(jpeg)
+    if corrupt:
+        (folder / "dog" / "3.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    return str(folder)
+
+
+def test_a_folder_of_images_without_a_mask(tmp_path, capsys):
+    data = write_folder(tmp_path / "pets")
+    out = tmp_path / "run"
+    status = images.main(
+        ["--data", data, "--out", str(out), "--epochs", "1"]
+        + ["--attention", "softmax", "--batch-size", "4"]
+    )
+    assert status == 0
+    assert "No masks to draw" in capsys.readouterr().out
+    assert not (out / "masks.png").exists()
+    assert {p.name for p in (out / "samples").iterdir()} == {"cat", "dog"}
+
+
+def test_a_corrupt_image_stops_the_script(tmp_path, capsys):
+    data = write_folder(tmp_path / "pets", corrupt=True)
+    assert images.main(["--data", data, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert os.path.join("dog", "3.jpg") in error
+
+
+def test_an_image_smaller_than_a_patch(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    assert images.main(["--patch-size", "16", "--out", out]) == 2
+    assert "Received" in capsys.readouterr().err
+
+
+def test_a_non_finite_loss_stops_with_epoch_and_step(tmp_path, capsys):
+    status = images.main(
+        [*SMALL, "--epochs", "2", "--out", str(tmp_path / "run")]
+        + ["--learning-rate", "1e30", "--clip-norm", "1e30"]
+    )
+    assert status == 1
+    assert "in epoch 1, step " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [
+        ("--epochs", "0"),
+        ("--learning-rate", "nan"),
+        ("--image-size", "8x"),
+        ("--image-size", "x8"),
+        ("--dropout", "1"),
+        ("--seed", "-1"),
+    ],
+)
+def test_bad_flags(flag, value, capsys):
+    with pytest.raises(SystemExit):
+        images.parse_arguments(["--out", "run", flag, value])
+    error = capsys.readouterr().err
+    assert flag in error and "Received: " in error
+
+
+def test_recipes_and_image_sizes():
+    digits = images.parse_arguments(["--out", "run"])
+    assert digits["patch_size"] == 2 and digits["image_size"] is None
+    cifar = images.parse_arguments(
+        ["--out", "run", "--data", "cifar10", "--image-size", "32x48"]
+    )
+    assert cifar["patch_size"] == 4 and cifar["image_size"] == [32, 48]
+    short = images.parse_arguments(["--out", "run", "--epochs", "3"])
+    assert short["warmup_epochs"] < 3

@@ -1,0 +1,211 @@
+"""Run folders, resume, schedule and the non-finite stop."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_topo.training.batches import training_batches
+from keras_topo.training.datasets import Split
+from keras_topo.training.run import (
+    NonFiniteLoss,
+    Run,
+    adamw,
+    training_callbacks,
+)
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+def small_model(rate=0.3):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 1), name="images"),
+            keras.layers.Flatten(),
+            # No ReLU here: it maps NaN to 0 on some devices.
+            keras.layers.Dense(16),
+            keras.layers.LayerNormalization(),
+            keras.layers.Dropout(rate),
+            keras.layers.Dense(3),
+        ]
+    )
+    return model
+
+
+def small_data(count=64):
+    rng = np.random.default_rng(0)
+    return Split(
+        rng.uniform(0, 1, (count, 4, 4, 1)).astype("float32"),
+        rng.integers(0, 3, count).astype("int32"),
+    )
+
+
+def fit(run, epochs=4, stop_after=None, data=None, jit=False):
+    """Trains, in a process of its own as far as Keras can tell."""
+    model = small_model()
+    dataset, steps = training_batches(data or small_data(), 3, 8, 7, 0, epochs)
+    model.compile(
+        adamw(model, 1e-2, 0.1, steps, epochs, 1, 1.0),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=jit,
+    )
+    run.open({"seed": 7, "epochs": epochs})
+    finished = run.restore(model)
+    callbacks = training_callbacks(run, seed=7)
+    if stop_after is not None:
+        callbacks.insert(0, Interrupt(stop_after))
+    dataset, _ = training_batches(
+        data or small_data(), 3, 8, 7, finished, epochs
+    )
+    try:
+        model.fit(
+            dataset,
+            steps_per_epoch=steps,
+            epochs=epochs,
+            initial_epoch=finished,
+            callbacks=callbacks,
+            shuffle=False,
+        )
+    except KeyboardInterrupt:
+        pass
+    return model
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Stops in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch == self.epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.now and batch == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole = fit(Run(tmp_path / "whole"))
+    run = Run(tmp_path / "parts")
+    fit(run, stop_after=1)
+    assert [line["epoch"] for line in run.history()] == [1]
+    fit(run, stop_after=3)
+    resumed = fit(run)
+    for a, b in zip(
+        Run(tmp_path / "whole").history(), run.history(), strict=True
+    ):
+        assert a["epoch"] == b["epoch"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
+        assert a["learning_rate"] == b["learning_rate"]
+    for a, b in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert int(resumed.optimizer.iterations) == 4 * 8
+
+
+def test_a_line_cut_off_by_a_kill_is_written_again(tmp_path):
+    run = Run(tmp_path)
+    fit(run, stop_after=2)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    (tmp_path / "checkpoint" / "partial.weights.h5").write_bytes(b"half")
+    fit(run)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_only_the_last_checkpoint_is_kept_and_dropped_at_the_end(tmp_path):
+    run = Run(tmp_path)
+    fit(run)
+    kept = [path.name for path in (tmp_path / "checkpoint").iterdir()]
+    assert kept == ["00004.weights.h5"]
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    run.finish({"test_accuracy": 0.5})
+    assert run.summary() == {"test_accuracy": 0.5}
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    run = Run(tmp_path / "run")
+    run.open({"seed": 0, "epochs": 3})
+    run.open({"seed": 0, "epochs": 3})
+    with pytest.raises(
+        ValueError,
+        match=r"epochs \(then 3, now 4\), seed \(then 0, now 1\)",
+    ):
+        run.open({"seed": 1, "epochs": 4})
+    run.open({"seed": 1, "epochs": 4}, resume=False)
+    assert json.loads((run.folder / "arguments.json").read_text())["seed"] == 1
+
+
+def test_no_resume_deletes_nothing_but_the_run(tmp_path):
+    run = Run(tmp_path)
+    fit(run)
+    (tmp_path / "notes.txt").write_text("mine")
+    run.open({"seed": 8}, resume=False)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["arguments.json", "notes.txt"]
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="must be new, empty"):
+        Run(tmp_path).open({})
+    with pytest.raises(ValueError, match="a file"):
+        Run(tmp_path / "thesis.tex").open({})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_non_finite_pixel_stops_at_its_step(tmp_path, bad):
+    data = small_data(count=65)
+    dataset, steps = training_batches(data, 3, 8, 7, 0, 2)
+    # The image left out of the first epoch, and the step when it comes.
+    seen = [set(map(bytes, images.numpy())) for images, _ in dataset]
+    rest = {bytes(image) for image in data.images} - set.union(*seen[:steps])
+    image = rest.pop()
+    step = [image in images for images in seen[steps:]].index(True) + 1
+    index = [bytes(other) for other in data.images].index(image)
+    data.images[index, 1, 1, 0] = bad
+    with pytest.raises(NonFiniteLoss, match=f"epoch 2, step {step}$"):
+        fit(Run(tmp_path), data=data)
+    assert [line["epoch"] for line in Run(tmp_path).history()] == [1]
+
+
+def test_a_non_finite_validation_loss_stops_before_the_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    run.open({})
+    stop, *_, record, _ = training_callbacks(run, seed=0)
+    with pytest.raises(NonFiniteLoss, match="validation loss .* epoch 2"):
+        stop.on_epoch_end(1, {"loss": 1.0, "val_loss": np.nan})
+    assert run.history() == []
+
+
+def test_schedule_warms_up_and_decays_to_zero():
+    model = small_model()
+    optimizer = adamw(model, 1e-2, 0.1, 10, 5, warmup_epochs=1)
+    rates = [float(optimizer._learning_rate(step)) for step in range(51)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[10] == pytest.approx(1e-2)
+    assert np.argmax(rates) == 10
+    assert rates[50] == pytest.approx(0, abs=1e-9)
+    flat = adamw(model, 1e-2, 0.1, 10, 5)
+    assert float(flat._learning_rate(0)) == pytest.approx(1e-2)
+
+
+def test_weight_decay_acts_on_kernels_only():
+    model = small_model()
+    optimizer = adamw(model, 0.1, 0.5, 10, 1)
+    before = [v.numpy() for v in model.trainable_variables]
+    optimizer.build(model.trainable_variables)
+    zeros = [tf.zeros_like(v) for v in model.trainable_variables]
+    optimizer.apply(zeros)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        if variable.name == "kernel":
+            np.testing.assert_allclose(variable, old * 0.95, rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(variable, old)

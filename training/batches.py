@@ -1,0 +1,130 @@
+"""tf.data batches whose order and augmentation depend on (seed, epoch) only.
+
+A run that resumes at an epoch therefore sees what the uninterrupted run saw.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def augmentation_layers(kind):
+    """Keras preprocessing layers for a kind of images.
+
+    Args:
+        kind: `"digits"` (shifts of up to one pixel in eight: a mirrored digit
+            is no digit), `"photos"` (the same and mirror images), or `None`.
+
+    Returns:
+        A list of layers for `training_batches`.
+    """
+    layers = keras.layers
+    # Whole pixels: interpolation would blur small images, which the images
+    # that a model is used on are not.
+    shift = layers.RandomTranslation(
+        0.125,
+        0.125,
+        fill_mode="constant",
+        interpolation="nearest",
+        dtype="float32",
+    )
+    if kind == "digits":
+        return [shift]
+    if kind == "photos":
+        return [layers.RandomFlip("horizontal", dtype="float32"), shift]
+    if kind is None:
+        return []
+    raise ValueError(
+        f'`kind` must be "digits", "photos" or None. Received: kind={kind!r}'
+    )
+
+
+class _StepSeeds(keras.random.SeedGenerator):
+    """The random seeds of one training step, without a state variable.
+
+    A `SeedGenerator` counts its draws in a variable, which parallel map calls
+    would race for and a resumed run could not know.
+    """
+
+    def __init__(self, step_seed):
+        self.step_seed = step_seed
+        self.drawn = 0
+
+    def next(self, ordered=True):
+        self.drawn += 1
+        return tf.random.experimental.stateless_fold_in(
+            self.step_seed, self.drawn
+        )
+
+
+def training_batches(
+    split, num_classes, batch_size, seed, start_epoch, epochs, augmentation=()
+):
+    """Batches of the epochs `start_epoch` ... `epochs - 1`, one after another.
+
+    Each epoch is a fresh permutation of the images. An incomplete last batch
+    is left out of its epoch (other images fall into it the next time), so
+    that compiled training steps see one shape; a data set smaller than a
+    batch is one batch.
+
+    Args:
+        split: `images` (n, height, width, channels) and `labels` (n,).
+        num_classes: length of the one-hot labels.
+        batch_size: int.
+        seed: int.
+        start_epoch, epochs: ints, epochs counted from 0.
+        augmentation: Keras image preprocessing layers, applied in turn.
+
+    Returns:
+        `(dataset, steps_per_epoch)`; elements are images (batch, height,
+        width, channels) float32 and labels (batch, num_classes) float32.
+    """
+    count = len(split.labels)
+    batch_size = min(batch_size, count)
+    steps = count // batch_size
+    # In host memory, whatever devices there are.
+    with tf.device("CPU:0"):
+        images = tf.constant(split.images)
+        labels = tf.one_hot(split.labels, num_classes)
+    for layer in augmentation:
+        layer.backend.set_backend("tensorflow")
+
+    def steps_of_epoch(epoch):
+        epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=epoch_seed
+        )
+        batches = tf.data.Dataset.from_tensor_slices(order)
+        batches = batches.batch(batch_size, drop_remainder=True).enumerate()
+        return batches.map(
+            lambda step, indices: (
+                tf.random.experimental.stateless_fold_in(epoch_seed, step),
+                indices,
+            )
+        )
+
+    def load(step_seed, indices):
+        batch = tf.cast(tf.gather(images, indices), tf.float32)
+        seeds = _StepSeeds(step_seed)
+        for layer in augmentation:
+            transformation = layer.get_random_transformation(
+                batch, training=True, seed=seeds
+            )
+            batch = layer.transform_images(batch, transformation, training=True)
+        return batch, tf.gather(labels, indices)
+
+    dataset = tf.data.Dataset.range(start_epoch, epochs)
+    dataset = dataset.flat_map(steps_of_epoch)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.prefetch(tf.data.AUTOTUNE), steps
+
+
+def evaluation_batches(split, num_classes, batch_size):
+    """All images of a split in order; the last batch may be smaller."""
+    with tf.device("CPU:0"):
+        images = tf.constant(split.images)
+        labels = tf.one_hot(split.labels, num_classes)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
+    dataset = dataset.batch(batch_size).map(
+        lambda batch, labels: (tf.cast(batch, tf.float32), labels)
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,486 @@
+"""Trains TopViT on images and exports it as a SavedModel.
+
+    python -m training.images --data digits --out runs/digits
+    python -m training.images --data cifar10 --data-dir FOLDER --out runs/cifar
+    python -m training.images --data FOLDER_OF_CLASS_FOLDERS --out runs/mine
+
+The same command resumes a run that was interrupted, from its last finished
+epoch. The run folder then holds `model.keras`, `saved_model/1/`,
+`metrics.json`, `metrics.jsonl`, `curves.png`, `masks.png`, a few test images
+in `samples/` and the logs for TensorBoard.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import platform
+import shlex
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_topo.training import pictures
+from keras_topo.training.batches import (
+    augmentation_layers,
+    evaluation_batches,
+    training_batches,
+)
+from keras_topo.training.datasets import load_images
+from keras_topo.training.run import (
+    NonFiniteLoss,
+    Run,
+    adamw,
+    training_callbacks,
+)
+
+# What is not given on the command line. Every other data set is trained like
+# the photographs of CIFAR-10.
+RECIPES = {
+    "digits": {
+        "patch_size": 2,
+        "epochs": 30,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "warmup_epochs": 3,
+    },
+    "photos": {
+        "patch_size": 4,
+        "epochs": 30,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "warmup_epochs": 2,
+    },
+}
+POLICIES = {
+    "none": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+# Arguments that say where and how to run, not what comes out.
+NOT_COMPARED = ("out", "resume")
+EVALUATION_BATCH = 250
+SAMPLES = 12
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(argv)
+    run = Run(arguments["out"])
+    if keras.backend.backend() != "tensorflow":
+        # Only tf.data is used then; the other backend gets the GPUs.
+        tf.config.set_visible_devices([], "GPU")
+    try:
+        run.open(
+            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
+            resume=arguments["resume"],
+        )
+        summary = run.summary()
+        if summary is not None:
+            print(f"{run.folder} holds this run, finished: nothing to train.")
+            report(run, summary)
+            return 0
+        pictures.load_pyplot()  # Better missing now than after the training.
+        data = load_images(
+            arguments["data"],
+            arguments["data_dir"],
+            arguments["image_size"],
+            arguments["limit"],
+        )
+        model = build_model(arguments, data)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        train(run, arguments, data, model)
+    except NonFiniteLoss as error:
+        print(
+            f"\nerror: {error}. Training stopped; the run folder "
+            f"{run.folder} keeps the epochs before this one. A lower "
+            "--learning-rate, more --warmup-epochs, a smaller --clip-norm or "
+            "another --mixed-precision, with another --out, usually helps; "
+            "so does looking for NaN in the data.",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        return 130
+    command = shlex.join(["python", "-m", "training.images", *argv])
+    report(run, finish(run, arguments, data, model, command))
+    return 0
+
+
+def parse_arguments(argv):
+    """Parses the command line into a dict, the recipe filled in."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.images",
+        description="Train TopViT on images and export it as a SavedModel.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        default="digits",
+        help="digits, cifar10, or a folder of class folders",
+    )
+    group.add_argument(
+        "--data-dir",
+        help="with --data cifar10: the folder of its tars or of train/ and "
+        "test/; without it Keras downloads the data set",
+    )
+    group.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="N or HxW",
+        help="size all images are resized to, aspect ratio not kept (8 for "
+        "digits, 32 for cifar10, else that of the first image)",
+    )
+    group.add_argument(
+        "--limit",
+        type=_positive_int,
+        help="use at most this many images of each split, for a trial",
+    )
+    group.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="random shifts and, but for digits, mirror images",
+    )
+
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="mini", help="mini, Ti, S, B or L")
+    group.add_argument(
+        "--patch-size", type=_positive_int, help="2 for digits, else 4"
+    )
+    group.add_argument(
+        "--attention",
+        default="toeplitz",
+        choices=["toeplitz", "linear", "softmax"],
+    )
+    group.add_argument(
+        "--mask",
+        default="table",
+        choices=["table", "distance", "separable", "none"],
+        help="the mask of --attention toeplitz",
+    )
+    group.add_argument("--pooling", default="gap", choices=["gap", "token"])
+    group.add_argument("--dropout", type=_rate, default=0.0)
+    group.add_argument("--stochastic-depth", type=_rate, default=0.0)
+
+    group = parser.add_argument_group("training")
+    recipe = "by data set"
+    group.add_argument("--epochs", type=_positive_int, help=recipe)
+    group.add_argument("--batch-size", type=_positive_int, help=recipe)
+    group.add_argument(
+        "--learning-rate", type=_positive_float, help="peak; " + recipe
+    )
+    group.add_argument("--warmup-epochs", type=_natural, help=recipe)
+    group.add_argument("--weight-decay", type=_natural_float, default=0.05)
+    group.add_argument(
+        "--clip-norm",
+        type=_positive_float,
+        default=1.0,
+        help="bound on the global norm of the gradients",
+    )
+    group.add_argument("--label-smoothing", type=_rate, default=0.1)
+    group.add_argument(
+        "--jit",
+        default="auto",
+        choices=["auto", "on", "off"],
+        help="compile with XLA; auto: where there is an accelerator",
+    )
+    group.add_argument(
+        "--mixed-precision", default="none", choices=sorted(POLICIES)
+    )
+    group.add_argument("--seed", type=_natural, default=0)
+
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", required=True, help="the run folder")
+    group.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the run in --out; --no-resume deletes it first",
+    )
+
+    arguments = vars(parser.parse_args(argv))
+    kind = "digits" if arguments["data"] == "digits" else "photos"
+    for name, value in RECIPES[kind].items():
+        if arguments[name] is None:
+            arguments[name] = value
+    if arguments["warmup_epochs"] >= arguments["epochs"]:
+        # A short trial keeps the shape of the schedule.
+        arguments["warmup_epochs"] = arguments["epochs"] // 3
+    return arguments
+
+
+def build_model(arguments, data):
+    """Builds the untrained model, the same one for the same arguments."""
+    from keras_topo.models import topvit
+
+    keras.config.set_dtype_policy(POLICIES[arguments["mixed_precision"]])
+    keras.utils.set_random_seed(arguments["seed"])
+    mask = arguments["mask"]
+    if mask == "none" or arguments["attention"] != "toeplitz":
+        mask = None
+    return topvit(
+        arguments["model"],
+        patch_size=arguments["patch_size"],
+        image_shape=data.image_shape,
+        num_classes=len(data.class_names),
+        attention=arguments["attention"],
+        mask=mask,
+        pooling=arguments["pooling"],
+        dropout=arguments["dropout"],
+        stochastic_depth=arguments["stochastic_depth"],
+    )
+
+
+def train(run, arguments, data, model):
+    """Trains the model from the last finished epoch of the run to its end."""
+    epochs = arguments["epochs"]
+    kind = "digits" if arguments["data"] == "digits" else "photos"
+    augmentation = augmentation_layers(kind if arguments["augment"] else None)
+    num_classes = len(data.class_names)
+
+    def batches(start_epoch):
+        return training_batches(
+            data.train,
+            num_classes,
+            arguments["batch_size"],
+            arguments["seed"],
+            start_epoch,
+            epochs,
+            augmentation,
+        )
+
+    _, steps = batches(0)
+    compile_model(model, arguments, steps)
+    finished = run.restore(model)
+
+    for remark in data.remarks:
+        print(f"Data: {remark}.")
+    sizes = ", ".join(f"{n:,} {name}" for name, n in data.sizes().items())
+    print(
+        f"Data: {sizes} images {format_shape(data.image_shape)}, "
+        f"{num_classes} classes."
+    )
+    print(
+        f"Model: TopViT-{arguments['model']}/{arguments['patch_size']}, "
+        f"{model.count_params():,} parameters, {describe_attention(arguments)}."
+    )
+    if finished:
+        print(f"Resuming {run.folder} after epoch {finished} of {epochs}.")
+    if finished == epochs:
+        return
+    model.fit(
+        batches(finished)[0],
+        steps_per_epoch=steps,
+        epochs=epochs,
+        initial_epoch=finished,
+        shuffle=False,  # Shuffled already, by epoch.
+        validation_data=evaluation_batches(
+            data.validation, num_classes, EVALUATION_BATCH
+        ),
+        callbacks=training_callbacks(run, arguments["seed"]),
+    )
+
+
+def compile_model(model, arguments, steps_per_epoch):
+    model.compile(
+        optimizer=adamw(
+            model,
+            arguments["learning_rate"],
+            arguments["weight_decay"],
+            steps_per_epoch,
+            arguments["epochs"],
+            arguments["warmup_epochs"],
+            arguments["clip_norm"],
+        ),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=arguments["label_smoothing"]
+        ),
+        metrics=["accuracy"],
+        jit_compile=use_jit(arguments["jit"]),
+    )
+
+
+def use_jit(choice):
+    """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
+    if choice == "auto" and keras.backend.backend() == "tensorflow":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return {"auto": "auto", "on": True, "off": False}[choice]
+
+
+def describe_attention(arguments):
+    if arguments["attention"] == "toeplitz":
+        return f"toeplitz attention, mask {arguments['mask']}"
+    return f"{arguments['attention']} attention"
+
+
+def finish(run, arguments, data, model, command):
+    """Saves, tests, draws and exports the trained model.
+
+    Returns:
+        The summary, as written to `metrics.json`.
+    """
+    history = run.history()
+    # The file holds the model as it is used; the optimizer stays behind.
+    bare = build_model(arguments, data)
+    bare.set_weights(model.get_weights())
+    file = run.folder / "model.keras"
+    bare.save(file, overwrite=True)
+    # From here on everything is said of what lies in the file.
+    model = keras.saving.load_model(file)
+
+    print("Testing ...", flush=True)
+    compile_model(model, arguments, steps_per_epoch=1)
+    test = model.evaluate(
+        evaluation_batches(data.test, len(data.class_names), EVALUATION_BATCH),
+        return_dict=True,
+        verbose=0,
+    )
+    summary = {
+        "task": "images",
+        "epoch": history[-1]["epoch"],
+        "test_accuracy": float(test["accuracy"]),
+        "test_loss": float(test["loss"]),
+        "validation_accuracy": history[-1]["val_accuracy"],
+        "training_seconds": round(sum(e["seconds"] for e in history), 1),
+        "parameters": model.count_params(),
+        "images": data.sizes(),
+        "image_shape": list(data.image_shape),
+        "class_names": list(data.class_names),
+        "data_remarks": list(data.remarks),
+        "command": command,
+        "seed": arguments["seed"],
+        "arguments": arguments,
+        "versions": versions(),
+    }
+
+    print("Drawing ...", flush=True)
+    title = (
+        f"TopViT-{arguments['model']}/{arguments['patch_size']} on "
+        f"{Path(arguments['data']).name}, {describe_attention(arguments)}"
+    )
+    pictures.draw_curves(history, run.folder / "curves.png", title)
+    if not pictures.draw_masks(model, run.folder / "masks.png"):
+        print("No masks to draw: this attention has none.")
+    save_samples(run.folder / "samples", data)
+
+    if keras.backend.backend() == "tensorflow":
+        from keras_topo import export_saved_model
+
+        print("Exporting and checking the SavedModel ...", flush=True)
+        saved_model = run.folder / "saved_model" / "1"
+        summary["export"] = export_saved_model(
+            model,
+            saved_model,
+            class_names=list(data.class_names),
+            overwrite=True,
+        )
+    else:
+        print(
+            "No SavedModel: TensorFlow exports it. Load model.keras with "
+            "KERAS_BACKEND=tensorflow and call keras_topo.export_saved_model."
+        )
+    run.finish(summary)
+    return summary
+
+
+def save_samples(folder, data):
+    """Writes a few test images as PNG files, `<class>/<index>.png`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    labels = data.test.labels
+    # As many classes as there are, then the next image of each.
+    rank = np.zeros(len(labels), int)
+    for label in range(len(data.class_names)):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    for i in np.lexsort((labels, rank))[:SAMPLES]:
+        file = folder / data.class_names[labels[i]] / f"{i:05d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tf.io.encode_png(data.test.images[i]).numpy())
+
+
+def versions():
+    packages = ["keras-topo", "keras", "tensorflow", "numpy"]
+    if keras.backend.backend() == "jax":
+        packages.append("jax")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return {**found, "backend": keras.backend.backend()}
+
+
+def report(run, summary):
+    """Prints the result and what lies in the run folder."""
+    seconds = summary["training_seconds"]
+    print(
+        f"\nTest accuracy {summary['test_accuracy']:.2%} on "
+        f"{summary['images']['test']:,} images after "
+        f"{summary['epoch']} epochs ({seconds:.0f} s of training).\n"
+    )
+    contents = {
+        "model.keras": "the model, for keras.saving.load_model",
+        "saved_model/1": "the same for TensorFlow Serving, pixels or files in",
+        "metrics.json": "the result and how it came about",
+        "metrics.jsonl": "loss and accuracy of every epoch",
+        "curves.png": "the same, drawn",
+        "masks.png": "the learned masks of every layer and head",
+        "samples": "some test images, by class",
+        "tensorboard": "logs: tensorboard --logdir",
+    }
+    for name, meaning in contents.items():
+        path = run.folder / name
+        if path.exists():
+            print(f"  {str(path):<34} {meaning}")
+
+
+def format_shape(shape):
+    return " x ".join(str(size) for size in shape)
+
+
+def _image_size(text):
+    height, times, width = text.partition("x")
+    return [_positive_int(height), _positive_int(width if times else height)]
+
+
+def _number(kind, test, expected):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not test(value):
+            raise argparse.ArgumentTypeError(
+                f"expected {expected}. Received: {text!r}"
+            )
+        return value
+
+    return parse
+
+
+_positive_int = _number(int, lambda v: v > 0, "a positive integer")
+_natural = _number(int, lambda v: v >= 0, "an integer, not negative")
+_positive_float = _number(
+    float, lambda v: 0 < v < float("inf"), "a positive number"
+)
+_natural_float = _number(
+    float, lambda v: 0 <= v < float("inf"), "a number, not negative"
+)
+_rate = _number(float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Pictures of a training run: its curves and its learned masks."""
+
+import keras
+import numpy as np
+
+
+def load_pyplot():
+    """Imports matplotlib for drawing into files.
+
+    Raises:
+        ImportError: matplotlib is missing; the message names the extra.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Drawing needs matplotlib: pip install 'keras-topo[plots]'"
+        ) from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def draw_curves(history, path, title):
+    """Draws loss and accuracy of training and validation over the epochs.
+
+    Args:
+        history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
+            `val_accuracy` and `learning_rate`.
+        path: file to write, PNG.
+        title: str.
+    """
+    plt = load_pyplot()
+    epochs = [line["epoch"] for line in history]
+    panels = [
+        ("Loss", [("training", "loss"), ("validation", "val_loss")]),
+        (
+            "Accuracy",
+            [("training", "accuracy"), ("validation", "val_accuracy")],
+        ),
+        ("Learning rate", [(None, "learning_rate")]),
+    ]
+    figure, axes = plt.subplots(
+        1, 3, figsize=(11, 3.4), layout="constrained", width_ratios=(3, 3, 2)
+    )
+    for axis, (name, curves) in zip(axes, panels, strict=True):
+        for (label, key), color in zip(curves, ("C0", "C1"), strict=False):
+            axis.plot(
+                epochs,
+                [line[key] for line in history],
+                color=color,
+                label=label,
+                marker="o" if len(epochs) <= 20 else None,
+                markersize=3,
+            )
+        axis.set_title(name)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        if len(curves) > 1:
+            axis.legend(frameon=False)
+    axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def mask_rows(model):
+    """The mask of every masked attention layer, seen from two tokens.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A list of `(grid, center, corner)`, one per masked layer in the order
+        of the model: the grid (height, width), and the rows of the mask that
+        belong to the query token in the middle of the grid and in its first
+        corner, arrays of shape (heads, height, width). A mask shared by all
+        heads has one "head".
+    """
+    rows = []
+    for layer in _attention_layers(model):
+        operator = layer.mask_operator()
+        if operator is None:
+            continue
+        grid, prefix = tuple(layer.grid), layer.num_prefix_tokens
+        middle = tuple(size // 2 for size in grid)
+
+        def row(token, operator=operator, grid=grid, prefix=prefix):
+            index = prefix + int(np.ravel_multi_index(token, grid))
+            values = operator.rows(index, index + 1)
+            values = keras.ops.convert_to_numpy(values).astype("float32")
+            values = values.reshape(-1, values.shape[-1])[:, prefix:]
+            return values.reshape(-1, *grid)
+
+        rows.append((grid, row(middle), row((0,) * len(grid))))
+    return rows
+
+
+def _attention_layers(model):
+    # An encoder block holds its attention layer as `attention`.
+    layers = [getattr(layer, "attention", layer) for layer in model.layers]
+    return [layer for layer in layers if hasattr(layer, "mask_operator")]
+
+
+def draw_masks(model, path):
+    """Draws the mask of every layer and head as heat maps on the token grid.
+
+    Args:
+        model: Keras model with 2-dimensional token grids.
+        path: file to write, PNG.
+
+    Returns:
+        Whether there was a mask to draw.
+    """
+    layers = mask_rows(model)
+    if not layers:
+        return False
+    plt = load_pyplot()
+    import matplotlib
+
+    num_heads = max(len(center) for _, center, _ in layers)
+    (height, width), gap = layers[0][0], 1
+    views = ("center token", "corner token")
+    canvases = [
+        np.full(
+            (
+                len(layers) * (height + gap) - gap,
+                num_heads * (width + gap) - gap,
+            ),
+            np.nan,
+        )
+        for _ in views
+    ]
+    for i, (_, *rows) in enumerate(layers):
+        for canvas, row in zip(canvases, rows, strict=True):
+            for head, values in enumerate(row):
+                top, left = i * (height + gap), head * (width + gap)
+                canvas[top : top + height, left : left + width] = values
+    lowest = min(np.nanmin(canvas) for canvas in canvases)
+    highest = max(np.nanmax(canvas) for canvas in canvases)
+    if highest - lowest < 1e-6:
+        lowest, highest = lowest - 0.5, highest + 0.5
+
+    tile = np.clip(3.6 / num_heads, 0.5, 1.3)
+    figure, axes = plt.subplots(
+        1,
+        2,
+        figsize=(
+            2 * tile * num_heads + 2.2,
+            tile * len(layers) * height / width + 1.5,
+        ),
+        layout="constrained",
+        sharey=True,
+    )
+    figure.get_layout_engine().set(wspace=0.06)
+    color_map = matplotlib.colormaps["viridis"].with_extremes(bad="white")
+    tokens = [(height // 2, width // 2), (0, 0)]
+    for axis, canvas, view, token in zip(
+        axes, canvases, views, tokens, strict=True
+    ):
+        image = axis.imshow(canvas, cmap=color_map, vmin=lowest, vmax=highest)
+        heads, depth = np.arange(num_heads), np.arange(len(layers))
+        axis.set_xticks(
+            heads * (width + gap) + (width - 1) / 2,
+            [str(head + 1) for head in heads],
+        )
+        axis.set_yticks(
+            depth * (height + gap) + (height - 1) / 2,
+            [str(layer + 1) for layer in depth],
+        )
+        for i, (_, *rows) in enumerate(layers):
+            for head in range(len(rows[0])):
+                axis.plot(
+                    head * (width + gap) + token[1],
+                    i * (height + gap) + token[0],
+                    marker="s",
+                    markersize=4,
+                    markerfacecolor="none",
+                    markeredgecolor="red",
+                )
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel("head")
+        axis.set_title(f"seen from the {view}", fontsize=10)
+    axes[0].set_ylabel("layer")
+    figure.colorbar(
+        image, ax=axes, label="mask value (multiplies the attention kernel)"
+    )
+    figure.suptitle(
+        f"Learned masks on the {height} x {width} token grid "
+        "(red square: the query token)",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True
