@@ -85,14 +85,11 @@ def topvit(
         )
     if pooling not in ("gap", "token"):
         raise ValueError(
-            "`pooling` expects 'gap' or 'token'. Received: "
-            f"pooling={pooling!r}"
+            f"`pooling` expects 'gap' or 'token'. Received: pooling={pooling!r}"
         )
     channels, heads, mlp_dim, depth = SIZES[size]
     images = keras.Input(image_shape, name="images", dtype="float32")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(
-        images
-    )
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)
     x = PatchEmbedding(channels, patch_size, name="patches")(x)
     x = PositionEmbedding(name="positions")(x)
     if pooling == "token":
@@ -121,7 +118,5 @@ def topvit(
     else:
         x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
     x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
-    logits = keras.layers.Dense(
-        num_classes, dtype="float32", name="logits"
-    )(x)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=name or f"topvit_{size.lower()}")

@@ -104,13 +104,17 @@ def training_batches(
 
     def load(step_seed, indices):
         batch = tf.cast(tf.gather(images, indices), tf.float32)
+        targets = tf.gather(labels, indices)
         seeds = _StepSeeds(step_seed)
         for layer in augmentation:
             transformation = layer.get_random_transformation(
                 batch, training=True, seed=seeds
             )
             batch = layer.transform_images(batch, transformation, training=True)
-        return batch, tf.gather(labels, indices)
+            targets = layer.transform_labels(
+                targets, transformation, training=True
+            )
+        return batch, targets
 
     dataset = tf.data.Dataset.range(start_epoch, epochs)
     dataset = dataset.flat_map(steps_of_epoch)

@@ -1,8 +1,10 @@
 """Image data sets in memory, as training, validation and test splits.
 
 Three sources: scikit-learn's `digits`, `cifar10` (tars or folders of JPEGs, or
-the Keras download), and any folder of class folders. Every image is decoded
-before training starts, so that a broken file stops a run by its path.
+the Keras download), and any folder of class folders. All images are decoded
+into memory before training starts: a broken file is refused by its path, and
+the data set must fit (uint8: 1 GB holds 350,000 images of 32 x 32 pixels, or
+7,000 of 224 x 224).
 """
 
 import dataclasses
@@ -78,7 +80,8 @@ def load_images(data="digits", data_dir=None, image_size=None, limit=None):
         image_size: `(height, width)` that every image is resized to, the
             aspect ratio not kept. Default: 8 x 8 for digits, 32 x 32 for
             cifar10, for a folder the size of its first image.
-        limit: keep at most this many images of each split, for trial runs.
+        limit: take at most this many images of each split, for trial runs;
+            files beyond it are not decoded.
 
     Returns:
         An `ImageData`.
@@ -103,15 +106,13 @@ def load_images(data="digits", data_dir=None, image_size=None, limit=None):
             f"data_dir={str(data_dir)!r}"
         )
     if data == "digits":
-        loaded = _load_digits(image_size)
-    elif data == "cifar10":
-        loaded = _load_cifar10(data_dir, image_size)
-    else:
-        loaded = _load_folder(data, image_size)
-    return loaded if limit is None else _limited(loaded, limit)
+        return _load_digits(image_size, limit)
+    if data == "cifar10":
+        return _load_cifar10(data_dir, image_size, limit)
+    return _load_folder(data, image_size, limit)
 
 
-def _load_digits(image_size):
+def _load_digits(image_size, limit):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -122,29 +123,26 @@ def _load_digits(image_size):
     digits = load_digits()
     # 17 grey levels, 0..16, spread over the scale of any other image.
     images = np.round(digits.images * (255 / 16)).astype("uint8")[..., None]
-    remarks = []
-    if image_size is not None and tuple(image_size) != images.shape[1:3]:
-        images = _resize(images, image_size)
-        remarks.append(f"resized the digits to {_format_size(image_size)}")
-    return _split(
-        Split(images, digits.target.astype("int32")),
+    return _from_arrays(
+        {"train": Split(images, digits.target.astype("int32"))},
         tuple(str(name) for name in digits.target_names),
-        remarks,
+        image_size,
+        limit,
     )
 
 
-def _load_cifar10(data_dir, image_size):
+def _load_cifar10(data_dir, image_size, limit):
     if data_dir is None:
-        return _download_cifar10(image_size)
-    data_dir = Path(data_dir)
+        return _download_cifar10(image_size, limit)
+    data_dir = Path(data_dir).expanduser()
     tars = {
         name: data_dir / f"cifar10-{name}.tar" for name in ("train", "test")
     }
     if all(tar.is_file() for tar in tars.values()):
         encoded = {name: _read_tar(tar, name) for name, tar in tars.items()}
-        return _decode_splits(encoded, image_size or (32, 32), [])
+        return _from_files(encoded, image_size or (32, 32), limit, [])
     if all((data_dir / name).is_dir() for name in tars):
-        return _load_folder(data_dir, image_size or (32, 32))
+        return _load_folder(data_dir, image_size or (32, 32), limit)
     raise ValueError(
         "`data_dir` must be a folder that holds cifar10-train.tar and "
         "cifar10-test.tar, or the unpacked folders train/ and test/. "
@@ -152,7 +150,7 @@ def _load_cifar10(data_dir, image_size):
     )
 
 
-def _download_cifar10(image_size):
+def _download_cifar10(image_size, limit):
     import keras
 
     try:
@@ -165,17 +163,14 @@ def _download_cifar10(image_size):
             "Received: data_dir=None"
         ) from error
     names = "airplane automobile bird cat deer dog frog horse ship truck"
-    train = Split(x, y.ravel().astype("int32"))
-    test = Split(test_x, test_y.ravel().astype("int32"))
-    remarks = []
-    if image_size is not None and tuple(image_size) != (32, 32):
-        train = Split(_resize(train.images, image_size), train.labels)
-        test = Split(_resize(test.images, image_size), test.labels)
-        remarks.append(f"resized all images to {_format_size(image_size)}")
-    return _split(train, tuple(names.split()), remarks, test=test)
+    splits = {
+        "train": Split(x, y.ravel().astype("int32")),
+        "test": Split(test_x, test_y.ravel().astype("int32")),
+    }
+    return _from_arrays(splits, tuple(names.split()), image_size, limit)
 
 
-def _load_folder(folder, image_size):
+def _load_folder(folder, image_size, limit):
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(
@@ -184,14 +179,22 @@ def _load_folder(folder, image_size):
         )
     remarks = []
     if (folder / "train").is_dir():
+        names = sorted(
+            path.name
+            for path in folder.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
+        if not set(names) <= {"train", "validation", "test"}:
+            raise ValueError(
+                "Beside train/ a folder may hold validation/ and test/, and "
+                f"no other folder. Received: {str(folder)!r} with {names}"
+            )
         encoded = {
-            name: _read_class_folders(folder / name, remarks)
-            for name in ("train", "validation", "test")
-            if (folder / name).is_dir()
+            name: _read_class_folders(folder / name, remarks) for name in names
         }
     else:
         encoded = {"train": _read_class_folders(folder, remarks)}
-    return _decode_splits(encoded, image_size, remarks)
+    return _from_files(encoded, image_size, limit, remarks)
 
 
 def _read_class_folders(folder, remarks):
@@ -288,45 +291,57 @@ def _check_member(path, member):
     )
 
 
-def _decode_splits(encoded, image_size, remarks):
-    """Decodes the encoded images of each split and holds out what is missing.
+def _from_arrays(splits, class_names, image_size, limit):
+    """Makes an `ImageData` of decoded `splits`, a dict of `Split`s."""
+    remarks = []
+    labels = {name: split.labels for name, split in splits.items()}
+    taken = {}
+    for name, (source, indices) in _plan(
+        labels, class_names, limit, remarks
+    ).items():
+        images = splits[source].images[indices]
+        if image_size is not None and tuple(image_size) != images.shape[1:3]:
+            images = _resize(images, image_size)
+        taken[name] = Split(images, labels[source][indices])
+    size = splits["train"].images.shape[1:3]
+    if taken["train"].images.shape[1:3] != size:
+        remarks.append(f"resized all images to {_format_size(image_size)}")
+    return ImageData(**taken, class_names=class_names, remarks=tuple(remarks))
 
-    Args:
-        encoded: dict with `"train"` and, where the source has them,
-            `"validation"` and `"test"`, each a list of `_EncodedImage`.
-    """
+
+def _from_files(encoded, image_size, limit, remarks):
+    """Makes an `ImageData` of `encoded`, a dict of `_EncodedImage` lists."""
     class_names = _class_names(encoded)
     index = {name: label for label, name in enumerate(class_names)}
+    labels = {
+        name: np.array([index[i.class_name] for i in images], "int32")
+        for name, images in encoded.items()
+    }
     if image_size is None:
         first = encoded["train"][0]
         image_size = _decode(first).shape[:2]
         remarks.append(
             f"image size {_format_size(image_size)}, that of {first.where}"
         )
-    splits, resized, total = {}, 0, 0
-    for name, images in encoded.items():
-        pixels = np.empty((len(images), *image_size, 3), "uint8")
-        for i, image in enumerate(images):
-            decoded = _decode(image)
+    taken, resized, total = {}, 0, 0
+    for name, (source, indices) in _plan(
+        labels, class_names, limit, remarks
+    ).items():
+        pixels = np.empty((len(indices), *image_size, 3), "uint8")
+        for i, position in enumerate(indices):
+            decoded = _decode(encoded[source][position])
             if decoded.shape[:2] != tuple(image_size):
                 decoded = _resize(decoded[None], image_size)[0]
                 resized += 1
             pixels[i] = decoded
-        labels = np.array([index[image.class_name] for image in images])
-        splits[name] = Split(pixels, labels.astype("int32"))
-        total += len(images)
+        taken[name] = Split(pixels, labels[source][indices])
+        total += len(indices)
     if resized:
         remarks.append(
             f"resized {resized:,} of {total:,} images to "
             f"{_format_size(image_size)}"
         )
-    return _split(
-        splits["train"],
-        class_names,
-        remarks,
-        validation=splits.get("validation"),
-        test=splits.get("test"),
-    )
+    return ImageData(**taken, class_names=class_names, remarks=tuple(remarks))
 
 
 def _class_names(encoded):
@@ -371,26 +386,48 @@ def _resize(images, image_size):
     return np.clip(np.round(resized.numpy()), 0, 255).astype("uint8")
 
 
-def _split(train, class_names, remarks, validation=None, test=None):
-    """Holds the missing splits out of `train` and makes an `ImageData`."""
-    if test is None:
-        train, test = _hold_out(train, TEST_FRACTION, class_names)
-        remarks.append(f"held out {len(test.labels):,} images as test set")
-    if validation is None:
-        train, validation = _hold_out(train, VALIDATION_FRACTION, class_names)
-        remarks.append(
-            f"held out {len(validation.labels):,} of the training images as "
-            "validation set"
-        )
-    return ImageData(train, validation, test, class_names, tuple(remarks))
+def _plan(labels, class_names, limit, remarks):
+    """Chooses the images of every split.
+
+    Args:
+        labels: dict from `"train"` and the other splits of the source to
+            their labels.
+        limit: largest size of a split, or `None`.
+
+    Returns:
+        A dict from each of the three splits to `(split of the source, sorted
+        indices into it)`.
+    """
+    plan = {
+        name: (name, np.arange(len(values))) for name, values in labels.items()
+    }
+    for name, fraction in (
+        ("test", TEST_FRACTION),
+        ("validation", VALIDATION_FRACTION),
+    ):
+        if name not in plan:
+            _, rest = plan["train"]
+            held = _hold_out(labels["train"][rest], fraction, class_names)
+            plan["train"] = ("train", rest[~held])
+            plan[name] = ("train", rest[held])
+            remarks.append(
+                f"held out {held.sum():,} of {len(rest):,} training images "
+                f"as {name} set"
+            )
+    if limit is not None:
+        remarks.append(f"kept at most {limit:,} images of a split")
+        for name, (source, indices) in plan.items():
+            order = np.random.default_rng(0).permutation(len(indices))
+            plan[name] = (source, indices[np.sort(order[:limit])])
+    return plan
 
 
-def _hold_out(split, fraction, class_names):
-    """Takes a fixed fraction of every class, at least one image of each."""
+def _hold_out(labels, fraction, class_names):
+    """Marks a fixed fraction of every class, at least one image of each."""
     rng = np.random.default_rng(0)
-    held = np.zeros(len(split.labels), bool)
+    held = np.zeros(len(labels), bool)
     for label, name in enumerate(class_names):
-        members = np.flatnonzero(split.labels == label)
+        members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise ValueError(
                 "Holding out images needs at least two of every class. "
@@ -398,25 +435,7 @@ def _hold_out(split, fraction, class_names):
             )
         count = max(1, round(fraction * len(members)))
         held[rng.permutation(members)[:count]] = True
-    return (
-        Split(split.images[~held], split.labels[~held]),
-        Split(split.images[held], split.labels[held]),
-    )
-
-
-def _limited(data, limit):
-    def take(split):
-        order = np.random.default_rng(0).permutation(len(split.labels))
-        kept = np.sort(order[:limit])
-        return Split(split.images[kept], split.labels[kept])
-
-    return dataclasses.replace(
-        data,
-        train=take(data.train),
-        validation=take(data.validation),
-        test=take(data.test),
-        remarks=(*data.remarks, f"kept at most {limit:,} images of a split"),
-    )
+    return held
 
 
 def _format_size(image_size):

@@ -43,10 +43,11 @@ from keras_topo.training.run import (
 RECIPES = {
     "digits": {
         "patch_size": 2,
-        "epochs": 30,
-        "batch_size": 64,
+        "epochs": 60,
+        "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup_epochs": 3,
+        "dropout": 0.1,
     },
     "photos": {
         "patch_size": 4,
@@ -54,6 +55,7 @@ RECIPES = {
         "batch_size": 128,
         "learning_rate": 1e-3,
         "warmup_epochs": 2,
+        "dropout": 0.0,
     },
 }
 POLICIES = {
@@ -171,7 +173,7 @@ def parse_arguments(argv):
         help="the mask of --attention toeplitz",
     )
     group.add_argument("--pooling", default="gap", choices=["gap", "token"])
-    group.add_argument("--dropout", type=_rate, default=0.0)
+    group.add_argument("--dropout", type=_rate, help="0.1 for digits, else 0")
     group.add_argument("--stochastic-depth", type=_rate, default=0.0)
 
     group = parser.add_argument_group("training")

@@ -51,6 +51,9 @@ class Run:
     def open(self, arguments, resume=True):
         """Makes the folder, or reopens the run that it holds.
 
+        A run that has not finished an epoch has nothing to resume and may be
+        started again with other arguments.
+
         Args:
             arguments: dict that JSON can hold; all that the result depends on.
             resume: go on with an earlier run of the same arguments; `False`
@@ -68,7 +71,7 @@ class Run:
         if file.exists():
             if not resume:
                 self._clear()
-            else:
+            elif self.summary() or self._checkpoints():
                 self._compare(arguments, json.loads(file.read_text()))
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise ValueError(
@@ -133,7 +136,7 @@ class Run:
             file.write(json.dumps(metrics) + "\n")
         folder = self.folder / "checkpoint"
         folder.mkdir(exist_ok=True)
-        earlier = _checkpoints(folder)
+        earlier = self._checkpoints()
         partial = folder / "partial.weights.h5"
         # Weights and optimizer state.
         model.save_weights(partial, overwrite=True)
@@ -147,7 +150,7 @@ class Run:
         Returns:
             The number of finished epochs, 0 for a new run.
         """
-        checkpoints = _checkpoints(self.folder / "checkpoint")
+        checkpoints = self._checkpoints()
         epochs = 0
         if checkpoints:
             if not model.optimizer.built:
@@ -171,9 +174,9 @@ class Run:
         write_json(self.folder / "metrics.json", summary)
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
-
-def _checkpoints(folder):
-    return sorted(folder.glob("[0-9]*.weights.h5"))
+    def _checkpoints(self):
+        folder = self.folder / "checkpoint"
+        return sorted(folder.glob("[0-9]*.weights.h5"))
 
 
 def write_text(path, text):

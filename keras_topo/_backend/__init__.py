@@ -3,6 +3,7 @@
 Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
@@ -14,12 +15,14 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
         checkpointed_map,
+        matmul,
         slice_axis,
         toeplitz_fft,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         checkpointed_map,
+        matmul,
         slice_axis,
         toeplitz_fft,
     )
@@ -30,4 +33,4 @@ else:
         f"Received: backend={keras.backend.backend()!r}"
     )
 
-__all__ = ["checkpointed_map", "slice_axis", "toeplitz_fft"]
+__all__ = ["checkpointed_map", "matmul", "slice_axis", "toeplitz_fft"]

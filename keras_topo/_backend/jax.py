@@ -5,8 +5,13 @@ import jax.numpy as jnp
 
 
 def slice_axis(x, start, size, axis):
-    """`x[..., start : start + size, ...]` along `axis`; `start` may be traced."""
+    """`x[start : start + size]` along `axis`; `start` may be traced."""
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def matmul(x, y):
+    """`jax.numpy.matmul`; the TensorFlow module says why it is here."""
+    return jnp.matmul(x, y)
 
 
 def toeplitz_fft(x, kernel, grid_shape):

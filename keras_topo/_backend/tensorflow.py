@@ -1,6 +1,7 @@
 """TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
 
 import tensorflow as tf
+from keras import ops
 
 
 def slice_axis(x, start, size, axis):
@@ -18,6 +19,25 @@ def slice_axis(x, start, size, axis):
     axis = axis % len(sizes)
     starts[axis], sizes[axis] = start, size
     return tf.slice(x, starts, sizes)
+
+
+def matmul(x, y):
+    """`keras.ops.matmul`, around a fault of TensorFlow on CPUs.
+
+    Up to 2.21 the oneDNN product of `(batch, 1, i, k)`, one head, with a single
+    matrix that has batch axes, `(1, k, j)`, reads and writes out of bounds
+    (tensorflow/tensorflow issues 117700 and 123109). Without those axes the
+    product takes another way, and so does its gradient.
+    """
+    lead = tuple(y.shape[:-2])
+    if (
+        len(x.shape) == 4
+        and x.shape[1] == 1
+        and 1 <= len(lead) <= 2
+        and all(n == 1 for n in lead)
+    ):
+        y = tf.squeeze(y, list(range(len(lead))))
+    return ops.matmul(x, y)
 
 
 def toeplitz_fft(x, kernel, grid_shape):
@@ -44,7 +64,9 @@ def toeplitz_fft(x, kernel, grid_shape):
         spectrum = tf.expand_dims(
             _rfftn(kernel, padded_shape), -1 - len(grid_shape)
         )
-        y = _irfftn(_rfftn(x, padded_shape) * spectrum, padded_shape, grid_shape)
+        y = _irfftn(
+            _rfftn(x, padded_shape) * spectrum, padded_shape, grid_shape
+        )
 
         def gradient(upstream):
             upstream_hat = _rfftn(upstream, padded_shape)
@@ -127,6 +149,8 @@ def checkpointed_map(function, blocks, shared):
     """
     num_blocks = blocks[0].shape[0]
     split = len(blocks)
+    # Plain Python that builds a graph: nothing for AutoGraph to convert.
+    function = tf.autograph.experimental.do_not_convert(function)
 
     @tf.custom_gradient
     def mapped(*tensors):
@@ -138,9 +162,7 @@ def checkpointed_map(function, blocks, shared):
         (output,) = _stack_loop(num_blocks, forward)
 
         def gradient(upstream):
-            differentiable = [
-                x.dtype.is_floating for x in [*blocks, *shared]
-            ]
+            differentiable = [x.dtype.is_floating for x in [*blocks, *shared]]
 
             def backward(index):
                 slices = [b[index] for b in blocks]
@@ -154,12 +176,16 @@ def checkpointed_map(function, blocks, shared):
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(sources)
                     y = function(slices, shared)
-                return tape.gradient(
+                gradients = tape.gradient(
                     y,
                     sources,
                     output_gradients=upstream[index],
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
+                # The gradient of a slice with a traced start forgets it.
+                for source, g in zip(sources, gradients, strict=True):
+                    g.set_shape(source.shape)
+                return gradients
 
             count = sum(differentiable[:split])
             gradients = iter(_stack_loop(num_blocks, backward, count))
@@ -172,6 +198,7 @@ def checkpointed_map(function, blocks, shared):
     return mapped(*blocks, *shared)
 
 
+@tf.autograph.experimental.do_not_convert
 def _stack_loop(num_blocks, body, num_stacked=1):
     """Runs `body(0), body(1), ...` strictly one after the other.
 

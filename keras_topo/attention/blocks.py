@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-from keras_topo._backend import checkpointed_map
+from keras_topo._backend import checkpointed_map, slice_axis
 
 # Elements that the largest intermediate tensor of a block may have. Small
 # enough for the last-level cache of a server, large enough for launches and
@@ -97,9 +97,7 @@ def map_blocks(
 def _slice(x, start, size, axis):
     if start == 0 and size == x.shape[axis]:
         return x
-    index = [slice(None)] * len(x.shape)
-    index[axis] = slice(start, start + size)
-    return x[tuple(index)]
+    return slice_axis(x, start, size, axis)
 
 
 def _stack_blocks(x, count, axis):
@@ -115,6 +113,4 @@ def _concatenate_blocks(x):
     """`(count, ..., block, n)` to `(..., count * block, n)`."""
     x = ops.moveaxis(x, 0, -3)
     shape = tuple(ops.shape(x))
-    return ops.reshape(
-        x, shape[:-3] + (shape[-3] * shape[-2], shape[-1])
-    )
+    return ops.reshape(x, shape[:-3] + (shape[-3] * shape[-2], shape[-1]))

@@ -16,6 +16,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo._backend import matmul
 from keras_topo.operators.base import accumulation_dtype
 
 # Keeps rows of features from vanishing altogether.
@@ -140,7 +141,7 @@ def _project(x, projection):
         )
     x = _widen(x) / x.shape[-1] ** 0.25
     projection = ops.cast(projection, x.dtype)
-    logits = ops.matmul(x, ops.swapaxes(projection, -1, -2))
+    logits = matmul(x, ops.swapaxes(projection, -1, -2))
     return logits, ops.sum(ops.square(x), -1, keepdims=True) / 2
 
 

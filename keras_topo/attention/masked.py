@@ -100,9 +100,7 @@ def masked_linear_attention(
     return ops.cast(output, dtype)
 
 
-def masked_softmax_attention(
-    query, key, value, mask=None, padding_mask=None
-):
+def masked_softmax_attention(query, key, value, mask=None, padding_mask=None):
     """Softmax attention whose exponentials are multiplied by a mask.
 
     Scores `M[i, j] exp(q_i . k_j / sqrt(d_qk))`, normalised by row: with
@@ -149,9 +147,7 @@ def masked_softmax_attention(
             return ops.matmul(ops.softmax(logits, axis=-1), value)
         visible = weights != 0
         floor = ops.full_like(logits, -1e30)
-        top = ops.max(
-            ops.where(visible, logits, floor), axis=-1, keepdims=True
-        )
+        top = ops.max(ops.where(visible, logits, floor), axis=-1, keepdims=True)
         logits = ops.where(visible, logits - ops.stop_gradient(top), floor)
         scores = ops.exp(logits) * weights
         return _normalise(
@@ -177,8 +173,10 @@ def explicit_cost(mask, num_features, value_dim, batch, heads):
     # the batch, is written once.
     passes = 4 * costs.ELEMENT * length * length
     mask_rows = 3 * costs.ELEMENT * length * length * _mask_copies(mask)
-    launches = costs.LAUNCH * 4 * max(
-        1, batch * heads * length * length // BLOCK_ELEMENTS
+    launches = (
+        costs.LAUNCH
+        * 4
+        * max(1, batch * heads * length * length // BLOCK_ELEMENTS)
     )
     return launches + batch * heads * (scores + passes) + mask_rows
 
@@ -195,9 +193,7 @@ def fast_cost(mask, num_features, value_dim, batch, heads):
         return costs.LAUNCH * 4 + pairs * (products + passes)
     columns = num_features * (value_dim + 1)
     passes = 4 * costs.ELEMENT * length * columns
-    launches = costs.LAUNCH * max(
-        1, pairs * length * columns // BLOCK_ELEMENTS
-    )
+    launches = costs.LAUNCH * max(1, pairs * length * columns // BLOCK_ELEMENTS)
     return launches + pairs * (mask.cost(columns) + passes)
 
 
@@ -225,9 +221,7 @@ def _explicit(query_features, key_features, value, mask):
         (query,), (key, value, *tensors) = slices, shared
         operator = mask.with_tensors(tensors)
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
-        scores = scores * _rows(
-            operator, start, query.shape[-2], query.dtype
-        )
+        scores = scores * _rows(operator, start, query.shape[-2], query.dtype)
         return _normalise(
             ops.matmul(scores, value), ops.sum(scores, -1, keepdims=True)
         )
@@ -252,9 +246,7 @@ def _fast(query_features, key_features, value, mask):
     # (batch, heads, A, columns, B): see MaskOperator on layouts.
     def lay_out(x):
         shape = tuple(ops.shape(x))
-        x = ops.reshape(
-            x, shape[:-2] + (split, length // split, shape[-1])
-        )
+        x = ops.reshape(x, shape[:-2] + (split, length // split, shape[-1]))
         return ops.swapaxes(x, -1, -2)
 
     query, key, value = map(lay_out, (query_features, key_features, value))
@@ -287,38 +279,50 @@ def _fast(query_features, key_features, value, mask):
     )
     output = ops.swapaxes(output, -1, -2)
     output = ops.reshape(output, lead + (length, value_dim + 1))
-    return _normalise(output[..., :-1], output[..., -1:])
+    return _normalise(*ops.split(output, [value_dim], axis=-1))
 
 
 def _fast_low_rank(query_features, key_features, value, factors):
-    """Linear attention with the features `u (x) phi(q)` and `w (x) phi(k)`."""
+    """Linear attention with the features `u (x) phi(q)` and `w (x) phi(k)`.
+
+    Term by term, `phi(K)^T diag(w_r) V` and `diag(u_r) phi(Q)` times it: the
+    factor of the mask multiplies the values before, and the products after,
+    which is the same and leaves matrix products of the best shape. The
+    normaliser needs no such products: `w^T phi(K)` is small.
+    """
     u, w = [ops.cast(factor, value.dtype) for factor in factors]
     rank, num_features = u.shape[-1], query_features.shape[-1]
     length, value_dim = value.shape[-2], value.shape[-1]
-    value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
-
-    def combine(factor, features):
-        product = ops.expand_dims(factor, -1) * ops.expand_dims(features, -2)
-        shape = tuple(ops.shape(product))
-        return ops.reshape(product, shape[:-2] + (shape[-2] * shape[-1],))
 
     def summarise(slices, start, shared):
         key, value, w = slices
-        keys = combine(w, key)
-        return ops.matmul(ops.swapaxes(keys, -1, -2), value)
+        weighted = ops.expand_dims(ops.swapaxes(w, -1, -2), -1)
+        weighted = weighted * ops.expand_dims(value, -3)
+        keys = ops.expand_dims(ops.swapaxes(key, -1, -2), -3)
+        return ops.matmul(keys, weighted)
 
     def attend(slices, start, shared):
         (query, u), (context,) = slices, shared
-        return ops.matmul(combine(u, query), context)
+        terms = ops.matmul(query, context)
+        shape = tuple(ops.shape(terms))[:-1]
+        terms = ops.reshape(terms, shape + (rank, value_dim))
+        return ops.squeeze(ops.matmul(ops.expand_dims(u, -2), terms), -2)
 
-    elements = static_size(tuple(value.shape[:2])) * rank * num_features
+    elements = static_size(tuple(value.shape[:2])) * rank * value_dim
     block = max(1, min(length, BLOCK_ELEMENTS // elements))
-    whole = {"block": block, "axis": -2, "checkpoint": block < length}
+    blocks = {"axis": -2, "block": block, "checkpoint": block < length}
     context = map_blocks(
-        summarise, [key_features, value, w], [], reduce="sum", **whole
+        summarise, [key_features, value, w], [], reduce="sum", **blocks
     )
-    output = map_blocks(attend, [query_features, u], [context], **whole)
-    return _normalise(output[..., :value_dim], output[..., value_dim:])
+    # (..., r, m, d) to (..., m, r d)
+    context = ops.swapaxes(context, -3, -2)
+    lead = tuple(ops.shape(context))[:-3]
+    context = ops.reshape(context, lead + (num_features, rank * value_dim))
+    numerator = map_blocks(attend, [query_features, u], [context], **blocks)
+    totals = ops.matmul(ops.swapaxes(w, -1, -2), key_features)
+    denominator = ops.matmul(query_features, ops.swapaxes(totals, -1, -2))
+    denominator = ops.sum(denominator * u, axis=-1, keepdims=True)
+    return _normalise(numerator, denominator)
 
 
 # Pieces.

@@ -55,5 +55,3 @@ def _contract(values, matrix, axis):
     return ops.moveaxis(
         ops.tensordot(matrix, values, axes=[[1], [axis]]), 0, axis
     )
-
-

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_topo._backend import slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
@@ -41,9 +42,7 @@ class Sum(MaskOperator):
                 f"Received: operators on {lengths} tokens"
             )
         batch = broadcast_batch(*[o.batch_shape for o in operators])
-        super().__init__(
-            (*batch, lengths[0], lengths[0]), operators[0].dtype
-        )
+        super().__init__((*batch, lengths[0], lengths[0]), operators[0].dtype)
 
     @property
     def _layouts(self):
@@ -187,11 +186,11 @@ class BlockDiagonal(MaskOperator):
         pieces, start = [], 0
         for operator in self.operators:
             stop = start + operator.num_tokens
-            pieces.append(operator.apply(x[..., start:stop]))
+            pieces.append(
+                operator.apply(slice_axis(x, start, operator.num_tokens, -1))
+            )
             start = stop
-        return ops.concatenate(
-            _broadcast_leading(pieces, trailing=3), axis=-1
-        )
+        return ops.concatenate(_broadcast_leading(pieces, trailing=3), axis=-1)
 
     def _transpose(self):
         return BlockDiagonal([o._transpose() for o in self.operators])
@@ -257,9 +256,8 @@ class Bordered(MaskOperator):
         )
 
     def _apply(self, x):
-        prefix = x[..., : self.num_prefix_tokens]
+        prefix, rest = ops.split(x, [self.num_prefix_tokens], axis=-1)
         from_prefix = ops.sum(prefix, -1, keepdims=True)
-        rest = x[..., self.num_prefix_tokens :]
         to_prefix = from_prefix + ops.sum(rest, -1, keepdims=True)
         lead = tuple(ops.shape(to_prefix))[:-1]
         pieces = [
@@ -277,9 +275,7 @@ class Bordered(MaskOperator):
             )
             if top == size:
                 return ones
-            return ops.concatenate(
-                [ones, self._rows(prefix, size - top)], -2
-            )
+            return ops.concatenate([ones, self._rows(prefix, size - top)], -2)
         rows = self.operator._rows(start - prefix, size)
         lead = tuple(ops.shape(rows))[:-1]
         return ops.concatenate(
@@ -347,5 +343,3 @@ def _pad_tokens(factor, before, after):
     """Zero rows for the tokens before and after those of a factor."""
     padding = [(0, 0)] * (len(factor.shape) - 2) + [(before, after), (0, 0)]
     return ops.pad(factor, padding)
-
-

@@ -119,7 +119,7 @@ class MaskOperator:
         return self.rows(0, self.num_tokens)
 
     def rows(self, start, stop):
-        """The dense block of rows `start` to `stop`: `(*batch, stop - start, L)`.
+        """Rows `start` to `stop` of the matrix, `(*batch, stop - start, L)`.
 
         Raises:
             ValueError: unless `0 <= start < stop <= L`.

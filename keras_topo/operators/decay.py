@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, as_tensor
 from keras_topo.operators.toeplitz import toeplitz_rows
@@ -73,72 +74,72 @@ class ExponentialDecay(MaskOperator):
         # What a chunk hands on to the next one, and to the one before.
         collect = self._weights(ops.stack([chunk - 1 - i, i]), dtype)
         # Carry into chunk k from chunk l < k (and l > k for the other way).
-        between = self._weights(
-            (k[:, None] - k[None, :] - 1) * chunk, dtype
-        )
+        between = self._weights((k[:, None] - k[None, :] - 1) * chunk, dtype)
         expand = self._weights(ops.stack([i + 1, chunk - i]), dtype)
         return within, collect, between, expand
+
+    # Both products below append the two carries to the tokens of a chunk, so
+    # that one matrix product gives its result; adding them afterwards would
+    # pass everything through memory twice more.
 
     def _apply_last(self, x):
         chunk, count = self._chunks()
         within, collect, between, expand = self._matrices(x.dtype)
         shape = tuple(ops.shape(x))
+        lead, columns = shape[:-3], shape[-2]
         x = ops.squeeze(x, -3)
         padding = chunk * count - self.num_tokens
         if padding:
-            zeros = ops.zeros(shape[:-3] + (shape[-2], padding), x.dtype)
+            zeros = ops.zeros(lead + (columns, padding), x.dtype)
             x = ops.concatenate([x, zeros], -1)
-        x = ops.reshape(x, shape[:-3] + (shape[-2] * count, chunk))
-        # One product gives both what stays in the chunk and what leaves it.
-        inside = ops.matmul(
-            x, ops.swapaxes(ops.concatenate([within, collect], -2), -1, -2)
-        )
-        lead = tuple(ops.shape(inside))[:-2]
-        y = inside[..., :chunk]
-        if count > 1:
-            leaving = ops.reshape(
-                inside[..., chunk:], lead + (shape[-2], count, 2)
-            )
-            down = ops.matmul(
-                leaving[..., 0], ops.swapaxes(between, -1, -2)
-            )
-            up = ops.matmul(leaving[..., 1], between)
+        x = ops.reshape(x, lead + (columns * count, chunk))
+        if count == 1:
+            y = matmul(x, within)
+        else:
+            leaving = matmul(x, ops.swapaxes(collect, -1, -2))
+            lead = tuple(ops.shape(leaving))[:-2]
+            leaving = ops.reshape(leaving, lead + (columns, count, 2))
+            down = matmul(leaving[..., 0], ops.swapaxes(between, -1, -2))
+            up = matmul(leaving[..., 1], between)
             carries = ops.reshape(
-                ops.stack([down, up], -1), lead + (shape[-2] * count, 2)
+                ops.stack([down, up], -1), lead + (columns * count, 2)
             )
-            y = y + carries[..., :1] * expand[..., :1, :]
-            y = y + carries[..., 1:] * expand[..., 1:, :]
-        y = ops.reshape(y, lead + (1, shape[-2], chunk * count))
-        return y[..., : self.num_tokens]
+            x = ops.broadcast_to(x, lead + (columns * count, chunk))
+            x = ops.concatenate([x, carries], -1)
+            y = matmul(x, ops.concatenate([within, expand], -2))
+        lead = tuple(ops.shape(y))[:-2]
+        y = ops.reshape(y, lead + (1, columns, chunk * count))
+        return slice_axis(y, 0, self.num_tokens, -1) if padding else y
 
     def _apply_first(self, x):
         chunk, count = self._chunks()
         within, collect, between, expand = self._matrices(x.dtype)
         shape = tuple(ops.shape(x))
-        columns = shape[-2]
+        lead, columns = shape[:-3], shape[-2]
         x = ops.squeeze(x, -1)
         padding = chunk * count - self.num_tokens
         if padding:
-            zeros = ops.zeros(shape[:-3] + (padding, columns), x.dtype)
+            zeros = ops.zeros(lead + (padding, columns), x.dtype)
             x = ops.concatenate([x, zeros], -2)
-        x = ops.reshape(x, shape[:-3] + (count, chunk, columns))
+        x = ops.reshape(x, lead + (count, chunk, columns))
 
         def per_chunk(matrix):
             return ops.expand_dims(matrix, -3)
 
-        y = ops.matmul(per_chunk(within), x)
+        if count == 1:
+            y = matmul(per_chunk(within), x)
+        else:
+            leaving = matmul(per_chunk(collect), x)
+            lead = tuple(ops.shape(leaving))[:-3]
+            down = matmul(between, leaving[..., 0, :])
+            up = matmul(ops.swapaxes(between, -1, -2), leaving[..., 1, :])
+            x = ops.broadcast_to(x, lead + (count, chunk, columns))
+            x = ops.concatenate([x, ops.stack([down, up], -2)], -2)
+            matrix = ops.concatenate([within, ops.swapaxes(expand, -1, -2)], -1)
+            y = matmul(per_chunk(matrix), x)
         lead = tuple(ops.shape(y))[:-3]
-        if count > 1:
-            leaving = ops.matmul(per_chunk(collect), x)
-            down = ops.matmul(between, leaving[..., 0, :])
-            up = ops.matmul(
-                ops.swapaxes(between, -1, -2), leaving[..., 1, :]
-            )
-            down, up = ops.expand_dims(down, -2), ops.expand_dims(up, -2)
-            expand = per_chunk(ops.swapaxes(expand, -1, -2))
-            y = y + expand[..., :1] * down + expand[..., 1:] * up
         y = ops.reshape(y, lead + (chunk * count, columns, 1))
-        return y[..., : self.num_tokens, :, :]
+        return slice_axis(y, 0, self.num_tokens, -3) if padding else y
 
     def _rows(self, start, size):
         offsets = ops.arange(-(self.num_tokens - 1), self.num_tokens)
@@ -157,5 +158,3 @@ class ExponentialDecay(MaskOperator):
             + elements * (CHUNK + 4) * costs.SMALL_PRODUCT
             + 2 * costs.ELEMENT * elements
         )
-
-

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_topo._backend import slice_axis
+from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
@@ -61,9 +61,9 @@ def apply_matrix(matrix, x):
     """`M x` for a dense `M` and `x` in the layout `A = 1` or `A = L`."""
     matrix = ops.cast(matrix, x.dtype)
     if x.shape[-3] == 1:
-        y = ops.matmul(ops.squeeze(x, -3), ops.swapaxes(matrix, -1, -2))
+        y = matmul(ops.squeeze(x, -3), ops.swapaxes(matrix, -1, -2))
         return ops.expand_dims(y, -3)
-    return ops.expand_dims(ops.matmul(matrix, ops.squeeze(x, -1)), -1)
+    return ops.expand_dims(matmul(matrix, ops.squeeze(x, -1)), -1)
 
 
 class Ones(MaskOperator):

@@ -8,7 +8,6 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
     broadcast_batch,
-    require_operator,
 )
 
 
@@ -89,9 +88,7 @@ class Kronecker(MaskOperator):
         rows = self.operators[0]._rows(start // step, size // step)
         for factor in self.operators[1:]:
             rows = kronecker_product(rows, factor.to_dense())
-        return ops.broadcast_to(
-            rows, self.batch_shape + tuple(rows.shape[-2:])
-        )
+        return ops.broadcast_to(rows, self.batch_shape + tuple(rows.shape[-2:]))
 
     @property
     def _row_step(self):
@@ -120,11 +117,14 @@ class Kronecker(MaskOperator):
 
 def kronecker_product(a, b):
     """The Kronecker product of the trailing matrices; batch axes broadcast."""
+    batch = broadcast_batch(a.shape[:-2], b.shape[:-2])
+    # First the batch axes: TensorFlow does not broadcast so many at once.
+    if len(batch) > 1:
+        a = ops.broadcast_to(a, batch + tuple(a.shape[-2:]))
+        b = ops.broadcast_to(b, batch + tuple(b.shape[-2:]))
     product = a[..., :, None, :, None] * b[..., None, :, None, :]
     shape = tuple(ops.shape(product))
     return ops.reshape(
         product,
         shape[:-4] + (shape[-4] * shape[-3], shape[-2] * shape[-1]),
     )
-
-

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_topo._backend import slice_axis
+from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
@@ -64,18 +64,14 @@ class LowRank(MaskOperator):
     def _apply(self, x):
         u, w = [ops.cast(factor, x.dtype) for factor in self.factors()]
         if x.shape[-3] == 1:
-            inner = ops.matmul(ops.squeeze(x, -3), w)
-            return ops.expand_dims(
-                ops.matmul(inner, ops.swapaxes(u, -1, -2)), -3
-            )
-        inner = ops.matmul(ops.swapaxes(w, -1, -2), ops.squeeze(x, -1))
-        return ops.expand_dims(ops.matmul(u, inner), -1)
+            inner = matmul(ops.squeeze(x, -3), w)
+            return ops.expand_dims(matmul(inner, ops.swapaxes(u, -1, -2)), -3)
+        inner = matmul(ops.swapaxes(w, -1, -2), ops.squeeze(x, -1))
+        return ops.expand_dims(matmul(u, inner), -1)
 
     def _rows(self, start, size):
         u, w = self.factors()
-        return ops.matmul(
-            slice_axis(u, start, size, -2), ops.swapaxes(w, -1, -2)
-        )
+        return matmul(slice_axis(u, start, size, -2), ops.swapaxes(w, -1, -2))
 
     def _transpose(self):
         u, w = self.factors()

@@ -75,8 +75,7 @@ class BlockToeplitz(MaskOperator):
         self.table = self.terms = None
         if isinstance(table, (list, tuple)):
             self.terms = [
-                [as_tensor(axis, "table", 1) for axis in term]
-                for term in table
+                [as_tensor(axis, "table", 1) for axis in term] for term in table
             ]
             shapes = [[x.shape[-1] for x in term] for term in self.terms]
             if not shapes or any(tuple(s) != expected for s in shapes):
@@ -292,9 +291,7 @@ def toeplitz_rows(table, grid_shape, start, size):
     for k in range(rank - 1, -1, -1):
         queries, keys = (size if k == 0 else grid_shape[k]), grid_shape[k]
         outer = math.prod(
-            [size + n - 1] + [2 * m - 1 for m in grid_shape[1:k]]
-            if k
-            else [1]
+            [size + n - 1] + [2 * m - 1 for m in grid_shape[1:k]] if k else [1]
         )
         table = ops.reshape(
             table,
@@ -332,9 +329,10 @@ def _spread_offsets(x, queries, keys):
         ops.expand_dims(x, -3), lead + (queries, period + 1, payload)
     )
     x = ops.reshape(x, lead + (queries * (period + 1), payload))
-    x = x[..., : queries * period, :]
+    # Not x[...]: the gradient of a strided slice is slow in TensorFlow.
+    x = slice_axis(x, 0, queries * period, -2)
     x = ops.reshape(x, lead + (queries, period, payload))
-    return x[..., queries - 1 :, :]
+    return slice_axis(x, queries - 1, keys, -2)
 
 
 def circulant_kernel(table, grid_shape):
