@@ -61,18 +61,20 @@ def toeplitz_fft(x, kernel, grid_shape):
 
     @tf.custom_gradient
     def convolve(x, kernel):
-        spectrum = tf.expand_dims(
-            _rfftn(kernel, padded_shape), -1 - len(grid_shape)
-        )
-        y = _irfftn(
-            _rfftn(x, padded_shape) * spectrum, padded_shape, grid_shape
-        )
+        def spectrum_of(kernel):
+            return tf.expand_dims(
+                _rfftn(kernel, padded_shape), -1 - len(grid_shape)
+            )
+
+        # An eager tape outside would record, and so keep, every step.
+        x_hat = _rfftn(tf.stop_gradient(x), padded_shape)
+        spectrum = spectrum_of(tf.stop_gradient(kernel))
+        y = _irfftn(x_hat * spectrum, padded_shape, grid_shape)
 
         def gradient(upstream):
             upstream_hat = _rfftn(upstream, padded_shape)
-            dx = _irfftn(
-                upstream_hat * tf.math.conj(spectrum), padded_shape, grid_shape
-            )
+            dx = upstream_hat * tf.math.conj(spectrum_of(kernel))
+            dx = _irfftn(dx, padded_shape, grid_shape)
             # Recomputed, not kept: the spectrum of x is four times x.
             product = tf.math.conj(_rfftn(x, padded_shape)) * upstream_hat
             product = tf.reduce_sum(product, axis=-1 - len(grid_shape))
@@ -155,9 +157,12 @@ def checkpointed_map(function, blocks, shared):
     @tf.custom_gradient
     def mapped(*tensors):
         blocks, shared = list(tensors[:split]), list(tensors[split:])
+        # An eager tape outside would record every step of every block.
+        unrecorded = [tf.stop_gradient(x) for x in tensors]
 
         def forward(index):
-            return [function([b[index] for b in blocks], shared)]
+            slices = [b[index] for b in unrecorded[:split]]
+            return [function(slices, unrecorded[split:])]
 
         (output,) = _stack_loop(num_blocks, forward)
 

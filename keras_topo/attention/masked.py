@@ -169,10 +169,10 @@ def explicit_cost(mask, num_features, value_dim, batch, heads):
     """Work of the explicit form, in the unit of `MaskOperator.cost`."""
     length = mask.num_tokens
     scores = length * length * (num_features + value_dim)
-    # Scores are written, multiplied by the mask and read; the mask, shared by
-    # the batch, is written once.
-    passes = 4 * costs.ELEMENT * length * length
-    mask_rows = 3 * costs.ELEMENT * length * length * _mask_copies(mask)
+    # Fitted to measurements: part of what passes through memory stays in the
+    # cache between a product and the next. The mask is shared by the batch.
+    passes = 2.5 * costs.ELEMENT * length * length
+    mask_rows = 1.5 * costs.ELEMENT * length * length * _mask_copies(mask)
     launches = (
         costs.LAUNCH
         * 4

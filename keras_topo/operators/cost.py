@@ -9,14 +9,14 @@ with the TensorFlow backend.
 """
 
 #: One element passed once through memory by an elementwise operation.
-ELEMENT = 40.0
+ELEMENT = 30.0
 
 #: One element of a real FFT of length n, divided by log2(n); transforms along
 #: axes other than the last include their transposition.
-FFT = 20.0
+FFT = 25.0
 
 #: One multiply-add of a product with a small matrix, relative to a large one.
-SMALL_PRODUCT = 1.25
+SMALL_PRODUCT = 1.15
 
 #: Starting one operation on a tensor, whatever its size.
 LAUNCH = 1.0e6
