@@ -10,9 +10,9 @@ ratios refer to, PyTorch's `scaled_dot_product_attention`.
 Every figure is a ratio to that peer in the same round: the rows take turns,
 round after round, so that what else the machine does falls on all of them,
 and the median round is reported. Memory is the growth of the resident set at
-its highest during a call (Linux), in processes of their own whose allocator
-gives memory back at once. A row stops at the length where one call would take
-longer than `--limit` seconds.
+its highest during the first call (Linux) of a fresh process, since allocators
+keep what they once had; it is measured from `--memory-from` tokens. A row
+stops at the length where one call would take longer than `--limit` seconds.
 
 The two frameworks live in processes of their own, with the same number of
 threads. Keras functions run as compiled graphs, with `--jit` through XLA.
@@ -21,7 +21,7 @@ same ViT with `keras.layers.MultiHeadAttention`.
 """
 
 import argparse
-import ctypes
+import functools
 import gc
 import json
 import math
@@ -50,14 +50,10 @@ def main():
     arguments = parse_arguments()
     if arguments.worker:
         return serve(arguments.worker, arguments.jit)
-    workers = {
-        (kind, purpose): Worker(kind, purpose, arguments)
-        for kind in ("torch", "keras")
-        for purpose in ("time", "memory")
-    }
+    workers = {kind: Worker(kind, arguments) for kind in ("torch", "keras")}
     report = {
         "command": "python -m benchmarks.attention " + " ".join(sys.argv[1:]),
-        "versions": {kind: w.versions for (kind, _), w in workers.items()},
+        "versions": {kind: w.versions for kind, w in workers.items()},
         "results": [],
     }
     for backward in (False, True):
@@ -65,9 +61,7 @@ def main():
             report["results"].append(row)
             print(format_length(length, backward, report["results"]))
     if arguments.step:
-        report["training_step"] = measure_step(
-            workers["keras", "time"], arguments
-        )
+        report["training_step"] = measure_step(workers["keras"], arguments)
         print(format_step(report["training_step"]))
     for worker in workers.values():
         worker.close()
@@ -103,6 +97,7 @@ def parse_arguments():
         default=60.0,
         help="seconds for the rounds of one length, at least one round",
     )
+    parser.add_argument("--memory-from", type=int, default=4096)
     parser.add_argument("--jit", action="store_true", help="through XLA")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--step", action="store_true", default=True)
@@ -119,18 +114,12 @@ def parse_arguments():
 class Worker:
     """A process that measures one call at a time, on request."""
 
-    def __init__(self, kind, purpose, arguments):
+    def __init__(self, kind, arguments):
         command = [sys.executable, "-m", "benchmarks.attention"]
         command += ["--worker", kind]
         if arguments.jit:
             command.append("--jit")
         threads = str(arguments.threads)
-        # Freed blocks go back to the system instead of hiding later growth;
-        # the page faults that this costs would spoil timings.
-        allocator = {
-            "MALLOC_MMAP_THRESHOLD_": "65536",
-            "MALLOC_TRIM_THRESHOLD_": "65536",
-        }
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -142,7 +131,6 @@ class Worker:
                 "TF_CPP_MIN_LOG_LEVEL": "3",
                 "OMP_NUM_THREADS": threads,
                 "TF_NUM_INTRAOP_THREADS": threads,
-                **(allocator if purpose == "memory" else {}),
             },
         )
         self.versions = self.ask({"versions": True})
@@ -175,6 +163,8 @@ def measure_all(workers, arguments, backward):
             * (length / previous.get(row, (length, 0))[0]) ** 2
             <= arguments.limit * (4 if length <= 65536 else 1)
         ]
+        for row in rows:  # compiles, and warms up
+            ask_row(workers, row, length, backward)
         rounds = []
         started = time.perf_counter()
         for _ in range(arguments.rounds):
@@ -185,7 +175,9 @@ def measure_all(workers, arguments, backward):
             if spent * (1 + 1 / len(rounds)) > arguments.budget:
                 break
         for row in rows:
-            memory = ask_row(workers, row, length, backward, "memory")
+            memory = None
+            if length >= arguments.memory_from:
+                memory = measure_memory(arguments, row, length, backward)
             median = statistics.median(r[row]["seconds"] for r in rounds)
             previous[row] = (length, median)
             yield (
@@ -197,16 +189,27 @@ def measure_all(workers, arguments, backward):
                     "rounds": len(rounds),
                     "ratio": ratio_of(rounds, row, PEER),
                     "milliseconds": 1e3 * median,
-                    "megabytes": memory["megabytes"],
+                    "megabytes": memory,
                     "auto_over_best": auto_over_best(rounds, row),
                     "chosen": rounds[0][row].get("chosen"),
                 },
             )
 
 
-def ask_row(workers, row, length, backward, purpose="time"):
-    worker = workers["torch" if row == PEER else "keras", purpose]
-    return worker.ask({"row": row, "length": length, "backward": backward})
+def ask_row(workers, row, length, backward, **options):
+    worker = workers["torch" if row == PEER else "keras"]
+    return worker.ask(
+        {"row": row, "length": length, "backward": backward, **options}
+    )
+
+
+def measure_memory(arguments, row, length, backward):
+    """Megabytes that the first call needs, in a process of its own."""
+    kind = "torch" if row == PEER else "keras"
+    worker = Worker(kind, arguments)
+    answer = ask_row({kind: worker}, row, length, backward, memory=True)
+    worker.close()
+    return answer["megabytes"]
 
 
 def ratio_of(rounds, row, other):
@@ -279,7 +282,8 @@ def format_length(length, backward, results):
     lines.append(
         f"{last['row']:24}"
         + (f"{ratio:12.3f}{1 / ratio:9.1f}x" if ratio else " " * 22)
-        + f"{last['milliseconds']:10.2f}{last['megabytes']:8.0f}"
+        + f"{last['milliseconds']:10.2f}"
+        + (f"{last['megabytes']:8.0f}" if last["megabytes"] else " " * 8)
         + (f"{extra:13.2f}" if extra else "")
         + chosen
     )
@@ -377,13 +381,16 @@ def serve(kind, jit):
         else:
             key = tuple(request.values())
             if key not in prepared:
-                # One length at a time: what is kept would count as memory.
+                # One length at a time: what is kept takes memory.
                 if prepared and next(iter(prepared))[1:] != key[1:]:
                     prepared.clear()
                     gc.collect()
                 prepared[key] = make(request, jit)
-                prepared[key][0]()
-            answer = measure(*prepared[key])
+            call, chosen = prepared[key]
+            if request.get("memory"):
+                answer = {"megabytes": measure_growth(call)}
+            else:
+                answer = {"seconds": measure_seconds(call), "chosen": chosen}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -399,25 +406,36 @@ def versions(kind):
     return {"keras": keras.__version__, "backend": keras.backend.backend()}
 
 
-def measure(call, chosen):
-    """Seconds of one call (the mean of several, if short) and its memory."""
-    trim_memory()
-    before = reset_peak_memory()
+def measure_seconds(call):
+    """Seconds of one call; the mean of several, if it is short."""
     start = time.perf_counter()
     call()
     seconds = time.perf_counter() - start
-    peak = peak_memory()
     repeats = min(200, int(0.05 / max(seconds, 1e-6)))
     if repeats > 1:
         start = time.perf_counter()
         for _ in range(repeats):
             call()
         seconds = (time.perf_counter() - start) / repeats
-    return {
-        "seconds": seconds,
-        "megabytes": max(0.0, peak - before) / 1e6,
-        "chosen": chosen,
-    }
+    return seconds
+
+
+def measure_growth(call):
+    """By how many megabytes the resident set grows at most during a call."""
+    gc.collect()
+    # Resets the high-water mark.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory_status("VmRSS")
+    call()
+    return (memory_status("VmHWM") - before) / 1e6
+
+
+def memory_status(field):
+    """A field of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def torch_call(request, jit):
@@ -474,7 +492,7 @@ def keras_call(request, jit):
 
     tensors = [query, key, value] + ([] if mask is None else mask.tensors())
     compiled = compile_function(attend, tensors, request["backward"], jit)
-    return lambda: compiled(*tensors), chosen
+    return functools.partial(compiled, *tensors), chosen
 
 
 def make_mask(kind, length, random):
@@ -539,6 +557,8 @@ def compile_function(function, tensors, backward, jit):
     compiled = tf.function(
         differentiated if backward else function, jit_compile=jit
     )
+    # Traced now: what tracing takes is not what a call takes.
+    compiled.get_concrete_function(*tensors)
 
     def call(*tensors):
         for result in tf.nest.flatten(compiled(*tensors)):
@@ -566,33 +586,6 @@ def step_call(attention, jit):
     images = np.random.rand(8, 224, 224, 3).astype("float32") * 255
     labels = np.arange(8)
     return lambda: model.train_on_batch(images, labels), None
-
-
-def trim_memory():
-    """Hands freed memory back, so that it does not hide the next growth."""
-    gc.collect()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except OSError:
-        pass
-
-
-def reset_peak_memory():
-    """Resets the high-water mark; returns the resident set now, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_memory():
-    """The high-water mark of the resident set since, in bytes."""
-    return _status("VmHWM")
-
-
-def _status(field):
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_augmentation_varies_between_images_steps_and_epochs(kind):
     split = Split(ramp.astype("uint8"), np.zeros(8, "int32"))
     found, _ = batches(kind=kind, split=split)
     images = np.concatenate([x for x, _ in found])
-    assert len({image.tobytes() for image in images}) > len(images) // 2
+    assert len({image.tobytes() for image in images}) > 6
     assert np.isfinite(images).all()
     assert images.min() >= 0 and images.max() <= 63.001
     # Shifts along the two axes are drawn independently of each other.

@@ -140,6 +140,13 @@ def test_classes_must_agree_between_splits(tmp_path):
         load_images(tmp_path)
 
 
+def test_a_split_of_another_name_is_not_left_out(tmp_path):
+    make_folder(tmp_path / "train")
+    make_folder(tmp_path / "val")
+    with pytest.raises(ValueError, match=r"\['train', 'val'\]"):
+        load_images(tmp_path)
+
+
 def test_a_class_too_small_to_split(tmp_path):
     make_folder(tmp_path)
     make_folder(tmp_path, ("emu",), count=1)
@@ -218,11 +225,8 @@ def test_without_a_network_cifar10_asks_for_data_dir(monkeypatch):
 
 @pytest.mark.needs_shared_data
 def test_the_real_cifar10(shared_data):
-    data = load_images("cifar10", shared_data / "cifar10")
-    assert data.sizes() == {
-        "train": 45_000,
-        "validation": 5_000,
-        "test": 10_000,
-    }
-    assert data.class_names[0] == "airplane"
-    assert set(np.bincount(data.validation.labels)) == {500}
+    data = load_images("cifar10", shared_data / "cifar10", limit=500)
+    assert any("held out 5,000 of 50,000" in text for text in data.remarks)
+    assert data.sizes() == {"train": 500, "validation": 500, "test": 500}
+    assert data.image_shape == (32, 32, 3)
+    assert data.class_names[0] == "airplane" and len(data.class_names) == 10

@@ -132,15 +132,22 @@ def test_only_the_last_checkpoint_is_kept_and_dropped_at_the_end(tmp_path):
 
 def test_another_run_in_the_folder_is_refused(tmp_path):
     run = Run(tmp_path / "run")
-    run.open({"seed": 0, "epochs": 3})
-    run.open({"seed": 0, "epochs": 3})
+    fit(run, epochs=1)
+    run.open({"seed": 7, "epochs": 1})
     with pytest.raises(
         ValueError,
-        match=r"epochs \(then 3, now 4\), seed \(then 0, now 1\)",
+        match=r"epochs \(then 1, now 4\), seed \(then 7, now 1\)",
     ):
         run.open({"seed": 1, "epochs": 4})
     run.open({"seed": 1, "epochs": 4}, resume=False)
     assert json.loads((run.folder / "arguments.json").read_text())["seed"] == 1
+
+
+def test_a_run_that_has_not_begun_may_change(tmp_path):
+    run = Run(tmp_path)
+    run.open({"seed": 1})
+    run.open({"seed": 2})
+    assert json.loads((tmp_path / "arguments.json").read_text())["seed"] == 2
 
 
 def test_no_resume_deletes_nothing_but_the_run(tmp_path):
