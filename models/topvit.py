@@ -116,7 +116,9 @@ def topvit(
     if pooling == "token":
         x = x[:, 0]
     else:
-        x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+        x = keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name="pooling"
+        )(x)
     x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=name or f"topvit_{size.lower()}")

@@ -45,7 +45,7 @@ def exp(x, is_query=True, projection=None, visible=None):
     one, which the normaliser of the attention cancels.
     """
     x = _widen(x)
-    return ops.exp(ops.minimum(x - _stabiliser(x, is_query, visible), 0.0))
+    return ops.exp(_stabilised(x, is_query, visible))
 
 
 def favor(x, is_query=True, projection=None, visible=None):
@@ -120,7 +120,10 @@ def orthogonal_projection(shape, seed=None, dtype="float32"):
         else keras.random.SeedGenerator(seed)
     )
     gaussian = keras.random.normal((*lead, blocks, dim, dim), seed=seed)
-    rows, _ = ops.qr(gaussian)
+    rows, triangle = ops.qr(gaussian)
+    # Without the signs of the diagonal the rows are not uniformly distributed.
+    signs = ops.sign(ops.diagonal(triangle, axis1=-2, axis2=-1))
+    rows = rows * ops.expand_dims(signs, -2)
     rows = ops.reshape(rows, (*lead, blocks * dim, dim))
     rows = rows[..., :num_features, :]
     lengths = keras.random.normal((*lead, num_features, dim), seed=seed)
@@ -146,15 +149,15 @@ def _project(x, projection):
 
 
 def _exponential_features(logits, is_query, visible):
-    # Only a padded key, about to be dropped, can exceed the maximum.
-    shifted = logits - _stabiliser(logits, is_query, visible)
-    features = ops.exp(ops.minimum(shifted, 0.0))
+    features = ops.exp(_stabilised(logits, is_query, visible))
     return (features + 1e-6) / math.sqrt(logits.shape[-1])
 
 
-def _stabiliser(logits, is_query, visible):
-    """The largest logit, of each query or of all real keys of a head."""
+def _stabilised(logits, is_query, visible):
+    """Minus the largest logit, of each query or of all real keys of a head."""
     axes = -1 if is_query else (-2, -1)
     if visible is not None:
+        # Padded keys, about to be dropped, must neither count nor overflow.
         logits = ops.where(visible, logits, -1e30)
-    return ops.stop_gradient(ops.max(logits, axis=axes, keepdims=True))
+    largest = ops.max(logits, axis=axes, keepdims=True)
+    return logits - ops.stop_gradient(largest)

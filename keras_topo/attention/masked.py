@@ -56,8 +56,9 @@ def masked_linear_attention(
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`. Computed in float32 at
-        least. A token that sees nothing (no visible key with a positive
-        score) gets zeros.
+        least. A token whose weights are all zero gets zeros; with an FFT
+        product such zeros are known to float32 rounding only, relative to the
+        largest sum of the head, and so is a row far below it.
 
     Raises:
         ValueError: if shapes do not match or `implementation` is unknown.
@@ -82,7 +83,10 @@ def masked_linear_attention(
     query_features, key_features, value, dtype = _check_inputs(
         query_features, key_features, value
     )
+    # Both: what stands at padded places may be infinite, and zero times that
+    # is not zero.
     key_features = _drop_padding(key_features, padding_mask)
+    value = _drop_padding(value, padding_mask)
     mask = _as_operator(mask, value)
     if mask is None:
         output = _linear_attention(query_features, key_features, value)
@@ -127,10 +131,12 @@ def masked_softmax_attention(query, key, value, mask=None, padding_mask=None):
     query, key, value, dtype = _check_inputs(query, key, value)
     mask = _as_operator(mask, value)
     query = query / math.sqrt(query.shape[-1])
-    shared = [key, value]
+    shared = []
     if padding_mask is not None:
-        visible_keys = _padding_axes(padding_mask, value.dtype)
+        visible_keys = _padding_axes(padding_mask, value)
+        key, value = [_drop_padding(x, padding_mask) for x in (key, value)]
         shared.append(ops.swapaxes(visible_keys, -1, -2))
+    shared = [key, value, *shared]
     tensors = [] if mask is None else mask.tensors()
 
     def attend_rows(slices, start, shared):
@@ -266,6 +272,7 @@ def _fast(query_features, key_features, value, mask):
         return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)
 
     elements = static_size(tuple(query.shape[:2])) * length * num_features
+    elements = max(1, elements)  # an empty batch
     block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
     # As equal as they can be: a short last block wastes its launches.
     block = -(-(value_dim + 1) // -(-(value_dim + 1) // block))
@@ -309,6 +316,7 @@ def _fast_low_rank(query_features, key_features, value, factors):
         return ops.squeeze(ops.matmul(ops.expand_dims(u, -2), terms), -2)
 
     elements = static_size(tuple(value.shape[:2])) * rank * value_dim
+    elements = max(1, elements)  # an empty batch
     block = max(1, min(length, BLOCK_ELEMENTS // elements))
     blocks = {"axis": -2, "block": block, "checkpoint": block < length}
     context = map_blocks(
@@ -335,7 +343,7 @@ def _map_rows(function, query, shared, mask):
         return function([query], 0, shared)
     step = 1 if mask is None else mask._row_step
     first = 0 if mask is None else mask._num_leading_rows
-    row = static_size(tuple(query.shape[:2])) * length
+    row = max(1, static_size(tuple(query.shape[:2]))) * length
     block = max(1, BLOCK_ELEMENTS // (row * step)) * step
     block = min(block, (length - first) // step * step)
     return map_blocks(function, [query], shared, -2, block, first)
@@ -356,21 +364,24 @@ def _normalise(numerator, denominator):
     return ops.where(empty, ops.zeros_like(numerator), numerator / safe)
 
 
-def _drop_padding(key_features, padding_mask):
+def _drop_padding(x, padding_mask):
+    """Zeros at padded tokens of `(batch, heads, L, n)`."""
     if padding_mask is None:
-        return key_features
-    return key_features * _padding_axes(padding_mask, key_features.dtype)
+        return x
+    visible = ops.cast(_padding_axes(padding_mask, x), "bool")
+    return ops.where(visible, x, ops.zeros_like(x))
 
 
-def _padding_axes(padding_mask, dtype):
-    """`(batch, L)` to `(batch, 1, L, 1)`."""
+def _padding_axes(padding_mask, x):
+    """`(batch, L)` to `(batch, 1, L, 1)`, in the dtype of `x`."""
     padding_mask = ops.convert_to_tensor(padding_mask)
-    if len(padding_mask.shape) != 2:
+    if len(padding_mask.shape) != 2 or padding_mask.shape[1] != x.shape[-2]:
         raise ValueError(
-            "`padding_mask` expects the shape (batch, tokens). Received: "
-            f"padding_mask of shape {tuple(padding_mask.shape)}"
+            "`padding_mask` expects the shape (batch, tokens) with "
+            f"{x.shape[-2]} tokens. Received: padding_mask of shape "
+            f"{tuple(padding_mask.shape)}"
         )
-    return ops.cast(padding_mask, dtype)[:, None, :, None]
+    return ops.cast(padding_mask, x.dtype)[:, None, :, None]
 
 
 def _check_inputs(query, key, value):

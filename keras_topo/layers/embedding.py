@@ -50,12 +50,17 @@ class PatchEmbedding(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.embed_dim = embed_dim
+        sizes = patch_size
+        if isinstance(patch_size, int):
+            sizes = (patch_size,)
+        if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
+            raise ValueError(
+                "`patch_size` expects a positive int, or one for each axis. "
+                f"Received: patch_size={patch_size!r}"
+            )
         self.patch_size = (
-            patch_size
-            if isinstance(patch_size, int)
-            else check_grid_shape(patch_size)
+            patch_size if isinstance(patch_size, int) else tuple(patch_size)
         )
-        check_grid_shape(self.patch_size)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -72,6 +77,7 @@ class PatchEmbedding(keras.layers.Layer):
             patch,
             strides=patch,
             use_bias=self.use_bias,
+            data_format="channels_last",
             kernel_initializer=self.kernel_initializer,
             bias_initializer=self.bias_initializer,
             dtype=self.dtype_policy,
@@ -189,6 +195,8 @@ class PositionEmbedding(keras.layers.Layer):
             name="embeddings",
             shape=(*self.grid_shape, input_shape[-1]),
             initializer=self.embeddings_initializer,
+            # Resampled in the dtype of the weights, then cast.
+            autocast=False,
         )
 
     def call(self, inputs):
@@ -240,6 +248,7 @@ class PrefixTokens(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if not isinstance(num_tokens, int) or num_tokens < 1:
             raise ValueError(
                 "`num_tokens` expects a positive int. Received: "
@@ -267,6 +276,16 @@ class PrefixTokens(keras.layers.Layer):
         )
         inputs = ops.reshape(inputs, (shape[0], tokens, shape[-1]))
         return ops.concatenate([prefix, inputs], axis=1)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """The prefix is never padding."""
+        if previous_mask is None:
+            return None
+        batch = ops.shape(inputs)[0]
+        tokens = math.prod(inputs.shape[1:-1])
+        mask = ops.reshape(ops.cast(previous_mask, "bool"), (batch, tokens))
+        prefix = ops.ones((batch, self.num_tokens), dtype="bool")
+        return ops.concatenate([prefix, mask], axis=1)
 
     def compute_output_shape(self, input_shape):
         tokens = math.prod(input_shape[1:-1]) + self.num_tokens

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
+from keras_topo.layers.toeplitz_masks import MASKS
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
 
@@ -85,6 +86,16 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 f"`attention` expects one of {ATTENTIONS}. Received: "
                 f"attention={attention!r}"
             )
+        if mask not in (*MASKS, None):
+            raise ValueError(
+                f"`mask` expects one of {(*MASKS, None)}. Received: "
+                f"mask={mask!r}"
+            )
+        if not isinstance(num_heads, int) or num_heads < 1:
+            raise ValueError(
+                "`num_heads` expects a positive int. Received: "
+                f"num_heads={num_heads!r}"
+            )
         if not 0 <= stochastic_depth < 1:
             raise ValueError(
                 "`stochastic_depth` expects a rate from 0 to below 1. "
@@ -151,6 +162,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 **self.attention_options,
             )
             self.attention.build(input_shape)
+            if self.attention_options["mask"] is not None:
+                # What the mask was made for goes into the config, so that a
+                # clone on another grid resamples it.
+                self.attention_options["mask_grid_shape"] = (
+                    self.attention.mask_grid_shape
+                )
         self.mlp_norm = self._norm("mlp_norm")
         self.mlp_norm.build(input_shape)
         self.mlp_hidden = keras.layers.Dense(

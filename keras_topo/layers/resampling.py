@@ -13,7 +13,7 @@ def interpolation_matrix(positions, num_samples):
     low = np.floor(positions).astype(int)
     high = np.minimum(low + 1, num_samples - 1)
     weight = positions - low
-    matrix = np.zeros((len(positions), num_samples), "float32")
+    matrix = np.zeros((len(positions), num_samples))
     rows = np.arange(len(positions))
     matrix[rows, low] += 1 - weight
     matrix[rows, high] += weight
@@ -51,7 +51,7 @@ def resample_offsets(table, old_grid, new_grid):
 
 def _contract(values, matrix, axis):
     """Multiplies one axis by a matrix."""
-    matrix = ops.cast(ops.convert_to_tensor(matrix), values.dtype)
+    matrix = ops.convert_to_tensor(matrix, values.dtype)
     return ops.moveaxis(
         ops.tensordot(matrix, values, axes=[[1], [axis]]), 0, axis
     )

@@ -136,7 +136,9 @@ class ToeplitzAttention(keras.layers.Layer):
         self.supports_masking = True
         self.num_heads = _positive(num_heads, "num_heads")
         self.key_dim = _positive(key_dim, "key_dim")
-        self.value_dim = _positive(value_dim or key_dim, "value_dim")
+        self.value_dim = _positive(
+            key_dim if value_dim is None else value_dim, "value_dim"
+        )
         self.mask = _one_of(mask, "mask", (*MASKS, None))
         self.mask_degree = _one_of(mask_degree, "mask_degree", (1, 2))
         self.mask_rank = _positive(mask_rank, "mask_rank")
@@ -145,8 +147,15 @@ class ToeplitzAttention(keras.layers.Layer):
         )
         self.share_mask = bool(share_mask)
         self.feature_map = _one_of(feature_map, "feature_map", FEATURE_MAPS)
+        if num_features is not None:
+            _positive(num_features, "num_features")
         self.num_features = num_features
         self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        if not isinstance(num_prefix_tokens, int) or num_prefix_tokens < 0:
+            raise ValueError(
+                "`num_prefix_tokens` expects an int of at least 0. Received: "
+                f"num_prefix_tokens={num_prefix_tokens!r}"
+            )
         self.num_prefix_tokens = num_prefix_tokens
         self.mask_grid_shape = mask_grid_shape and check_grid_shape(
             mask_grid_shape
@@ -158,6 +167,8 @@ class ToeplitzAttention(keras.layers.Layer):
             )
         self.dropout = dropout
         self.use_bias = use_bias
+        if output_shape is not None:
+            _positive(output_shape, "output_shape")
         self.output_channels = output_shape
         self.implementation = _one_of(
             implementation, "implementation", IMPLEMENTATIONS
@@ -211,10 +222,18 @@ class ToeplitzAttention(keras.layers.Layer):
                     shape, self.seed, dtype or "float32"
                 ),
                 dtype=mask_dtype(self),
+                autocast=False,
                 trainable=False,
             )
 
     def call(self, inputs, mask=None, training=None):
+        if self._grid_of(inputs.shape) != self.grid:
+            raise ValueError(
+                f"{type(self).__name__} was built on the grid {self.grid}; a "
+                "layer for another one takes its weights and "
+                f"mask_grid_shape={self.mask_grid_shape}. Received: inputs of "
+                f"shape {tuple(inputs.shape)}"
+            )
         shape = tuple(ops.shape(inputs))
         tokens = self.num_prefix_tokens + math.prod(self.grid)
         x = self.qkv_dense(inputs)
@@ -340,7 +359,7 @@ class ToeplitzAttention(keras.layers.Layer):
             units,
             use_bias=self.use_bias,
             # Copies: an initializer with a seed gives the same values twice.
-            kernel_initializer=self.kernel_initializer.clone(),
+            kernel_initializer=_copy_initializer(self.kernel_initializer),
             bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
@@ -368,6 +387,12 @@ class ToeplitzAttention(keras.layers.Layer):
             noise_shape=(*shape[:3], 1),
             seed=self.seed_generator,
         )
+
+
+def _copy_initializer(initializer):
+    if isinstance(initializer, keras.initializers.Initializer):
+        return initializer.clone()
+    return initializer
 
 
 def _positive(value, name):

@@ -17,7 +17,8 @@ from keras_topo.operators import (
     Sum,
 )
 
-# exp of more than this is of no use in a mask, and its square is infinite.
+# The logarithm of the range of a mask: beyond it, float32 sums of its entries
+# would lose the smaller ones altogether.
 MAX_EXPONENT = 30.0
 
 
@@ -29,6 +30,7 @@ def table_weights(layer, num_heads, grid):
             shape=(num_heads, *(2 * n - 1 for n in grid)),
             initializer="ones",
             dtype=mask_dtype(layer),
+            autocast=False,
         )
     ]
 
@@ -47,6 +49,7 @@ def distance_weights(layer, num_heads, grid):
             shape=(num_heads, layer.mask_degree + 1),
             initializer="zeros",
             dtype=mask_dtype(layer),
+            autocast=False,
         )
     ]
 
@@ -67,7 +70,7 @@ def distance_operator(layer, weights, trained_grid, grid):
             exponent = coefficients[:, 1:] * distance
             if k == 0:
                 exponent = exponent + coefficients[:, :1]
-            terms.append(_bounded_exp(exponent))
+            terms.append(_bounded_exp(exponent, MAX_EXPONENT / len(grid)))
         return BlockToeplitz([terms], grid)
     distance = sum(np.meshgrid(*offsets, indexing="ij"))
     powers = np.stack([distance**p for p in range(layer.mask_degree + 1)])
@@ -95,6 +98,7 @@ def separable_weights(layer, num_heads, grid):
                     1.0 - spread, 1.0 + spread, seed=k
                 ),
                 dtype=dtype,
+                autocast=False,
             )
             for k, n in enumerate(grid)
         ]
@@ -108,6 +112,7 @@ def separable_weights(layer, num_heads, grid):
             shape=(num_heads, rank),
             initializer=keras.initializers.Constant(rates),
             dtype=dtype,
+            autocast=False,
         )
         for k in range(len(grid))
     ] + [
@@ -116,6 +121,7 @@ def separable_weights(layer, num_heads, grid):
             shape=(num_heads, rank),
             initializer="ones",
             dtype=dtype,
+            autocast=False,
         )
     ]
 
@@ -165,5 +171,5 @@ def mask_dtype(layer):
     return "float64" if layer.variable_dtype == "float64" else "float32"
 
 
-def _bounded_exp(exponent):
-    return ops.exp(ops.clip(exponent, -MAX_EXPONENT, MAX_EXPONENT))
+def _bounded_exp(exponent, bound=MAX_EXPONENT):
+    return ops.exp(ops.clip(exponent, -bound, bound))

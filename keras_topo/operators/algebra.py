@@ -9,6 +9,7 @@ from keras_topo.operators.base import (
     as_tensor,
     broadcast_batch,
     require_operator,
+    widest_dtype,
 )
 
 
@@ -42,7 +43,9 @@ class Sum(MaskOperator):
                 f"Received: operators on {lengths} tokens"
             )
         batch = broadcast_batch(*[o.batch_shape for o in operators])
-        super().__init__((*batch, lengths[0], lengths[0]), operators[0].dtype)
+        super().__init__(
+            (*batch, lengths[0], lengths[0]), widest_dtype(operators)
+        )
 
     @property
     def _layouts(self):
@@ -61,13 +64,15 @@ class Sum(MaskOperator):
         return total
 
     def _rows(self, start, size):
-        return sum(
-            operator._rows(start, size)
-            if isinstance(start, int) or self._is_aligned(operator)
-            # Blocks that suit the others cut across this one's.
-            else MaskOperator._rows(operator, start, size)
-            for operator in self.operators
-        )
+        total = 0
+        for operator in self.operators:
+            if isinstance(start, int) or self._is_aligned(operator):
+                rows = operator._rows(start, size)
+            else:
+                # Blocks that suit the others cut across this one's.
+                rows = MaskOperator._rows(operator, start, size)
+            total = total + ops.cast(rows, self.dtype)
+        return total
 
     @property
     def _row_step(self):
@@ -180,7 +185,7 @@ class BlockDiagonal(MaskOperator):
         self.operators = list(operators)
         length = sum(operator.num_tokens for operator in operators)
         batch = broadcast_batch(*[o.batch_shape for o in operators])
-        super().__init__((*batch, length, length), operators[0].dtype)
+        super().__init__((*batch, length, length), widest_dtype(operators))
 
     def _apply(self, x):
         pieces, start = [], 0

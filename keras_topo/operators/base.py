@@ -287,6 +287,12 @@ def accumulation_dtype(*dtypes):
     return "float64" if "float64" in names else "float32"
 
 
+def widest_dtype(operators):
+    """The dtype that holds the entries of all `operators`."""
+    dtypes = {operator.dtype for operator in operators}
+    return dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*dtypes)
+
+
 def as_tensor(value, name, min_rank):
     """`value` as a floating tensor with at least `min_rank` axes."""
     value = ops.convert_to_tensor(value)

@@ -8,6 +8,7 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
     broadcast_batch,
+    widest_dtype,
 )
 
 
@@ -48,7 +49,7 @@ class Kronecker(MaskOperator):
         self.grid_shape = tuple(f.num_tokens for f in self.operators)
         length = math.prod(self.grid_shape)
         batch = broadcast_batch(*[f.batch_shape for f in self.operators])
-        super().__init__((*batch, length, length), self.operators[0].dtype)
+        super().__init__((*batch, length, length), widest_dtype(self.operators))
 
     @property
     def _layouts(self):
@@ -86,8 +87,10 @@ class Kronecker(MaskOperator):
             skip = start - first * step
             return rows[..., skip : skip + size, :]
         rows = self.operators[0]._rows(start // step, size // step)
+        rows = ops.cast(rows, self.dtype)
         for factor in self.operators[1:]:
-            rows = kronecker_product(rows, factor.to_dense())
+            dense = ops.cast(factor.to_dense(), self.dtype)
+            rows = kronecker_product(rows, dense)
         return ops.broadcast_to(rows, self.batch_shape + tuple(rows.shape[-2:]))
 
     @property

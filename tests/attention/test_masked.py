@@ -1,0 +1,629 @@
+"""Masked attention: every way to compute it, against matrices."""
+
+import keras
+import numpy as np
+import pytest
+import reference as ref
+from keras import ops
+from masks import kinds, with_prefix
+
+from keras_topo.attention import (
+    blocks,
+    masked,
+    masked_linear_attention,
+    masked_softmax_attention,
+)
+from keras_topo.operators import (
+    BlockToeplitz,
+    Bordered,
+    Causal,
+    Dense,
+    ExponentialDecay,
+    Kronecker,
+    LowRank,
+    Ones,
+    Sum,
+)
+
+GRID, HEADS = (4, 5), 2
+KINDS = kinds(GRID, HEADS)
+
+on_jax = keras.backend.backend() == "jax"
+
+
+def qkv(batch, heads, length, features, value_dim, seed=0):
+    """Non-negative features, as ReLU leaves them, and values."""
+    random = np.random.default_rng(seed)
+    query, key = [
+        np.maximum(random.normal(size=(batch, heads, length, features)), 0)
+        + 1e-3
+        for _ in range(2)
+    ]
+    return query, key, random.normal(size=(batch, heads, length, value_dim))
+
+
+def attention(kind, implementation):
+    """`(q, k, v, *mask parameters) -> output`, by the library."""
+
+    def function(query, key, value, *parameters):
+        return masked_linear_attention(
+            query,
+            key,
+            value,
+            kind.build(*parameters),
+            implementation=implementation,
+        )
+
+    return function
+
+
+def oracle(kind):
+    """The same by its definition, for autodiff to differentiate."""
+
+    def function(query, key, value, *parameters):
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        scores = scores * kind.dense(*parameters)
+        total = ops.sum(scores, axis=-1, keepdims=True)
+        return ops.matmul(scores / total, value)
+
+    return function
+
+
+def compare_implementations(kind, arrays, dtype, tolerance, jit):
+    """Outputs and all gradients, with the oracle's in float64."""
+    matrix = ref.numpy(kind.dense(*[ref.tensor(a) for a in arrays[3:]]))
+    output = ref.linear_attention(*arrays[:3], matrix)
+    upstream = np.random.default_rng(9).normal(size=output.shape)
+
+    definition = ref.with_gradients(oracle(kind))
+    if on_jax:
+        definition = ref.compiled(definition)
+    expected, expected_gradients = definition(
+        *[ref.tensor(x, "float64") for x in (upstream, *arrays)]
+    )
+    ref.assert_close(expected, output, 1e-10, "the oracle itself")
+
+    for name in ("explicit", "fast"):
+        compute = ref.with_gradients(attention(kind, name))
+        if jit:
+            compute = ref.compiled(compute)
+        actual, gradients = compute(
+            *[ref.tensor(x, dtype) for x in (upstream, *arrays)]
+        )
+        assert keras.backend.standardize_dtype(actual.dtype) == dtype
+        ref.assert_close(actual, output, tolerance, name)
+        for k, (a, e) in enumerate(
+            zip(gradients, expected_gradients, strict=True)
+        ):
+            what = f"{name}, gradient {k}"
+            ref.assert_close(a, ref.numpy(e), tolerance, what)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("name", KINDS)
+def test_implementations_agree_in_float64(name, prefix):
+    kind = with_prefix(KINDS[name], prefix)
+    length = GRID[0] * GRID[1] + prefix
+    arrays = [*qkv(3, HEADS, length, 3, 4), *kind.parameters()]
+    compare_implementations(kind, arrays, "float64", 1e-10, jit=on_jax)
+
+
+# Real layers: TopViT-Ti on 224 x 224 pixels with a class token, and a grid
+# that is not square. Compilation is what takes time: TensorFlow compiles some.
+SQUARE = ((14, 14), 1)
+OBLONG = ((12, 20), 0)
+COMPILED = {
+    *[(*SQUARE, name) for name in ("table-fft", "distance", "low-rank")],
+    *[(*OBLONG, name) for name in ("table", "separable", "causal")],
+}
+REAL = [
+    (*size, name, jit)
+    for size in (SQUARE, OBLONG)
+    for name in KINDS
+    for jit in (False, True)
+    if (not on_jax if not jit else on_jax or (*size, name) in COMPILED)
+]
+if on_jax:
+    REAL = [
+        case
+        for case in REAL
+        if case[:3] in COMPILED or case[1:3] == (1, "decay")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "prefix", "name", "jit"),
+    REAL,
+    ids=[
+        f"{a}x{b}+{prefix}-{name}-{'jit' if jit else 'eager'}"
+        for (a, b), prefix, name, jit in REAL
+    ],
+)
+def test_implementations_agree_on_real_layers_in_float32(
+    grid, prefix, name, jit
+):
+    kind = with_prefix(kinds(grid, 3)[name], prefix)
+    length = grid[0] * grid[1] + prefix
+    arrays = [*qkv(1, 3, length, 64, 64), *kind.parameters()]
+    compare_implementations(kind, arrays, "float32", 1e-5, jit)
+
+
+def test_causal_attention_is_a_running_sum():
+    query, key, value = qkv(2, 2, 9, 3, 4)
+    context = np.cumsum(key[..., :, None] * value[..., None, :], axis=2)
+    total = np.cumsum(key, axis=2)
+    expected = np.einsum("bhif,bhifd->bhid", query, context)
+    expected /= np.einsum("bhif,bhif->bhi", query, total)[..., None]
+    for implementation in ("explicit", "fast"):
+        y = masked_linear_attention(
+            query, key, value, Causal(9), implementation=implementation
+        )
+        ref.assert_close(y, expected, 1e-10)
+
+
+# Blocks.
+
+
+@pytest.fixture
+def maps(monkeypatch):
+    """Counts the blocks that are mapped over."""
+    counts = []
+    original = blocks.checkpointed_map
+
+    def counted(function, tensors, shared):
+        counts.append(tensors[0].shape[0])
+        return original(function, tensors, shared)
+
+    monkeypatch.setattr(blocks, "checkpointed_map", counted)
+    return counts
+
+
+def force_blocks(monkeypatch, elements, whole_tokens=1):
+    monkeypatch.setattr(masked, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(masked, "WHOLE_TOKENS", whole_tokens)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("elements", [1, 700])
+@pytest.mark.parametrize(
+    "name", ["table-fft", "separable", "decay", "low-rank"]
+)
+def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
+    if on_jax and not jit:
+        pytest.skip("slow to run eagerly on JAX")
+    if jit and (
+        elements == 1 or (not on_jax and name in ("decay", "low-rank"))
+    ):
+        pytest.skip("a compilation less")
+    force_blocks(monkeypatch, elements)
+    kind = with_prefix(KINDS[name], 1)
+    arrays = [*qkv(2, HEADS, 21, 3, 4), *kind.parameters()]
+    compare_implementations(kind, arrays, "float64", 1e-10, jit)
+    assert maps and max(maps) > 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BlockToeplitz(np.random.rand(7, 9), GRID),
+        lambda: Bordered(BlockToeplitz(np.random.rand(7, 9), GRID), 3),
+        lambda: Causal(23, dtype="float64"),
+        # Two terms whose blocks of rows do not fit together.
+        lambda: Sum(
+            [
+                Bordered(BlockToeplitz(np.random.rand(5, 9), (3, 5)), 1),
+                BlockToeplitz(np.random.rand(15, 3), (8, 2)),
+            ]
+        ),
+        lambda: Bordered(
+            Kronecker(
+                [np.random.rand(3, 3), ExponentialDecay(np.array(0.5), 7)]
+            ),
+            2,
+        ),
+        lambda: Dense(np.random.rand(13, 13)),
+    ],
+    ids=["grid", "bordered", "causal", "sum", "kronecker", "dense"],
+)
+def test_blocks_of_rows_cover_every_row(monkeypatch, maps, make):
+    np.random.seed(1)
+    mask = make()
+    arrays = qkv(2, 2, mask.num_tokens, 3, 2)
+    expected = ref.linear_attention(*arrays, ref.numpy(mask.to_dense()))
+    softmax = ref.softmax_attention(*arrays, ref.numpy(mask.to_dense()))
+    for elements in (1, 300):
+        force_blocks(monkeypatch, elements)
+        maps.clear()
+        y = masked_linear_attention(*arrays, mask, implementation="explicit")
+        assert maps
+        ref.assert_close(y, expected, 1e-10)
+        if elements == 300:
+            y = masked_softmax_attention(*arrays, mask)
+            ref.assert_close(y, softmax, 1e-10)
+
+
+# Padding.
+
+
+@pytest.mark.parametrize("implementation", ["explicit", "fast", "auto"])
+@pytest.mark.parametrize("name", ["table-fft", "separable", "low-rank", None])
+def test_padded_keys_are_removed_exactly(name, implementation):
+    length = GRID[0] * GRID[1]
+    arrays = qkv(3, HEADS, length, 3, 2)
+    padding = np.ones((3, length), bool)
+    padding[0, 3:9] = False
+    padding[1, 10:] = False
+    mask, matrix = None, 1.0
+    if name is not None:
+        kind = KINDS[name]
+        parameters = [ref.tensor(p) for p in kind.parameters()]
+        mask, matrix = (
+            kind.build(*parameters),
+            ref.numpy(kind.dense(*parameters)),
+        )
+    expected = ref.linear_attention(*arrays, matrix, padding)
+    for mask_dtype in ("bool", "float32"):
+        y = masked_linear_attention(
+            *arrays,
+            mask,
+            padding_mask=padding.astype(mask_dtype),
+            implementation=implementation,
+        )
+        ref.assert_close(y, expected, 1e-10)
+
+
+def test_padding_is_the_shorter_sequence():
+    """Of every example: off-by-one loops have left the last one unmasked."""
+    length, real = 10, 6
+    query, key, value = qkv(3, 2, length, 4, 3)
+    padding = np.zeros((3, length), bool)
+    padding[:, :real] = True
+    table = np.random.default_rng(1).uniform(0.2, 1, (2, 2 * length - 1))
+    short_table = table[:, length - real : length + real - 1]
+    short = [x[:, :, :real] for x in (query, key, value)]
+    for attend in (masked_linear_attention, masked_softmax_attention):
+        y = attend(
+            query,
+            key,
+            value,
+            BlockToeplitz(table, (length,)),
+            padding_mask=padding,
+        )
+        expected = attend(*short, BlockToeplitz(short_table, (real,)))
+        ref.assert_close(y[:, :, :real], ref.numpy(expected), 1e-10)
+
+
+@pytest.mark.parametrize("masked_by", ["table", "low-rank", None])
+def test_a_fully_padded_example_gives_zeros(masked_by):
+    length = GRID[0] * GRID[1]
+    arrays = [x.astype("float32") for x in qkv(2, HEADS, length, 3, 2)]
+    padding = np.ones((2, length), bool)
+    padding[1] = False
+    mask = None
+    if masked_by:
+        kind = KINDS[masked_by]
+        mask = kind.build(
+            *[ref.tensor(p, "float32") for p in kind.parameters()]
+        )
+
+    def linear(implementation):
+        return lambda *x: masked_linear_attention(
+            *x, mask, padding_mask=padding, implementation=implementation
+        )
+
+    def softmax(*x):
+        return masked_softmax_attention(*x, mask, padding_mask=padding)
+
+    tensors = [ref.tensor(x) for x in arrays]
+    for function in (linear("explicit"), linear("fast"), softmax):
+        upstream = ops.ones_like(tensors[2])
+        y, gradients = ref.with_gradients(function)(upstream, *tensors)
+        y = ref.numpy(y)
+        assert np.all(y[1] == 0) and np.all(y[0] != 0)
+        assert all(np.isfinite(ref.numpy(g)).all() for g in gradients)
+
+
+# Softmax.
+
+
+@pytest.mark.parametrize("name", ["table", "low-rank", "causal", None])
+def test_softmax_attention_against_numpy(name):
+    length = GRID[0] * GRID[1]
+    random = np.random.default_rng(0)
+    query, key = random.normal(size=(2, 3, HEADS, length, 4)) * 2
+    value = random.normal(size=(3, HEADS, length, 5))
+    padding = random.uniform(size=(3, length)) < 0.7
+    mask, matrix = None, np.ones(1)
+    if name:
+        kind = KINDS[name]
+        parameters = [ref.tensor(p) for p in kind.parameters()]
+        mask = kind.build(*parameters)
+        matrix = ref.numpy(kind.dense(*parameters))
+    for padding_mask in (None, padding):
+        y = masked_softmax_attention(query, key, value, mask, padding_mask)
+        expected = ref.softmax_attention(
+            query, key, value, matrix, padding_mask
+        )
+        ref.assert_close(y, expected, 1e-10)
+
+
+def test_softmax_mask_is_the_exponential_of_a_bias():
+    """With `M = exp(N)`, softmax of the logits plus `N`."""
+    random = np.random.default_rng(0)
+    query, key, value = random.normal(size=(3, 2, 2, 7, 4))
+    bias = random.normal(size=(2, 7, 7))
+    logits = query @ np.swapaxes(key, -1, -2) / 2 + bias
+    scores = np.exp(logits)
+    expected = scores / scores.sum(-1, keepdims=True) @ value
+    y = masked_softmax_attention(query, key, value, np.exp(bias))
+    ref.assert_close(y, expected, 1e-12)
+
+
+def test_hidden_logits_however_large_do_not_underflow_a_row():
+    query = np.ones((1, 1, 3, 1), "float32")
+    key = np.array([0.0, 1.0, 1e6], "float32").reshape(1, 1, 3, 1)
+    value = np.array([1.0, 2.0, 3.0], "float32").reshape(1, 1, 3, 1)
+    mask = np.ones((3, 3), "float32")
+    mask[:, 2] = 0.0
+    expected = (1 + 2 * np.e) / (1 + np.e) * np.ones((1, 1, 3, 1))
+    y = masked_softmax_attention(query, key, value, mask)
+    ref.assert_close(y, expected, 1e-6)
+    padding = np.array([[True, True, False]])
+    y = masked_softmax_attention(query, key, value, padding_mask=padding)
+    ref.assert_close(y, expected, 1e-6)
+
+
+def test_softmax_gradients_against_finite_differences():
+    random = np.random.default_rng(0)
+    arrays = [*random.normal(size=(3, 1, 2, 5, 3))]
+    mask = random.uniform(0.5, 1.5, (2, 5, 5))
+    mask[:, 1, 3] = 0.0
+    upstream = random.normal(size=(1, 2, 5, 3))
+
+    def function(*tensors):
+        return masked_softmax_attention(*tensors)
+
+    _, gradients = ref.with_gradients(function)(
+        *[ref.tensor(x) for x in (upstream, *arrays, mask)]
+    )
+    step = 1e-6
+    for k, array in enumerate((*arrays, mask)):
+        direction = random.normal(size=array.shape) * (array != 0)
+        values = []
+        for sign in (1, -1):
+            moved = [*arrays, mask]
+            moved[k] = array + sign * step * direction
+            values.append(np.sum(upstream * ref.softmax_attention(*moved)))
+        slope = (values[0] - values[1]) / (2 * step)
+        actual = np.sum(ref.numpy(gradients[k]) * direction)
+        assert abs(actual - slope) < 1e-7 * max(1, abs(slope))
+
+
+# What the arguments mean.
+
+
+def test_auto_takes_one_of_the_two(monkeypatch):
+    arrays = qkv(1, HEADS, 20, 3, 2)
+    kind = KINDS["table"]
+    mask = kind.operator("float64")
+    results = {}
+    for name in ("_explicit", "_fast"):
+        original = getattr(masked, name)
+
+        def spy(*args, name=name, original=original):
+            called.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(masked, name, spy)
+    for implementation in ("explicit", "fast", "auto"):
+        called = []
+        results[implementation] = ref.numpy(
+            masked_linear_attention(*arrays, mask, None, implementation)
+        )
+        if implementation == "auto":
+            chosen = masked.choose_implementation(mask, 3, 2, 1, HEADS)
+            assert called == [f"_{chosen}"]
+        else:
+            assert called == [f"_{implementation}"]
+    ref.assert_close(results["auto"], results["explicit"], 1e-12)
+    ref.assert_close(results["auto"], results["fast"], 1e-12)
+
+
+def test_auto_is_explicit_for_few_tokens_and_fast_for_many():
+    few, many = np.ones((27, 27)), np.ones((511, 511))
+    small = BlockToeplitz(few.astype("float32"), (14, 14))
+    assert masked.choose_implementation(small, 64, 64, 1, 1) == "explicit"
+    terms = [[np.ones(511, "float32")] * 2]
+    for mask in (
+        BlockToeplitz(many.astype("float32"), (256, 256)),
+        BlockToeplitz(terms, (256, 256)),
+        LowRank(np.ones((65536, 16), "float32")),
+    ):
+        assert masked.choose_implementation(mask, 64, 64, 1, 1) == "fast"
+
+
+def test_no_mask_is_a_mask_of_ones():
+    arrays = qkv(2, 3, 12, 4, 5)
+    expected = ref.linear_attention(*arrays)
+    for mask in (None, Ones(12), np.ones((12, 12)), Dense(np.ones((12, 12)))):
+        y = masked_linear_attention(*arrays, mask)
+        ref.assert_close(y, expected, 1e-12)
+
+
+@pytest.mark.parametrize("implementation", ["explicit", "fast"])
+def test_batch_axes_of_the_mask(implementation):
+    """`(L, L)`, `(heads, L, L)`, `(batch, 1, L, L)`, `(batch, heads, L, L)`."""
+    arrays = qkv(2, 3, 6, 2, 2)
+    random = np.random.default_rng(0)
+    for batch in ((), (1,), (3,), (2, 1), (2, 3), (1, 3)):
+        table = random.uniform(0.2, 1, (*batch, 11))
+        matrix = ref.block_toeplitz(table, (6,))
+        for mask in (
+            BlockToeplitz(table, (6,), "fft"),
+            BlockToeplitz(table, (6,), "dense"),
+            matrix,
+        ):
+            y = masked_linear_attention(
+                *arrays, mask, implementation=implementation
+            )
+            expected = ref.linear_attention(*arrays, matrix)
+            ref.assert_close(y, expected, 1e-10)
+        if implementation == "fast":
+            u = random.uniform(0.2, 1, (*batch, 6, 2))
+            y = masked_linear_attention(*arrays, LowRank(u))
+            expected = ref.linear_attention(*arrays, ref.low_rank(u, u))
+            ref.assert_close(y, expected, 1e-10)
+
+
+def test_one_head_and_several_examples():
+    """TensorFlow's CPU product of this shape by one matrix is broken (see
+    `_backend.matmul`): it must not be what runs."""
+    arrays = [x.astype("float32") for x in qkv(4, 1, 16, 16, 16)]
+    random = np.random.default_rng(0)
+    matrix = random.uniform(0.2, 1, (1, 16, 16)).astype("float32")
+    u = random.uniform(0.2, 1, (1, 16, 16)).astype("float32")
+    masks = {
+        "dense": (Dense(matrix), matrix),
+        "low rank": (LowRank(u), ref.low_rank(u, u)),
+        "decay": (
+            ExponentialDecay(np.full(1, 0.5, "float32"), 16),
+            ref.decay(np.full(1, 0.5), 16),
+        ),
+    }
+    tensors = [ref.tensor(x) for x in arrays]
+    for name, (mask, dense) in masks.items():
+        for implementation in ("explicit", "fast"):
+
+            def attend(q, k, v, mask=mask, implementation=implementation):
+                return masked_linear_attention(
+                    q, k, v, mask, implementation=implementation
+                )
+
+            y, gradients = ref.with_gradients(attend)(
+                ops.ones_like(tensors[2]), *tensors
+            )
+            expected = ref.linear_attention(*arrays, dense)
+            ref.assert_close(y, expected, 1e-5, name)
+            assert all(np.isfinite(ref.numpy(g)).all() for g in gradients)
+
+
+@pytest.mark.xfail(
+    reason="the fast form multiplies float64 products by float32 queries",
+    raises=Exception,
+    strict=False,
+)
+def test_a_mask_in_float64_with_float32_features():
+    """NumPy's random numbers are float64; the rest of a model is float32."""
+    arrays = [x.astype("float32") for x in qkv(1, HEADS, 20, 3, 2)]
+    for name in ("table", "table-fft", "separable", "decay", "low-rank"):
+        kind = KINDS[name]
+        mask = kind.build(
+            *[ref.tensor(p, "float64") for p in kind.parameters()]
+        )
+        matrix = ref.numpy(mask.to_dense())
+        for implementation in ("explicit", "fast"):
+            y = masked_linear_attention(
+                *arrays, mask, implementation=implementation
+            )
+            assert keras.backend.standardize_dtype(y.dtype) == "float32"
+            expected = ref.linear_attention(*arrays, matrix)
+            ref.assert_close(y, expected, 1e-5, name)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_accumulated_in_float32(dtype):
+    """The normaliser of 4096 keys by 64 unit features exceeds float16."""
+    length = 4096
+    ones = ops.ones((1, 1, length, 64), dtype)
+    value = ops.ones((1, 1, length, 2), dtype)
+    u = np.ones((length, 1), "float32")
+    masks = (
+        None,
+        LowRank(u),
+        BlockToeplitz(np.ones((127, 127), "float32"), (64, 64)),
+    )
+    for mask in masks:
+        y = masked_linear_attention(ones, ones, value, mask)
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+        ref.assert_close(y, np.ones((1, 1, length, 2)), 1e-2)
+    y = masked_softmax_attention(
+        ones[:, :, :64], ones[:, :, :64], value[:, :, :64]
+    )
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    ref.assert_close(y, np.ones((1, 1, 64, 2)), 1e-2)
+
+
+def test_the_output_has_the_dtype_of_the_values():
+    query, key, value = qkv(1, 1, 5, 2, 2)
+    for dtype in ("float32", "bfloat16"):
+        y = masked_linear_attention(
+            query.astype("float32"), key, ops.cast(value, dtype)
+        )
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+
+
+def test_a_single_token():
+    arrays = qkv(2, 1, 1, 3, 4)
+    for mask in (None, Ones(1), Causal(1), BlockToeplitz(np.ones(1), (1,))):
+        for implementation in ("explicit", "fast"):
+            y = masked_linear_attention(
+                *arrays, mask, implementation=implementation
+            )
+            ref.assert_close(y, arrays[2], 1e-6)
+
+
+X = np.ones((1, 2, 6, 3), "float32")
+ERRORS = {
+    "implementation": (
+        lambda: masked_linear_attention(X, X, X, implementation="slow"),
+        "`implementation`",
+    ),
+    "query": (lambda: masked_linear_attention(X[0], X, X), "`query`"),
+    "key": (lambda: masked_linear_attention(X, X[0], X), "`key`"),
+    "value": (lambda: masked_linear_attention(X, X, X[0]), "`value`"),
+    "features": (
+        lambda: masked_linear_attention(X, X[..., :2], X),
+        "query and key",
+    ),
+    "tokens": (
+        lambda: masked_linear_attention(X, X[:, :, :5], X),
+        "query and key",
+    ),
+    "values": (
+        lambda: masked_linear_attention(X, X, X[:, :, :5]),
+        "query and key",
+    ),
+    "mask-tokens": (
+        lambda: masked_linear_attention(X, X, X, Ones(5)),
+        "`mask`",
+    ),
+    "mask-rank": (
+        lambda: masked_linear_attention(X, X, X, np.ones((1, 1, 2, 6, 6))),
+        "`mask`",
+    ),
+    "mask-oblong": (
+        lambda: masked_linear_attention(X, X, X, np.ones((6, 5))),
+        "`matrix`",
+    ),
+    "padding": (
+        lambda: masked_linear_attention(X, X, X, None, np.ones((1, 1, 6))),
+        "`padding_mask`",
+    ),
+    "softmax-mask": (
+        lambda: masked_softmax_attention(X, X, X, Ones(5)),
+        "`mask`",
+    ),
+    "softmax-query": (
+        lambda: masked_softmax_attention(X[0], X, X),
+        "`query`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    call, argument = ERRORS[name]
+    with pytest.raises(ValueError, match=argument) as caught:
+        call()
+    assert " Received: " in str(caught.value)

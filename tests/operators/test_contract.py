@@ -1,0 +1,706 @@
+"""The contract of `MaskOperator`, checked on every operator.
+
+Every method is compared with the dense matrix, built in NumPy from the
+definition (`tests/reference.py`). **A new operator joins with one `case` in
+`CASES`**: how to build it from parameters, the matrix that it should be, and
+the shapes of the parameters.
+"""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import reference as ref
+from keras import ops
+
+from keras_topo.operators import (
+    BlockDiagonal,
+    BlockToeplitz,
+    Bordered,
+    Causal,
+    Dense,
+    ExponentialDecay,
+    Kronecker,
+    LowRank,
+    MaskOperator,
+    Ones,
+    Scaled,
+    Sum,
+    Toeplitz,
+)
+
+COLUMNS = 3
+TOLERANCE = {"float64": 1e-11, "float32": 5e-5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    #: From tensors to the operator; where there are none, from its dtype.
+    build: Callable
+    #: From arrays to the matrix. Analytic: it is differentiated by complex
+    #: steps.
+    dense: Callable
+    #: Of the parameters, batch axes included.
+    shapes: tuple
+    #: Whether `factors` exist.
+    low_rank: bool = False
+
+    def parameters(self):
+        """Arrays in float64, the same in every run."""
+        random = np.random.default_rng(zlib.crc32(self.name.encode()))
+        return [random.uniform(0.2, 1.2, shape) for shape in self.shapes]
+
+    def operator(self, dtype="float64", parameters=None):
+        if not self.shapes:
+            return self.build(dtype)
+        parameters = parameters or self.parameters()
+        return self.build(*[ref.tensor(p, dtype) for p in parameters])
+
+    def matrix(self):
+        return self.dense(*self.parameters())
+
+
+def case(name, build, dense, *shapes, low_rank=False, batches=((), (2,))):
+    """The case once without and once with a batch axis."""
+    return [
+        Case(
+            name + "".join(f"-batch{n}" for n in batch),
+            build,
+            dense,
+            tuple((*batch, *shape) for shape in shapes),
+            low_rank,
+        )
+        for batch in batches
+    ]
+
+
+def alone(*args, **kwargs):
+    """A case whose shapes hold their batch axes, or that has none."""
+    return case(*args, **kwargs, batches=((),))
+
+
+def grid_cases(grid):
+    """BlockToeplitz on a grid, by each method, from a free table."""
+    table = tuple(2 * n - 1 for n in grid)
+    name = "x".join(map(str, grid))
+    return [
+        c
+        for method in ("dense", "fft")
+        for c in case(
+            f"block_toeplitz-{name}-{method}",
+            lambda t, method=method: BlockToeplitz(t, grid, method),
+            lambda t: ref.block_toeplitz(t, grid),
+            table,
+        )
+    ]
+
+
+def separable_cases(grid, rank, methods=("kronecker", "dense", "fft")):
+    """The same from a table in separable terms."""
+    axes = tuple((2 * n - 1,) for n in grid) * rank
+    d = len(grid)
+
+    def terms(tables):
+        return [list(tables[k : k + d]) for k in range(0, rank * d, d)]
+
+    name = "x".join(map(str, grid))
+    return [
+        c
+        for method in methods
+        for c in case(
+            f"separable{rank}-{name}-{method}",
+            lambda *t, method=method: BlockToeplitz(terms(t), grid, method),
+            lambda *t: ref.block_toeplitz(
+                sum(ref.outer(*term) for term in terms(t)), grid
+            ),
+            *axes,
+        )
+    ]
+
+
+def decay_cases(*lengths):
+    return [
+        c
+        for length in lengths
+        for c in case(
+            f"decay-{length}",
+            lambda rate, n=length: ExponentialDecay(rate, n),
+            lambda rate, n=length: ref.decay(rate, n),
+            (),
+        )
+    ]
+
+
+CASES = [
+    *case("dense", Dense, lambda m: m, (5, 5)),
+    *case("dense-1", Dense, lambda m: m, (1, 1)),
+    *alone(
+        "ones",
+        lambda dtype: Ones(6, dtype),
+        lambda: np.ones((6, 6)),
+        low_rank=True,
+    ),
+    *alone(
+        "ones-1",
+        lambda dtype: Ones(1, dtype),
+        lambda: np.ones((1, 1)),
+        low_rank=True,
+    ),
+    *alone(
+        "causal",
+        lambda dtype: Causal(6, dtype=dtype),
+        lambda: np.tril(np.ones((6, 6))),
+    ),
+    *alone(
+        "causal-reverse",
+        lambda dtype: Causal(6, reverse=True, dtype=dtype),
+        lambda: np.triu(np.ones((6, 6))),
+    ),
+    *alone(
+        "causal-1",
+        lambda dtype: Causal(1, dtype=dtype),
+        lambda: np.ones((1, 1)),
+    ),
+    # Sequences.
+    *case("toeplitz-symmetric", Toeplitz, lambda c: ref.toeplitz(c, c), (7,)),
+    *case("toeplitz", Toeplitz, ref.toeplitz, (6,), (6,)),
+    *case(
+        "toeplitz-fft",
+        lambda c, r: Toeplitz(c, r, method="fft"),
+        ref.toeplitz,
+        (6,),
+        (6,),
+    ),
+    *case("toeplitz-1", Toeplitz, ref.toeplitz, (1,), (1,)),
+    *alone("toeplitz-broadcast", Toeplitz, ref.toeplitz, (3, 1, 4), (2, 4)),
+    # Grids.
+    *grid_cases((7,)),
+    *grid_cases((3, 4)),
+    *grid_cases((2, 3, 4)),
+    *grid_cases((1, 5)),
+    *grid_cases((5, 1)),
+    *grid_cases((1, 1, 1)),
+    *case(
+        "block_toeplitz-auto",
+        lambda t: BlockToeplitz(t, (4, 3)),
+        lambda t: ref.block_toeplitz(t, (4, 3)),
+        (7, 5),
+    ),
+    *separable_cases((5,), 1, ("kronecker",)),
+    *separable_cases((3, 4), 1),
+    *separable_cases((3, 4), 2),
+    *separable_cases((2, 3, 2), 2, ("kronecker",)),
+    *separable_cases((1, 4), 1, ("kronecker",)),
+    *separable_cases((4, 1), 1, ("kronecker",)),
+    # Shorter than a chunk, one, one and a bit, several.
+    *decay_cases(1, 5, 32, 33, 70),
+    # Operators of operators.
+    *case(
+        "kronecker-matrices", lambda *f: Kronecker(f), ref.kron, *[(3, 3)] * 2
+    ),
+    *case("kronecker-1", lambda f: Kronecker([f]), lambda f: f, (4, 4)),
+    *alone(
+        "kronecker-broadcast",
+        lambda a, b: Kronecker([Dense(a), Dense(b)]),
+        ref.kron,
+        (2, 1, 3, 3),
+        (3, 2, 2),
+    ),
+    *case(
+        "kronecker-mixed",
+        lambda c, r, rate: Kronecker(
+            [Toeplitz(c, r), ExponentialDecay(rate, 5)]
+        ),
+        lambda c, r, rate: ref.kron(ref.toeplitz(c, r), ref.decay(rate, 5)),
+        (3,),
+        (3,),
+        (),
+    ),
+    *case(
+        "kronecker-3",
+        lambda u, t, m: Kronecker(
+            [LowRank(u), BlockToeplitz(t, (3,), "fft"), Dense(m)]
+        ),
+        lambda u, t, m: ref.kron(
+            ref.kron(ref.low_rank(u, u), ref.block_toeplitz(t, (3,))), m
+        ),
+        (2, 2),
+        (5,),
+        (4, 4),
+    ),
+    *case(
+        "kronecker-of-grids",
+        lambda t, m: Kronecker(
+            [
+                Causal(2, dtype=t.dtype),
+                BlockToeplitz(t, (2, 3)),
+                Kronecker([m, m]),
+            ]
+        ),
+        lambda t, m: ref.kron(
+            ref.kron(np.tril(np.ones((2, 2))), ref.block_toeplitz(t, (2, 3))),
+            ref.kron(m, m),
+        ),
+        (3, 5),
+        (2, 2),
+    ),
+    *case(
+        "low_rank",
+        LowRank,
+        lambda u: ref.low_rank(u, u),
+        (6, 2),
+        low_rank=True,
+    ),
+    *case(
+        "low_rank-two-factors",
+        LowRank,
+        ref.low_rank,
+        (5, 3),
+        (5, 3),
+        low_rank=True,
+    ),
+    *alone(
+        "low_rank-broadcast",
+        LowRank,
+        ref.low_rank,
+        (2, 1, 4, 2),
+        (3, 4, 2),
+        low_rank=True,
+    ),
+    *case(
+        "sum",
+        lambda m, u: Sum([Dense(m), LowRank(u), Ones(5, u.dtype)]),
+        lambda m, u: m + ref.low_rank(u, u) + 1.0,
+        (5, 5),
+        (5, 2),
+    ),
+    *case(
+        "sum-low-rank",
+        lambda u, w: LowRank(u) + Ones(5, u.dtype) + LowRank(u, w),
+        lambda u, w: ref.low_rank(u, u) + 1.0 + ref.low_rank(u, w),
+        (5, 2),
+        (5, 2),
+        low_rank=True,
+    ),
+    # Blocks of rows that suit one term cut across the other's.
+    *case(
+        "sum-bordered-and-grid",
+        lambda a, b: Sum(
+            [Bordered(BlockToeplitz(a, (3, 3)), 1), BlockToeplitz(b, (5, 2))]
+        ),
+        lambda a, b: (
+            ref.bordered(ref.block_toeplitz(a, (3, 3)), 1)
+            + ref.block_toeplitz(b, (5, 2))
+        ),
+        (5, 5),
+        (9, 3),
+    ),
+    *case(
+        "sum-grids",
+        lambda a, b: BlockToeplitz(a, (4, 3)) + BlockToeplitz(b, (2, 6), "fft"),
+        lambda a, b: (
+            ref.block_toeplitz(a, (4, 3)) + ref.block_toeplitz(b, (2, 6))
+        ),
+        (7, 5),
+        (3, 11),
+    ),
+    *case(
+        "scaled",
+        lambda m, s: Scaled(Dense(m), s),
+        lambda m, s: m * s[..., None, None],
+        (4, 4),
+        (),
+    ),
+    *alone(
+        "scaled-by-head",
+        lambda t, s: s * BlockToeplitz(t, (2, 3)),
+        lambda t, s: ref.block_toeplitz(t, (2, 3)) * s[:, None, None],
+        (3, 5),
+        (4,),
+    ),
+    *case(
+        "scaled-low-rank",
+        lambda u, s: Scaled(LowRank(u), s),
+        lambda u, s: ref.low_rank(u, u) * s[..., None, None],
+        (4, 2),
+        (),
+        low_rank=True,
+    ),
+    *case(
+        "block_diagonal",
+        lambda c, m, u: BlockDiagonal(
+            [Toeplitz(c, method="fft"), Dense(m), LowRank(u)]
+        ),
+        lambda c, m, u: ref.block_diagonal(
+            ref.toeplitz(c, c), m, ref.low_rank(u, u)
+        ),
+        (3,),
+        (1, 1),
+        (4, 2),
+    ),
+    *alone(
+        "block_diagonal-broadcast",
+        lambda a, b: BlockDiagonal([Dense(a), Dense(b)]),
+        ref.block_diagonal,
+        (2, 1, 2, 2),
+        (3, 3, 3),
+    ),
+    *case(
+        "block_diagonal-low-rank",
+        lambda u, w: BlockDiagonal([LowRank(u), LowRank(w), LowRank(u, u)]),
+        lambda u, w: ref.block_diagonal(
+            ref.low_rank(u, u), ref.low_rank(w, w), ref.low_rank(u, u)
+        ),
+        (2, 2),
+        (3, 1),
+        low_rank=True,
+    ),
+    *case(
+        "bordered",
+        lambda t: Bordered(BlockToeplitz(t, (3, 4)), 2),
+        lambda t: ref.bordered(ref.block_toeplitz(t, (3, 4)), 2),
+        (5, 7),
+    ),
+    *case(
+        "bordered-fft",
+        lambda t: Bordered(BlockToeplitz(t, (3, 4), "fft"), 1),
+        lambda t: ref.bordered(ref.block_toeplitz(t, (3, 4)), 1),
+        (5, 7),
+    ),
+    *case(
+        "bordered-0",
+        lambda m: Bordered(Dense(m), 0),
+        lambda m: m,
+        (3, 3),
+    ),
+    *case(
+        "bordered-1-token",
+        lambda m: Bordered(Dense(m), 1),
+        lambda m: ref.bordered(m, 1),
+        (1, 1),
+    ),
+    *case(
+        "bordered-kronecker",
+        lambda rate, m: Bordered(
+            Kronecker([ExponentialDecay(rate, 4), Dense(m)]), 1
+        ),
+        lambda rate, m: ref.bordered(ref.kron(ref.decay(rate, 4), m), 1),
+        (),
+        (3, 3),
+    ),
+    *case(
+        "bordered-twice",
+        lambda t: Bordered(Bordered(BlockToeplitz(t, (2, 3)), 1), 2),
+        lambda t: ref.bordered(ref.block_toeplitz(t, (2, 3)), 3),
+        (3, 5),
+    ),
+    *case(
+        "bordered-low-rank",
+        lambda u, w: Bordered(LowRank(u, w), 2),
+        lambda u, w: ref.bordered(ref.low_rank(u, w), 2),
+        (4, 2),
+        (4, 2),
+        low_rank=True,
+    ),
+]
+
+
+def inputs(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def row_ranges(length):
+    """One row, the last, all but the first, and some that suit no grid."""
+    return sorted(
+        {
+            (0, 1),
+            (length - 1, length),
+            (min(1, length - 1), length),
+            (length // 3, length // 3 * 2 + 1),
+        }
+    )
+
+
+def divisors(length):
+    return [a for a in range(1, length + 1) if length % a == 0]
+
+
+def lay_out(x, split):
+    """`(..., L, columns)` to `(..., split, columns, L / split)`."""
+    shape = x.shape[:-2] + (split, x.shape[-2] // split, x.shape[-1])
+    return np.swapaxes(np.reshape(x, shape), -1, -2)
+
+
+def samples(case):
+    """Inputs to products, by name, for the products of `evaluate`."""
+    matrix = case.matrix()
+    length, batch = matrix.shape[-1], matrix.shape[:-2]
+    ones = (1,) * len(batch)
+    x = inputs((3, *ones, length, COLUMNS), 1)
+    return {
+        # x lacks the batch axes of the operator, and the operator one of x.
+        "x": x,
+        "upstream": inputs((matrix @ x).shape, 2),
+        "no batch": inputs((length, COLUMNS), 3),
+        "ones": inputs((*(1 for _ in batch), length, 1), 4),
+        "batch": inputs((*batch, length, COLUMNS), 5),
+        "more": inputs((2, *batch, length, COLUMNS), 6),
+    }
+
+
+def evaluate(case, start, step, data, parameters, brief):
+    """Every method of an operator: a dict from names to tensors.
+
+    One function for all, which is compiled once; in brief, what differs under
+    a compiler.
+    """
+    dtype = data["x"].dtype
+    operator = case.build(*(parameters or [dtype]))
+    length = operator.num_tokens
+    results = {"dense": operator.to_dense()}
+
+    def product(*tensors):
+        *parameters, x = tensors
+        return case.build(*(parameters or [dtype])) @ x
+
+    y, gradients = ref.with_gradients(product)(
+        data["upstream"], *parameters, data["x"]
+    )
+    results["product x"] = y
+    for k, gradient in enumerate(gradients):
+        results[f"gradient {k}"] = gradient
+    # As blocked attention asks for them.
+    results["traced rows"] = operator._rows(start, step)
+    if brief:
+        return results
+    for name in ("no batch", "ones", "more"):
+        results[f"product {name}"] = operator.matmul(data[name])
+    for first, last in row_ranges(length):
+        results[f"rows {first}:{last}"] = operator.rows(first, last)
+    for split in divisors(length):
+        x = data["batch"]
+        shape = tuple(x.shape)
+        shape = (*shape[:-2], split, length // split, shape[-1])
+        x = ops.swapaxes(ops.reshape(x, shape), -1, -2)
+        results[f"layout {split}"] = operator.apply(x)
+    transposed = operator.T
+    results["transposed dense"] = operator.transpose().to_dense()
+    results["transposed product"] = transposed @ data["more"]
+    results["transposed twice"] = transposed.T.rows(0, 1)
+    results["scaled"] = (2.5 * operator).rows(0, 1)
+    total = operator + operator * np.float64(2.0)
+    assert isinstance(total, Sum)
+    results["sum"] = total @ data["no batch"]
+    results["sum rows"] = total.rows(length - 1, length)
+    tensors = operator.tensors()
+    again = operator.with_tensors([x * 1.0 for x in tensors])
+    assert type(again) is type(operator) and again.shape == operator.shape
+    results["put together"] = again @ data["no batch"]
+    factors = operator.factors()
+    assert (factors is not None) == case.low_rank
+    if case.low_rank:
+        results["factors"] = LowRank(*factors).to_dense()
+        w, u = transposed.factors()
+        results["transposed factors"] = LowRank(u, w).to_dense()
+    return results
+
+
+def expected(case, start, step, data):
+    matrix = case.matrix()
+    length, batch = matrix.shape[-1], matrix.shape[:-2]
+    transposed = np.swapaxes(matrix, -1, -2)
+    results = {"dense": matrix, "product x": matrix @ data["x"]}
+
+    def loss(*parameters):
+        product = case.dense(*parameters) @ data["x"]
+        return np.sum(data["upstream"] * product)
+
+    dx = transposed @ data["upstream"]
+    dx = dx.sum(tuple(range(dx.ndim - data["x"].ndim)))
+    ones = [k for k, n in enumerate(data["x"].shape[:-2]) if n == 1]
+    dx = dx.sum(tuple(ones), keepdims=True)
+    gradients = ref.complex_step_gradients(loss, case.parameters())
+    for k, gradient in enumerate([*gradients, dx]):
+        results[f"gradient {k}"] = gradient
+    for name in ("no batch", "ones", "more"):
+        results[f"product {name}"] = matrix @ data[name]
+    results["traced rows"] = matrix[..., start : start + step, :]
+    for first, last in row_ranges(length):
+        results[f"rows {first}:{last}"] = matrix[..., first:last, :]
+    y = matrix @ data["batch"]
+    assert y.shape[:-2] == batch
+    for split in divisors(length):
+        results[f"layout {split}"] = lay_out(y, split)
+    results["transposed dense"] = transposed
+    results["transposed product"] = transposed @ data["more"]
+    results["transposed twice"] = matrix[..., :1, :]
+    results["scaled"] = 2.5 * matrix[..., :1, :]
+    results["sum"] = 3 * matrix @ data["no batch"]
+    results["sum rows"] = 3 * matrix[..., -1:, :]
+    results["put together"] = matrix @ data["no batch"]
+    if case.low_rank:
+        results["factors"] = results["transposed factors"] = matrix
+    return results
+
+
+def check_every_method(case, dtype, run_compiled=False, brief=False):
+    operator = case.operator(dtype)
+    step, first = operator._row_step, operator._num_leading_rows
+    length = operator.num_tokens
+    # Blocks of rows, which begin after the leading ones, reach the end.
+    assert (length - first) % step == 0
+    # A prefix may leave no token after it.
+    start = length - step if (length - first) // step != 1 else first
+    start = min(start, length - step)
+    arrays = samples(case)
+    data = {name: ref.tensor(x, dtype) for name, x in arrays.items()}
+    parameters = [ref.tensor(p, dtype) for p in case.parameters()]
+
+    def function(start, data, parameters):
+        return evaluate(case, start, step, data, parameters, brief)
+
+    if run_compiled:
+        function = ref.compiled(function)
+    actual = function(ref.tensor(start, "int32"), data, parameters)
+    wanted = expected(case, start, step, arrays)
+    assert set(actual) <= set(wanted) and (brief or len(actual) == len(wanted))
+    wrong = []
+    for name, result in actual.items():
+        array = wanted[name]
+        assert keras.backend.standardize_dtype(result.dtype) == dtype, name
+        result = ref.numpy(result)
+        if name == "traced rows":
+            # The one result that may keep batch axes to be broadcast.
+            result = np.broadcast_to(result, array.shape)
+        error = ref.relative_error(result, array)
+        if not error <= TOLERANCE[dtype]:
+            wrong.append(f"{name}: relative error {error:.1e}")
+    assert not wrong, wrong
+
+
+def representatives():
+    """Compilation takes seconds a case: of twins the one with a batch axis,
+    of a size the general one."""
+    names = {c.name for c in CASES}
+    skipped = r"1x5|5x1|1x1x1|1x4|4x1|-1-batch|-1$|decay-(1|5|32)-|-0-"
+    skipped += r"|separable.*(dense|fft)|separable1|decay-33|kronecker-mat"
+    skipped += r"|broadcast|low_rank-batch|twice|bordered-fft|sum-grids"
+    skipped += r"|scaled-low|block_toeplitz-7-|block_diagonal-low"
+    return [
+        c
+        for c in CASES
+        if c.name + "-batch2" not in names and not re.search(skipped, c.name)
+    ]
+
+
+def parametrize(cases):
+    return pytest.mark.parametrize("case", cases, ids=lambda c: c.name)
+
+
+each_case = parametrize(CASES)
+
+# Eagerly, JAX compiles every step by itself, which takes minutes; TensorFlow
+# has every size, and XLA the same arithmetic on both.
+eager_only = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="slow to run eagerly on JAX"
+)
+
+
+@eager_only
+@each_case
+def test_every_method_in_float64(case):
+    check_every_method(case, "float64", run_compiled=False)
+
+
+@eager_only
+@parametrize([c for c in CASES if "batch2" not in c.name])
+def test_every_method_in_float32(case):
+    check_every_method(case, "float32")
+
+
+@parametrize(representatives())
+def test_every_method_compiled(case):
+    on_jax = keras.backend.backend() == "jax"
+    # JAX has no eager run of the rest: one of each kind is compiled whole.
+    whole = r"dense|low_rank-two|decay|kronecker-3|.*3x4-fft|bordered-b|sum-b"
+    check_every_method(
+        case,
+        "float64" if on_jax else "float32",
+        run_compiled=True,
+        brief=not (on_jax and re.match(whole, case.name)),
+    )
+
+
+def test_case_names_are_unique():
+    assert len({c.name for c in CASES}) == len(CASES)
+
+
+@each_case
+def test_what_an_operator_says_of_itself(case):
+    matrix = case.matrix()
+    for dtype in ("float64", "float32"):
+        operator = case.operator(dtype)
+        assert isinstance(operator, MaskOperator)
+        assert operator.shape == operator.T.shape == matrix.shape
+        assert operator.batch_shape == matrix.shape[:-2]
+        assert operator.num_tokens == matrix.shape[-1]
+        assert operator.dtype == operator.T.dtype == dtype
+        assert (2.0 * operator).dtype == dtype
+        assert type(operator).__name__ in repr(operator)
+        assert str(operator.shape) in repr(operator)
+        few, many = operator.cost(1), operator.cost(10_000)
+        assert 0 < few < many < float("inf")
+        length = operator.num_tokens
+        assert all(length % split == 0 for split in operator._layouts)
+
+
+@each_case
+def test_taking_apart_and_putting_together(case):
+    """As checkpointed loops do, whose gradients must reach every tensor."""
+    operator = case.operator()
+    tensors = operator.tensors()
+    assert bool(tensors) == bool(case.shapes)
+    # The copy holds what it is given, and the original is left alone.
+    others = [x + 1.0 for x in tensors]
+    given = operator.with_tensors(others).tensors()
+    assert all(a is b for a, b in zip(given, others, strict=True))
+    kept = zip(operator.tensors(), tensors, strict=True)
+    assert all(a is b for a, b in kept)
+
+
+def test_products_with_other_dtypes():
+    """In the wider of the two, and in float32 at least."""
+    matrix = inputs((5, 5))
+    x = inputs((5, 2), 1)
+    for mask_dtype, x_dtype, dtype in (
+        ("float32", "float64", "float64"),
+        ("float64", "float32", "float64"),
+        ("bfloat16", "bfloat16", "float32"),
+        ("float32", "float16", "float32"),
+    ):
+        mask = Dense(ops.cast(matrix, mask_dtype))
+        y = mask @ ops.cast(x, x_dtype)
+        assert keras.backend.standardize_dtype(y.dtype) == dtype
+        ref.assert_close(y, matrix @ x, 2e-2)
+
+
+def test_no_columns():
+    for mask in (Dense(np.eye(4)), LowRank(np.ones((4, 2))), Causal(4)):
+        assert tuple((mask @ np.ones((4, 0))).shape) == (4, 0)
+
+
+def test_tensors_and_numbers_as_factors():
+    mask = Dense(np.eye(3, dtype="float32"))
+    for scalar in (2.0, np.float64(2.0), np.array(2.0), ref.tensor(2.0)):
+        assert (mask * scalar).dtype == "float32"
+        ref.assert_close((mask * scalar).to_dense(), 2 * np.eye(3), 0)
+    for scalar in (2.0, np.float64(2.0), np.array([2.0, 3.0])):
+        assert isinstance(scalar * mask, Scaled)
+    for wrong in (lambda: mask + 1.0, lambda: mask * mask):
+        with pytest.raises(TypeError):
+            wrong()

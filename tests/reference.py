@@ -1,0 +1,197 @@
+"""Oracles in plain NumPy, and gradients on whichever backend is running.
+
+Nothing here imports keras_topo: what the library computes is compared with
+definitions written down a second time.
+"""
+
+import keras
+import numpy as np
+import scipy.linalg
+from keras import ops
+
+
+def tensor(array, dtype=None):
+    x = ops.convert_to_tensor(np.asarray(array))
+    return x if dtype is None else ops.cast(x, dtype)
+
+
+def numpy(x):
+    """As NumPy, bfloat16 included."""
+    if keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16"):
+        x = ops.cast(x, "float32")
+    return np.asarray(ops.convert_to_numpy(x))
+
+
+def relative_error(actual, expected):
+    """Largest difference, relative to the largest expected magnitude."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    if not expected.size:
+        return 0.0
+    assert np.all(np.isfinite(actual))
+    scale = np.max(np.abs(expected)) or 1.0
+    return float(np.max(np.abs(actual - expected)) / scale)
+
+
+def assert_close(actual, expected, tolerance, what=""):
+    actual = actual if isinstance(actual, np.ndarray) else numpy(actual)
+    error = relative_error(actual, expected)
+    assert error <= tolerance, f"{what}: relative error {error:.2e}"
+
+
+# Compilation and gradients.
+
+
+def compiled(function):
+    """The function under XLA; its arguments are traced."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    import jax
+
+    return jax.jit(function)
+
+
+def with_gradients(function):
+    """From `function(*tensors)` to `(upstream, *tensors) -> (y, gradients)`.
+
+    The gradients are those of `sum(upstream * y)` with respect to every
+    tensor, zeros where it plays no part.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def compute(upstream, *tensors):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(tensors)
+                y = function(*tensors)
+            return y, tape.gradient(
+                y,
+                list(tensors),
+                output_gradients=upstream,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+        return compute
+    import jax
+
+    def compute(upstream, *tensors):
+        y, pullback = jax.vjp(function, *tensors)
+        return y, list(pullback(upstream))
+
+    return compute
+
+
+def complex_step_gradients(function, arrays):
+    """Gradients of a real-analytic scalar function, exact to rounding.
+
+    `Im f(p + i h) / h`: no difference is taken, so `h` can be tiny.
+    """
+    gradients = []
+    step = 1e-30
+    for k, array in enumerate(arrays):
+        gradient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            moved = [a.astype(complex) for a in arrays]
+            moved[k][index] += 1j * step
+            gradient[index] = function(*moved).imag / step
+        gradients.append(gradient)
+    return gradients
+
+
+# Masks as matrices. Leading axes are batch axes.
+
+
+def block_toeplitz(table, grid):
+    """`M[i, j] = table[i - j + n - 1]`, axis by axis."""
+    return table[(..., *offset_indices(grid))]
+
+
+def offset_indices(grid):
+    """For each axis, the index `i - j + n - 1` of every pair of tokens."""
+    coordinates = np.unravel_index(np.arange(np.prod(grid)), grid)
+    return tuple(
+        x[:, None] - x[None, :] + n - 1
+        for x, n in zip(coordinates, grid, strict=True)
+    )
+
+
+def l1_distances(grid):
+    return sum(
+        abs(index - (n - 1))
+        for index, n in zip(offset_indices(grid), grid, strict=True)
+    )
+
+
+# SciPy's conjugates the first row unless it is told one.
+toeplitz = np.vectorize(scipy.linalg.toeplitz, signature="(n),(n)->(n,n)")
+
+kron = np.vectorize(np.kron, signature="(a,a),(b,b)->(c,c)")
+
+
+def outer(*axes):
+    """The table that is the outer product of tables of the axes."""
+    rank = len(axes)
+    product = 1.0
+    for k, axis in enumerate(axes):
+        ones = [1] * rank
+        ones[k] = axis.shape[-1]
+        product = product * axis.reshape(*axis.shape[:-1], *ones)
+    return product
+
+
+def decay(rate, length):
+    i = np.arange(length)
+    return np.exp(-rate[..., None, None] * abs(i[:, None] - i[None, :]))
+
+
+def low_rank(u, w):
+    return np.einsum("...ir,...jr->...ij", u, w)
+
+
+def bordered(matrix, prefix):
+    length = matrix.shape[-1] + prefix
+    result = np.ones((*matrix.shape[:-2], length, length), matrix.dtype)
+    result[..., prefix:, prefix:] = matrix
+    return result
+
+
+def block_diagonal(*blocks):
+    batch = np.broadcast_shapes(*[b.shape[:-2] for b in blocks])
+    blocks = [np.broadcast_to(b, batch + b.shape[-2:]) for b in blocks]
+    result = [
+        scipy.linalg.block_diag(*[b[index] for b in blocks])
+        for index in np.ndindex(batch)
+    ]
+    return np.reshape(result, batch + result[0].shape)
+
+
+# Attention with matrices.
+
+
+def linear_attention(query, key, value, mask=1.0, padding=None):
+    scores = mask * np.einsum("bhif,bhjf->bhij", query, key)
+    return _normalised(scores, value, padding)
+
+
+def softmax_attention(query, key, value, mask=1.0, padding=None):
+    logits = np.einsum("bhif,bhjf->bhij", query, key)
+    logits = logits / np.sqrt(query.shape[-1])
+    visible = np.broadcast_to(mask != 0, logits.shape)
+    if padding is not None:
+        visible = visible & padding[:, None, None, :]
+    top = np.max(np.where(visible, logits, -np.inf), -1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        scores = np.where(
+            visible, np.exp(np.where(visible, logits - top, 0)), 0
+        )
+    return _normalised(mask * scores, value, padding)
+
+
+def _normalised(scores, value, padding):
+    if padding is not None:
+        scores = scores * padding[:, None, None, :]
+    total = scores.sum(-1, keepdims=True)
+    output = scores @ value
+    return np.divide(output, total, out=np.zeros_like(output), where=total != 0)
