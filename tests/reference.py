@@ -53,6 +53,20 @@ def compiled(function):
     return jax.jit(function)
 
 
+def staged(function):
+    """Compiled on JAX, which would compile each step by itself otherwise; as
+    it is on TensorFlow, which runs steps as they come."""
+    if keras.backend.backend() == "tensorflow":
+        return function
+    return compiled(function)
+
+
+def dense(operator):
+    """The matrix of an operator, as NumPy."""
+    matrix = staged(lambda tensors: operator.with_tensors(tensors).to_dense())
+    return numpy(matrix(operator.tensors()))
+
+
 def with_gradients(function):
     """From `function(*tensors)` to `(upstream, *tensors) -> (y, gradients)`.
 

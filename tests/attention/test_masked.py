@@ -7,12 +7,8 @@ import reference as ref
 from keras import ops
 from masks import kinds, with_prefix
 
-from keras_topo.attention import (
-    blocks,
-    masked,
-    masked_linear_attention,
-    masked_softmax_attention,
-)
+from keras_topo import attention
+from keras_topo.attention import blocks, masked
 from keras_topo.operators import (
     BlockToeplitz,
     Bordered,
@@ -21,6 +17,7 @@ from keras_topo.operators import (
     ExponentialDecay,
     Kronecker,
     LowRank,
+    MaskOperator,
     Ones,
     Sum,
 )
@@ -29,6 +26,37 @@ GRID, HEADS = (4, 5), 2
 KINDS = kinds(GRID, HEADS)
 
 on_jax = keras.backend.backend() == "jax"
+
+
+def call(function, arrays, mask, padding_mask, **options):
+    """One program on JAX, in which all tensors are arguments."""
+    # Or tensors, traced ones perhaps.
+    arrays = [x if ops.is_tensor(x) else ref.tensor(x) for x in arrays]
+    extra = {}
+    if padding_mask is not None:
+        extra["padding_mask"] = ref.tensor(padding_mask)
+    if isinstance(mask, MaskOperator):
+        extra["tensors"] = mask.tensors()
+    elif mask is not None:
+        extra["mask"] = ref.tensor(mask)
+
+    def program(arrays, extra):
+        extra = dict(extra)
+        if "tensors" in extra:
+            extra["mask"] = mask.with_tensors(extra.pop("tensors"))
+        return function(*arrays, **extra, **options)
+
+    return ref.staged(program)(arrays, extra)
+
+
+def masked_linear_attention(q, k, v, mask=None, padding_mask=None, **options):
+    function = attention.masked_linear_attention
+    return call(function, (q, k, v), mask, padding_mask, **options)
+
+
+def masked_softmax_attention(q, k, v, mask=None, padding_mask=None):
+    function = attention.masked_softmax_attention
+    return call(function, (q, k, v), mask, padding_mask)
 
 
 def qkv(batch, heads, length, features, value_dim, seed=0):
@@ -42,7 +70,7 @@ def qkv(batch, heads, length, features, value_dim, seed=0):
     return query, key, random.normal(size=(batch, heads, length, value_dim))
 
 
-def attention(kind, implementation):
+def by_library(kind, implementation):
     """`(q, k, v, *mask parameters) -> output`, by the library."""
 
     def function(query, key, value, *parameters):
@@ -71,7 +99,8 @@ def oracle(kind):
 
 def compare_implementations(kind, arrays, dtype, tolerance, jit):
     """Outputs and all gradients, with the oracle's in float64."""
-    matrix = ref.numpy(kind.dense(*[ref.tensor(a) for a in arrays[3:]]))
+    matrix = ref.staged(kind.dense)(*[ref.tensor(a) for a in arrays[3:]])
+    matrix = ref.numpy(matrix)
     output = ref.linear_attention(*arrays[:3], matrix)
     upstream = np.random.default_rng(9).normal(size=output.shape)
 
@@ -84,7 +113,7 @@ def compare_implementations(kind, arrays, dtype, tolerance, jit):
     ref.assert_close(expected, output, 1e-10, "the oracle itself")
 
     for name in ("explicit", "fast"):
-        compute = ref.with_gradients(attention(kind, name))
+        compute = ref.with_gradients(by_library(kind, name))
         if jit:
             compute = ref.compiled(compute)
         actual, gradients = compute(
@@ -230,8 +259,8 @@ def test_blocks_of_rows_cover_every_row(monkeypatch, maps, make):
     np.random.seed(1)
     mask = make()
     arrays = qkv(2, 2, mask.num_tokens, 3, 2)
-    expected = ref.linear_attention(*arrays, ref.numpy(mask.to_dense()))
-    softmax = ref.softmax_attention(*arrays, ref.numpy(mask.to_dense()))
+    expected = ref.linear_attention(*arrays, ref.dense(mask))
+    softmax = ref.softmax_attention(*arrays, ref.dense(mask))
     for elements in (1, 300):
         force_blocks(monkeypatch, elements)
         maps.clear()
@@ -339,7 +368,7 @@ def test_softmax_attention_against_numpy(name):
         kind = KINDS[name]
         parameters = [ref.tensor(p) for p in kind.parameters()]
         mask = kind.build(*parameters)
-        matrix = ref.numpy(kind.dense(*parameters))
+        matrix = ref.numpy(ref.staged(kind.dense)(*parameters))
     for padding_mask in (None, padding):
         y = masked_softmax_attention(query, key, value, mask, padding_mask)
         expected = ref.softmax_attention(
@@ -419,7 +448,9 @@ def test_auto_takes_one_of_the_two(monkeypatch):
     for implementation in ("explicit", "fast", "auto"):
         called = []
         results[implementation] = ref.numpy(
-            masked_linear_attention(*arrays, mask, None, implementation)
+            masked_linear_attention(
+                *arrays, mask, implementation=implementation
+            )
         )
         if implementation == "auto":
             chosen = masked.choose_implementation(mask, 3, 2, 1, HEADS)
@@ -521,7 +552,7 @@ def test_a_mask_in_float64_with_float32_features():
         mask = kind.build(
             *[ref.tensor(p, "float64") for p in kind.parameters()]
         )
-        matrix = ref.numpy(mask.to_dense())
+        matrix = ref.dense(mask)
         for implementation in ("explicit", "fast"):
             y = masked_linear_attention(
                 *arrays, mask, implementation=implementation
@@ -574,48 +605,50 @@ def test_a_single_token():
 
 
 X = np.ones((1, 2, 6, 3), "float32")
+linear = attention.masked_linear_attention
+softmax = attention.masked_softmax_attention
 ERRORS = {
     "implementation": (
-        lambda: masked_linear_attention(X, X, X, implementation="slow"),
+        lambda: linear(X, X, X, implementation="slow"),
         "`implementation`",
     ),
-    "query": (lambda: masked_linear_attention(X[0], X, X), "`query`"),
-    "key": (lambda: masked_linear_attention(X, X[0], X), "`key`"),
-    "value": (lambda: masked_linear_attention(X, X, X[0]), "`value`"),
+    "query": (lambda: linear(X[0], X, X), "`query`"),
+    "key": (lambda: linear(X, X[0], X), "`key`"),
+    "value": (lambda: linear(X, X, X[0]), "`value`"),
     "features": (
-        lambda: masked_linear_attention(X, X[..., :2], X),
+        lambda: linear(X, X[..., :2], X),
         "query and key",
     ),
     "tokens": (
-        lambda: masked_linear_attention(X, X[:, :, :5], X),
+        lambda: linear(X, X[:, :, :5], X),
         "query and key",
     ),
     "values": (
-        lambda: masked_linear_attention(X, X, X[:, :, :5]),
+        lambda: linear(X, X, X[:, :, :5]),
         "query and key",
     ),
     "mask-tokens": (
-        lambda: masked_linear_attention(X, X, X, Ones(5)),
+        lambda: linear(X, X, X, Ones(5)),
         "`mask`",
     ),
     "mask-rank": (
-        lambda: masked_linear_attention(X, X, X, np.ones((1, 1, 2, 6, 6))),
+        lambda: linear(X, X, X, np.ones((1, 1, 2, 6, 6))),
         "`mask`",
     ),
     "mask-oblong": (
-        lambda: masked_linear_attention(X, X, X, np.ones((6, 5))),
+        lambda: linear(X, X, X, np.ones((6, 5))),
         "`matrix`",
     ),
     "padding": (
-        lambda: masked_linear_attention(X, X, X, None, np.ones((1, 1, 6))),
+        lambda: linear(X, X, X, None, np.ones((1, 1, 6))),
         "`padding_mask`",
     ),
     "softmax-mask": (
-        lambda: masked_softmax_attention(X, X, X, Ones(5)),
+        lambda: softmax(X, X, X, Ones(5)),
         "`mask`",
     ),
     "softmax-query": (
-        lambda: masked_softmax_attention(X[0], X, X),
+        lambda: softmax(X[0], X, X),
         "`query`",
     ),
 }
