@@ -209,7 +209,12 @@ def _read_class_folders(folder, remarks):
             "A folder of images must hold one folder per class. "
             f"Received: {str(folder)!r}, which holds none"
         )
-    encoded, others = [], []
+    encoded = []
+    others = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    )
     for class_folder in classes:
         files = sorted(
             path
@@ -227,8 +232,8 @@ def _read_class_folders(folder, remarks):
         encoded += [_EncodedImage(str(f), class_folder.name, f) for f in images]
     if others:
         remarks.append(
-            f"left out {len(others)} files that are no images by their name, "
-            f"e.g. {others[0]}"
+            f"left out {len(others)} files that are no images by their name or "
+            f"in no class folder, e.g. {others[0]}"
         )
     return encoded
 

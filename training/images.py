@@ -6,8 +6,8 @@
 
 The same command resumes a run that was interrupted, from its last finished
 epoch. Digits take one to two minutes on two cores and end at a test accuracy
-of 97.5 to 99% (of 359 images; 99.2, 98.3 and 97.5% with seeds 0, 1 and 2).
-The run folder then holds `model.keras`, `saved_model/1/`,
+of 97.5 to 99.2% (of 359 images, with seeds 0, 1 and 2). The run folder then
+holds `model.keras`, `saved_model/1/`,
 `metrics.json`, `metrics.jsonl`, `curves.png`, `masks.png`, a few test images
 in `samples/` and the logs for TensorBoard.
 """

@@ -73,7 +73,11 @@ class Run:
                 self._clear()
             elif self.summary() or self._checkpoints():
                 self._compare(arguments, json.loads(file.read_text()))
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(
+            # A kill while the arguments were being written leaves this.
+            path.name != "arguments.json.partial"
+            for path in self.folder.iterdir()
+        ):
             raise ValueError(
                 "The run folder must be new, empty, or hold an earlier run. "
                 f"Received: {str(self.folder)!r}, which holds other files"

@@ -11,6 +11,9 @@ from keras import ops
 from keras_topo.layers import ToeplitzAttention
 
 GRIDS = [(7,), (4, 6), (1, 5), (2, 3, 4)]
+if keras.backend.backend() == "jax":
+    # Each combination compiles for seconds; the operators' own tests have all.
+    GRIDS = GRIDS[1:2]
 MASKS = [
     {"mask": "table"},
     {"mask": "distance"},
