@@ -20,10 +20,11 @@ test: test-tensorflow test-jax
 test-tensorflow: $(VENV)/.dev
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests
 
-# The backend-neutral part once more on JAX (CPU).
+# The backend-neutral part once more on JAX (CPU), in two processes: compiling,
+# most of the time, uses one core. A file stays in one of them, for its fixtures.
 test-jax: $(VENV)/.dev
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests \
-	  -m "not tensorflow_only"
+	  -n 2 --dist loadfile -m "not tensorflow_only"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
