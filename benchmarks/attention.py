@@ -100,8 +100,9 @@ def parse_arguments():
     parser.add_argument("--memory-from", type=int, default=4096)
     parser.add_argument("--jit", action="store_true", help="through XLA")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--step", action="store_true", default=True)
-    parser.add_argument("--no-step", dest="step", action="store_false")
+    parser.add_argument(
+        "--step", action=argparse.BooleanOptionalAction, default=True
+    )
     parser.add_argument("--json")
     parser.add_argument("--plot")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

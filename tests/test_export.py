@@ -21,6 +21,7 @@ from PIL import Image
 
 from keras_topo import export
 from keras_topo.export import export_saved_model
+from keras_topo.models import topvit
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -416,10 +417,7 @@ def test_dropout_and_named_inputs_and_outputs(tmp_path):
 
 
 def test_topvit(tmp_path, pixels):
-    models = pytest.importorskip("keras_topo.models")
-    if not hasattr(models, "topvit"):
-        pytest.skip("keras_topo.models has no topvit yet")
-    model = models.topvit(
+    model = topvit(
         size="mini", patch_size=2, image_shape=(8, 8, 1), num_classes=10
     )
     report = export_saved_model(model, tmp_path / "1")

@@ -70,10 +70,10 @@ def masked_linear_attention(
 
     Example:
 
-    >>> q, k = np.random.rand(2, 1, 8, 4096, 16)
+    >>> q, k, v = np.random.rand(3, 1, 8, 4096, 16)
     >>> mask = BlockToeplitz(np.random.rand(8, 127, 127), (64, 64))
     >>> masked_linear_attention(q, k, v, mask).shape
-    (1, 8, 4096, 64)
+    (1, 8, 4096, 16)
     """
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(

@@ -8,7 +8,7 @@ from keras_topo.operators.base import MaskOperator, as_tensor
 from keras_topo.operators.toeplitz import toeplitz_rows
 
 # Long enough for matrix products to be worth their while, short enough for
-# them to be few: measured flat between 16 and 64.
+# them to be few.
 CHUNK = 32
 
 
