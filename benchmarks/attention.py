@@ -60,6 +60,7 @@ def main():
         for length, row in measure_all(workers, arguments, backward):
             report["results"].append(row)
             print(format_length(length, backward, report["results"]))
+            save(report, arguments.json)
     if arguments.step:
         report["training_step"] = measure_step(workers["keras"], arguments)
         print(format_step(report["training_step"]))
@@ -67,7 +68,7 @@ def main():
         worker.close()
     print(format_summary(report["results"]))
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n")
+        save(report, arguments.json)
         print(f"figures: {arguments.json}")
     if arguments.plot:
         plot(report["results"], arguments.plot)
@@ -261,6 +262,12 @@ def measure_step(worker, arguments):
 
 
 # What it prints.
+
+
+def save(report, path):
+    """Row by row: a long run that is cut off leaves what it has measured."""
+    if path:
+        Path(path).write_text(json.dumps(report, indent=1) + "\n")
 
 
 def format_length(length, backward, results):

@@ -6,10 +6,10 @@ from keras import ops
 
 from keras_topo._backend import checkpointed_map, slice_axis
 
-# Elements that the largest intermediate tensor of a block may have. Small
-# enough for the last-level cache of a server, large enough for launches and
-# loops not to count.
-BLOCK_ELEMENTS = 2**23
+# Elements that the largest intermediate tensor of a block may have: 8 MB of
+# float32. Several such tensors fit the last-level cache of a server, and
+# launches and loops do not count.
+BLOCK_ELEMENTS = 2**21
 
 # Stands for an unknown batch size when blocks are planned while tracing.
 NOMINAL_BATCH = 32
