@@ -157,13 +157,10 @@ def measure_all(workers, arguments, backward):
     """Yields `(length, result)`; a result is one row of the table."""
     previous = {}
     for length in arguments.lengths:
-        # Everything measured here is at most quadratic.
         rows = [
             row
             for row in ROWS
-            if previous.get(row, (1, 0.0))[1]
-            * (length / previous.get(row, (length, 0))[0]) ** 2
-            <= arguments.limit * (4 if length <= 65536 else 1)
+            if expected_seconds(row, length, previous) <= arguments.limit
         ]
         for row in rows:  # compiles, and warms up
             ask_row(workers, row, length, backward)
@@ -196,6 +193,15 @@ def measure_all(workers, arguments, backward):
                     "chosen": rounds[0][row].get("chosen"),
                 },
             )
+
+
+def expected_seconds(row, length, previous):
+    """What a call will take, from what it took at the length before."""
+    if row not in previous:
+        return 0.0
+    earlier, seconds = previous[row]
+    quadratic = row == PEER or row.endswith("explicit")
+    return seconds * (length / earlier) ** (2.0 if quadratic else 1.1)
 
 
 def ask_row(workers, row, length, backward, **options):
