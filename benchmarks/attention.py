@@ -12,7 +12,8 @@ round after round, so that what else the machine does falls on all of them,
 and the median round is reported. Memory is the growth of the resident set at
 its highest during the first call (Linux) of a fresh process, since allocators
 keep what they once had; it is measured from `--memory-from` tokens. A row
-stops at the length where one call would take longer than `--limit` seconds.
+stops at the length where one call would take longer than `--limit` seconds,
+and the explicit rows after `--explicit-to` tokens.
 
 The two frameworks live in processes of their own, with the same number of
 threads. Keras functions run as compiled graphs, with `--jit` through XLA.
@@ -99,6 +100,12 @@ def parse_arguments():
         help="seconds for the rounds of one length, at least one round",
     )
     parser.add_argument("--memory-from", type=int, default=4096)
+    parser.add_argument(
+        "--explicit-to",
+        type=int,
+        default=16384,
+        help="tokens up to which the explicit implementation is measured",
+    )
     parser.add_argument("--jit", action="store_true", help="through XLA")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
@@ -161,6 +168,9 @@ def measure_all(workers, arguments, backward):
             row
             for row in ROWS
             if expected_seconds(row, length, previous) <= arguments.limit
+            and not (
+                row.endswith("explicit") and length > arguments.explicit_to
+            )
         ]
         for row in rows:  # compiles, and warms up
             ask_row(workers, row, length, backward)
