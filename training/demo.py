@@ -34,12 +34,33 @@ def main(argv=None):
     files = arguments.image or sorted(
         (arguments.run / "samples").glob("*/*.png")
     )
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        print(
+            f"error: expected image files. Received: {', '.join(missing)}",
+            file=sys.stderr,
+        )
+        return 2
 
     print(f"Loading {saved_model} with TensorFlow {tf.__version__} ...")
     model = tf.saved_model.load(str(saved_model))
-    answer = model.signatures["classify_bytes"](
-        image_bytes=tf.constant([file.read_bytes() for file in files])
-    )
+    classify = model.signatures["classify_bytes"]
+
+    def answer_for(files):
+        encoded = [file.read_bytes() for file in files]
+        return classify(image_bytes=tf.constant(encoded))
+
+    try:
+        answer = answer_for(files)
+    except tf.errors.InvalidArgumentError:
+        # The model refuses the batch; asked one at a time, it names the file.
+        for file in files:
+            try:
+                answer_for([file])
+            except tf.errors.InvalidArgumentError as error:
+                print(f"error: {file}: {error.message}", file=sys.stderr)
+                return 2
+        raise
     if "keras_topo" not in sys.modules:
         print("Classified from encoded bytes, without keras_topo:")
 

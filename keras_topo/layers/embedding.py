@@ -183,9 +183,9 @@ class PositionEmbedding(keras.layers.Layer):
 
     def build(self, input_shape):
         grid = tuple(input_shape[1:-1])
-        if self.grid_shape is None and None not in grid:
+        if self.grid_shape is None and grid and None not in grid:
             self.grid_shape = grid
-        if None in grid or len(grid) != len(self.grid_shape):
+        if not grid or None in grid or len(grid) != len(self.grid_shape):
             raise ValueError(
                 "PositionEmbedding expects inputs (batch, *grid, channels) on "
                 f"a known grid. Received: input_shape={tuple(input_shape)}, "

@@ -9,7 +9,9 @@ the matrix itself is the fastest of all.
 
 import functools
 import math
+import operator
 
+import numpy as np
 from keras import ops
 from scipy.fft import next_fast_len
 
@@ -73,7 +75,7 @@ class BlockToeplitz(MaskOperator):
         rank = len(self.grid_shape)
         expected = tuple(2 * n - 1 for n in self.grid_shape)
         self.table = self.terms = None
-        if isinstance(table, (list, tuple)):
+        if _is_separable(table):
             self.terms = [
                 [as_tensor(axis, "table", 1) for axis in term] for term in table
             ]
@@ -256,9 +258,10 @@ class Toeplitz(BlockToeplitz):
         batch = broadcast_batch(column.shape[:-1], row.shape[:-1])
         row = ops.broadcast_to(row, batch + (row.shape[-1],))
         column = ops.broadcast_to(column, batch + (column.shape[-1],))
-        table = ops.concatenate(
-            [ops.flip(row[..., 1:], -1), ops.cast(column, row.dtype)], -1
-        )
+        if column.dtype != row.dtype:
+            dtype = accumulation_dtype(column.dtype, row.dtype)
+            column, row = ops.cast(column, dtype), ops.cast(row, dtype)
+        table = ops.concatenate([ops.flip(row[..., 1:], -1), column], -1)
         super().__init__(table, (column.shape[-1],), method)
 
 
@@ -376,18 +379,30 @@ def row_cost(length):
     return 3 * costs.ELEMENT * length
 
 
-def check_grid_shape(grid_shape):
-    grid_shape = (
-        (grid_shape,) if isinstance(grid_shape, int) else tuple(grid_shape)
-    )
-    if not grid_shape or any(
-        not isinstance(n, int) or n < 1 for n in grid_shape
-    ):
+def check_grid_shape(grid_shape, name="grid_shape"):
+    """`grid_shape`, an int or ints of any integer type, as a tuple of ints."""
+    try:
+        axes = np.atleast_1d(grid_shape).tolist()
+        checked = tuple(operator.index(n) for n in axes)
+    except (TypeError, ValueError):
+        checked = ()
+    if not checked or min(checked) < 1:
         raise ValueError(
-            "`grid_shape` expects positive ints, one for each grid axis. "
-            f"Received: grid_shape={grid_shape}"
+            f"`{name}` expects positive ints, one for each grid axis. "
+            f"Received: {name}={grid_shape}"
         )
-    return grid_shape
+    return checked
+
+
+def _is_separable(table):
+    """Whether `table` is a list of terms, each a list of per-axis tables.
+
+    Not a table in the form of nested lists, whose innermost items are numbers.
+    """
+    return isinstance(table, (list, tuple)) and all(
+        isinstance(term, (list, tuple)) and all(np.ndim(x) > 0 for x in term)
+        for term in table
+    )
 
 
 def broadcast_shape(shape, batch):

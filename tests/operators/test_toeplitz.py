@@ -153,3 +153,13 @@ def test_any_separable_table_by_kronecker_equals_the_matrix(grid, rank, seed):
     x = random(matrix.shape[-1], 2, seed=seed)
     mask = BlockToeplitz(terms, grid, "kronecker")
     ref.assert_close(mask @ x, matrix @ x, 1e-11)
+
+
+def test_plain_tables_and_widths():
+    mask = BlockToeplitz([1.0, 2.0, 3.0], np.array([2]))
+    ref.assert_close(mask.to_dense(), [[2, 1], [3, 2]], 0)
+    nested = [[1.0, 2.0, 3.0]]
+    mask = BlockToeplitz(nested, (np.int64(1), np.int64(2)))
+    ref.assert_close(mask.to_dense(), [[2, 1], [3, 2]], 0)
+    wide = Toeplitz(np.ones(2, "float32"), np.ones(2, "float64"))
+    assert wide.dtype == Toeplitz(np.ones(2), np.ones(2, "float32")).dtype
