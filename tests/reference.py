@@ -160,6 +160,17 @@ def decay(rate, length):
     return np.exp(-rate[..., None, None] * abs(i[:, None] - i[None, :]))
 
 
+def sparse_pairs(pairs, values, length):
+    batch = np.broadcast_shapes(pairs.shape[:-2], values.shape[:-1])
+    pairs = np.broadcast_to(pairs, (*batch, *pairs.shape[-2:]))
+    values = np.broadcast_to(values, (*batch, values.shape[-1]))
+    matrix = np.zeros((*batch, length, length), values.dtype)
+    for place in np.ndindex(*batch):
+        index = (pairs[place][:, 0], pairs[place][:, 1])
+        np.add.at(matrix[place], index, values[place])
+    return matrix
+
+
 def low_rank(u, w):
     return np.einsum("...ir,...jr->...ij", u, w)
 

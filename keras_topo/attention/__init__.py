@@ -7,6 +7,7 @@ from keras_topo.attention.feature_maps import (
     orthogonal_projection,
 )
 from keras_topo.attention.masked import (
+    masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "FEATURE_MAPS",
     "RANDOM_FEATURE_MAPS",
     "get_feature_map",
+    "masked_additive_attention",
     "masked_linear_attention",
     "masked_softmax_attention",
     "orthogonal_projection",

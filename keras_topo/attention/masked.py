@@ -6,6 +6,7 @@ of Choromanski et al., 2022.
 
 import math
 
+import keras
 from keras import ops
 
 from keras_topo.attention.blocks import (
@@ -13,9 +14,11 @@ from keras_topo.attention.blocks import (
     map_blocks,
     static_size,
 )
+from keras_topo.attention.pairs import attend_pairs
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, accumulation_dtype
 from keras_topo.operators.dense import Dense
+from keras_topo.operators.sparse import SparsePairs
 
 IMPLEMENTATIONS = ("auto", "explicit", "fast")
 
@@ -81,7 +84,7 @@ def masked_linear_attention(
             f"implementation={implementation!r}"
         )
     query_features, key_features, value, dtype = _check_inputs(
-        query_features, key_features, value
+        query_features=query_features, key_features=key_features, value=value
     )
     # Both: what stands at padded places may be infinite, and zero times that
     # is not zero.
@@ -104,7 +107,15 @@ def masked_linear_attention(
     return ops.cast(output, dtype)
 
 
-def masked_softmax_attention(query, key, value, mask=None, padding_mask=None):
+def masked_softmax_attention(
+    query,
+    key,
+    value,
+    mask=None,
+    padding_mask=None,
+    dropout=0.0,
+    seed=None,
+):
     """Softmax attention whose exponentials are multiplied by a mask.
 
     Scores `M[i, j] exp(q_i . k_j / sqrt(d_qk))`, normalised by row: with
@@ -116,8 +127,12 @@ def masked_softmax_attention(query, key, value, mask=None, padding_mask=None):
         query: `(batch, heads, L, d_qk)`, not scaled.
         key: `(batch, heads, L, d_qk)`.
         value: `(batch, heads, L, d)`.
-        mask: as in `masked_linear_attention`.
+        mask: as in `masked_linear_attention`. With `SparsePairs` only the
+            pairs are computed.
         padding_mask: `(batch, L)`, boolean, `True` for real tokens.
+        dropout: float, rate at which normalised scores are dropped. Without
+            pairs, the scores of a head are then kept whole.
+        seed: int or `keras.random.SeedGenerator`, of the dropout.
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`, computed in float32 at
@@ -126,46 +141,67 @@ def masked_softmax_attention(query, key, value, mask=None, padding_mask=None):
     Raises:
         ValueError: if shapes do not match.
 
-    *Complexity*: `O(L^2 (d_qk + d))`, in blocks of query rows.
+    *Complexity*: `O(L^2 (d_qk + d))`, in blocks of query rows; with pairs
+    `O(pairs (d_qk + d))`.
     """
-    query, key, value, dtype = _check_inputs(query, key, value)
-    mask = _as_operator(mask, value)
+    query, key, value, dtype = _check_inputs(query=query, key=key, value=value)
     query = query / math.sqrt(query.shape[-1])
-    shared = []
-    if padding_mask is not None:
-        visible_keys = _padding_axes(padding_mask, value)
-        key, value = [_drop_padding(x, padding_mask) for x in (key, value)]
-        shared.append(ops.swapaxes(visible_keys, -1, -2))
-    shared = [key, value, *shared]
-    tensors = [] if mask is None else mask.tensors()
+    output = _softmax_attention(
+        DOT, query, key, value, mask, padding_mask, dropout, seed
+    )
+    return ops.cast(output, dtype)
 
-    def attend_rows(slices, start, shared):
-        (query,), (key, value, *rest) = slices, shared
-        weights = None
-        if padding_mask is not None:
-            weights, *rest = rest
-        if mask is not None:
-            operator = mask.with_tensors(rest)
-            rows = _rows(operator, start, query.shape[-2], query.dtype)
-            weights = rows if weights is None else weights * rows
-        logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
-        if weights is None:
-            return ops.matmul(ops.softmax(logits, axis=-1), value)
-        visible = weights != 0
-        floor = ops.full_like(logits, -1e30)
-        top = ops.max(ops.where(visible, logits, floor), axis=-1, keepdims=True)
-        logits = ops.where(visible, logits - ops.stop_gradient(top), floor)
-        scores = ops.exp(logits) * weights
-        return _normalise(
-            ops.matmul(scores, value), ops.sum(scores, -1, keepdims=True)
+
+def masked_additive_attention(
+    query_scores,
+    key_scores,
+    value,
+    mask=None,
+    padding_mask=None,
+    dropout=0.0,
+    seed=None,
+):
+    """Attention with additive scores, the form of GAT, times a mask.
+
+    Scores `M[i, j] exp(leaky_relu(s_i + t_j))` with a slope of 0.2 below zero,
+    normalised by row (Velickovic et al., 2018); with the adjacency matrix of a
+    graph with self-loops as the mask this is GAT.
+
+    Args:
+        query_scores: `(batch, heads, L, 1)`, `s`.
+        key_scores: `(batch, heads, L, 1)`, `t`.
+        value, mask, padding_mask, dropout, seed: as in
+            `masked_softmax_attention`.
+
+    Returns:
+        `(batch, heads, L, d)` in the dtype of `value`.
+
+    Raises:
+        ValueError: if shapes do not match.
+
+    *Complexity*: `O(L^2 d)`, in blocks of query rows; with pairs
+    `O(pairs d)`.
+    """
+    query, key, value, dtype = _check_inputs(
+        query_scores=query_scores, key_scores=key_scores, value=value
+    )
+    if query.shape[-1] != 1:
+        raise ValueError(
+            "`query_scores` expects one score a token. Received: query_scores "
+            f"of shape {tuple(query.shape)}"
         )
-
-    output = _map_rows(attend_rows, query, shared + tensors, mask)
+    output = _softmax_attention(
+        ADDITIVE, query, key, value, mask, padding_mask, dropout, seed
+    )
     return ops.cast(output, dtype)
 
 
 def choose_implementation(mask, num_features, value_dim, batch, heads):
     """`"explicit"` or `"fast"`: whichever the cost model finds cheaper."""
+    if mask.num_tokens is None:
+        # Nothing to estimate by: where the fast form is linear, it is fast.
+        linear = mask.factors() is not None or isinstance(mask, SparsePairs)
+        return "fast" if linear else "explicit"
     explicit = explicit_cost(mask, num_features, value_dim, batch, heads)
     fast = fast_cost(mask, num_features, value_dim, batch, heads)
     return "explicit" if explicit <= fast else "fast"
@@ -227,7 +263,7 @@ def _explicit(query_features, key_features, value, mask):
         (query,), (key, value, *tensors) = slices, shared
         operator = mask.with_tensors(tensors)
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
-        scores = scores * _rows(operator, start, query.shape[-2], query.dtype)
+        scores = scores * _rows(operator, start, query)
         return _normalise(
             ops.matmul(scores, value), ops.sum(scores, -1, keepdims=True)
         )
@@ -241,9 +277,9 @@ def _fast(query_features, key_features, value, mask):
     factors = mask.factors()
     if factors is not None:
         return _fast_low_rank(query_features, key_features, value, factors)
-    length = mask.num_tokens
+    length = tuple(ops.shape(value))[-2]
     split = mask._layouts[0]
-    if split == length:
+    if split == mask.num_tokens:
         split = 1
     value_dim = value.shape[-1]
     ones = ops.ones_like(value[..., :1])
@@ -272,7 +308,7 @@ def _fast(query_features, key_features, value, mask):
         y = ops.reshape(y, lead + shape)
         return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)
 
-    elements = static_size(tuple(query.shape[:2])) * length * num_features
+    elements = static_size((*query.shape[:2], mask.num_tokens, num_features))
     elements = max(1, elements)  # an empty batch
     block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
     # As equal as they can be: a short last block wastes its launches.
@@ -300,7 +336,10 @@ def _fast_low_rank(query_features, key_features, value, factors):
     """
     u, w = [ops.cast(factor, value.dtype) for factor in factors]
     rank, num_features = u.shape[-1], query_features.shape[-1]
-    length, value_dim = value.shape[-2], value.shape[-1]
+    value_dim = value.shape[-1]
+    # Blocks need to know how many tokens there are.
+    known = value.shape[-2] is not None
+    length = value.shape[-2] if known else 1
 
     def summarise(slices, start, shared):
         key, value, w = slices
@@ -320,18 +359,93 @@ def _fast_low_rank(query_features, key_features, value, factors):
     elements = max(1, elements)  # an empty batch
     block = max(1, min(length, BLOCK_ELEMENTS // elements))
     blocks = {"axis": -2, "block": block, "checkpoint": block < length}
-    context = map_blocks(
-        summarise, [key_features, value, w], [], reduce="sum", **blocks
-    )
+    if known:
+        context = map_blocks(
+            summarise, [key_features, value, w], [], reduce="sum", **blocks
+        )
+    else:
+        context = summarise([key_features, value, w], 0, [])
     # (..., r, m, d) to (..., m, r d)
     context = ops.swapaxes(context, -3, -2)
     lead = tuple(ops.shape(context))[:-3]
     context = ops.reshape(context, lead + (num_features, rank * value_dim))
-    numerator = map_blocks(attend, [query_features, u], [context], **blocks)
+    numerator = (
+        map_blocks(attend, [query_features, u], [context], **blocks)
+        if known
+        else attend([query_features, u], 0, [context])
+    )
     totals = ops.matmul(ops.swapaxes(w, -1, -2), key_features)
     denominator = ops.matmul(query_features, ops.swapaxes(totals, -1, -2))
     denominator = ops.sum(denominator * u, axis=-1, keepdims=True)
     return _normalise(numerator, denominator)
+
+
+# How a logit comes about: from blocks of rows and all keys, `(..., r, n)` and
+# `(..., L, n)`, and from the two ends of pairs, `(..., n)` each.
+DOT = (
+    lambda query, key: ops.matmul(query, ops.swapaxes(key, -1, -2)),
+    lambda query, key: ops.sum(query * key, axis=-1),
+)
+ADDITIVE = (
+    lambda query, key: _leaky_relu(query + ops.swapaxes(key, -1, -2)),
+    lambda query, key: _leaky_relu(ops.squeeze(query + key, -1)),
+)
+
+
+def _leaky_relu(x):
+    return ops.maximum(x, 0.2 * x)
+
+
+def _softmax_attention(
+    logits_of, query, key, value, mask, padding_mask, dropout, seed
+):
+    """`M * exp(logits)`, normalised by row, times the values."""
+    mask = _as_operator(mask, value)
+    visible_keys = None
+    if padding_mask is not None:
+        visible_keys = ops.swapaxes(_padding_axes(padding_mask, value), -1, -2)
+        key, value = [_drop_padding(x, padding_mask) for x in (key, value)]
+    if isinstance(mask, SparsePairs):
+        return attend_pairs(
+            logits_of[1], query, key, value, mask, visible_keys, dropout, seed
+        )
+    shared = [key, value, *([] if mask is None else mask.tensors())]
+    if visible_keys is not None:
+        shared.append(visible_keys)
+
+    def attend_rows(slices, start, shared):
+        (query,), (key, value, *rest) = slices, shared
+        weights = None
+        if visible_keys is not None:
+            *rest, weights = rest
+        if mask is not None:
+            operator = mask.with_tensors(rest)
+            rows = _rows(operator, start, query)
+            weights = rows if weights is None else weights * rows
+        logits = logits_of[0](query, key)
+        if weights is None:
+            scores = ops.softmax(logits, axis=-1)
+            return ops.matmul(drop(scores), value)
+        visible = weights != 0
+        floor = ops.full_like(logits, -1e30)
+        top = ops.max(ops.where(visible, logits, floor), axis=-1, keepdims=True)
+        logits = ops.where(visible, logits - ops.stop_gradient(top), floor)
+        scores = ops.exp(logits) * weights
+        return _normalise(
+            ops.matmul(drop(scores), value), ops.sum(scores, -1, keepdims=True)
+        )
+
+    def drop(scores):
+        # Before or after normalisation is the same: rows sum before it.
+        if not dropout:
+            return scores
+        return keras.random.dropout(scores, dropout, seed=seed)
+
+    if dropout:
+        # Not in blocks: a block that is computed again for the gradient would
+        # drop other scores.
+        return attend_rows([query], 0, shared)
+    return _map_rows(attend_rows, query, shared, mask)
 
 
 # Pieces.
@@ -340,7 +454,7 @@ def _fast_low_rank(query_features, key_features, value, factors):
 def _map_rows(function, query, shared, mask):
     """`function` on blocks of query rows, of a size to bound the scores."""
     length = query.shape[-2]
-    if length <= WHOLE_TOKENS:
+    if length is None or length <= WHOLE_TOKENS:
         return function([query], 0, shared)
     step = 1 if mask is None else mask._row_step
     first = 0 if mask is None else mask._num_leading_rows
@@ -350,8 +464,10 @@ def _map_rows(function, query, shared, mask):
     return map_blocks(function, [query], shared, -2, block, first)
 
 
-def _rows(operator, start, size, dtype):
-    return ops.cast(operator._rows(start, size), dtype)
+def _rows(operator, start, query):
+    """The rows of the mask that belong to a block of queries."""
+    size = tuple(ops.shape(query))[-2]
+    return ops.cast(operator._rows(start, size), query.dtype)
 
 
 def _normalise(numerator, denominator):
@@ -385,13 +501,12 @@ def _padding_axes(padding_mask, x):
     return ops.cast(padding_mask, x.dtype)[:, None, :, None]
 
 
-def _check_inputs(query, key, value):
-    """Casts to the accumulation dtype and checks; returns value's dtype."""
-    tensors = {
-        "query": ops.convert_to_tensor(query),
-        "key": ops.convert_to_tensor(key),
-        "value": ops.convert_to_tensor(value),
-    }
+def _check_inputs(**tensors):
+    """Checks query, key and value, under whatever names their caller has.
+
+    Returns them in the accumulation dtype, and the dtype of the value.
+    """
+    tensors = {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
     for name, x in tensors.items():
         if len(x.shape) != 4:
             raise ValueError(
@@ -399,19 +514,29 @@ def _check_inputs(query, key, value):
                 f" Received: {name} of shape {tuple(x.shape)}"
             )
     query, key, value = tensors.values()
-    if (
-        query.shape[-1] != key.shape[-1]
-        or query.shape[-2] != key.shape[-2]
-        or key.shape[-2] != value.shape[-2]
+    names = list(tensors)
+    if not (
+        _agree(query.shape, key.shape)
+        and _agree(query.shape[:-1], value.shape[:-1])
     ):
+        received = ", ".join(
+            f"{name} {tuple(x.shape)}" for name, x in tensors.items()
+        )
         raise ValueError(
-            "query and key expect the same number of features, and query, "
-            "key and value the same number of tokens. Received: shapes "
-            f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+            f"`{names[0]}` and `{names[1]}` expect the same shape (batch, "
+            f"heads, tokens, features), and `{names[2]}` the same batch, heads "
+            f"and tokens. Received: {received}"
         )
     dtype = accumulation_dtype(query.dtype, key.dtype, value.dtype)
     result = value.dtype
     return *[ops.cast(x, dtype) for x in (query, key, value)], result
+
+
+def _agree(shape, other):
+    """Whether two shapes may be equal, `None` being an unknown size."""
+    return all(
+        a == b or None in (a, b) for a, b in zip(shape, other, strict=True)
+    )
 
 
 def _as_operator(mask, value):
@@ -419,7 +544,7 @@ def _as_operator(mask, value):
         return None
     if not isinstance(mask, MaskOperator):
         mask = Dense(mask)
-    if mask.num_tokens != value.shape[-2]:
+    if not _agree((mask.num_tokens,), value.shape[-2:-1]):
         raise ValueError(
             "`mask` expects as many tokens as `value`. Received: a mask of "
             f"{mask.num_tokens} tokens, value of shape {tuple(value.shape)}"
@@ -428,5 +553,15 @@ def _as_operator(mask, value):
         raise ValueError(
             "`mask` expects at most the batch axes (batch, heads). Received: "
             f"a mask of shape {mask.shape}"
+        )
+    leading = tuple(value.shape[:2])[2 - len(mask.batch_shape) :]
+    if not all(
+        n == 1 or _agree((n,), (m,))
+        for n, m in zip(mask.batch_shape, leading, strict=True)
+    ):
+        raise ValueError(
+            "the batch axes of `mask` expect 1 or the sizes of (batch, heads). "
+            f"Received: a mask of shape {mask.shape}, value of shape "
+            f"{tuple(value.shape)}"
         )
     return mask

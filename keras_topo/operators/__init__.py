@@ -6,6 +6,7 @@ from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, Ones
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
+from keras_topo.operators.sparse import SparsePairs
 from keras_topo.operators.toeplitz import BlockToeplitz, Toeplitz
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MaskOperator",
     "Ones",
     "Scaled",
+    "SparsePairs",
     "Sum",
     "Toeplitz",
 ]

@@ -49,7 +49,7 @@ class MaskOperator:
     def __init__(self, shape, dtype):
         self._shape = tuple(shape)
         self._dtype = keras.backend.standardize_dtype(dtype)
-        if self._shape[-1] < 1:
+        if self._shape[-1] is not None and self._shape[-1] < 1:
             raise ValueError(
                 f"{type(self).__name__} needs at least one token. "
                 f"Received: shape={self._shape}"
@@ -72,7 +72,11 @@ class MaskOperator:
 
     @property
     def num_tokens(self):
-        """`L`."""
+        """`L`; `None` where a traced function does not know it.
+
+        `Dense`, `LowRank` and `SparsePairs` work without knowing it, which
+        graphs of different sizes need.
+        """
         return self._shape[-1]
 
     def matmul(self, x):
@@ -91,7 +95,10 @@ class MaskOperator:
                 tokens.
         """
         x = ops.convert_to_tensor(x)
-        if len(x.shape) < 2 or x.shape[-2] != self.num_tokens:
+        if len(x.shape) < 2 or (
+            x.shape[-2] != self.num_tokens
+            and None not in (x.shape[-2], self.num_tokens)
+        ):
             raise ValueError(
                 f"{type(self).__name__}.matmul expects `x` of shape (..., "
                 f"{self.num_tokens}, columns). Received: x of shape "

@@ -607,20 +607,32 @@ ERRORS = {
         lambda: linear(X, X, X, implementation="slow"),
         "`implementation`",
     ),
-    "query": (lambda: linear(X[0], X, X), "`query`"),
-    "key": (lambda: linear(X, X[0], X), "`key`"),
+    "query": (lambda: linear(X[0], X, X), "`query_features`"),
+    "key": (lambda: linear(X, X[0], X), "`key_features`"),
     "value": (lambda: linear(X, X, X[0]), "`value`"),
     "features": (
         lambda: linear(X, X[..., :2], X),
-        "query and key",
+        "`query_features` and `key_features`",
     ),
     "tokens": (
         lambda: linear(X, X[:, :, :5], X),
-        "query and key",
+        "`query_features` and `key_features`",
     ),
     "values": (
         lambda: linear(X, X, X[:, :, :5]),
-        "query and key",
+        "`value`",
+    ),
+    "heads": (
+        lambda: linear(X, X[:, :1], X),
+        "`query_features` and `key_features`",
+    ),
+    "batch": (
+        lambda: linear(X, X, np.ones((2, 2, 6, 3), "float32")),
+        "`value`",
+    ),
+    "mask-heads": (
+        lambda: linear(X, X, X, Ones(6) + Dense(np.ones((3, 6, 6)))),
+        "batch axes of `mask`",
     ),
     "mask-tokens": (
         lambda: linear(X, X, X, Ones(5)),

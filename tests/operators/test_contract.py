@@ -29,6 +29,7 @@ from keras_topo.operators import (
     MaskOperator,
     Ones,
     Scaled,
+    SparsePairs,
     Sum,
     Toeplitz,
 )
@@ -136,7 +137,41 @@ def decay_cases(*lengths):
     ]
 
 
+# A repeated pair, a token that sees none and one that none sees.
+PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])
+OTHER_PAIRS = np.stack([PAIRS, (PAIRS + 2) % 5])
+
 CASES = [
+    *case(
+        "pairs",
+        lambda v: SparsePairs(PAIRS, v, 5),
+        lambda v: ref.sparse_pairs(PAIRS, v, 5),
+        (6,),
+    ),
+    *alone(
+        "pairs-each",
+        lambda v: SparsePairs(OTHER_PAIRS, v, 5),
+        lambda v: ref.sparse_pairs(OTHER_PAIRS, v, 5),
+        (2, 6),
+    ),
+    *alone(
+        "pairs-broadcast",
+        lambda v: SparsePairs(OTHER_PAIRS[:, None], v, 5),
+        lambda v: ref.sparse_pairs(OTHER_PAIRS[:, None], v, 5),
+        (2, 3, 6),
+    ),
+    *alone(
+        "pairs-shared-values",
+        lambda v: SparsePairs(OTHER_PAIRS, v, 5),
+        lambda v: ref.sparse_pairs(OTHER_PAIRS, v, 5),
+        (6,),
+    ),
+    *alone(
+        "pairs-1",
+        lambda v: SparsePairs([[0, 0]], v, 1),
+        lambda v: ref.sparse_pairs(np.array([[0, 0]]), v, 1),
+        (1,),
+    ),
     *case("dense", Dense, lambda m: m, (5, 5)),
     *case("dense-1", Dense, lambda m: m, (1, 1)),
     *alone(

@@ -1,0 +1,177 @@
+"""Masks that are zero almost everywhere."""
+
+import math
+
+from keras import ops
+
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import (
+    MaskOperator,
+    as_tensor,
+    broadcast_batch,
+)
+
+
+class SparsePairs(MaskOperator):
+    """The mask `M[i, j]`, the sum of the values of the pairs `(i, j)`.
+
+    A sparse matrix by coordinates: the edges of a graph, or a truncated
+    kernel. Pairs that are not listed have the value 0; a pair listed twice
+    has the sum; a pair of value 0 may stand anywhere, which pads examples to
+    the same number of pairs.
+
+    *Complexity*: products `O(pairs)` a column.
+
+    Args:
+        pairs: `(*batch, pairs, 2)`, int: `i` (query) and `j` (key). Its batch
+            axes broadcast against those of `values`.
+        values: `(*batch, pairs)`.
+        num_tokens: int, `L`; `None` where a traced function does not know it.
+
+    Raises:
+        ValueError: if `pairs` does not hold pairs, or not as many as
+            `values`.
+
+    Example:
+
+    >>> SparsePairs([[0, 1], [1, 0]], [1.0, 2.0], num_tokens=2).to_dense()
+    [[0., 1.],
+     [2., 0.]]
+    """
+
+    # Not the pairs: nothing is differentiated with respect to node ids.
+    _fields = ("values",)
+
+    def __init__(self, pairs, values, num_tokens):
+        self.pairs = check_pairs(pairs)
+        self.values = as_tensor(values, "values", 1)
+        if self.values.shape[-1] != self.pairs.shape[-2]:
+            raise ValueError(
+                "`values` expects one for each pair. Received: pairs of shape "
+                f"{tuple(self.pairs.shape)}, values of shape "
+                f"{tuple(self.values.shape)}"
+            )
+        batch = broadcast_batch(self.pairs.shape[:-2], self.values.shape[:-1])
+        super().__init__((*batch, num_tokens, num_tokens), self.values.dtype)
+
+    @property
+    def num_pairs(self):
+        return self.values.shape[-1]
+
+    @property
+    def _layouts(self):
+        return (1, self.num_tokens)
+
+    def _apply(self, x):
+        if x.shape[-3] == 1:
+            # Rows of tokens are gathered and summed: tokens first.
+            x = ops.swapaxes(ops.squeeze(x, -3), -1, -2)
+            y = self._apply_first(x)
+            return ops.expand_dims(ops.swapaxes(y, -1, -2), -3)
+        return ops.expand_dims(self._apply_first(ops.squeeze(x, -1)), -1)
+
+    def _apply_first(self, x):
+        length, columns = tuple(ops.shape(x))[-2:]
+        values = ops.cast(self.values, x.dtype)
+        if len(self.pairs.shape) == 2:
+            # The same pairs for all: batch axes are columns.
+            rows, keys = self.pairs[:, 0], self.pairs[:, 1]
+            terms = ops.take(x, keys, axis=-2) * ops.expand_dims(values, -1)
+            terms = ops.moveaxis(terms, -2, 0)
+            y = ops.segment_sum(terms, rows, num_segments=length)
+            return ops.moveaxis(y, 0, -2)
+        lead = broadcast_sizes(
+            tuple(ops.shape(x))[:-2],
+            tuple(ops.shape(self.pairs))[:-2],
+            tuple(ops.shape(values))[:-1],
+        )
+        x = ops.broadcast_to(x, lead + (length, columns))
+        rows, keys = flat_pairs(self.pairs, lead, length)
+        total = math.prod(lead)
+        values = ops.broadcast_to(values, lead + (self.num_pairs,))
+        terms = ops.take(ops.reshape(x, (total * length, columns)), keys, 0)
+        terms = terms * ops.reshape(values, (total * self.num_pairs, 1))
+        y = ops.segment_sum(terms, rows, num_segments=total * length)
+        return ops.reshape(y, lead + (length, columns))
+
+    def _rows(self, start, size):
+        pairs, values = self.pairs, self.values
+        # All rows, where their number is traced.
+        length = size if self.num_tokens is None else self.num_tokens
+        row = pairs[..., 0] - start
+        inside = ops.logical_and(row >= 0, row < size)
+        place = ops.where(inside, row * length + pairs[..., 1], 0)
+        values = ops.where(inside, values, ops.zeros_like(values))
+        if len(pairs.shape) == 2:
+            dense = ops.segment_sum(
+                ops.moveaxis(values, -1, 0), place, num_segments=size * length
+            )
+            dense = ops.moveaxis(dense, 0, -1)
+            return ops.reshape(
+                dense, tuple(ops.shape(dense))[:-1] + (size, length)
+            )
+        lead = broadcast_sizes(
+            tuple(ops.shape(pairs))[:-2], tuple(ops.shape(values))[:-1]
+        )
+        total = math.prod(lead)
+        place = ops.broadcast_to(place, lead + (self.num_pairs,))
+        place = ops.reshape(place, (total, self.num_pairs))
+        place = (
+            place + size * length * ops.arange(total, dtype="int32")[:, None]
+        )
+        values = ops.broadcast_to(values, lead + (self.num_pairs,))
+        dense = ops.segment_sum(
+            ops.reshape(values, (-1,)),
+            ops.reshape(place, (-1,)),
+            num_segments=total * size * length,
+        )
+        return ops.reshape(dense, lead + (size, length))
+
+    def _transpose(self):
+        return SparsePairs(
+            ops.flip(self.pairs, -1), self.values, self.num_tokens
+        )
+
+    def _cost(self, columns):
+        pairs = self.num_pairs or 32 * self.num_tokens  # unknown: a guess
+        return 4 * costs.LAUNCH + 6 * costs.ELEMENT * pairs * columns
+
+
+def check_pairs(pairs):
+    """`pairs` as an int32 tensor `(..., pairs, 2)`."""
+    pairs = ops.cast(ops.convert_to_tensor(pairs), "int32")
+    if len(pairs.shape) < 2 or pairs.shape[-1] != 2:
+        raise ValueError(
+            "`pairs` expects the shape (..., pairs, 2). Received: pairs of "
+            f"shape {tuple(pairs.shape)}"
+        )
+    return pairs
+
+
+def flat_pairs(pairs, lead, length):
+    """Rows and columns of pairs, counted through examples of `length`.
+
+    Args:
+        pairs: `(*batch, pairs, 2)`, with batch axes that broadcast to `lead`.
+        lead: sizes of the batch axes, ints or traced.
+        length: tokens of an example.
+
+    Returns:
+        Two int tensors of `prod(lead) * pairs` entries.
+    """
+    total, count = math.prod(lead), tuple(ops.shape(pairs))[-2]
+    pairs = ops.broadcast_to(pairs, tuple(lead) + (count, 2))
+    pairs = ops.reshape(pairs, (total, count, 2))
+    offset = length * ops.arange(total, dtype="int32")
+    pairs = ops.reshape(pairs + offset[:, None, None], (total * count, 2))
+    return pairs[:, 0], pairs[:, 1]
+
+
+def broadcast_sizes(*shapes):
+    """Broadcasts shapes of ints and traced scalars, which are not 1."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    return tuple(
+        next((n for n in sizes if not (isinstance(n, int) and n == 1)), 1)
+        for sizes in zip(*padded, strict=True)
+    )
