@@ -1,0 +1,46 @@
+"""Graphs on the host: readers, generators, kernels, batches (NumPy, SciPy)."""
+
+from keras_topo.graphs.batch import GraphBatch, bucket_sizes, group_by_size
+from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.datasets import (
+    GraphDataset,
+    NodeDataset,
+    load_planetoid,
+    load_tu_dataset,
+)
+from keras_topo.graphs.features import largest_neighbor_degrees, node_features
+from keras_topo.graphs.generators import (
+    induced_cycle_dataset,
+    motif_dataset,
+)
+from keras_topo.graphs.graph import Graph
+from keras_topo.graphs.kernels import (
+    diffusion_kernel,
+    normalized_adjacency,
+    random_walk_kernel,
+    return_probabilities,
+    walk_expectations,
+)
+from keras_topo.graphs.walks import random_walk_features
+
+__all__ = [
+    "Graph",
+    "GraphBatch",
+    "GraphDataset",
+    "NodeDataset",
+    "bucket_sizes",
+    "compute_kernels",
+    "diffusion_kernel",
+    "group_by_size",
+    "induced_cycle_dataset",
+    "largest_neighbor_degrees",
+    "load_planetoid",
+    "load_tu_dataset",
+    "motif_dataset",
+    "node_features",
+    "normalized_adjacency",
+    "random_walk_features",
+    "random_walk_kernel",
+    "return_probabilities",
+    "walk_expectations",
+]

@@ -1,0 +1,141 @@
+"""`GraphBatch`: graphs padded to one size, and how to group them."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphBatch:
+    """A batch of graphs as dense arrays, padded to the same number of nodes.
+
+    Attributes:
+        nodes: `(batch, nodes, features)`, float32; zeros at padded nodes.
+        kernel: `(batch, nodes, nodes)`, or `(batch, kernels, nodes, nodes)`,
+            float32; zeros at padded nodes.
+        node_mask: `(batch, nodes)`, bool; `True` for real nodes.
+        labels: `(batch,)`, int32, or `None`.
+    """
+
+    nodes: np.ndarray
+    kernel: np.ndarray
+    node_mask: np.ndarray
+    labels: np.ndarray | None
+
+    @classmethod
+    def from_graphs(cls, graphs, kernels=None, num_nodes=None):
+        """Pads and stacks graphs.
+
+        Args:
+            graphs: list of `Graph`s with features of the same length; may be
+                empty only where `num_nodes` is given.
+            kernels: list of arrays or sparse arrays `(nodes, nodes)` or
+                `(kernels, nodes, nodes)`, one for each graph; defaults to the
+                adjacency matrices.
+            num_nodes: int, nodes after padding; defaults to the most that a
+                graph has.
+
+        Raises:
+            ValueError: if there are no graphs, a graph has no features or
+                another number of them, is larger than `num_nodes`, or a
+                kernel does not fit its graph.
+        """
+        if not graphs:
+            raise ValueError(
+                "`graphs` expects at least one graph. Received: an empty list"
+            )
+        if kernels is None:
+            kernels = [graph.adjacency for graph in graphs]
+        if len(kernels) != len(graphs):
+            raise ValueError(
+                f"`kernels` expects one for each of the {len(graphs)} graphs. "
+                f"Received: {len(kernels)}"
+            )
+        sizes = [graph.num_nodes for graph in graphs]
+        num_nodes = num_nodes or max(sizes)
+        if max(sizes) > num_nodes:
+            raise ValueError(
+                f"`num_nodes` expects at least {max(sizes)}, the nodes of the "
+                f"largest graph. Received: num_nodes={num_nodes}"
+            )
+        widths = {
+            None if g.features is None else g.features.shape[1] for g in graphs
+        }
+        if len(widths) > 1 or None in widths:
+            raise ValueError(
+                "`graphs` expects graphs with features, the same number each. "
+                f"Received: {widths} features"
+            )
+        batch = len(graphs)
+        nodes = np.zeros((batch, num_nodes, widths.pop()), "float32")
+        lead = tuple(kernels[0].shape[:-2])
+        kernel = np.zeros((batch, *lead, num_nodes, num_nodes), "float32")
+        node_mask = np.zeros((batch, num_nodes), bool)
+        for k, (graph, matrix, n) in enumerate(
+            zip(graphs, kernels, sizes, strict=True)
+        ):
+            if matrix.shape != (*lead, n, n):
+                raise ValueError(
+                    f"`kernels` expects the shape {(*lead, n, n)} for graph "
+                    f"{k}. Received: {matrix.shape}"
+                )
+            nodes[k, :n] = graph.features
+            dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
+            kernel[k, ..., :n, :n] = dense
+            node_mask[k, :n] = True
+        labels = None
+        if all(graph.label is not None for graph in graphs):
+            labels = np.array([graph.label for graph in graphs], "int32")
+        return cls(nodes, kernel, node_mask, labels)
+
+    def __len__(self):
+        return len(self.nodes)
+
+
+def bucket_sizes(sizes, num_buckets=6):
+    """Padded sizes that waste little: at most `num_buckets` of them.
+
+    Quantiles of the work, `size^2`, so that no bucket holds much more padding
+    than another.
+
+    Args:
+        sizes: nodes of each graph.
+        num_buckets: int.
+
+    Returns:
+        Ascending list of ints; the last is the largest size.
+    """
+    sizes = np.sort(np.asarray(sizes, "int64"))
+    work = np.cumsum(sizes.astype("float64") ** 2)
+    targets = work[-1] * np.arange(1, num_buckets + 1) / num_buckets
+    places = np.minimum(np.searchsorted(work, targets), len(sizes) - 1)
+    return np.unique(sizes[places]).tolist()
+
+
+def group_by_size(sizes, batch_size, buckets, max_elements=2**24, order=None):
+    """Puts graphs into batches of graphs with the same padded size.
+
+    Args:
+        sizes: nodes of each graph.
+        batch_size: int, graphs of a batch at most.
+        buckets: ascending padded sizes, the last at least the largest graph.
+        max_elements: int; batches of large graphs are smaller, so that
+            `batch * nodes^2` stays below this (a single graph may be above).
+        order: ids in the order in which they are put into batches; defaults
+            to ascending.
+
+    Returns:
+        A list of `(ids, num_nodes)`; every graph is in one batch.
+    """
+    sizes, buckets = np.asarray(sizes), np.asarray(buckets)
+    order = np.arange(len(sizes)) if order is None else np.asarray(order)
+    bucket_of = np.searchsorted(buckets, sizes[order])
+    batches = []
+    for k, num_nodes in enumerate(buckets.tolist()):
+        ids = order[bucket_of == k]
+        step = max(1, min(batch_size, max_elements // num_nodes**2))
+        batches += [
+            (ids[start : start + step], num_nodes)
+            for start in range(0, len(ids), step)
+        ]
+    return batches

@@ -1,0 +1,83 @@
+"""Node features that a graph without any can be given."""
+
+import numpy as np
+
+from keras_topo.graphs.kernels import return_probabilities
+
+
+def node_features(
+    graph,
+    num_node_labels=0,
+    attributes=True,
+    max_degree=None,
+    return_steps=0,
+):
+    """Puts together the features of the nodes of a graph.
+
+    Args:
+        graph: `Graph`.
+        num_node_labels: int; above 0, the node labels as one-hot vectors of
+            this length.
+        attributes: bool, the features that the graph has.
+        max_degree: int; the degree as a one-hot vector, larger degrees
+            counting as this one; or `None`.
+        return_steps: int, probabilities that a random walk is back after 1 to
+            this many steps.
+
+    Returns:
+        float32 array `(nodes, features)`. Where nothing was asked for, or
+        nothing is there, a single feature of ones.
+
+    Raises:
+        ValueError: if node labels are asked for and the graph has none, or a
+            label is out of range.
+    """
+    parts = []
+    if num_node_labels:
+        if graph.node_labels is None:
+            raise ValueError(
+                "`num_node_labels` expects graphs with node labels. Received: "
+                f"num_node_labels={num_node_labels} and a graph without"
+            )
+        parts.append(one_hot(graph.node_labels, num_node_labels))
+    if attributes and graph.features is not None:
+        parts.append(graph.features)
+    if max_degree is not None:
+        degrees = np.minimum(np.diff(graph.adjacency.indptr), max_degree)
+        parts.append(one_hot(degrees, max_degree + 1))
+    if return_steps:
+        parts.append(return_probabilities(graph.adjacency, return_steps))
+    if not parts:
+        return np.ones((graph.num_nodes, 1), "float32")
+    return np.concatenate(parts, axis=1).astype("float32")
+
+
+def one_hot(ids, size):
+    """`(nodes,)` ids to `(nodes, size)`, float32."""
+    if len(ids) and (ids.min() < 0 or ids.max() >= size):
+        raise ValueError(
+            f"`ids` expects values from 0 to {size - 1}. Received: "
+            f"{int(ids.min())} to {int(ids.max())}"
+        )
+    return np.eye(size, dtype="float32")[ids]
+
+
+def largest_neighbor_degrees(graph, count=5):
+    """The `count` largest degrees of the neighbors of each node.
+
+    The features of the motif tasks of Choromanski et al. (2022).
+
+    Returns:
+        float32 array `(nodes, count)`, in decreasing order, padded with zeros.
+    """
+    adjacency = graph.adjacency
+    degrees = np.diff(adjacency.indptr)
+    rows = np.repeat(np.arange(graph.num_nodes), degrees)
+    values = degrees[adjacency.indices]
+    # By node, and in decreasing order within a node.
+    order = np.lexsort((-values, rows))
+    place = np.arange(len(rows)) - adjacency.indptr[rows]
+    features = np.zeros((graph.num_nodes, count), "float32")
+    kept = place < count
+    features[rows[kept], place[kept]] = values[order][kept]
+    return features

@@ -1,0 +1,188 @@
+"""Generated tasks that a model solves only by looking at structure.
+
+The motif and the cycle tasks of Choromanski et al. (2022), section 4.2.
+"""
+
+import numpy as np
+import scipy.sparse
+from scipy.sparse import csgraph
+
+from keras_topo.graphs.datasets import GraphDataset
+from keras_topo.graphs.features import largest_neighbor_degrees
+from keras_topo.graphs.graph import Graph
+
+BASE_NODES = 100
+JOIN_PROBABILITY = 0.004
+
+#: name -> (density of the base graph, networkx generator and its arguments)
+MOTIFS = {
+    "caveman": (0.027, ("connected_caveman_graph", 3, 4)),
+    "cycle": (0.018, ("cycle_graph", 10)),
+    "grid": (0.0267, ("grid_2d_graph", 3, 4)),
+    "ladder": (0.026, ("ladder_graph", 5)),
+    "circular_ladder": (0.03, ("circular_ladder_graph", 5)),
+}
+
+
+def motif_dataset(name, sizes=(768, 256, 256), seed=0):
+    """Graphs that contain a motif or do not.
+
+    A base graph `G(100, p)` without its isolated nodes is joined by
+    Bernoulli(0.004) edges, at least one, to the motif (class 1) or to a random
+    graph with as many nodes and edges (class 0): one of each to the same base.
+    The features of a node are the five largest degrees among its neighbors.
+    The motifs are networkx' connected caveman graph (3 cliques of 4), cycle
+    (10 nodes), grid (3 x 4), ladder and circular ladder (5 rungs each).
+
+    Args:
+        name: `"caveman"`, `"cycle"`, `"grid"`, `"ladder"` or
+            `"circular_ladder"`.
+        sizes: graphs of each class in the training, validation and test set.
+        seed: int.
+
+    Returns:
+        Three `GraphDataset`s: training, validation and test, drawn
+        independently of one another.
+
+    Raises:
+        ValueError: if `name` is unknown.
+
+    Example:
+
+    >>> train, validation, test = motif_dataset("cycle", sizes=(8, 4, 4))
+    >>> len(train), len(test), train.graphs[0].features.shape[1]
+    (16, 8, 5)
+    """
+    if name not in MOTIFS:
+        raise ValueError(
+            f"`name` expects one of {tuple(MOTIFS)}. Received: name={name!r}"
+        )
+    density, (generator, *sizes_of_motif) = MOTIFS[name]
+    networkx = _import_networkx()
+    motif = networkx.to_scipy_sparse_array(
+        getattr(networkx, generator)(*sizes_of_motif), dtype="float32"
+    )
+
+    def pair(random):
+        base = _without_isolated(_random_graph(BASE_NODES, density, random))
+        other = _random_graph_of(motif.shape[0], motif.nnz // 2, random)
+        return [
+            _with_neighbor_degrees(_join(base, part, random), label)
+            for label, part in ((0, other), (1, motif))
+        ]
+
+    return _datasets(f"motif-{name}", pair, sizes, seed)
+
+
+def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
+    """Trees with one more edge: does it close a longest path, or another?
+
+    A random tree on `num_nodes` nodes, from a uniform Pruefer sequence. In
+    class 1 the ends of a longest path are joined; in class 0 a random pair
+    of nodes at a distance from 2 to less than the diameter. A node's features
+    are as in `motif_dataset`.
+
+    Args:
+        num_nodes: int, at least 5.
+        sizes: graphs of each class in the training, validation and test set.
+        seed: int.
+
+    Returns:
+        Three `GraphDataset`s: training, validation and test.
+
+    Raises:
+        ValueError: if `num_nodes` is less than 5.
+    """
+    if num_nodes < 5:
+        raise ValueError(
+            f"`num_nodes` expects at least 5. Received: num_nodes={num_nodes}"
+        )
+
+    def pair(random):
+        while True:
+            tree = _random_tree(num_nodes, random)
+            distance = csgraph.shortest_path(tree, unweighted=True)
+            diameter = int(distance.max())
+            # A star has no pair for class 0.
+            if diameter > 2:
+                break
+        graphs = []
+        for label, pairs in (
+            (0, (distance >= 2) & (distance < diameter)),
+            (1, distance == diameter),
+        ):
+            ends = np.argwhere(np.triu(pairs))
+            i, j = ends[random.integers(len(ends))]
+            closed = tree.tolil()
+            closed[i, j] = closed[j, i] = 1.0
+            graphs.append(_with_neighbor_degrees(closed.tocsr(), label))
+        return graphs
+
+    return _datasets("induced-cycles", pair, sizes, seed)
+
+
+def _datasets(name, pair, sizes, seed):
+    """Training, validation and test set of pairs of graphs."""
+    streams = np.random.default_rng(seed).spawn(len(sizes))
+    return tuple(
+        GraphDataset(
+            name, [g for _ in range(size) for g in pair(stream)], [0, 1]
+        )
+        for size, stream in zip(sizes, streams, strict=True)
+    )
+
+
+def _with_neighbor_degrees(adjacency, label):
+    graph = Graph(adjacency, label=label)
+    return graph.with_features(largest_neighbor_degrees(graph))
+
+
+def _random_graph(num_nodes, density, random):
+    """Erdos-Renyi `G(n, p)`."""
+    upper = np.triu(random.random((num_nodes, num_nodes)) < density, k=1)
+    return scipy.sparse.csr_array((upper | upper.T).astype("float32"))
+
+
+def _random_graph_of(num_nodes, num_edges, random):
+    """A random graph with exactly `num_edges` edges."""
+    rows, columns = np.triu_indices(num_nodes, k=1)
+    chosen = random.choice(len(rows), num_edges, replace=False)
+    adjacency = np.zeros((num_nodes, num_nodes), "float32")
+    adjacency[rows[chosen], columns[chosen]] = 1.0
+    return scipy.sparse.csr_array(adjacency + adjacency.T)
+
+
+def _without_isolated(adjacency):
+    kept = np.flatnonzero(np.diff(adjacency.indptr))
+    return adjacency[kept][:, kept]
+
+
+def _join(base, part, random):
+    """The two graphs with at least one random edge between them."""
+    shape = (base.shape[0], part.shape[0])
+    while True:
+        between = random.random(shape) < JOIN_PROBABILITY
+        if between.any():
+            break
+    between = scipy.sparse.csr_array(between.astype("float32"))
+    return scipy.sparse.block_array([[base, between], [between.T, part]])
+
+
+def _random_tree(num_nodes, random):
+    """A uniformly random labeled tree."""
+    networkx = _import_networkx()
+    sequence = random.integers(num_nodes, size=num_nodes - 2).tolist()
+    tree = networkx.from_prufer_sequence(sequence)
+    return networkx.to_scipy_sparse_array(
+        tree, nodelist=range(num_nodes), dtype="float32", format="csr"
+    )
+
+
+def _import_networkx():
+    try:
+        import networkx
+    except ImportError as error:
+        raise ImportError(
+            "Generated graphs need networkx: pip install 'keras-topo[training]'"
+        ) from error
+    return networkx

@@ -1,0 +1,227 @@
+"""Graph kernels as dense matrices, exact: diffusion and random walks."""
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+from keras_topo.graphs.graph import as_adjacency
+
+GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
+
+
+def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
+    """The graph diffusion kernel `exp(-time T)` (Kondor and Lafferty, 2002).
+
+    `T` is the Laplacian `D - A`, the negated adjacency matrix `-A`, or the
+    normalized Laplacian `D^-1/2 (D - A) D^-1/2`, in which nodes without edges
+    have a row of zeros.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        time: float, or a sequence of floats for several kernels.
+        generator: `"laplacian"`, `"adjacency"` or `"normalized_laplacian"`.
+
+    Returns:
+        float64 array `(nodes, nodes)`, or `(times, nodes, nodes)`.
+
+    Raises:
+        ValueError: if `generator` is unknown or a time is not finite.
+
+    *Complexity*: `O(nodes^3)`, one eigendecomposition for all times; for
+    directed graphs a matrix exponential a time.
+
+    Example:
+
+    >>> diffusion_kernel([[0, 1], [1, 0]], time=0.5).round(3)
+    array([[0.684, 0.316],
+           [0.316, 0.684]])
+    """
+    times = np.asarray(time, "float64")
+    if times.ndim > 1 or not np.isfinite(times).all():
+        raise ValueError(
+            f"`time` expects a finite number or a sequence. Received: {time}"
+        )
+    matrix = generator_matrix(adjacency, generator).toarray()
+    if np.array_equal(matrix, matrix.T):
+        values, vectors = np.linalg.eigh(matrix)
+        weights = np.exp(-times[..., None] * values)
+        return (vectors * weights[..., None, :]) @ vectors.T
+    return scipy.linalg.expm(-times[..., None, None] * matrix)
+
+
+def generator_matrix(adjacency, generator):
+    """The matrix `T` of a diffusion, a float64 CSR array."""
+    if generator not in GENERATORS:
+        raise ValueError(
+            f"`generator` expects one of {GENERATORS}. Received: "
+            f"generator={generator!r}"
+        )
+    adjacency = as_adjacency(adjacency).astype("float64")
+    if generator == "adjacency":
+        return -adjacency
+    degrees = adjacency.sum(axis=1)
+    laplacian = scipy.sparse.diags_array(degrees) - adjacency
+    if generator == "normalized_laplacian":
+        scale = scipy.sparse.diags_array(_inverse(np.sqrt(degrees)))
+        laplacian = scale @ laplacian @ scale
+    return scipy.sparse.csr_array(laplacian)
+
+
+def random_walk_kernel(
+    adjacency, length=4, halt=0.0, discount=1.0, normalize=True
+):
+    """The random-walk graph-nodes kernel, in expectation.
+
+    Choromanski et al. (2022), section 3.4: a walk from node `k` moves along
+    edges in proportion to their weights, at most to `length` nodes, and halts
+    before each step with probability `halt`, and where no edge leads on.
+    `f_k(i)` is the expected sum of `discount^l` over the steps `l` at which
+    the walk stands on `i` (`l = 0` is the start):
+
+        F = sum_l (discount (1 - halt))^l P^l,     P = D^-1 A
+        K(k, l) = <f_k, f_l>,   each f divided by its norm if `normalize`
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        length: int, nodes of a walk; or `None` for walks without a bound, for
+            which `discount * (1 - halt)` must be less than 1; or a sequence
+            of these, for several kernels.
+        halt: float in [0, 1).
+        discount: float, positive.
+        normalize: bool, alpha = 1 rather than 0 in the paper.
+
+    Returns:
+        float64 array `(nodes, nodes)`, or `(lengths, nodes, nodes)`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    *Complexity*: `O(length nodes^3)` at most, less while `P^l` is sparse.
+
+    Example:
+
+    >>> random_walk_kernel([[0, 1], [1, 0]], length=2, normalize=False)
+    array([[2., 2.],
+           [2., 2.]])
+    """
+    features = walk_expectations(adjacency, length, halt, discount)
+    if normalize:
+        features = normalize_rows(features)
+    return features @ np.swapaxes(features, -1, -2)
+
+
+def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
+    """The matrix `F` of `random_walk_kernel`, `(..., nodes, nodes)`."""
+    several = isinstance(length, (list, tuple, np.ndarray))
+    lengths = list(length) if several else [length]
+    decay = check_walk(lengths, halt, discount)
+    transition = transition_matrix(adjacency)
+    nodes = transition.shape[0]
+    found = {}
+    if None in lengths:
+        matrix = np.eye(nodes) - decay * transition.toarray()
+        found[None] = np.linalg.inv(matrix)
+    bounded = [n for n in lengths if n is not None]
+    power = scipy.sparse.eye_array(nodes, format="csr")
+    total = np.eye(nodes)
+    for step in range(max(bounded, default=0)):
+        if step:
+            power = decay * (power @ transition)
+            total = total + power
+        if step + 1 in bounded:
+            found[step + 1] = np.asarray(total)
+    matrices = [found[n] for n in lengths]
+    return np.stack(matrices) if several else matrices[0]
+
+
+def transition_matrix(adjacency):
+    """`P = D^-1 A`, a float64 CSR array; a node without edges has no row."""
+    adjacency = as_adjacency(adjacency).astype("float64")
+    scale = scipy.sparse.diags_array(_inverse(adjacency.sum(axis=1)))
+    return scipy.sparse.csr_array(scale @ adjacency)
+
+
+def normalized_adjacency(adjacency, self_loops=True):
+    """`D^-1/2 (A + I) D^-1/2`, the kernel of graph convolutions (GCN).
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        self_loops: bool; `False` leaves `I` out.
+
+    Returns:
+        float64 CSR array `(nodes, nodes)`.
+    """
+    adjacency = as_adjacency(adjacency).astype("float64")
+    if self_loops:
+        adjacency = adjacency + scipy.sparse.eye_array(adjacency.shape[0])
+    scale = scipy.sparse.diags_array(_inverse(np.sqrt(adjacency.sum(axis=1))))
+    return scipy.sparse.csr_array(scale @ adjacency @ scale)
+
+
+def return_probabilities(adjacency, steps):
+    """Probabilities that a walk stands where it began, after 1 to `steps`.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        steps: int.
+
+    Returns:
+        float32 array `(nodes, steps)`: the diagonals of `P, P^2, ...`.
+    """
+    transition = transition_matrix(adjacency)
+    nodes = transition.shape[0]
+    if nodes <= 512:
+        transition = transition.toarray()
+    # diag(P^(a + b)) needs P^a and P^b only: half of the products.
+    powers = [transition]
+    while 2 * len(powers) < steps:
+        powers.append(powers[-1] @ transition)
+    columns = []
+    for step in range(1, steps + 1):
+        if step <= len(powers):
+            columns.append(powers[step - 1].diagonal())
+        else:
+            a, b = powers[-1], powers[step - len(powers) - 1]
+            columns.append(np.asarray((a * b.T).sum(axis=1)).ravel())
+    if not columns:
+        return np.zeros((nodes, 0), "float32")
+    return np.stack(columns, axis=1).astype("float32")
+
+
+def normalize_rows(features):
+    """Each row divided by its Euclidean norm."""
+    norms = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.where(norms == 0, 1.0, norms)
+
+
+def check_walk(lengths, halt, discount):
+    """Checks the parameters of a walk; returns what a step is discounted by."""
+    for length in lengths:
+        if length is not None and (int(length) != length or length < 1):
+            raise ValueError(
+                "`length` expects a positive int, the nodes of a walk, or "
+                f"None. Received: length={length}"
+            )
+    if not 0 <= halt < 1:
+        raise ValueError(
+            "`halt` expects a probability from 0 to below 1. Received: "
+            f"halt={halt}"
+        )
+    if not 0 < discount < np.inf:
+        raise ValueError(
+            "`discount` expects a positive number. Received: "
+            f"discount={discount}"
+        )
+    decay = discount * (1 - halt)
+    if None in lengths and decay >= 1:
+        raise ValueError(
+            "`length=None` expects discount * (1 - halt) below 1, or the sum "
+            f"over steps is infinite. Received: discount={discount}, "
+            f"halt={halt}"
+        )
+    return decay
+
+
+def _inverse(x):
+    """`1 / x`, and 0 where `x` is 0."""
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)

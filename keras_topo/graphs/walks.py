@@ -1,0 +1,186 @@
+"""Random walks, sampled for all nodes at once."""
+
+import numpy as np
+import scipy.sparse
+
+from keras_topo.graphs.graph import as_adjacency
+from keras_topo.graphs.kernels import check_walk
+
+# Visits that are held at once, some 40 bytes each.
+BLOCK_VISITS = 2**24
+
+
+def random_walk_features(
+    adjacency,
+    num_walks=50,
+    length=4,
+    halt=0.0,
+    discount=1.0,
+    normalize=True,
+    anchors=None,
+    seed=0,
+):
+    """Features whose products estimate the random-walk graph-nodes kernel.
+
+    `num_walks` walks from every node, as in `random_walk_kernel`; `F[k, i]` is
+    the mean over the walks from `k` of the sum of `discount^l` over the steps
+    `l` at which the walk stands on `i`. `F F^T` estimates the kernel, and `F`
+    is a factor of low rank where few nodes are anchors. With
+    `normalize=False`, `F` is an unbiased estimate of `walk_expectations`.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array; a step takes an
+            edge with a probability in proportion to its weight.
+        num_walks: int, walks from each node.
+        length: int, nodes of a walk, the first included.
+        halt: float in [0, 1), probability to stop before each step.
+        discount: float, positive.
+        normalize: bool; rows of norm 1 (rows of zeros stay).
+        anchors: ids of the nodes whose coordinates are kept; or an int, that
+            many drawn at random; or `None`, all.
+        seed: int; the same seed gives the same walks.
+
+    Returns:
+        float32 CSR array `(nodes, nodes)`, or `(nodes, anchors)`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    *Complexity*: `O(nodes num_walks length)` time (a binary search more where
+    edges have weights); memory that of the result and a bounded block.
+
+    Example:
+
+    >>> ring = np.roll(np.eye(5), 1, axis=1)
+    >>> random_walk_features(ring, length=2, normalize=False).toarray()[0]
+    array([1., 1., 0., 0., 0.], dtype=float32)
+    """
+    check_walk([length], halt, discount)
+    if length is None or num_walks < 1:
+        raise ValueError(
+            "`length` and `num_walks` expect positive ints. Received: "
+            f"length={length}, num_walks={num_walks}"
+        )
+    adjacency = as_adjacency(adjacency)
+    random = np.random.default_rng(seed)
+    nodes = adjacency.shape[0]
+    columns = _anchor_columns(anchors, nodes, random)
+    step = walker(adjacency)
+    num_columns = nodes if columns is None else int(columns.max()) + 1
+    block = max(1, BLOCK_VISITS // (num_walks * length))
+    pieces = []
+    for first in range(0, nodes, block):
+        starts = np.arange(first, min(first + block, nodes))
+        visits = _visits(step, starts, num_walks, length, halt, random)
+        pieces.append(
+            _sum_visits(
+                visits, len(starts), num_walks, discount, columns, num_columns
+            )
+        )
+    features = scipy.sparse.vstack(pieces, format="csr")
+    if normalize:
+        norms = np.sqrt(features.multiply(features).sum(axis=1))
+        scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        features = scipy.sparse.diags_array(scale) @ features
+    return scipy.sparse.csr_array(features, dtype="float32")
+
+
+def walker(adjacency):
+    """A function that takes one random step from each of many nodes.
+
+    Returns:
+        `step(nodes, uniform)`: the next nodes, -1 where no edge leads on;
+        `uniform` are random numbers from [0, 1), one a node.
+    """
+    indptr = adjacency.indptr.astype("int64")
+    indices = adjacency.indices
+    degrees = np.diff(indptr)
+    # Node ids of a dead end read an edge that is then discarded.
+    last_edge = max(len(indices) - 1, 0)
+    if np.all(adjacency.data == adjacency.data[:1]):
+
+        def choose(nodes, uniform):
+            return indptr[nodes] + (uniform * degrees[nodes]).astype("int64")
+
+    else:
+        # Shares of a row, not weights: a running sum over all edges of a
+        # heavy row would lose the small weights of the next ones.
+        weights = adjacency.data.astype("float64")
+        totals = adjacency.sum(axis=1, dtype="float64")
+        rows = np.repeat(np.arange(len(degrees)), degrees)
+        share = weights / totals[rows]
+        bounds = np.cumsum(share) - share
+        # Edge e of row r covers [r + before, r + before + share).
+        start = bounds[np.minimum(indptr[:-1], last_edge)]
+        bounds = rows + np.clip(bounds - start[rows], 0, 1 - 1e-12)
+
+        def choose(nodes, uniform):
+            edge = np.searchsorted(bounds, nodes + uniform, side="right") - 1
+            return np.clip(edge, indptr[nodes], indptr[nodes + 1] - 1)
+
+    def step(nodes, uniform):
+        if not len(indices):
+            return np.full_like(nodes, -1)
+        edge = np.clip(choose(nodes, uniform), 0, last_edge)
+        return np.where(degrees[nodes] > 0, indices[edge], -1)
+
+    return step
+
+
+def _visits(step, starts, num_walks, length, halt, random):
+    """Yields, step by step, the walks still under way and where they stand."""
+    walks = np.arange(len(starts) * num_walks)
+    nodes = np.repeat(starts, num_walks)
+    for k in range(length):
+        if k:
+            if halt:
+                alive = random.random(len(walks)) >= halt
+                walks, nodes = walks[alive], nodes[alive]
+            nodes = step(nodes, random.random(len(nodes)))
+            alive = nodes >= 0
+            if not alive.all():
+                walks, nodes = walks[alive], nodes[alive]
+        yield k, walks, nodes
+
+
+def _sum_visits(visits, num_starts, num_walks, discount, columns, num_columns):
+    """A sparse block of features, `(starts, columns)`."""
+    rows, ids, weights = [], [], []
+    for k, walks, nodes in visits:
+        row = walks // num_walks
+        column = nodes if columns is None else columns[nodes]
+        if columns is not None:
+            row, column = row[column >= 0], column[column >= 0]
+        rows.append(row)
+        ids.append(column)
+        weights.append(np.full(len(row), discount**k / num_walks))
+    coordinates = (np.concatenate(rows), np.concatenate(ids))
+    return scipy.sparse.csr_array(
+        (np.concatenate(weights), coordinates), shape=(num_starts, num_columns)
+    )
+
+
+def _anchor_columns(anchors, nodes, random):
+    """The column of each node, -1 for those that are no anchors."""
+    if anchors is None:
+        return None
+    if np.ndim(anchors) == 0:
+        if not 1 <= anchors <= nodes:
+            raise ValueError(
+                f"`anchors` expects 1 to {nodes} nodes. Received: {anchors}"
+            )
+        anchors = np.sort(random.choice(nodes, anchors, replace=False))
+    anchors = np.asarray(anchors)
+    if (
+        anchors.size == 0
+        or anchors.min() < 0
+        or anchors.max() >= nodes
+        or len(np.unique(anchors)) != len(anchors)
+    ):
+        raise ValueError(
+            f"`anchors` expects different node ids from 0 to {nodes - 1}. "
+            f"Received: {anchors}"
+        )
+    columns = np.full(nodes, -1)
+    columns[anchors] = np.arange(len(anchors))
+    return columns

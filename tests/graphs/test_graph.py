@@ -1,0 +1,240 @@
+"""Graphs, features, generated tasks, batches and the cache of kernels."""
+
+import networkx
+import numpy as np
+import pytest
+import scipy.sparse
+
+from keras_topo.graphs import (
+    Graph,
+    GraphBatch,
+    bucket_sizes,
+    compute_kernels,
+    group_by_size,
+    induced_cycle_dataset,
+    largest_neighbor_degrees,
+    motif_dataset,
+    node_features,
+    random_walk_kernel,
+)
+from keras_topo.graphs.generators import MOTIFS
+
+pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
+
+
+def path_graph(n, **fields):
+    return Graph.from_edges([(i, i + 1) for i in range(n - 1)], n, **fields)
+
+
+def test_graph_from_edges():
+    graph = Graph.from_edges([[0, 1], [1, 2], [0, 1]], 4, weights=[1, 2, 5])
+    assert graph.num_edges == 2 and graph.is_undirected()
+    np.testing.assert_allclose(graph.degrees(), [5, 7, 2, 0])
+    directed = Graph.from_edges([[0, 1], [1, 2]], 3, directed=True)
+    assert not directed.is_undirected() and directed.num_edges == 2
+    np.testing.assert_array_equal(directed.edge_index(), [[0, 1], [1, 2]])
+    single = Graph.from_edges([], 1)
+    assert single.num_nodes == 1 and single.num_edges == 0
+    loops = Graph.from_edges([[0, 0], [0, 1]], 2)
+    assert loops.num_edges == 2
+
+
+def test_graph_from_networkx_and_permuted():
+    graph = Graph.from_networkx(
+        networkx.path_graph(3), features=np.arange(6).reshape(3, 2), label=1
+    )
+    order = [2, 0, 1]
+    other = graph.permuted(order)
+    np.testing.assert_array_equal(other.features, graph.features[order])
+    np.testing.assert_array_equal(
+        other.adjacency.toarray(), [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    )
+    assert other.label == 1
+
+
+GRAPH_ERRORS = {
+    "id": (lambda: Graph.from_edges([[0, 3]], 3), "`edges`.*3"),
+    "weights": (lambda: Graph.from_edges([[0, 1]], 2, [1, 2]), "`weights`"),
+    "empty": (lambda: Graph.from_edges([], 0), "one node"),
+    "oblong": (lambda: Graph(np.ones((2, 3))), "`adjacency`"),
+    "infinite": (lambda: Graph([[np.inf]]), "finite"),
+    "features": (lambda: Graph([[1.0]], np.ones((2, 1))), "`features`"),
+    "nan": (lambda: Graph([[1.0]], [[np.nan]]), "node 0"),
+    "labels": (lambda: Graph([[1.0]], node_labels=[1, 2]), "`node_labels`"),
+    "no-labels": (lambda: node_features(Graph([[1.0]]), 3), "num_node_labels"),
+    "motif": (lambda: motif_dataset("wheel"), "`name`"),
+    "cycle": (lambda: induced_cycle_dataset(4), "`num_nodes`"),
+    "no-graphs": (lambda: GraphBatch.from_graphs([]), "at least one graph"),
+    "no-features": (
+        lambda: GraphBatch.from_graphs([Graph([[1.0]])]),
+        "features",
+    ),
+    "batch-nodes": (
+        lambda: GraphBatch.from_graphs(
+            [path_graph(3, features=np.ones((3, 1)))], num_nodes=2
+        ),
+        "`num_nodes`",
+    ),
+    "batch-kernel": (
+        lambda: GraphBatch.from_graphs(
+            [path_graph(3, features=np.ones((3, 1)))], [np.ones((2, 2))]
+        ),
+        "`kernels`",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRAPH_ERRORS)
+def test_graph_errors(name):
+    call, message = GRAPH_ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_features():
+    graph = path_graph(3, node_labels=[1, 0, 1], features=[[5], [6], [7]])
+    np.testing.assert_array_equal(
+        node_features(graph, 2, max_degree=1),
+        [[0, 1, 5, 0, 1], [1, 0, 6, 0, 1], [0, 1, 7, 0, 1]],
+    )
+    assert node_features(path_graph(2)).tolist() == [[1], [1]]
+    star = Graph.from_networkx(networkx.star_graph(7))
+    np.testing.assert_array_equal(
+        largest_neighbor_degrees(star)[:2], [[1] * 5, [7, 0, 0, 0, 0]]
+    )
+    ragged = Graph.from_edges([[0, 1], [0, 2], [2, 3]], 4)
+    np.testing.assert_array_equal(
+        largest_neighbor_degrees(ragged, 2), [[2, 1], [2, 0], [2, 1], [2, 0]]
+    )
+
+
+@pytest.mark.parametrize("name", MOTIFS)
+def test_motifs(name):
+    train, validation, test = motif_dataset(name, (6, 3, 3), seed=1)
+    assert [len(d) for d in (train, validation, test)] == [12, 6, 6]
+    assert np.bincount(train.labels).tolist() == [6, 6]
+    _, (generator, *arguments) = MOTIFS[name]
+    motif = getattr(networkx, generator)(*arguments)
+    n, e = motif.number_of_nodes(), motif.number_of_edges()
+    for k in range(0, 12, 2):
+        negative, positive = train.graphs[k], train.graphs[k + 1]
+        # The motif comes last, in both classes with as many edges.
+        for graph in (negative, positive):
+            inside = graph.adjacency[-n:][:, -n:]
+            assert inside.nnz == 2 * e
+            assert graph.adjacency[:-n][:, -n:].nnz >= 1
+            assert (graph.degrees()[:-n] > 0).all()
+        np.testing.assert_array_equal(
+            positive.adjacency[-n:][:, -n:].toarray(),
+            networkx.to_numpy_array(motif),
+        )
+        base = [
+            g.adjacency[:-n][:, :-n].toarray() for g in (negative, positive)
+        ]
+        np.testing.assert_array_equal(*base)
+    again = motif_dataset(name, (6, 3, 3), seed=1)[2]
+    other = motif_dataset(name, (6, 3, 3), seed=2)[2]
+
+    def edges(dataset):
+        return [g.adjacency.toarray().tolist() for g in dataset.graphs]
+
+    assert edges(again) == edges(test) != edges(other)
+
+
+def test_induced_cycles():
+    train, _, test = induced_cycle_dataset(20, (8, 2, 4), seed=3)
+    assert len(train) == 16 and len(test) == 8
+    for graph in train.graphs:
+        nx = networkx.from_scipy_sparse_array(graph.adjacency)
+        assert nx.number_of_edges() == 20 and networkx.is_connected(nx)
+        (cycle,) = networkx.cycle_basis(nx)
+        # The tree is what is left without the right edge of the cycle; in
+        # class 1 the cycle is one node more than the tree's diameter.
+        diameters = []
+        for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True):
+            tree = nx.copy()
+            tree.remove_edge(a, b)
+            diameters.append(networkx.diameter(tree))
+        longest = len(cycle) - 1
+        if graph.label:
+            assert longest in diameters
+        else:
+            assert longest < max(diameters)
+
+
+def test_batch():
+    graphs = [
+        path_graph(n, features=np.full((n, 2), n), label=n % 2)
+        for n in (2, 3, 1)
+    ]
+    kernels = [np.full((4, n, n), n) for n in (2, 3, 1)]
+    batch = GraphBatch.from_graphs(graphs, kernels, num_nodes=5)
+    assert batch.nodes.shape == (3, 5, 2) and len(batch) == 3
+    assert batch.kernel.shape == (3, 4, 5, 5)
+    assert batch.node_mask.sum(1).tolist() == [2, 3, 1]
+    assert batch.labels.tolist() == [0, 1, 1]
+    for k, n in enumerate((2, 3, 1)):
+        assert (batch.kernel[k, :, :n, :n] == n).all()
+        assert batch.kernel[k].sum() == 4 * n**3
+        assert batch.nodes[k].sum() == 2 * n * n
+    plain = GraphBatch.from_graphs(graphs)
+    np.testing.assert_array_equal(
+        plain.kernel[1], graphs[1].adjacency.toarray()
+    )
+
+
+def test_groups():
+    sizes = np.random.default_rng(0).integers(2, 130, 300)
+    buckets = bucket_sizes(sizes, 5)
+    assert len(buckets) <= 5 and buckets[-1] == sizes.max()
+    batches = group_by_size(sizes, 16, buckets, max_elements=60_000)
+    ids = np.concatenate([ids for ids, _ in batches])
+    assert sorted(ids) == list(range(300))
+    for ids, nodes in batches:
+        assert len(ids) <= 16 and sizes[ids].max() <= nodes
+        assert len(ids) == 1 or len(ids) * nodes**2 <= 60_000
+    shuffled = group_by_size(
+        sizes, 16, buckets, order=np.random.default_rng(1).permutation(300)
+    )
+    assert sorted(np.concatenate([i for i, _ in shuffled])) == list(range(300))
+    assert bucket_sizes([7]) == [7]
+
+
+def test_cache(tmp_path, capsys):
+    graphs = [path_graph(n) for n in (2, 5, 3)]
+
+    def load(**options):
+        return compute_kernels(
+            graphs, random_walk_kernel, cache=tmp_path, **options
+        )
+
+    first = load(length=[1, 3])
+    assert [k.shape for k in first] == [(2, 2, 2), (2, 5, 5), (2, 3, 3)]
+    (file,) = tmp_path.iterdir()
+    again = load(length=[1, 3])
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    load(length=[1, 4])
+    graphs[0] = Graph(2 * graphs[0].adjacency)
+    load(length=[1, 3])
+    assert len(list(tmp_path.iterdir())) == 3
+    # A file that cannot be read is computed again.
+    graphs[0] = path_graph(2)
+    file.write_bytes(file.read_bytes()[:50])
+    again = load(length=[1, 3])
+    np.testing.assert_array_equal(again[1], first[1])
+    assert "computed again" in capsys.readouterr().err
+
+
+def test_cache_is_used(tmp_path):
+    calls = []
+
+    def counted(adjacency):
+        calls.append(1)
+        return scipy.sparse.csr_array(adjacency).toarray()
+
+    for _ in range(2):
+        compute_kernels([path_graph(3)], counted, cache=tmp_path)
+    assert len(calls) == 1
+    compute_kernels([path_graph(3)], counted, cache=False)
+    assert len(calls) == 2
