@@ -1,5 +1,14 @@
 """Model builders: compositions of keras_topo layers, nothing else."""
 
+from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
+from keras_topo.models.graph_baselines import gat, gcn, sgc
 from keras_topo.models.topvit import topvit
 
-__all__ = ["topvit"]
+__all__ = [
+    "gat",
+    "gcn",
+    "gkat_graph_classifier",
+    "gkat_node_classifier",
+    "sgc",
+    "topvit",
+]

@@ -6,12 +6,30 @@ from keras_topo.layers.embedding import (
     PrefixTokens,
 )
 from keras_topo.layers.encoder import TopologicalEncoderBlock
+from keras_topo.layers.graph_attention import GraphKernelAttention
+from keras_topo.layers.graph_encoder import GraphEncoderBlock
+from keras_topo.layers.graph_kernels import (
+    AdjacencyFromEdges,
+    DiffusionKernel,
+    RandomWalkKernel,
+    ReturnProbabilities,
+)
+from keras_topo.layers.graph_pooling import GraphPooling
+from keras_topo.layers.graph_propagation import GraphPropagation
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 __all__ = [
+    "AdjacencyFromEdges",
+    "DiffusionKernel",
+    "GraphEncoderBlock",
+    "GraphKernelAttention",
+    "GraphPooling",
+    "GraphPropagation",
     "PatchEmbedding",
     "PositionEmbedding",
     "PrefixTokens",
+    "RandomWalkKernel",
+    "ReturnProbabilities",
     "ToeplitzAttention",
     "TopologicalEncoderBlock",
 ]

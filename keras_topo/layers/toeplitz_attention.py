@@ -13,6 +13,12 @@ from keras_topo.attention import (
     orthogonal_projection,
 )
 from keras_topo.attention.masked import IMPLEMENTATIONS
+from keras_topo.layers.arguments import (
+    copy_initializer,
+    one_of,
+    positive,
+    rate,
+)
 from keras_topo.layers.toeplitz_masks import MASKS, mask_dtype
 from keras_topo.operators import Bordered
 from keras_topo.operators.toeplitz import check_grid_shape
@@ -134,21 +140,21 @@ class ToeplitzAttention(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = _positive(num_heads, "num_heads")
-        self.key_dim = _positive(key_dim, "key_dim")
-        self.value_dim = _positive(
+        self.num_heads = positive(num_heads, "num_heads")
+        self.key_dim = positive(key_dim, "key_dim")
+        self.value_dim = positive(
             key_dim if value_dim is None else value_dim, "value_dim"
         )
-        self.mask = _one_of(mask, "mask", (*MASKS, None))
-        self.mask_degree = _one_of(mask_degree, "mask_degree", (1, 2))
-        self.mask_rank = _positive(mask_rank, "mask_rank")
-        self.separable_terms = _one_of(
+        self.mask = one_of(mask, "mask", (*MASKS, None))
+        self.mask_degree = one_of(mask_degree, "mask_degree", (1, 2))
+        self.mask_rank = positive(mask_rank, "mask_rank")
+        self.separable_terms = one_of(
             separable_terms, "separable_terms", ("table", "decay")
         )
         self.share_mask = bool(share_mask)
-        self.feature_map = _one_of(feature_map, "feature_map", FEATURE_MAPS)
+        self.feature_map = one_of(feature_map, "feature_map", FEATURE_MAPS)
         if num_features is not None:
-            _positive(num_features, "num_features")
+            positive(num_features, "num_features")
         self.num_features = num_features
         self.grid_shape = grid_shape and check_grid_shape(grid_shape)
         if not isinstance(num_prefix_tokens, int) or num_prefix_tokens < 0:
@@ -158,19 +164,14 @@ class ToeplitzAttention(keras.layers.Layer):
             )
         self.num_prefix_tokens = num_prefix_tokens
         self.mask_grid_shape = mask_grid_shape and check_grid_shape(
-            mask_grid_shape
+            mask_grid_shape, "mask_grid_shape"
         )
-        if not 0 <= dropout < 1:
-            raise ValueError(
-                "`dropout` expects a rate from 0 to below 1. Received: "
-                f"dropout={dropout}"
-            )
-        self.dropout = dropout
+        self.dropout = rate(dropout, "dropout")
         self.use_bias = use_bias
         if output_shape is not None:
-            _positive(output_shape, "output_shape")
+            positive(output_shape, "output_shape")
         self.output_channels = output_shape
-        self.implementation = _one_of(
+        self.implementation = one_of(
             implementation, "implementation", IMPLEMENTATIONS
         )
         self.seed = seed
@@ -358,8 +359,7 @@ class ToeplitzAttention(keras.layers.Layer):
         return keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            # Copies: an initializer with a seed gives the same values twice.
-            kernel_initializer=_copy_initializer(self.kernel_initializer),
+            kernel_initializer=copy_initializer(self.kernel_initializer),
             bias_initializer=self.bias_initializer,
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
@@ -387,26 +387,3 @@ class ToeplitzAttention(keras.layers.Layer):
             noise_shape=(*shape[:3], 1),
             seed=self.seed_generator,
         )
-
-
-def _copy_initializer(initializer):
-    if isinstance(initializer, keras.initializers.Initializer):
-        return initializer.clone()
-    return initializer
-
-
-def _positive(value, name):
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` expects a positive int. Received: {name}={value!r}"
-        )
-    return value
-
-
-def _one_of(value, name, choices):
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` expects one of {tuple(choices)}. Received: "
-            f"{name}={value!r}"
-        )
-    return value

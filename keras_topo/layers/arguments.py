@@ -1,0 +1,39 @@
+"""Checks of constructor arguments that layers share."""
+
+import keras
+
+
+def positive(value, name):
+    """`value`, which must be a positive int."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` expects a positive int. Received: {name}={value!r}"
+        )
+    return value
+
+
+def rate(value, name):
+    """`value`, which must be from 0 to below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` expects a rate from 0 to below 1. Received: "
+            f"{name}={value}"
+        )
+    return value
+
+
+def one_of(value, name, choices):
+    """`value`, which must be one of `choices`."""
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` expects one of {tuple(choices)}. Received: "
+            f"{name}={value!r}"
+        )
+    return value
+
+
+def copy_initializer(initializer):
+    """A copy: an initializer with a seed gives the same values twice."""
+    if isinstance(initializer, keras.initializers.Initializer):
+        return initializer.clone()
+    return initializer

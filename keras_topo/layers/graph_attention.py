@@ -1,0 +1,325 @@
+"""`GraphKernelAttention`: attention between nodes, masked by graph kernels."""
+
+import keras
+from keras import ops
+
+from keras_topo.attention import (
+    FEATURE_MAPS,
+    RANDOM_FEATURE_MAPS,
+    get_feature_map,
+    masked_additive_attention,
+    masked_linear_attention,
+    masked_softmax_attention,
+    orthogonal_projection,
+)
+from keras_topo.layers.arguments import (
+    copy_initializer,
+    one_of,
+    positive,
+    rate,
+)
+from keras_topo.layers.graph_inputs import (
+    GraphKernelLayer,
+    nodes_shape,
+    with_nodes,
+)
+
+SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
+COMBINATIONS = ("project", "concatenate", "average")
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class GraphKernelAttention(GraphKernelLayer):
+    """Graph kernel attention: GKAT (Choromanski et al., 2022, section 3.4).
+
+    Every node attends to every node, and the similarity of two nodes is
+    multiplied by a kernel of the graph, `M`:
+
+        out_i = sum_j M[i, j] s(q_i, k_j) v_j / sum_j M[i, j] s(q_i, k_j)
+
+    With the adjacency matrix as the kernel and the additive similarity this is
+    GAT; a random-walk or diffusion kernel lets a single layer see beyond the
+    neighbors.
+
+    Args:
+        num_heads: int.
+        key_dim: int, size of each head for queries and keys.
+        value_dim: int, size of each head for values; defaults to `key_dim`.
+        similarity: `"softmax"`, `exp(q . k / sqrt(key_dim))`; `"additive"`,
+            `exp(leaky_relu(a . q + b . k))`, as in GAT, where queries, keys
+            and values are one projection; or the name of a feature map
+            (`"relu"`, `"favor"`, ...), `phi(q) . phi(k)`: time linear in the
+            nodes when the kernel comes as factors or pairs.
+        combine: what becomes of the heads: `"project"` (a learned projection,
+            as in Transformers), `"concatenate"`, or `"average"`.
+        fixed_kernel: the kernel of the one graph that the layer is for: a
+            SciPy sparse array (kept as pairs), an array `(nodes, nodes)` or
+            `(kernels, nodes, nodes)`, or `{"factors": array}`. Kept as
+            non-trainable weights. Without it, every call brings a kernel.
+        num_features: int, random features of a feature map; defaults to
+            `key_dim`.
+        dropout: float, rate at which scores are dropped; softmax and additive
+            similarities only.
+        use_bias: bool.
+        output_shape: int, channels of the output of `combine="project"`;
+            defaults to those of the input.
+        implementation: of `masked_linear_attention`, for feature maps.
+        seed: int, of dropout and random features.
+        kernel_initializer, bias_initializer, kernel_regularizer,
+        bias_regularizer: of the projections.
+
+    Call arguments:
+        inputs: nodes `(batch, nodes, channels)`; or a dict with `nodes`, a
+            kernel and possibly `node_mask`: see below.
+        kernel: `(batch, nodes, nodes)` or `(batch, kernels, nodes, nodes)`; or
+            a dict with `pairs` `(batch, pairs, 2)` and `pair_values` `(batch,
+            pairs)` or `(batch, kernels, pairs)`, whose padding are pairs of
+            value 0; or with `factors` `(batch, nodes, rank)` or `(batch,
+            kernels, nodes, rank)`. `num_heads` is a multiple of `kernels`;
+            each serves `num_heads / kernels` heads in a row.
+        mask: `(batch, nodes)`, `True` for real nodes. Padded nodes are seen by
+            none.
+        training: bool.
+
+    Returns:
+        `(batch, nodes, output channels)`; or, where a dict came in, the same
+        dict with these as `nodes`, so that layers follow one another in a
+        `keras.Sequential`. A node whose row of the kernel is zero gets the
+        bias alone.
+
+    Raises:
+        ValueError: if the kernel is missing, comes in more than one form, or
+            does not fit the nodes.
+
+    *Complexity*: `O(nodes^2)` times the size of the heads for a dense kernel,
+    `O(pairs)` for pairs; with a feature map `O(nodes rank key_dim)` for
+    factors.
+
+    Example:
+
+    >>> layer = GraphKernelAttention(num_heads=4, key_dim=8)
+    >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
+    >>> layer(nodes, kernel).shape
+    (2, 30, 16)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        similarity="softmax",
+        combine="project",
+        fixed_kernel=None,
+        num_features=None,
+        dropout=0.0,
+        use_bias=True,
+        output_shape=None,
+        implementation="auto",
+        seed=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(fixed_kernel, **kwargs)
+        self.num_heads = positive(num_heads, "num_heads")
+        self.key_dim = positive(key_dim, "key_dim")
+        value_dim = key_dim if value_dim is None else value_dim
+        self.value_dim = positive(value_dim, "value_dim")
+        self.similarity = one_of(similarity, "similarity", SIMILARITIES)
+        self.combine = one_of(combine, "combine", COMBINATIONS)
+        if similarity == "additive" and value_dim != key_dim:
+            raise ValueError(
+                "`value_dim` expects key_dim with the additive similarity, "
+                "whose values are its keys. Received: "
+                f"value_dim={value_dim}, key_dim={key_dim}"
+            )
+        self.dropout = rate(dropout, "dropout")
+        if dropout and similarity not in ("softmax", "additive"):
+            raise ValueError(
+                "`dropout` expects 0 with a feature map, whose scores are "
+                f"never computed. Received: dropout={dropout}, "
+                f"similarity={similarity!r}"
+            )
+        self.num_features = num_features
+        self.use_bias = use_bias
+        self.output_channels = output_shape
+        self.implementation = implementation
+        self.seed = seed
+        self.seed_generator = (
+            keras.random.SeedGenerator(seed) if dropout else None
+        )
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+
+    def build(self, input_shape):
+        shape = nodes_shape(input_shape, self)
+        channels = shape[-1]
+        units = self.num_heads * self.value_dim
+        if self.similarity == "additive":
+            self.projection_dense = self._dense(units, "values", False)
+            for name in ("query_scores", "key_scores"):
+                weight = self.add_weight(
+                    name=name,
+                    shape=(self.num_heads, self.value_dim, 1),
+                    initializer=copy_initializer(self.kernel_initializer),
+                    regularizer=self.kernel_regularizer,
+                )
+                setattr(self, name, weight)
+        else:
+            key_units = self.num_heads * self.key_dim
+            self.projection_dense = self._dense(
+                2 * key_units + units,
+                "qkv",
+                self.use_bias,
+            )
+        self.projection_dense.build(shape)
+        self.output_dense = self.output_bias = None
+        inner = (*shape[:-1], units)
+        if self.combine == "project":
+            self.output_dense = self._dense(
+                self.output_channels or channels, "output", self.use_bias
+            )
+            self.output_dense.build(inner)
+        elif self.use_bias:
+            self.output_bias = self.add_weight(
+                name="bias",
+                shape=(self.value_dim if self.combine == "average" else units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+            )
+        self.random_projection = None
+        if self.similarity in RANDOM_FEATURE_MAPS:
+            shape = (
+                self.num_heads,
+                self.num_features or self.key_dim,
+                self.key_dim,
+            )
+            self.random_projection = self.add_weight(
+                name="projection",
+                shape=shape,
+                initializer=lambda shape, dtype=None: orthogonal_projection(
+                    shape, self.seed, dtype or "float32"
+                ),
+                dtype="float32",
+                autocast=False,
+                trainable=False,
+            )
+        self._build_fixed_kernel()
+
+    def call(self, inputs, kernel=None, mask=None, training=None):
+        nodes, operator, mask = self._graph(
+            inputs, kernel, mask, self.num_heads
+        )
+        shape = tuple(ops.shape(nodes))
+        x = self.projection_dense(nodes)
+        x = ops.reshape(
+            x, (*shape[:2], self.num_heads, x.shape[-1] // self.num_heads)
+        )
+        x = ops.transpose(x, (0, 2, 1, 3))
+        options = {}
+        if training and self.dropout:
+            options = {"dropout": self.dropout, "seed": self.seed_generator}
+        if self.similarity == "additive":
+            x = masked_additive_attention(
+                ops.matmul(x, ops.cast(self.query_scores, x.dtype)),
+                ops.matmul(x, ops.cast(self.key_scores, x.dtype)),
+                x,
+                operator,
+                mask,
+                **options,
+            )
+        else:
+            query, key, value = ops.split(
+                x, [self.key_dim, 2 * self.key_dim], axis=-1
+            )
+            if self.similarity == "softmax":
+                x = masked_softmax_attention(
+                    query, key, value, operator, mask, **options
+                )
+            else:
+                x = masked_linear_attention(
+                    self._features(query, True),
+                    self._features(key, False, mask),
+                    value,
+                    operator,
+                    mask,
+                    implementation=self.implementation,
+                )
+        return with_nodes(inputs, self._combine(x, shape))
+
+    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+        del kernel_shape
+        if isinstance(inputs_shape, dict):
+            nodes = self.compute_output_shape(inputs_shape["nodes"])
+            return {**inputs_shape, "nodes": nodes}
+        channels = {
+            "project": self.output_channels or inputs_shape[-1],
+            "concatenate": self.num_heads * self.value_dim,
+            "average": self.value_dim,
+        }[self.combine]
+        return (*inputs_shape[:-1], channels)
+
+    def get_config(self):
+        serialized = {
+            name: module.serialize(getattr(self, name))
+            for name, module in {
+                "kernel_initializer": keras.initializers,
+                "bias_initializer": keras.initializers,
+                "kernel_regularizer": keras.regularizers,
+                "bias_regularizer": keras.regularizers,
+            }.items()
+        }
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "similarity": self.similarity,
+            "combine": self.combine,
+            "num_features": self.num_features,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "output_shape": self.output_channels,
+            "implementation": self.implementation,
+            "seed": self.seed,
+            **serialized,
+        }
+
+    def _combine(self, x, shape):
+        """`(batch, heads, nodes, value_dim)` to the output."""
+        if self.combine == "average":
+            x = ops.mean(x, axis=1)
+        else:
+            x = ops.transpose(x, (0, 2, 1, 3))
+            units = self.num_heads * self.value_dim
+            x = ops.reshape(x, (*shape[:2], units))
+        if self.output_dense is not None:
+            return self.output_dense(x)
+        if self.output_bias is not None:
+            x = x + ops.cast(self.output_bias, x.dtype)
+        return x
+
+    def _features(self, x, is_query, mask=None):
+        visible = None
+        if mask is not None:
+            visible = ops.cast(mask, "bool")[:, None, :, None]
+        return get_feature_map(self.similarity)(
+            x, is_query, self.random_projection, visible
+        )
+
+    def _dense(self, units, name, use_bias):
+        return keras.layers.Dense(
+            units,
+            use_bias=use_bias,
+            kernel_initializer=copy_initializer(self.kernel_initializer),
+            bias_initializer=self.bias_initializer,
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            dtype=self.dtype_policy,
+            name=name,
+        )

@@ -1,0 +1,253 @@
+"""How a graph comes into a layer: dense, as pairs, or as factors.
+
+A graph is a dict of tensors. `nodes` are the features of its nodes, and its
+kernel (a mask between nodes, as many as one a head) takes one of three forms:
+
+| keys | shapes | mask |
+|---|---|---|
+| `kernel` | `(batch, nodes, nodes)` or `(batch, kernels, nodes, nodes)` | the matrix |
+| `pairs`, `pair_values` | `(batch, pairs, 2)`, `(batch, pairs)` or `(batch, kernels, pairs)` | `values` at the pairs, 0 elsewhere |
+| `factors` | `(batch, nodes, rank)` or `(batch, kernels, nodes, rank)` | `factors factors^T` |
+
+`node_mask`, `(batch, nodes)`, bool, is `True` for real nodes. Layers that take
+such a dict return it with other `nodes`, so that they follow one another in a
+`keras.Sequential`.
+"""  # noqa: E501
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_topo.operators import Dense, LowRank, SparsePairs
+
+FORMS = {
+    "kernel": ("kernel",),
+    "pairs": ("pairs", "pair_values"),
+    "factors": ("factors",),
+}
+
+
+class GraphKernelLayer(keras.layers.Layer):
+    """A layer on nodes and a kernel, which may be fixed: one graph for ever.
+
+    Args:
+        fixed_kernel: a SciPy sparse array (kept as pairs), an array `(nodes,
+            nodes)` or `(kernels, nodes, nodes)`, `{"factors": array}`, or
+            `None`. Kept as non-trainable weights.
+    """
+
+    def __init__(self, fixed_kernel=None, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self._fixed_shapes, self._fixed_arrays = None, None
+        if fixed_kernel is not None:
+            self._fixed_shapes, self._fixed_arrays = _fixed(fixed_kernel)
+        self.fixed = {}
+
+    def get_config(self):
+        config = self._fixed_shapes and {"shapes": self._fixed_shapes}
+        return {
+            **super().get_config(),
+            "fixed_kernel": fixed_kernel_config(config),
+        }
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return previous_mask
+
+    def _build_fixed_kernel(self):
+        for key, shape in (self._fixed_shapes or {}).items():
+            self.fixed[key] = self.add_weight(
+                name=f"fixed_{key}",
+                shape=shape,
+                dtype="int32" if key == "pairs" else "float32",
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+            )
+            if self._fixed_arrays is not None:
+                self.fixed[key].assign(self._fixed_arrays[key])
+
+    def _graph(self, inputs, kernel, mask, num_heads):
+        """Nodes, the mask between them, and which of them are real."""
+        nodes, kernel, mask = split_graph(inputs, kernel, mask)
+        if self.fixed:
+            if kernel:
+                raise ValueError(
+                    f"{type(self).__name__} was made for one graph and expects "
+                    f"no kernel in a call. Received: {sorted(kernel)}"
+                )
+            kernel = {
+                key: ops.convert_to_tensor(weight)[None]
+                for key, weight in self.fixed.items()
+            }
+        if not kernel:
+            raise ValueError(
+                f"{type(self).__name__} expects a kernel in each call, or "
+                "fixed_kernel. Received: neither"
+            )
+        operator = kernel_operator(kernel, nodes.shape[1], num_heads)
+        return nodes, operator, mask
+
+
+def nodes_shape(input_shape, layer):
+    """`(batch, nodes, channels)`, from it or from a dict of shapes."""
+    if isinstance(input_shape, dict):
+        _check_keys(input_shape)
+        input_shape = input_shape["nodes"]
+    if len(input_shape) != 3 or input_shape[-1] is None:
+        raise ValueError(
+            f"{type(layer).__name__} expects nodes of shape (batch, nodes, "
+            "channels) with a known number of channels. Received: "
+            f"input_shape={input_shape}"
+        )
+    return tuple(input_shape)
+
+
+def _check_keys(graph):
+    if "nodes" not in graph:
+        raise ValueError(
+            "a graph expects the key 'nodes'. Received: a dict with the keys "
+            f"{sorted(graph)}"
+        )
+
+
+def split_graph(inputs, kernel, mask):
+    """`(nodes, kernel, mask)` of a layer's arguments.
+
+    Args:
+        inputs: nodes, or a dict with `nodes` and the kernel.
+        kernel: a tensor (the dense form), a dict, or `None`.
+        mask: node mask, or `None` (a dict of masks of inputs counts as none).
+
+    Returns:
+        Nodes, the kernel as a dict without other keys (empty where there is
+        none), and the node mask or `None`.
+    """
+    if isinstance(mask, dict):
+        mask = mask.get("nodes")
+    if isinstance(inputs, dict):
+        _check_keys(inputs)
+        if kernel is None:
+            kernel = {key: x for key, x in inputs.items() if key != "nodes"}
+        mask = inputs.get("node_mask", mask)
+        inputs = inputs["nodes"]
+    if kernel is None:
+        kernel = {}
+    elif not isinstance(kernel, dict):
+        kernel = {"kernel": kernel}
+    keys = {key for form in FORMS.values() for key in form}
+    return inputs, {k: x for k, x in kernel.items() if k in keys}, mask
+
+
+def with_nodes(inputs, nodes):
+    """What a layer returns: nodes, or the dict that came with others."""
+    return {**inputs, "nodes": nodes} if isinstance(inputs, dict) else nodes
+
+
+def kernel_operator(kernel, num_nodes, num_heads):
+    """The mask of a graph, with batch axes that broadcast to (batch, heads).
+
+    Args:
+        kernel: dict in one of the three forms.
+        num_nodes: int, or `None` in a traced function.
+        num_heads: int; `kernels` divides it, and each kernel serves
+            `num_heads / kernels` heads in a row.
+
+    Raises:
+        ValueError: if the form is incomplete, or shapes do not fit.
+    """
+    form = kernel_form(kernel)
+    tensors = {key: ops.convert_to_tensor(kernel[key]) for key in FORMS[form]}
+    if form == "kernel":
+        matrix = _per_head(tensors["kernel"], "kernel", 2, num_heads)
+        _check_nodes("kernel", matrix, num_nodes, (-1, -2))
+        return Dense(matrix)
+    if form == "factors":
+        factors = _per_head(tensors["factors"], "factors", 2, num_heads)
+        _check_nodes("factors", factors, num_nodes, (-2,))
+        return LowRank(factors)
+    values = _per_head(tensors["pair_values"], "pair_values", 1, num_heads)
+    pairs = tensors["pairs"]
+    if len(pairs.shape) == 3:
+        # One graph for all examples keeps no batch axis.
+        pairs = pairs[0] if pairs.shape[0] == 1 else pairs[:, None]
+    return SparsePairs(pairs, values, num_nodes)
+
+
+def kernel_form(kernel):
+    """The name of the form of a kernel that is a dict."""
+    forms = [name for name, keys in FORMS.items() if set(keys) <= set(kernel)]
+    used = sum(len(FORMS[name]) for name in forms)
+    if len(forms) != 1 or used != len(kernel):
+        raise ValueError(
+            "a graph expects its kernel in exactly one form: 'kernel', "
+            "'pairs' with 'pair_values', or 'factors'. Received: the keys "
+            f"{sorted(kernel)}"
+        )
+    return forms[0]
+
+
+def _per_head(x, name, rank, num_heads):
+    """`(batch, [kernels,] ...)` to `(batch, 1 or heads, ...)`."""
+    if len(x.shape) == rank + 1:
+        return ops.expand_dims(x, 1)
+    kernels = x.shape[1] if len(x.shape) == rank + 2 else None
+    if not kernels or num_heads % kernels:
+        raise ValueError(
+            f"`{name}` expects {rank + 1} axes, or one more after the first "
+            f"for several kernels, of which {num_heads} heads can be a "
+            f"multiple. Received: {name} of shape {tuple(x.shape)}"
+        )
+    if kernels in (1, num_heads):
+        return x
+    return ops.repeat(x, num_heads // kernels, axis=1)
+
+
+def _check_nodes(name, x, num_nodes, axes):
+    if any(
+        None not in (x.shape[axis], num_nodes) and x.shape[axis] != num_nodes
+        for axis in axes
+    ):
+        raise ValueError(
+            f"`{name}` expects the {num_nodes} nodes of the graph. Received: "
+            f"{name} of shape {tuple(x.shape)}"
+        )
+
+
+def fixed_kernel_config(fixed_kernel):
+    """What a config holds of a fixed kernel: shapes; numbers are weights."""
+    if fixed_kernel is None:
+        return None
+    shapes, _ = _fixed(fixed_kernel)
+    return {"shapes": {key: list(shape) for key, shape in shapes.items()}}
+
+
+def _fixed(kernel):
+    """Shapes and arrays of a fixed kernel, by the keys of its form."""
+    if isinstance(kernel, dict) and "shapes" in kernel:
+        shapes = {k: tuple(shape) for k, shape in kernel["shapes"].items()}
+        return shapes, None
+    if hasattr(kernel, "tocoo"):
+        matrix = kernel.tocoo()
+        # By rows, which keeps what is summed together.
+        order = np.lexsort((matrix.col, matrix.row))
+        kernel = {
+            "pairs": np.stack([matrix.row, matrix.col], axis=1)[order],
+            "pair_values": matrix.data[order],
+        }
+    elif not isinstance(kernel, dict):
+        kernel = {"kernel": kernel}
+    form = kernel_form(kernel)
+    arrays = {
+        key: np.asarray(kernel[key], "int32" if key == "pairs" else "float32")
+        for key in FORMS[form]
+    }
+    for key, array in arrays.items():
+        if not np.isfinite(array).all() or math.prod(array.shape) == 0:
+            raise ValueError(
+                "`fixed_kernel` expects finite numbers, at least one. "
+                f"Received: {key} of shape {array.shape}"
+            )
+    return {key: array.shape for key, array in arrays.items()}, arrays

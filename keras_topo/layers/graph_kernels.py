@@ -1,0 +1,298 @@
+"""Graph kernels inside a model: from edges to the masks of attention.
+
+The same kernels as `keras_topo.graphs.kernels`, for a batch of padded graphs
+and differentiable, so that a served model takes edges and nothing else.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_topo.graphs.kernels import GENERATORS, check_walk
+from keras_topo.layers.arguments import one_of, positive
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class AdjacencyFromEdges(keras.layers.Layer):
+    """The dense adjacency matrices of a batch of graphs, from their edges.
+
+    Args:
+        directed: bool; otherwise each edge is one in both directions. An edge
+            that is listed more than once, or in both directions, counts once.
+
+    Call arguments:
+        edges: `(batch, edges, 2)`, int, node ids; pairs with a negative id
+            are padding.
+        nodes: `(batch, nodes, channels)`, for the number of nodes. An edge
+            with an id from there on is left out here; check ids before.
+
+    Returns:
+        `(batch, nodes, nodes)`, float32, ones and zeros.
+
+    *Complexity*: `O(batch nodes^2)`.
+    """
+
+    def __init__(self, directed=False, **kwargs):
+        super().__init__(**kwargs)
+        self.directed = bool(directed)
+
+    def call(self, edges, nodes):
+        batch, count = tuple(ops.shape(nodes))[:2]
+        edges = ops.cast(edges, "int32")
+        source, target = edges[..., 0], edges[..., 1]
+        inside = ops.logical_and(
+            ops.logical_and(source >= 0, target >= 0),
+            ops.logical_and(source < count, target < count),
+        )
+        place = ops.where(inside, source * count + target, 0)
+        offset = ops.arange(batch, dtype="int32")[:, None] * (count * count)
+        adjacency = ops.segment_sum(
+            ops.reshape(ops.cast(inside, "float32"), (-1,)),
+            ops.reshape(place + offset, (-1,)),
+            num_segments=batch * count * count,
+        )
+        adjacency = ops.reshape(adjacency, (batch, count, count))
+        if not self.directed:
+            adjacency = adjacency + ops.swapaxes(adjacency, -1, -2)
+        return ops.cast(adjacency > 0, "float32")
+
+    def compute_output_shape(self, edges_shape, nodes_shape):
+        return (nodes_shape[0], nodes_shape[1], nodes_shape[1])
+
+    def get_config(self):
+        return {**super().get_config(), "directed": self.directed}
+
+
+class _KernelLayer(keras.layers.Layer):
+    """From adjacency matrices to `num_kernels` kernels, in float32."""
+
+    num_kernels = 1
+
+    def call(self, adjacency, mask=None):
+        adjacency = ops.cast(adjacency, "float32")
+        kernel = self._kernels(adjacency)
+        if mask is not None:
+            mask = ops.cast(mask, "float32")
+            kernel = kernel * mask[:, None, :, None] * mask[:, None, None, :]
+        return kernel
+
+    def compute_output_shape(self, adjacency_shape, mask_shape=None):
+        del mask_shape
+        batch, nodes = adjacency_shape[:2]
+        return (batch, self.num_kernels, nodes, nodes)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class RandomWalkKernel(_KernelLayer):
+    """Random-walk graph-nodes kernels, exact, one for each walk length.
+
+    `K = F F^T` with `F = sum_l (discount (1 - halt))^l P^l` over the steps of
+    a walk, rows of `F` being divided by their norm: see
+    `keras_topo.graphs.random_walk_kernel`.
+
+    Args:
+        lengths: ints, nodes of the walks, one kernel each.
+        halt: float in [0, 1), probability to stop before a step.
+        discount: float, positive.
+        normalize: bool.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`.
+        mask: `(batch, nodes)`, `True` for real nodes.
+
+    Returns:
+        `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes.
+
+    *Complexity*: `max(lengths) + kernels` products of `nodes x nodes`
+    matrices.
+    """
+
+    def __init__(
+        self, lengths=(4,), halt=0.0, discount=1.0, normalize=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.lengths = tuple(int(n) for n in lengths)
+        if not self.lengths:
+            raise ValueError(
+                "`lengths` expects at least one walk length. Received: "
+                f"lengths={lengths}"
+            )
+        check_walk(self.lengths, halt, discount)
+        self.num_kernels = len(self.lengths)
+        self.halt, self.discount = halt, discount
+        self.normalize = bool(normalize)
+
+    def _kernels(self, adjacency):
+        transition = transition_matrix(adjacency)
+        decay = self.discount * (1 - self.halt)
+        nodes = tuple(ops.shape(adjacency))[-1]
+        total = ops.broadcast_to(
+            ops.eye(nodes, dtype="float32"), ops.shape(adjacency)
+        )
+        power, found = None, {1: total}
+        for step in range(1, max(self.lengths)):
+            power = (
+                transition if power is None else ops.matmul(power, transition)
+            )
+            total = total + decay**step * power
+            found[step + 1] = total
+        features = ops.stack([found[n] for n in self.lengths], axis=1)
+        if self.normalize:
+            norms = ops.sqrt(ops.sum(features**2, axis=-1, keepdims=True))
+            features = features / norms
+        return ops.matmul(features, ops.swapaxes(features, -1, -2))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "lengths": list(self.lengths),
+            "halt": self.halt,
+            "discount": self.discount,
+            "normalize": self.normalize,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class DiffusionKernel(_KernelLayer):
+    """Graph diffusion kernels `exp(-time T)`, one for each time.
+
+    Args:
+        times: floats, one kernel each; positive if they are learned.
+        generator: `"laplacian"`, `"adjacency"` or `"normalized_laplacian"`:
+            see `keras_topo.graphs.diffusion_kernel`.
+        learn_times: bool; the times are weights, kept positive by a softplus
+            and starting at `times`.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`, symmetric.
+        mask: `(batch, nodes)`, `True` for real nodes.
+
+    Returns:
+        `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes. There
+        is a gradient with respect to the times, none to the adjacency.
+
+    *Complexity*: one eigendecomposition `O(nodes^3)` a graph, and a product a
+    kernel.
+    """
+
+    def __init__(
+        self, times=(1.0,), generator="laplacian", learn_times=False, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.times = tuple(float(t) for t in times)
+        if not self.times or not np.isfinite(self.times).all():
+            raise ValueError(
+                "`times` expects finite numbers, at least one. Received: "
+                f"times={times}"
+            )
+        if learn_times and min(self.times) <= 0:
+            raise ValueError(
+                "`times` expects positive numbers where they are learned. "
+                f"Received: times={times}"
+            )
+        self.generator = one_of(generator, "generator", GENERATORS)
+        self.learn_times = bool(learn_times)
+        self.num_kernels = len(self.times)
+
+    def build(self, input_shape):
+        if self.learn_times:
+            inverse_softplus = np.log(np.expm1(self.times)).astype("float32")
+            self.time_weights = self.add_weight(
+                name="times",
+                shape=(self.num_kernels,),
+                initializer=keras.initializers.Constant(inverse_softplus),
+                dtype="float32",
+                autocast=False,
+            )
+
+    def current_times(self):
+        """The times, learned or not, a float32 tensor `(kernels,)`."""
+        if self.learn_times:
+            return ops.softplus(ops.convert_to_tensor(self.time_weights))
+        return ops.convert_to_tensor(self.times, dtype="float32")
+
+    def _kernels(self, adjacency):
+        degrees = ops.sum(adjacency, axis=-1)
+        if self.generator == "adjacency":
+            matrix = -adjacency
+        else:
+            nodes = tuple(ops.shape(adjacency))[-1]
+            eye = ops.eye(nodes, dtype="float32")
+            matrix = degrees[..., None] * eye - adjacency
+        if self.generator == "normalized_laplacian":
+            some = degrees > 0
+            safe = ops.where(some, degrees, ops.ones_like(degrees))
+            scale = ops.where(some, 1.0 / ops.sqrt(safe), 0.0)
+            matrix = scale[..., None] * matrix * scale[..., None, :]
+        values, vectors = ops.eigh(ops.stop_gradient(matrix))
+        # The gradient of an eigendecomposition divides by the gaps between
+        # equal eigenvalues, and is not needed.
+        values = ops.stop_gradient(values)[:, None, None, :]
+        vectors = ops.stop_gradient(vectors)[:, None]
+        times = self.current_times()[:, None, None]
+        scaled = vectors * ops.exp(-times * values)
+        return ops.matmul(scaled, ops.swapaxes(vectors, -1, -2))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "times": list(self.times),
+            "generator": self.generator,
+            "learn_times": self.learn_times,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class ReturnProbabilities(keras.layers.Layer):
+    """Probabilities that a random walk is back where it began.
+
+    Features of a node that say how it is connected: see
+    `keras_topo.graphs.return_probabilities`.
+
+    Args:
+        steps: int.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`.
+
+    Returns:
+        `(batch, nodes, steps)`, float32: the diagonals of `P, P^2, ...`.
+
+    *Complexity*: `steps / 2` products of `nodes x nodes` matrices.
+    """
+
+    def __init__(self, steps, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = positive(steps, "steps")
+
+    def call(self, adjacency):
+        transition = transition_matrix(ops.cast(adjacency, "float32"))
+        # diag(P^(a + b)) needs P^a and P^b only.
+        powers = [transition]
+        while 2 * len(powers) < self.steps:
+            powers.append(ops.matmul(powers[-1], transition))
+        columns = []
+        for step in range(1, self.steps + 1):
+            if step <= len(powers):
+                column = ops.diagonal(powers[step - 1], axis1=-2, axis2=-1)
+            else:
+                other = powers[step - len(powers) - 1]
+                other = ops.swapaxes(other, -1, -2)
+                column = ops.sum(powers[-1] * other, axis=-1)
+            columns.append(column)
+        return ops.stack(columns, axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:2], self.steps)
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps}
+
+
+def transition_matrix(adjacency):
+    """`D^-1 A`; a node without edges has a row of zeros."""
+    degrees = ops.sum(adjacency, axis=-1, keepdims=True)
+    return adjacency / ops.where(degrees > 0, degrees, ops.ones_like(degrees))

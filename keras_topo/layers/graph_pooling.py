@@ -1,0 +1,72 @@
+"""`GraphPooling`: from nodes to one vector a graph."""
+
+import keras
+from keras import ops
+
+from keras_topo.layers.arguments import one_of
+from keras_topo.layers.graph_inputs import split_graph
+
+MODES = ("mean", "max", "sum")
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class GraphPooling(keras.layers.Layer):
+    """Pools the nodes of each graph.
+
+    Args:
+        mode: `"mean"`, `"max"`, `"sum"`, or several of them joined by `"+"`,
+            as in `"mean+max"`, whose results are concatenated.
+
+    Call arguments:
+        inputs: nodes `(batch, nodes, channels)`, or a dict with `nodes` and
+            possibly `node_mask`.
+        mask: `(batch, nodes)`, `True` for real nodes; padded ones do not
+            count. A graph without real nodes gives zeros.
+
+    Returns:
+        `(batch, channels * modes)`.
+
+    Example:
+
+    >>> GraphPooling("mean+max")(np.random.rand(2, 30, 16)).shape
+    (2, 32)
+    """
+
+    def __init__(self, mode="mean", **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.mode = mode
+        self.modes = [one_of(m, "mode", MODES) for m in mode.split("+")]
+
+    def call(self, inputs, mask=None):
+        nodes, _, mask = split_graph(inputs, None, mask)
+        dtype = nodes.dtype
+        nodes = ops.cast(nodes, "float32")
+        if mask is None:
+            mask = ops.ones_like(nodes[..., 0], dtype="bool")
+        visible = ops.cast(mask, "bool")[..., None]
+        zeros = ops.zeros_like(nodes)
+        total = ops.sum(ops.where(visible, nodes, zeros), axis=1)
+        count = ops.sum(ops.cast(visible, "float32"), axis=1)
+        pooled = []
+        for mode in self.modes:
+            if mode == "sum":
+                pooled.append(total)
+            elif mode == "mean":
+                pooled.append(total / ops.maximum(count, 1.0))
+            else:
+                floor = ops.full_like(nodes, -1e30)
+                top = ops.max(ops.where(visible, nodes, floor), axis=1)
+                pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
+        return ops.cast(ops.concatenate(pooled, axis=-1), dtype)
+
+    def compute_output_shape(self, input_shape):
+        if isinstance(input_shape, dict):
+            input_shape = input_shape["nodes"]
+        return (input_shape[0], input_shape[-1] * len(self.modes))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}

@@ -1,0 +1,67 @@
+"""`GraphPropagation`: neighbors averaged by a kernel, as in GCN and SGC."""
+
+import keras
+from keras import ops
+
+from keras_topo.layers.arguments import positive
+from keras_topo.layers.graph_inputs import (
+    GraphKernelLayer,
+    nodes_shape,
+    with_nodes,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class GraphPropagation(GraphKernelLayer):
+    """Multiplies node features by the kernel of their graph, `M^steps X`.
+
+    With `M = D^-1/2 (A + I) D^-1/2` and a `Dense` layer before it this is a
+    graph convolution (GCN, Kipf and Welling, 2017); several steps before one
+    `Dense` layer are SGC (Wu et al., 2019).
+
+    Args:
+        steps: int.
+        fixed_kernel: see `GraphKernelAttention`.
+
+    Call arguments:
+        inputs, kernel, mask: see `GraphKernelAttention`; one kernel only.
+
+    Returns:
+        The shape of the nodes, or the dict with other nodes.
+
+    *Complexity*: `steps` products with the kernel.
+
+    Example:
+
+    >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
+    >>> GraphPropagation()(nodes, kernel).shape
+    (2, 30, 16)
+    """
+
+    def __init__(self, steps=1, fixed_kernel=None, **kwargs):
+        super().__init__(fixed_kernel, **kwargs)
+        self.steps = positive(steps, "steps")
+
+    def build(self, input_shape):
+        nodes_shape(input_shape, self)
+        self._build_fixed_kernel()
+
+    def call(self, inputs, kernel=None, mask=None):
+        nodes, operator, mask = self._graph(inputs, kernel, mask, 1)
+        x = nodes
+        if mask is not None:
+            # What stands at padded nodes may be infinite.
+            visible = ops.cast(mask, "bool")[..., None]
+            x = ops.where(visible, x, ops.zeros_like(x))
+        x = ops.expand_dims(x, 1)
+        for _ in range(self.steps):
+            x = operator.matmul(x)
+        x = ops.cast(ops.squeeze(x, 1), nodes.dtype)
+        return with_nodes(inputs, x)
+
+    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+        del kernel_shape
+        return inputs_shape
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps}

@@ -1,0 +1,225 @@
+"""GKAT: graph kernel attention Transformers, for nodes and for graphs."""
+
+import keras
+
+from keras_topo.layers import (
+    GraphEncoderBlock,
+    GraphKernelAttention,
+    GraphPooling,
+)
+
+FORMS = ("modern", "published")
+
+
+def gkat_graph_classifier(
+    num_features,
+    num_classes,
+    num_kernels=4,
+    form="modern",
+    depth=3,
+    num_heads=4,
+    key_dim=16,
+    similarity="softmax",
+    pooling="mean+max",
+    dropout=0.1,
+    attention_dropout=0.0,
+    feature_statistics=None,
+    seed=None,
+    name=None,
+):
+    """Classifies graphs by attention between nodes, masked by graph kernels.
+
+    The published form is a stack of attention layers with ELU between them and
+    a sum or mean over nodes (Choromanski et al., 2022, section 4.2); the
+    modern one has an embedding, pre-norm residual blocks with feed-forward
+    parts, and a hidden layer before the classifier.
+
+    Args:
+        num_features: int, features of a node.
+        num_classes: int.
+        num_kernels: int, kernels of each graph; divides `num_heads`.
+        form: `"modern"` or `"published"`.
+        depth: int, attention layers.
+        num_heads, key_dim: ints; `num_heads * key_dim` channels.
+        similarity: see `GraphKernelAttention`.
+        pooling: see `GraphPooling`.
+        dropout: float, rate after the branches, or between layers.
+        attention_dropout: float, rate of scores.
+        feature_statistics: `(mean, variance)` of each feature, by which the
+            first layer standardises them; or `None`.
+        seed: int, of all dropouts. Initial weights come from the global seed.
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model` from a dict with `nodes` `(batch, nodes,
+        num_features)`, `kernel` `(batch, num_kernels, nodes, nodes)` and
+        `node_mask` `(batch, nodes)`, bool, to logits `(batch, num_classes)`,
+        float32.
+
+    Raises:
+        ValueError: if `form` is unknown.
+
+    Example:
+
+    >>> model = gkat_graph_classifier(num_features=7, num_classes=2)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 4, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
+    """
+    _check_form(form)
+    inputs = {
+        "nodes": keras.Input((None, num_features), name="nodes"),
+        "kernel": keras.Input((num_kernels, None, None), name="kernel"),
+        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
+    }
+    x, kernel, mask = inputs["nodes"], inputs["kernel"], inputs["node_mask"]
+    x = standardised(x, feature_statistics)
+    channels = num_heads * key_dim
+    attention = {
+        "num_heads": num_heads,
+        "key_dim": key_dim,
+        "similarity": similarity,
+    }
+    if form == "modern":
+        x = keras.layers.Dense(channels, name="embedding")(x)
+        for k in range(depth):
+            x = GraphEncoderBlock(
+                **attention,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                seed=_seed(seed, k),
+                name=f"block_{k + 1}",
+            )(x, kernel, mask)
+        x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
+    else:
+        for k in range(depth):
+            x = GraphKernelAttention(
+                **attention,
+                combine="concatenate",
+                dropout=attention_dropout,
+                seed=_seed(seed, k),
+                name=f"attention_{k + 1}",
+            )(x, kernel, mask)
+            x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
+            x = keras.layers.Dropout(
+                dropout, seed=seed, name=f"dropout_{k + 1}"
+            )(x)
+    x = GraphPooling(pooling, name="pooling")(x, mask=mask)
+    if form == "modern":
+        x = keras.layers.Dense(channels, activation="gelu", name="hidden")(x)
+        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
+    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.Model(inputs, logits, name=name or f"gkat_{form}")
+
+
+def gkat_node_classifier(
+    num_features,
+    num_classes,
+    fixed_kernel,
+    form="published",
+    depth=2,
+    num_heads=8,
+    key_dim=8,
+    similarity="additive",
+    dropout=0.6,
+    attention_dropout=0.6,
+    weight_decay=5e-4,
+    seed=None,
+    name=None,
+):
+    """Classifies the nodes of one graph, whose kernel the model holds.
+
+    The published form is that of GAT with a graph kernel in place of the
+    adjacency matrix: attention layers with ELU and dropout between them, the
+    last one averaging heads into logits. The modern one is as in
+    `gkat_graph_classifier`, with a classifier of nodes.
+
+    Args:
+        num_features: int, features of a node.
+        num_classes: int.
+        fixed_kernel: see `GraphKernelAttention`; a SciPy sparse array keeps
+            the model small.
+        form: `"published"` or `"modern"`.
+        depth, num_heads, key_dim, similarity, dropout, attention_dropout,
+        seed, name: as in `gkat_graph_classifier`.
+        weight_decay: float, L2 regularisation of kernels (published form).
+
+    Returns:
+        A `keras.Sequential` from nodes `(batch, nodes, num_features)` to
+        logits `(batch, nodes, num_classes)`, float32.
+
+    Raises:
+        ValueError: if `form` is unknown.
+    """
+    _check_form(form)
+    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
+    layers = [
+        keras.Input((None, num_features), name="nodes"),
+        keras.layers.Dropout(dropout, seed=seed, name="dropout_0"),
+    ]
+    if form == "modern":
+        layers.append(keras.layers.Dense(num_heads * key_dim, name="embedding"))
+        layers += [
+            GraphEncoderBlock(
+                num_heads,
+                key_dim,
+                similarity=similarity,
+                fixed_kernel=fixed_kernel,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                seed=_seed(seed, k),
+                name=f"block_{k + 1}",
+            )
+            for k in range(depth)
+        ]
+        layers += [
+            keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
+            keras.layers.Dense(num_classes, dtype="float32", name="logits"),
+        ]
+        return keras.Sequential(layers, name=name or "gkat_modern")
+    for k in range(depth):
+        last = k == depth - 1
+        layers.append(
+            GraphKernelAttention(
+                # The last layer: one head of logits for each kernel at least.
+                num_heads,
+                num_classes if last else key_dim,
+                similarity=similarity,
+                combine="average" if last else "concatenate",
+                fixed_kernel=fixed_kernel,
+                dropout=attention_dropout,
+                kernel_regularizer=regularizer,
+                seed=_seed(seed, k),
+                dtype="float32" if last else None,
+                name="logits" if last else f"attention_{k + 1}",
+            )
+        )
+        if not last:
+            layers += [
+                keras.layers.ELU(name=f"elu_{k + 1}"),
+                keras.layers.Dropout(
+                    dropout, seed=_seed(seed, k + 1), name=f"dropout_{k + 1}"
+                ),
+            ]
+    return keras.Sequential(layers, name=name or "gkat_published")
+
+
+def standardised(nodes, statistics):
+    """Features of mean 0 and variance 1, or as they are without statistics."""
+    if statistics is None:
+        return nodes
+    mean, variance = statistics
+    return keras.layers.Normalization(
+        mean=mean, variance=variance, name="standardisation"
+    )(nodes)
+
+
+def _check_form(form):
+    if form not in FORMS:
+        raise ValueError(
+            f"`form` expects one of {FORMS}. Received: form={form!r}"
+        )
+
+
+def _seed(seed, k):
+    return None if seed is None else seed + k

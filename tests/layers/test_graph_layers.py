@@ -1,0 +1,508 @@
+"""Layers on graphs: forms of kernels, padding, permutation, files."""
+
+import keras
+import networkx
+import numpy as np
+import pytest
+import reference as ref
+import scipy.sparse
+from keras import ops
+
+from keras_topo.graphs import (
+    GraphBatch,
+    diffusion_kernel,
+    motif_dataset,
+    random_walk_kernel,
+    return_probabilities,
+)
+from keras_topo.layers import (
+    AdjacencyFromEdges,
+    DiffusionKernel,
+    GraphEncoderBlock,
+    GraphKernelAttention,
+    GraphPooling,
+    GraphPropagation,
+    RandomWalkKernel,
+    ReturnProbabilities,
+)
+
+SIMILARITIES = ("softmax", "additive", "relu", "favor")
+BATCH, NODES, CHANNELS = 3, 8, 6
+
+
+def graph_tensors(kernels=None, seed=0):
+    """Nodes, and one mask in all three forms."""
+    random = np.random.default_rng(seed)
+    lead = (BATCH,) if kernels is None else (BATCH, kernels)
+    nodes = random.normal(size=(BATCH, NODES, CHANNELS)).astype("float32")
+    factors = random.uniform(0.1, 1, (*lead, NODES, 3)).astype("float32")
+    kernel = factors @ np.swapaxes(factors, -1, -2)
+    full = np.stack(np.divmod(np.arange(NODES**2), NODES), 1)
+    pairs = np.broadcast_to(full, (BATCH, NODES**2, 2)).astype("int32")
+    values = kernel.reshape(*lead, NODES**2)
+    return nodes, {
+        "kernel": kernel,
+        "pairs": {"pairs": pairs, "pair_values": values},
+        "factors": {"factors": factors},
+    }
+
+
+def make(similarity="softmax", layer=GraphKernelAttention, **options):
+    keras.utils.set_random_seed(1)
+    return layer(4, 5, similarity=similarity, seed=2, **options)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("kernels", [None, 2, 4])
+def test_forms_agree(similarity, kernels):
+    nodes, forms = graph_tensors(kernels)
+    outputs = [
+        ref.numpy(make(similarity)(nodes, kernel)) for kernel in forms.values()
+    ]
+    for output in outputs[1:]:
+        ref.assert_close(output, outputs[0], 2e-6)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES[:3])
+def test_definition(similarity):
+    """Head by head, in NumPy, from the weights of the layer."""
+    nodes, forms = graph_tensors(4)
+    layer = make(similarity, combine="concatenate", use_bias=False)
+    output = ref.numpy(layer(nodes, forms["kernel"]))
+    x = nodes @ ref.numpy(layer.projection_dense.kernel)
+    x = x.reshape(BATCH, NODES, 4, -1)
+    for head in range(4):
+        h = x[:, :, head]
+        if similarity == "additive":
+            s = h @ ref.numpy(layer.query_scores)[head]
+            t = h @ ref.numpy(layer.key_scores)[head]
+            logits = s + np.swapaxes(t, -1, -2)
+            scores = np.exp(np.where(logits > 0, logits, 0.2 * logits))
+            value = h
+        else:
+            q, k, value = np.split(h, 3, -1)
+            if similarity == "softmax":
+                scores = np.exp(q @ np.swapaxes(k, -1, -2) / np.sqrt(5))
+            else:
+                q, k = [np.maximum(a, 0) + 1e-3 for a in (q, k)]
+                scores = q @ np.swapaxes(k, -1, -2)
+        scores = scores * forms["kernel"][:, head]
+        expected = scores @ value / scores.sum(-1, keepdims=True)
+        tolerance = 1e-2 if similarity == "relu" else 1e-5
+        ref.assert_close(
+            output[..., 5 * head : 5 * head + 5], expected, tolerance
+        )
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("layer", [GraphKernelAttention, GraphEncoderBlock])
+def test_padding_and_last_graph(similarity, layer):
+    """A graph gets the same output alone and in any place of a batch."""
+    random = np.random.default_rng(4)
+    sizes = [3, 8, 5]
+    nodes = np.zeros((3, 8, CHANNELS), "float32")
+    kernel = np.zeros((3, 8, 8), "float32")
+    mask = np.zeros((3, 8), bool)
+    for k, n in enumerate(sizes):
+        nodes[k, :n] = random.normal(size=(n, CHANNELS))
+        kernel[k, :n, :n] = random.uniform(size=(n, n))
+        mask[k, :n] = True
+    layer = make(similarity, layer)
+    # Junk at padded nodes must not show.
+    junk = np.where(mask[..., None], nodes, 1e3).astype("float32")
+    together = ref.numpy(layer(junk, kernel, mask=mask))
+    for k, n in enumerate(sizes):
+        alone = layer(nodes[k : k + 1, :n], kernel[k : k + 1, :n, :n])
+        ref.assert_close(together[k, :n], ref.numpy(alone)[0], 2e-6)
+    assert np.isfinite(together).all()
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_permutation(similarity):
+    nodes, forms = graph_tensors(2)
+    order = np.random.default_rng(0).permutation(NODES)
+    layer = make(similarity)
+    output = ref.numpy(layer(nodes, forms["kernel"]))
+    kernel = forms["kernel"][:, :, order][:, :, :, order]
+    permuted = ref.numpy(layer(nodes[:, order], kernel))
+    ref.assert_close(permuted, output[:, order], 2e-6)
+
+
+FIXED = {
+    "sparse": lambda kernel: scipy.sparse.csr_array(kernel),
+    "dense": lambda kernel: kernel,
+    "factors": None,
+}
+
+
+@pytest.mark.parametrize("form", FIXED)
+@pytest.mark.parametrize("layer", [GraphKernelAttention, GraphEncoderBlock])
+def test_fixed_kernel(form, layer, tmp_path):
+    """A Sequential on one graph; the file holds the graph."""
+    nodes, forms = graph_tensors()
+    kernel = forms["kernel"][0]
+    fixed = (
+        {"factors": forms["factors"]["factors"][0]}
+        if form == "factors"
+        else FIXED[form](kernel)
+    )
+    fixed_layer = make(layer=layer, fixed_kernel=fixed)
+    model = keras.Sequential(
+        [keras.Input((NODES, CHANNELS)), fixed_layer, keras.layers.Dense(2)]
+    )
+    output = ref.numpy(model(nodes[:1]))
+    free = make(layer=layer)
+    free(nodes[:1], kernel[None])
+    free.set_weights(
+        [ref.numpy(w) for w in fixed_layer.weights if "fixed" not in w.path]
+    )
+    expected = model.layers[-1](free(nodes[:1], kernel[None]))
+    ref.assert_close(output, ref.numpy(expected), 2e-6)
+    trainable = [w.path for w in model.trainable_weights]
+    assert not any("fixed" in path for path in trainable)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(ref.numpy(loaded(nodes[:1])), output)
+    with pytest.raises(ValueError, match="made for one graph"):
+        make(fixed_kernel=kernel)(nodes[:1], kernel[None])
+
+
+def test_sequential_of_graphs(tmp_path):
+    """A dict of tensors goes through a Sequential; it trains and saves."""
+    train, _, _ = motif_dataset("cycle", (6, 1, 1))
+    kernels = [
+        random_walk_kernel(g.adjacency, [2, 4]).astype("float32")
+        for g in train.graphs
+    ]
+    batch = GraphBatch.from_graphs(train.graphs, kernels)
+    inputs = {
+        "nodes": batch.nodes,
+        "kernel": batch.kernel,
+        "node_mask": batch.node_mask,
+    }
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            GraphKernelAttention(4, 4, output_shape=8),
+            GraphEncoderBlock(2),
+            GraphPooling("mean+max"),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    history = model.fit(
+        inputs, batch.labels, epochs=4, batch_size=6, verbose=0, shuffle=False
+    ).history["loss"]
+    assert history[-1] < history[0]
+    output = ref.numpy(model(inputs))
+    assert output.shape == (12, 2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    ref.assert_close(loaded(inputs), output, 1e-6)
+
+
+@pytest.mark.parametrize("combine", ["project", "concatenate", "average"])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_configurations(combine, similarity):
+    nodes, forms = graph_tensors()
+    layer = make(similarity, combine=combine, output_shape=7)
+    output = layer(nodes, forms["kernel"])
+    channels = {"project": 7, "concatenate": 20, "average": 5}[combine]
+    assert tuple(output.shape) == (BATCH, NODES, channels)
+    assert layer.compute_output_shape(nodes.shape) == tuple(output.shape)
+    clone = GraphKernelAttention.from_config(layer.get_config())
+    clone.build(nodes.shape)
+    clone.set_weights(layer.get_weights())
+    ref.assert_close(clone(nodes, forms["kernel"]), ref.numpy(output), 1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])
+def test_mixed_precision(policy, form):
+    nodes, forms = graph_tensors(2)
+    expected = ref.numpy(make("softmax")(nodes, forms[form]))
+    output = make("softmax", dtype=policy)(nodes, forms[form])
+    assert output.dtype != "float32"
+    ref.assert_close(output, expected, 3e-2)
+
+
+def test_dropout_in_training_only():
+    nodes, forms = graph_tensors()
+    layer = make(dropout=0.5)
+    still = ref.numpy(layer(nodes, forms["kernel"]))
+    np.testing.assert_array_equal(
+        still, ref.numpy(layer(nodes, forms["kernel"]))
+    )
+    moving = ref.numpy(layer(nodes, forms["kernel"], training=True))
+    assert np.abs(moving - still).max() > 1e-3
+
+
+def test_propagation():
+    nodes, forms = graph_tensors()
+    for kernel in forms.values():
+        output = GraphPropagation(steps=2)(nodes, kernel)
+        matrix = forms["kernel"]
+        ref.assert_close(output, matrix @ (matrix @ nodes), 2e-6)
+    with pytest.raises(ValueError, match="`kernel`"):
+        GraphPropagation()(nodes, graph_tensors(2)[1]["kernel"])
+
+
+def test_pooling():
+    nodes, _ = graph_tensors()
+    mask = np.ones((BATCH, NODES), bool)
+    mask[1, 4:], mask[2] = False, False
+    output = ref.numpy(GraphPooling("mean+max+sum")(nodes, mask=mask))
+    some = nodes[1, :4]
+    ref.assert_close(
+        output[1],
+        np.concatenate([some.mean(0), some.max(0), some.sum(0)]),
+        1e-6,
+    )
+    assert (output[2] == 0).all()
+    ref.assert_close(GraphPooling()(nodes), nodes.mean(1), 1e-6)
+    with pytest.raises(ValueError, match="`mode`"):
+        GraphPooling("mean+median")
+
+
+# Kernels inside a model.
+
+
+def adjacency_batch():
+    graphs = [
+        networkx.path_graph(4),
+        networkx.star_graph(5),
+        networkx.empty_graph(1),
+        networkx.disjoint_union(
+            networkx.cycle_graph(4), networkx.empty_graph(2)
+        ),
+    ]
+    sizes = [g.number_of_nodes() for g in graphs]
+    adjacency = np.zeros((4, 6, 6), "float32")
+    edges = np.full((4, 7, 2), -1)
+    for k, (graph, n) in enumerate(zip(graphs, sizes, strict=True)):
+        adjacency[k, :n, :n] = networkx.to_numpy_array(graph)
+        for i, edge in enumerate(graph.edges):
+            edges[k, i] = edge
+    # One edge twice, in both directions.
+    edges[0, 5] = edges[0, 0, ::-1]
+    mask = np.arange(6)[None] < np.array(sizes)[:, None]
+    return adjacency, edges, mask, sizes
+
+
+def test_adjacency_from_edges():
+    adjacency, edges, _, _ = adjacency_batch()
+    layer = AdjacencyFromEdges()
+    nodes = np.zeros((4, 6, 1))
+    np.testing.assert_array_equal(ref.numpy(layer(edges, nodes)), adjacency)
+    directed = ref.numpy(AdjacencyFromEdges(directed=True)(edges, nodes))
+    np.testing.assert_array_equal(
+        np.maximum(directed, np.swapaxes(directed, 1, 2)), adjacency
+    )
+    assert directed[1].sum() == 5
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "layer, host, options",
+    [
+        (RandomWalkKernel, random_walk_kernel, {}),
+        (
+            RandomWalkKernel,
+            random_walk_kernel,
+            {"halt": 0.2, "discount": 0.7, "normalize": False},
+        ),
+        (DiffusionKernel, diffusion_kernel, {}),
+        (DiffusionKernel, diffusion_kernel, {"generator": "adjacency"}),
+        (
+            DiffusionKernel,
+            diffusion_kernel,
+            {"generator": "normalized_laplacian", "learn_times": True},
+        ),
+    ],
+)
+def test_kernels_in_a_model(layer, host, options, jit):
+    adjacency, _, mask, sizes = adjacency_batch()
+    if layer is RandomWalkKernel:
+        made = layer(lengths=(1, 2, 4), **options)
+        options = {**options, "length": [1, 2, 4]}
+    else:
+        made = layer(times=(0.5, 2.0), **options)
+        options = {**options, "time": [0.5, 2.0]}
+        options.pop("learn_times", None)
+    made.build(adjacency.shape)
+    call = ref.compiled(lambda a, m: made(a, mask=m)) if jit else made
+    kernel = ref.numpy(call(ref.tensor(adjacency), ref.tensor(mask)))
+    assert kernel.shape == made.compute_output_shape(adjacency.shape)
+    for k, n in enumerate(sizes):
+        expected = np.zeros((len(kernel[k]), 6, 6))
+        expected[:, :n, :n] = host(adjacency[k, :n, :n], **options)
+        # XLA's eigendecomposition is the less exact one.
+        np.testing.assert_allclose(kernel[k], expected, 5e-6, 3e-6)
+    clone = layer.from_config(made.get_config())
+    np.testing.assert_allclose(
+        ref.numpy(clone(adjacency, mask=mask)), kernel, 5e-6, 3e-6
+    )
+
+
+def test_return_probabilities_in_a_model():
+    adjacency, _, _, sizes = adjacency_batch()
+    output = ref.numpy(ReturnProbabilities(5)(adjacency))
+    for k, n in enumerate(sizes):
+        expected = return_probabilities(adjacency[k, :n, :n], 5)
+        np.testing.assert_allclose(output[k, :n], expected, atol=1e-6)
+
+
+def test_learned_times():
+    """The gradient with respect to a time, against finite differences."""
+    adjacency, _, mask, _ = adjacency_batch()
+    layer = DiffusionKernel(times=(0.5, 2.0), learn_times=True)
+    layer.build(adjacency.shape)
+    np.testing.assert_allclose(
+        ref.numpy(layer.current_times()), [0.5, 2.0], rtol=1e-6
+    )
+    upstream = np.random.default_rng(0).normal(size=(4, 2, 6, 6))
+
+    def total(raw):
+        layer.time_weights.assign(raw)
+        kernel = ref.numpy(layer(adjacency, mask=mask)).astype("float64")
+        return (kernel * upstream).sum()
+
+    raw = ref.numpy(layer.time_weights)
+    step = 1e-2
+    expected = [
+        (total(raw + step * unit) - total(raw - step * unit)) / (2 * step)
+        for unit in np.eye(2, dtype="float32")
+    ]
+    layer.time_weights.assign(raw)
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = ops.sum(layer(adjacency, mask=mask) * upstream)
+        gradient = tape.gradient(value, layer.time_weights.value)
+    else:
+        import jax
+
+        def value(weights):
+            outputs, _ = layer.stateless_call(
+                [weights], [], adjacency, mask=mask
+            )
+            return ops.sum(outputs * upstream)
+
+        gradient = jax.grad(value)(layer.time_weights.value)
+    np.testing.assert_allclose(ref.numpy(gradient), expected, rtol=5e-3)
+
+
+N, K = np.zeros((1, 3, 2), "float32"), np.ones((1, 3, 3), "float32")
+ERRORS = {
+    "no-kernel": (lambda: GraphKernelAttention(1, 1)(N), "expects a kernel"),
+    "two-forms": (
+        lambda: GraphKernelAttention(1, 1)(N, {"kernel": K, "factors": K}),
+        "exactly one form",
+    ),
+    "pairs-alone": (
+        lambda: GraphKernelAttention(1, 1)(N, {"pairs": K}),
+        "exactly one form",
+    ),
+    "no-nodes": (
+        lambda: GraphKernelAttention(1, 1)({"kernel": K}),
+        "'nodes'",
+    ),
+    "size": (
+        lambda: GraphKernelAttention(1, 1)(N, np.ones((1, 4, 4))),
+        "`kernel` expects the 3 nodes",
+    ),
+    "heads": (
+        lambda: GraphKernelAttention(3, 1)(N, np.ones((1, 2, 3, 3))),
+        "`kernel`",
+    ),
+    "similarity": (
+        lambda: GraphKernelAttention(1, 1, similarity="cosine"),
+        "`similarity`",
+    ),
+    "value_dim": (
+        lambda: GraphKernelAttention(1, 2, 3, similarity="additive"),
+        "`value_dim`",
+    ),
+    "dropout": (
+        lambda: GraphKernelAttention(1, 1, similarity="relu", dropout=0.1),
+        "`dropout`",
+    ),
+    "flat": (lambda: GraphKernelAttention(1, 1)(N[0], K), "nodes of shape"),
+    "fixed": (
+        lambda: GraphKernelAttention(1, 1, fixed_kernel=[[np.nan]]),
+        "`fixed_kernel`",
+    ),
+    "lengths": (lambda: RandomWalkKernel(()), "`lengths`"),
+    "times": (lambda: DiffusionKernel((np.inf,)), "`times`"),
+    "learned": (
+        lambda: DiffusionKernel((-1.0,), learn_times=True),
+        "`times`",
+    ),
+    "generator": (lambda: DiffusionKernel(generator="heat"), "`generator`"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    function, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        function()
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])
+def test_unknown_numbers_of_nodes(form, similarity):
+    """One traced function for graphs of any size."""
+    import tensorflow as tf
+
+    shapes = {
+        "kernel": {"kernel": (2, None, None)},
+        "pairs": {"pairs": (None, 2), "pair_values": (2, None)},
+        "factors": {"factors": (2, None, 3)},
+    }[form]
+    inputs = {
+        "nodes": keras.Input((None, CHANNELS), name="nodes"),
+        **{
+            key: keras.Input(
+                shape,
+                name=key,
+                dtype="int32" if key == "pairs" else "float32",
+            )
+            for key, shape in shapes.items()
+        },
+    }
+    layer = make(similarity)
+    model = keras.Model(inputs, layer(inputs)["nodes"])
+    traces = []
+
+    @tf.function(reduce_retracing=True)
+    def call(graph):
+        traces.append(1)
+        return model(graph)
+
+    nodes, forms = graph_tensors(2)
+    graph = forms[form]
+    graph = graph if isinstance(graph, dict) else {"kernel": graph}
+    for n in (8, 3, 5):
+        # A batch of one, and of fewer nodes.
+        cut = {
+            "kernel": lambda x, n=n: x[:1, :, :n, :n],
+            "factors": lambda x, n=n: x[:1, :, :n],
+            "pairs": lambda x, n=n: np.where(
+                (x[:1] < n).all(-1, keepdims=True), x[:1], 0
+            ),
+            "pair_values": lambda x, n=n: np.where(
+                (graph["pairs"][:1, None] < n).all(-1), x[:1], 0
+            ),
+        }
+        tensors = {key: tf.constant(cut[key](x)) for key, x in graph.items()}
+        tensors["nodes"] = tf.constant(nodes[:1, :n])
+        eager = layer(tensors["nodes"], {k: tensors[k] for k in graph})
+        ref.assert_close(call(tensors), ref.numpy(eager), 2e-6)
+    assert len(traces) <= 2
