@@ -15,11 +15,9 @@ in `samples/` and the logs for TensorBoard.
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
-import platform
 import shlex
 import shutil
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -31,6 +29,17 @@ from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
     training_batches,
+)
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    add_run_arguments,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    rate,
+    use_jit,
+    versions,
 )
 from keras_topo.training.datasets import load_images
 from keras_topo.training.run import (
@@ -120,21 +129,12 @@ def main(argv=None):
     return 0
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not where the default is that there is none."""
-
-    def _get_help_string(self, action):
-        if action.default is None:
-            return action.help
-        return super()._get_help_string(action)
-
-
 def parse_arguments(argv):
     """Parses the command line into a dict, the recipe filled in."""
     parser = argparse.ArgumentParser(
         prog="python -m training.images",
         description="Train TopViT on images and export it as a SavedModel.",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
     recipe = "default by data set"
@@ -159,7 +159,7 @@ def parse_arguments(argv):
     )
     group.add_argument(
         "--limit",
-        type=_positive_int,
+        type=positive_int,
         help="use at most this many images of each split, for a trial",
     )
     group.add_argument(
@@ -195,33 +195,31 @@ def parse_arguments(argv):
         choices=["gap", "token"],
         help="average over the grid, or a class token",
     )
-    group.add_argument("--dropout", type=_rate, help="0.1 for digits, else 0")
+    group.add_argument("--dropout", type=rate, help="0.1 for digits, else 0")
     group.add_argument(
         "--stochastic-depth",
-        type=_rate,
+        type=rate,
         default=0.0,
         help="rate of the last block",
     )
 
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=_positive_int, help=recipe)
-    group.add_argument("--batch-size", type=_positive_int, help=recipe)
+    group.add_argument("--epochs", type=positive_int, help=recipe)
+    group.add_argument("--batch-size", type=positive_int, help=recipe)
     group.add_argument(
-        "--learning-rate", type=_positive_float, help="peak; " + recipe
+        "--learning-rate", type=positive_float, help="peak; " + recipe
     )
-    group.add_argument("--warmup-epochs", type=_natural, help=recipe)
+    group.add_argument("--warmup-epochs", type=natural, help=recipe)
     group.add_argument(
-        "--weight-decay", type=_natural_float, default=0.05, help="of kernels"
+        "--weight-decay", type=natural_float, default=0.05, help="of kernels"
     )
     group.add_argument(
         "--clip-norm",
-        type=_positive_float,
+        type=positive_float,
         default=1.0,
         help="bound on the global norm of the gradients",
     )
-    group.add_argument(
-        "--label-smoothing", type=_rate, default=0.1, help="rate"
-    )
+    group.add_argument("--label-smoothing", type=rate, default=0.1, help="rate")
     group.add_argument(
         "--jit",
         default="auto",
@@ -235,18 +233,10 @@ def parse_arguments(argv):
         help="compute dtype",
     )
     group.add_argument(
-        "--seed", type=_natural, default=0, help="of everything random"
+        "--seed", type=natural, default=0, help="of everything random"
     )
 
-    group = parser.add_argument_group("run")
-    group.add_argument("--out", required=True, help="the run folder")
-    group.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on with the run in --out; --no-resume deletes it first",
-    )
-
+    add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
     kind = "digits" if arguments["data"] == "digits" else "photos"
     for name, value in RECIPES[kind].items():
@@ -349,13 +339,6 @@ def compile_model(model, arguments, steps_per_epoch):
     )
 
 
-def use_jit(choice):
-    """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
-    if choice == "auto" and keras.backend.backend() == "tensorflow":
-        return bool(tf.config.list_physical_devices("GPU"))
-    return {"auto": "auto", "on": True, "off": False}[choice]
-
-
 def describe_model(arguments):
     height, width = arguments["patch_size"]
     patch = f"{height}" if height == width else f"{height}x{width}"
@@ -447,19 +430,6 @@ def save_samples(folder, data):
         file.write_bytes(tf.io.encode_png(data.test.images[i]).numpy())
 
 
-def versions():
-    packages = ["keras-topo", "keras", "tensorflow", "numpy"]
-    if keras.backend.backend() == "jax":
-        packages.append("jax")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return {**found, "backend": keras.backend.backend()}
-
-
 def report(run, summary):
     """Prints the result and what lies in the run folder."""
     seconds = summary["training_seconds"]
@@ -490,33 +460,7 @@ def format_shape(shape):
 
 def _size(text):
     height, times, width = text.partition("x")
-    return [_positive_int(height), _positive_int(width if times else height)]
-
-
-def _number(kind, test, expected):
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not test(value):
-            raise argparse.ArgumentTypeError(
-                f"expected {expected}. Received: {text!r}"
-            )
-        return value
-
-    return parse
-
-
-_positive_int = _number(int, lambda v: v > 0, "a positive integer")
-_natural = _number(int, lambda v: v >= 0, "an integer, not negative")
-_positive_float = _number(
-    float, lambda v: 0 < v < float("inf"), "a positive number"
-)
-_natural_float = _number(
-    float, lambda v: 0 <= v < float("inf"), "a number, not negative"
-)
-_rate = _number(float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+    return [positive_int(height), positive_int(width if times else height)]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""`python -m training.graphs`: runs, resumes, folds, and what it refuses."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from keras_topo.training import graphs
+from keras_topo.training.graph_data import (
+    GENERATED,
+    GraphBatches,
+    load_graphs,
+    stratified_split,
+)
+
+pytestmark = pytest.mark.tensorflow_only
+
+SMALL = ["--depth", "1", "--heads", "4", "--key-dim", "4", "--epochs", "2"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_TOPO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Cycles of four to seven nodes, with a chord (class 2) or without (1)."""
+    random = np.random.default_rng(0)
+    files = {"A": [], "graph_indicator": [], "graph_labels": []}
+    first = 1
+    for graph in range(40):
+        n, label = int(random.integers(4, 8)), 1 + graph % 2
+        nodes = list(range(first, first + n))
+        edges = list(zip(nodes, nodes[1:] + nodes[:1], strict=True))
+        if label == 2:
+            edges.append((nodes[0], nodes[2]))
+        files["A"] += [f"{a}, {b}\n{b}, {a}" for a, b in edges]
+        files["graph_indicator"] += [str(graph + 1)] * n
+        files["graph_labels"].append(str(label))
+        first += n
+    path = tmp_path / "CHORDS.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, lines in files.items():
+            zipped.writestr(f"CHORDS/CHORDS_{name}.txt", "\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("model", graphs.MODELS)
+def test_trains_and_saves(tmp_path, archive, model, capsys):
+    out = tmp_path / "run"
+    command = ["--data", str(archive), "--out", str(out), "--model", model]
+    assert graphs.main([*command, *SMALL]) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["epoch"] == 2 and summary["graphs"]["test"] == 4
+    assert (out / "curves.png").exists()
+    loaded = keras.saving.load_model(out / "model.keras")
+    assert loaded.count_params() == summary["parameters"]
+    text = capsys.readouterr().out
+    assert "Test accuracy" in text and "model.keras" in text
+    # Finished: nothing is trained again.
+    assert graphs.main([*command, *SMALL]) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_learns(tmp_path, archive):
+    """A chord makes a triangle: walks that are back after three steps."""
+    out = tmp_path / "run"
+    command = ["--data", str(archive), "--out", str(out), *SMALL]
+    command += ["--epochs", "40", "--learning-rate", "0.01", "--seed", "1"]
+    assert graphs.main(command) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["test_accuracy"] == 1.0
+
+
+def test_resumes(tmp_path, archive, monkeypatch):
+    """Stopped after an epoch and started again, it ends the same."""
+
+    def losses(out):
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["val_loss"] for line in lines]
+
+    command = ["--data", str(archive), *SMALL, "--epochs", "3"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert graphs.main([*command, "--out", str(whole)]) == 0
+
+    real = graphs.training_callbacks
+
+    def stopping(run, seed):
+        stop = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epoch == 1 and interrupt()
+        )
+        return [*real(run, seed), stop]
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(graphs, "training_callbacks", stopping)
+    assert graphs.main([*command, "--out", str(parts)]) == 130
+    assert len(losses(parts)) == 1
+    monkeypatch.setattr(graphs, "training_callbacks", real)
+    assert graphs.main([*command, "--out", str(parts)]) == 0
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-4)
+
+
+def folds_file(tmp_path, count=40, folds=4):
+    ids = np.random.default_rng(0).permutation(count)
+    parts = np.array_split(ids, folds)
+    content = []
+    for k in range(folds):
+        rest = np.concatenate([p for i, p in enumerate(parts) if i != k])
+        content.append(
+            {
+                "test": parts[k].tolist(),
+                "validation": rest[:5].tolist(),
+                "train": rest[5:].tolist(),
+            }
+        )
+    path = tmp_path / "folds.json"
+    path.write_text(json.dumps({"folds": content}))
+    return path
+
+
+def test_folds(tmp_path, archive, capsys):
+    out = tmp_path / "run"
+    command = ["--data", str(archive), "--out", str(out), *SMALL]
+    command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
+    command += ["--select", "kernel=ones,random_walk", "--final-runs", "2"]
+    assert graphs.main([*command, "--folds", "0"]) == 0
+    file = out / "runs.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["role"] for line in lines] == ["selection"] * 2 + ["final"] * 2
+    # The choice is the better one on validation graphs.
+    scores = [line["validation_accuracy_last"] for line in lines[:2]]
+    best = lines[int(np.argmax(scores))]["choice"]
+    assert lines[2]["choice"] == lines[3]["choice"] == best
+    # Cut off in the last line, it repeats that run and goes on.
+    text = file.read_text()
+    file.write_text(text[:-20])
+    assert graphs.main([*command, "--folds", "0", "2"]) == 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["fold"] for line in lines] == [0] * 4 + [2] * 4
+    summary = json.loads((out / "folds.json").read_text())
+    finals = [line for line in lines if line["role"] == "final"]
+    assert summary["folds"] == 2
+    assert summary["mean"] == pytest.approx(
+        np.mean([line["test_accuracy_last"] for line in finals])
+    )
+    assert "over 2 folds" in capsys.readouterr().out
+
+
+ERRORS = {
+    "data": (["--data", "nowhere.zip"], "does not exist"),
+    "splits": (
+        ["--protocol", "folds", "--splits", "nowhere.json"],
+        "--splits",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(tmp_path, archive, name, capsys):
+    arguments, message = ERRORS[name]
+    command = ["--data", str(archive), *arguments]
+    assert graphs.main([*command, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["depth", "width=1", "kernel_sizes=1"])
+def test_wrong_choices(tmp_path, text, capsys):
+    with pytest.raises(SystemExit):
+        graphs.main(["--out", str(tmp_path), "--select", text])
+    assert "--select expects" in capsys.readouterr().err
+
+
+def test_wrong_folds(tmp_path, archive, capsys):
+    splits = folds_file(tmp_path, count=39)
+    command = ["--data", str(archive), "--protocol", "folds"]
+    command += ["--splits", str(splits), "--out", str(tmp_path / "run")]
+    assert graphs.main(command) == 2
+    assert "each of the 40 graphs" in capsys.readouterr().err
+
+
+def test_batches_hold_every_graph():
+    dataset, split = load_graphs("motif-grid", seed=1)
+    assert len(dataset) == 2 * (768 + 256 + 256)
+    ids = split[2][:50]
+    kernels = [g.adjacency.toarray() for g in dataset.graphs]
+    batches = GraphBatches(dataset.graphs, kernels, ids, 8, seed=3)
+
+    def seen():
+        found = []
+        for k in range(len(batches)):
+            inputs, labels = batches[k]
+            assert len(labels) <= 8
+            found += inputs["nodes"].sum((1, 2)).tolist()
+        return found
+
+    first = seen()
+    expected = [dataset.graphs[i].features.sum() for i in ids]
+    assert sorted(first) == sorted(expected)
+    batches.on_epoch_end()
+    second = seen()
+    assert sorted(second) == sorted(expected) and second != first
+    other = GraphBatches(dataset.graphs, kernels, ids, 8, seed=3, epoch=1)
+    batches = other
+    assert seen() == second
+
+
+def test_split_is_stratified():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    parts = stratified_split(labels, 0)
+    assert sorted(np.concatenate(parts)) == list(range(100))
+    assert [len(part) for part in parts] == [80, 10, 10]
+    assert np.bincount(labels[parts[2]]).tolist() == [5, 3, 2]
+
+
+def test_generated_names():
+    assert "motif-circular-ladder" in GENERATED and len(GENERATED) == 6

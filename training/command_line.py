@@ -1,0 +1,76 @@
+"""What the command lines of the training scripts share."""
+
+import argparse
+import platform
+from importlib import metadata
+
+import keras
+import tensorflow as tf
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not where the default is that there is none."""
+
+    def _get_help_string(self, action):
+        if action.default is None:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _number(kind, test, expected):
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not test(value):
+            raise argparse.ArgumentTypeError(
+                f"expected {expected}. Received: {text!r}"
+            )
+        return value
+
+    return parse
+
+
+positive_int = _number(int, lambda v: v > 0, "a positive integer")
+natural = _number(int, lambda v: v >= 0, "an integer, not negative")
+positive_float = _number(
+    float, lambda v: 0 < v < float("inf"), "a positive number"
+)
+natural_float = _number(
+    float, lambda v: 0 <= v < float("inf"), "a number, not negative"
+)
+rate = _number(float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+
+
+def add_run_arguments(parser):
+    """`--out` and `--resume`."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", required=True, help="the run folder")
+    group.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the run in --out; --no-resume deletes it first",
+    )
+
+
+def use_jit(choice):
+    """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
+    if choice == "auto" and keras.backend.backend() == "tensorflow":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return {"auto": "auto", "on": True, "off": False}[choice]
+
+
+def versions():
+    """Versions of what a result depends on, by package."""
+    packages = ["keras-topo", "keras", "tensorflow", "numpy"]
+    if keras.backend.backend() == "jax":
+        packages.append("jax")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return {**found, "backend": keras.backend.backend()}

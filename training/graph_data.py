@@ -1,0 +1,195 @@
+"""Graph data sets for training: loading, features, kernels, batches."""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_topo.graphs import (
+    GraphBatch,
+    bucket_sizes,
+    compute_kernels,
+    diffusion_kernel,
+    group_by_size,
+    induced_cycle_dataset,
+    load_tu_dataset,
+    motif_dataset,
+    node_features,
+    normalized_adjacency,
+    random_walk_kernel,
+)
+from keras_topo.graphs.generators import MOTIFS
+
+GENERATED = ("cycles", *(f"motif-{name.replace('_', '-')}" for name in MOTIFS))
+KERNELS = ("random_walk", "diffusion", "ones")
+MAX_DEGREE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureRecipe:
+    """What a node is described by, from the graph that a client sends.
+
+    Attributes:
+        num_node_labels: int; node labels as one-hot vectors of this length.
+        attributes: int, features that the graphs have themselves.
+        max_degree: int or `None`; degrees as one-hot vectors up to this one.
+        return_steps: int, return probabilities of random walks.
+    """
+
+    num_node_labels: int
+    attributes: int
+    max_degree: int | None
+    return_steps: int
+
+    def __call__(self, graph):
+        return graph.with_features(
+            node_features(
+                graph,
+                self.num_node_labels,
+                self.attributes > 0,
+                self.max_degree,
+                self.return_steps,
+            )
+        )
+
+
+def load_graphs(name, data_dir=None, seed=0):
+    """Loads a data set of graphs and what is known of its split.
+
+    Args:
+        name: one of `GENERATED`; or a TUDataset zip file or folder; or, with
+            `data_dir`, the name of one there.
+        data_dir: folder.
+        seed: int, of generated graphs.
+
+    Returns:
+        A `GraphDataset`, and `(train, validation, test)` ids or `None` where
+        the data set has no split of its own.
+
+    Raises:
+        ValueError: if there is no such data set, or it cannot be read.
+    """
+    if name in GENERATED:
+        parts = (
+            induced_cycle_dataset(seed=seed)
+            if name == "cycles"
+            else motif_dataset(
+                name.removeprefix("motif-").replace("-", "_"), seed=seed
+            )
+        )
+        ends = np.cumsum([len(part) for part in parts])
+        split = np.split(np.arange(ends[-1]), ends[:-1])
+        graphs = [graph for part in parts for graph in part.graphs]
+        return dataclasses.replace(parts[0], graphs=graphs), split
+    path = Path(data_dir) if data_dir else Path(name)
+    if not path.exists():
+        raise ValueError(
+            f"--data expects one of {', '.join(GENERATED)}, a TUDataset zip "
+            "file or folder, or its name with --data-dir. Received: "
+            f"{path}, which does not exist"
+        )
+    return load_tu_dataset(path, name if data_dir else None), None
+
+
+def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
+    """Ids of a random training, validation and test set, class by class."""
+    random = np.random.default_rng(seed)
+    parts = [[] for _ in shares]
+    for label in np.unique(labels):
+        ids = random.permutation(np.flatnonzero(labels == label))
+        ends = np.round(np.cumsum(shares)[:-1] * len(ids)).astype(int)
+        for part, piece in zip(parts, np.split(ids, ends), strict=True):
+            part.append(piece)
+    return [np.sort(np.concatenate(part)) for part in parts]
+
+
+def make_kernels(graphs, kind, sizes):
+    """The kernels of GKAT for every graph, `(kernels, nodes, nodes)` each.
+
+    Args:
+        graphs: list of `Graph`s.
+        kind: one of `KERNELS`; `"ones"` is the mask that hides nothing.
+        sizes: walk lengths, or diffusion times; one kernel each.
+    """
+    if kind == "ones":
+        return [np.ones((1, g.num_nodes, g.num_nodes), "f4") for g in graphs]
+    if kind == "random_walk":
+        return compute_kernels(
+            graphs, random_walk_kernel, length=[int(n) for n in sizes]
+        )
+    return compute_kernels(
+        graphs,
+        diffusion_kernel,
+        time=list(sizes),
+        generator="normalized_laplacian",
+    )
+
+
+def adjacency_kernels(graphs, model):
+    """The kernel of a baseline: `A + I` for GAT, normalised for GCN, SGC."""
+    if model == "gat":
+        return [
+            np.minimum(g.adjacency.toarray() + np.eye(g.num_nodes), 1.0)
+            for g in graphs
+        ]
+    return [normalized_adjacency(g.adjacency).toarray() for g in graphs]
+
+
+class GraphBatches(keras.utils.PyDataset):
+    """Batches of padded graphs for `fit`, grouped by size.
+
+    Args:
+        graphs: list of `Graph`s with features.
+        kernels: list of arrays.
+        ids: the graphs to take.
+        batch_size: int.
+        seed: int; batches are drawn anew each epoch, the same for the same
+            seed and epoch. `None` keeps the order.
+        epoch: int, the first epoch.
+    """
+
+    def __init__(self, graphs, kernels, ids, batch_size, seed=None, epoch=0):
+        super().__init__()
+        self.graphs = [graphs[i] for i in ids]
+        self.kernels = [kernels[i] for i in ids]
+        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
+        self.sizes = [graph.num_nodes for graph in self.graphs]
+        self.buckets = bucket_sizes(self.sizes)
+        self._group()
+
+    def _group(self):
+        if self.seed is None:
+            self.groups = group_by_size(
+                self.sizes, self.batch_size, self.buckets
+            )
+            return
+        random = np.random.default_rng([self.seed, self.epoch])
+        groups = group_by_size(
+            self.sizes,
+            self.batch_size,
+            self.buckets,
+            order=random.permutation(len(self.sizes)),
+        )
+        self.groups = [groups[i] for i in random.permutation(len(groups))]
+
+    def __len__(self):
+        return len(self.groups)
+
+    def __getitem__(self, index):
+        ids, num_nodes = self.groups[index]
+        batch = GraphBatch.from_graphs(
+            [self.graphs[i] for i in ids],
+            [self.kernels[i] for i in ids],
+            num_nodes,
+        )
+        inputs = {
+            "nodes": batch.nodes,
+            "kernel": batch.kernel,
+            "node_mask": batch.node_mask,
+        }
+        return inputs, batch.labels
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self._group()

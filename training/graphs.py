@@ -1,0 +1,673 @@
+"""Trains GKAT, or a baseline, to classify graphs.
+
+    python -m training.graphs --data motif-cycle --out runs/cycle
+    python -m training.graphs --data ENZYMES.zip --out runs/enzymes
+    python -m training.graphs --data ENZYMES.zip --protocol folds \\
+        --splits ENZYMES.json --out runs/enzymes-folds
+
+A single split trains one model and leaves in the run folder `model.keras`,
+`metrics.json`, `metrics.jsonl`, `curves.png` and logs for TensorBoard. The
+protocol `folds` is the assessment of Errica et al. (2020): for every fold a
+model selection on its validation graphs, over the choices of `--select`, and
+final runs on its test graphs; each run is a line of `runs.jsonl`. The same
+command resumes what was interrupted.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_topo.training import pictures
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    add_run_arguments,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    rate,
+    use_jit,
+    versions,
+)
+from keras_topo.training.graph_data import (
+    GENERATED,
+    KERNELS,
+    MAX_DEGREE,
+    FeatureRecipe,
+    GraphBatches,
+    adjacency_kernels,
+    load_graphs,
+    make_kernels,
+    stratified_split,
+)
+from keras_topo.training.run import (
+    NonFiniteLoss,
+    Run,
+    StopOnNonFiniteLoss,
+    adamw,
+    training_callbacks,
+    write_json,
+)
+
+MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc")
+# Arguments that say where and how to run, not what comes out.
+NOT_COMPARED = ("out", "resume", "folds")
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(argv)
+    run = Run(arguments["out"])
+    command = shlex.join(["python", "-m", "training.graphs", *argv])
+    try:
+        run.open(
+            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
+            resume=arguments["resume"],
+        )
+        task = Task(arguments)
+        if arguments["protocol"] == "folds":
+            return assess(run, arguments, task, command)
+        summary = run.summary()
+        if summary is not None:
+            print(f"{run.folder} holds this run, finished: nothing to train.")
+            report(run, summary)
+            return 0
+        pictures.load_pyplot()  # Better missing now than after the training.
+        split = task.split or stratified_split(task.labels, arguments["seed"])
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        model, statistics = train(run, arguments, task, split)
+    except NonFiniteLoss as error:
+        print(
+            f"\nerror: {error}. Training stopped; the run folder "
+            f"{run.folder} keeps the epochs before this one. A lower "
+            "--learning-rate, more --warmup-epochs or a smaller --clip-norm, "
+            "with another --out, usually helps.",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        return 130
+    summary = finish(run, arguments, task, split, model, statistics, command)
+    report(run, summary)
+    return 0
+
+
+def parse_arguments(argv):
+    """Parses the command line into a dict."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.graphs",
+        description="Train GKAT, or a baseline, to classify graphs.",
+        formatter_class=HelpFormatter,
+    )
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        default="motif-cycle",
+        help=f"{', '.join(GENERATED)}; or a TUDataset zip file or folder",
+    )
+    group.add_argument(
+        "--data-dir", help="the folder in which --data is a name"
+    )
+    group.add_argument(
+        "--return-steps",
+        type=natural,
+        default=16,
+        help="features: return probabilities of walks up to this many steps",
+    )
+    group.add_argument(
+        "--degrees",
+        action=argparse.BooleanOptionalAction,
+        help="features: degrees as one-hot vectors (default: where nodes have "
+        "no others)",
+    )
+
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="gkat", choices=MODELS)
+    group.add_argument("--kernel", default="random_walk", choices=KERNELS)
+    group.add_argument(
+        "--kernel-sizes",
+        type=positive_float,
+        nargs="+",
+        default=[1.0, 2.0, 3.0, 4.0],
+        help="nodes of the walks, or diffusion times: one kernel each",
+    )
+    group.add_argument("--similarity", default="softmax")
+    group.add_argument("--depth", type=positive_int, default=3)
+    group.add_argument("--heads", type=positive_int, default=4)
+    group.add_argument("--key-dim", type=positive_int, default=16)
+    group.add_argument("--pooling", default="mean+max")
+    group.add_argument("--dropout", type=rate, default=0.1)
+    group.add_argument("--attention-dropout", type=rate, default=0.0)
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=positive_int, default=150)
+    group.add_argument("--batch-size", type=positive_int, default=32)
+    group.add_argument("--learning-rate", type=positive_float, default=1e-3)
+    group.add_argument("--warmup-epochs", type=natural, default=10)
+    group.add_argument("--weight-decay", type=natural_float, default=0.05)
+    group.add_argument("--clip-norm", type=positive_float, default=1.0)
+    group.add_argument("--label-smoothing", type=rate, default=0.1)
+    group.add_argument("--jit", default="auto", choices=["auto", "on", "off"])
+    group.add_argument("--seed", type=natural, default=0)
+
+    group = parser.add_argument_group("protocol")
+    group.add_argument(
+        "--protocol", default="split", choices=["split", "folds"]
+    )
+    group.add_argument("--splits", help="JSON file of folds")
+    group.add_argument(
+        "--folds",
+        type=natural,
+        nargs="+",
+        help="only these folds, counted from 0",
+    )
+    group.add_argument(
+        "--select",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2,...",
+        help="choices of an argument, made on the validation graphs of a fold",
+    )
+    group.add_argument(
+        "--final-runs", type=positive_int, default=3, help="a fold"
+    )
+    group.add_argument(
+        "--choose-epoch",
+        default="last",
+        choices=["last", "validation"],
+        help="which epoch counts: the last, or the best on validation graphs",
+    )
+    add_run_arguments(parser)
+    arguments = vars(parser.parse_args(argv))
+    if arguments["warmup_epochs"] >= arguments["epochs"]:
+        arguments["warmup_epochs"] = arguments["epochs"] // 3
+    try:
+        arguments["select"] = dict(
+            parse_choice(text, arguments) for text in arguments["select"]
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments["protocol"] == "folds" and not arguments["splits"]:
+        parser.error("--protocol folds expects --splits, a JSON file of folds")
+    return arguments
+
+
+def parse_choice(text, arguments):
+    """`NAME=V1,V2` to the name and its values, of the argument's own type."""
+    name, equals, values = text.partition("=")
+    name = name.strip().lstrip("-").replace("-", "_")
+    if not equals or name not in arguments or not values:
+        raise ValueError(
+            f"--select expects NAME=V1,V2,... of an argument. Received: {text}"
+        )
+    kind = type(arguments[name])
+    if kind not in (int, float, str):
+        raise ValueError(
+            f"--select expects an argument with one value. Received: {text}"
+        )
+    return name, [kind(value) for value in values.split(",")]
+
+
+class Task:
+    """A data set, ready to be trained on: features and kernels of all graphs.
+
+    Attributes:
+        dataset: the `GraphDataset`, as loaded.
+        recipe: the `FeatureRecipe`.
+        graphs: list of `Graph`s with features.
+        labels: `(graphs,)`.
+        split: ids of training, validation and test graphs, or `None`.
+    """
+
+    def __init__(self, arguments):
+        self.dataset, self.split = load_graphs(
+            arguments["data"], arguments["data_dir"], arguments["seed"]
+        )
+        first = self.dataset.graphs[0]
+        attributes = 0 if first.features is None else first.features.shape[1]
+        degrees = arguments["degrees"]
+        if degrees is None:
+            degrees = not (attributes or self.dataset.num_node_labels)
+        most = max(
+            int(np.diff(g.adjacency.indptr).max()) for g in self.dataset.graphs
+        )
+        self.recipe = FeatureRecipe(
+            self.dataset.num_node_labels,
+            attributes,
+            min(MAX_DEGREE, most) if degrees else None,
+            arguments["return_steps"],
+        )
+        self.graphs = [self.recipe(graph) for graph in self.dataset.graphs]
+        self.labels = self.dataset.labels
+        self._kernels = {}
+
+    @property
+    def num_features(self):
+        return self.graphs[0].features.shape[1]
+
+    def kernels(self, arguments):
+        """The kernels that a model needs, computed once."""
+        model = arguments["model"]
+        if model.startswith("gkat"):
+            key = (arguments["kernel"], *arguments["kernel_sizes"])
+        else:
+            key = ("gat" if model == "gat" else "gcn",)
+        if key not in self._kernels:
+            self._kernels[key] = (
+                make_kernels(self.graphs, *key[:1], key[1:])
+                if model.startswith("gkat")
+                else adjacency_kernels(self.graphs, model)
+            )
+        return self._kernels[key]
+
+    def batches(self, arguments, ids, seed=None, epoch=0):
+        return GraphBatches(
+            self.graphs,
+            self.kernels(arguments),
+            ids,
+            arguments["batch_size"],
+            seed,
+            epoch,
+        )
+
+    def statistics(self, ids):
+        """Mean and variance of each feature over the nodes of some graphs."""
+        features = np.concatenate([self.graphs[i].features for i in ids])
+        features = features.astype("float64")
+        return features.mean(0), np.maximum(features.var(0), 1e-6)
+
+
+def build_model(arguments, task, statistics):
+    """Builds the untrained model, the same one for the same arguments."""
+    from keras_topo import models
+
+    keras.utils.set_random_seed(arguments["seed"])
+    options = {
+        "num_features": task.num_features,
+        "num_classes": task.dataset.num_classes,
+        "feature_statistics": statistics,
+        "depth": arguments["depth"],
+        "pooling": arguments["pooling"],
+        "dropout": arguments["dropout"],
+        "seed": arguments["seed"],
+    }
+    heads = {"num_heads": arguments["heads"], "key_dim": arguments["key_dim"]}
+    channels = arguments["heads"] * arguments["key_dim"]
+    attention_dropout = {"attention_dropout": arguments["attention_dropout"]}
+    kind = arguments["model"]
+    if kind.startswith("gkat"):
+        kernels = task.kernels(arguments)
+        return models.gkat_graph_classifier(
+            num_kernels=kernels[0].shape[0],
+            form="published" if kind == "gkat-published" else "modern",
+            similarity=arguments["similarity"],
+            **heads,
+            **attention_dropout,
+            **options,
+        )
+    if kind == "gat":
+        return models.gat(**heads, **attention_dropout, **options)
+    if kind == "gcn":
+        return models.gcn(channels=channels, **options)
+    options["steps"] = options.pop("depth")
+    return models.sgc(channels=channels, **options)
+
+
+def compile_model(model, arguments, steps_per_epoch):
+    model.compile(
+        optimizer=adamw(
+            model,
+            arguments["learning_rate"],
+            arguments["weight_decay"],
+            steps_per_epoch,
+            arguments["epochs"],
+            arguments["warmup_epochs"],
+            arguments["clip_norm"],
+        ),
+        loss=SmoothedCrossentropy(
+            model.output_shape[-1], arguments["label_smoothing"]
+        ),
+        metrics=["accuracy"],
+        jit_compile=use_jit(arguments["jit"]),
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy of logits with int labels, smoothed (Szegedy et al.)."""
+
+    def __init__(self, num_classes, smoothing=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes, self.smoothing = num_classes, smoothing
+
+    def call(self, y_true, y_pred):
+        y_true = keras.ops.reshape(y_true, (-1,))
+        target = keras.ops.one_hot(y_true, self.num_classes)
+        return keras.losses.categorical_crossentropy(
+            target,
+            y_pred,
+            from_logits=True,
+            label_smoothing=self.smoothing,
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "smoothing": self.smoothing,
+        }
+
+
+def train(run, arguments, task, split):
+    """Trains from the last finished epoch of the run to its end."""
+    train_ids, validation_ids, test_ids = split
+    statistics = task.statistics(train_ids)
+    model = build_model(arguments, task, statistics)
+    seed, epochs = arguments["seed"], arguments["epochs"]
+    steps = len(task.batches(arguments, train_ids, seed))
+    compile_model(model, arguments, steps)
+    finished = run.restore(model)
+    print(
+        f"Data: {task.dataset.name}, {len(train_ids):,} training, "
+        f"{len(validation_ids):,} validation and {len(test_ids):,} test "
+        f"graphs, {task.num_features} features, "
+        f"{task.dataset.num_classes} classes."
+    )
+    print(
+        f"Model: {describe_model(arguments)}, {model.count_params():,} "
+        "parameters."
+    )
+    if finished:
+        print(f"Resuming {run.folder} after epoch {finished} of {epochs}.")
+    if finished < epochs:
+        model.fit(
+            task.batches(arguments, train_ids, seed, finished),
+            epochs=epochs,
+            initial_epoch=finished,
+            shuffle=False,
+            validation_data=task.batches(arguments, validation_ids),
+            callbacks=training_callbacks(run, seed),
+        )
+    return model, statistics
+
+
+def describe_model(arguments):
+    text = f"{arguments['model']}, {arguments['depth']} layers"
+    if arguments["model"].startswith("gkat"):
+        sizes = " ".join(f"{size:g}" for size in arguments["kernel_sizes"])
+        text += f", {arguments['similarity']}, kernel {arguments['kernel']}"
+        if arguments["kernel"] != "ones":
+            text += f" {sizes}"
+    return text
+
+
+def finish(run, arguments, task, split, model, statistics, command):
+    """Saves, tests and draws the trained model; returns the summary."""
+    history = run.history()
+    bare = build_model(arguments, task, statistics)
+    bare.set_weights(model.get_weights())
+    file = run.folder / "model.keras"
+    bare.save(file, overwrite=True)
+    model = keras.saving.load_model(file)
+    print("Testing ...", flush=True)
+    compile_model(model, arguments, 1)
+    test = model.evaluate(
+        task.batches(arguments, split[2]), return_dict=True, verbose=0
+    )
+    summary = {
+        "task": "graphs",
+        "epoch": history[-1]["epoch"],
+        "test_accuracy": float(test["accuracy"]),
+        "test_loss": float(test["loss"]),
+        "validation_accuracy": history[-1]["val_accuracy"],
+        "training_seconds": round(sum(e["seconds"] for e in history), 1),
+        "parameters": model.count_params(),
+        "graphs": dict(
+            zip(("train", "validation", "test"), map(len, split), strict=True)
+        ),
+        "command": command,
+        "seed": arguments["seed"],
+        "arguments": arguments,
+        "versions": versions(),
+    }
+    title = f"{describe_model(arguments)}, on {task.dataset.name}"
+    pictures.draw_curves(history, run.folder / "curves.png", title)
+    run.finish(summary)
+    return summary
+
+
+def report(run, summary):
+    """Prints the result and what lies in the run folder."""
+    print(
+        f"\nTest accuracy {summary['test_accuracy']:.2%} on "
+        f"{summary['graphs']['test']:,} graphs after {summary['epoch']} epochs "
+        f"({summary['training_seconds']:.0f} s of training).\n"
+    )
+    contents = {
+        "model.keras": "the model, for keras.saving.load_model",
+        "metrics.json": "the result and how it came about",
+        "metrics.jsonl": "loss and accuracy of every epoch",
+        "curves.png": "the same, drawn",
+        "tensorboard": "logs: tensorboard --logdir",
+    }
+    for name, meaning in contents.items():
+        path = run.folder / name
+        if path.exists():
+            print(f"  {str(path):<34} {meaning}")
+
+
+# The protocol of folds.
+
+
+def assess(run, arguments, task, command):
+    """Selection and final runs of every fold, a line for each run."""
+    folds = load_folds(arguments["splits"], len(task.graphs))
+    file = run.folder / "runs.jsonl"
+    finished = read_lines(file)
+    names = list(arguments["select"])
+    grid = [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*arguments["select"].values())
+    ]
+    for k in arguments["folds"] or range(len(folds)):
+        if k >= len(folds):
+            raise ValueError(
+                f"--folds expects numbers from 0 to {len(folds) - 1}. "
+                f"Received: {k}"
+            )
+        fold = folds[k]
+
+        def result(role, choice, seed, k=k, fold=fold):
+            key = {"fold": k, "role": role, "choice": choice, "seed": seed}
+            for line in finished:
+                if {name: line[name] for name in key} == key:
+                    return line
+            line = {
+                **key,
+                **run_once({**arguments, **choice}, task, fold, seed),
+            }
+            with file.open("a") as lines:
+                lines.write(json.dumps(line) + "\n")
+            finished.append(line)
+            print(format_run(line), flush=True)
+            return line
+
+        chosen = grid[0]
+        if len(grid) > 1:
+            scores = [
+                chosen_accuracy(
+                    result("selection", choice, arguments["seed"]),
+                    "validation",
+                    arguments,
+                )
+                for choice in grid
+            ]
+            chosen = grid[int(np.argmax(scores))]
+        for seed in range(arguments["final_runs"]):
+            result("final", chosen, arguments["seed"] + seed)
+    summary = summarise(finished, arguments, command)
+    write_json(run.folder / "folds.json", summary)
+    print(
+        f"\nTest accuracy {100 * summary['mean']:.2f} +- "
+        f"{100 * summary['deviation']:.2f} over {summary['folds']} folds "
+        f"(mean of {arguments['final_runs']} runs each): "
+        f"{run.folder / 'folds.json'}"
+    )
+    return 0
+
+
+def run_once(arguments, task, fold, seed):
+    """Trains one model and says what it does on validation and test graphs."""
+    arguments = {**arguments, "seed": seed}
+    started = time.perf_counter()
+    statistics = task.statistics(fold["train"])
+    model = build_model(arguments, task, statistics)
+    batches = task.batches(arguments, fold["train"], seed)
+    compile_model(model, arguments, len(batches))
+    both = {
+        name: task.batches(arguments, fold[name])
+        for name in ("validation", "test")
+    }
+    keeper = KeepBest()
+    model.fit(
+        batches,
+        epochs=arguments["epochs"],
+        shuffle=False,
+        validation_data=both["validation"],
+        callbacks=[StopOnNonFiniteLoss(), keeper],
+        verbose=0,
+    )
+    line = {"best_epoch": keeper.epoch, "parameters": model.count_params()}
+    for when in ("last", "validation"):
+        if when == "validation":
+            model.set_weights(keeper.weights)
+        for name, data in both.items():
+            found = model.evaluate(data, return_dict=True, verbose=0)
+            line[f"{name}_accuracy_{when}"] = round(found["accuracy"], 5)
+            line[f"{name}_loss_{when}"] = round(found["loss"], 5)
+    return {**line, "seconds": round(time.perf_counter() - started, 1)}
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with the best validation accuracy.
+
+    Among equals the one of the lowest validation loss.
+    """
+
+    def on_train_begin(self, logs=None):
+        self.best, self.epoch, self.weights = (-1.0, 0.0), 0, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        score = (logs["val_accuracy"], -logs["val_loss"])
+        if score > self.best:
+            self.best, self.epoch = score, epoch + 1
+            self.weights = self.model.get_weights()
+
+
+def chosen_accuracy(line, name, arguments):
+    return line[f"{name}_accuracy_{arguments['choose_epoch']}"]
+
+
+def format_run(line):
+    choice = " ".join(f"{k}={v}" for k, v in line["choice"].items())
+    return (
+        f"fold {line['fold']} {line['role']:<9} seed {line['seed']} {choice} "
+        f"validation {line['validation_accuracy_last']:.3f} test "
+        f"{line['test_accuracy_last']:.3f} (best epoch {line['best_epoch']}: "
+        f"{line['test_accuracy_validation']:.3f}) {line['seconds']:.0f} s"
+    )
+
+
+def summarise(lines, arguments, command):
+    """Mean and deviation over folds of the mean over their final runs."""
+    finals = [line for line in lines if line["role"] == "final"]
+    by_fold = {
+        k: [line for line in finals if line["fold"] == k]
+        for k in sorted({line["fold"] for line in finals})
+    }
+    folds = [
+        {
+            "fold": k,
+            "choice": runs[0]["choice"],
+            **{
+                f"test_accuracy_{when}": float(
+                    np.mean([r[f"test_accuracy_{when}"] for r in runs])
+                )
+                for when in ("last", "validation")
+            },
+        }
+        for k, runs in by_fold.items()
+    ]
+    scores = [chosen_accuracy(fold, "test", arguments) for fold in folds]
+    return {
+        "command": command,
+        "data": arguments["data"],
+        "mean": float(np.mean(scores)),
+        "deviation": float(np.std(scores)),
+        "folds": len(folds),
+        "choose_epoch": arguments["choose_epoch"],
+        "grid": arguments["select"],
+        "by_fold": folds,
+        "arguments": arguments,
+        "versions": versions(),
+    }
+
+
+def load_folds(path, num_graphs):
+    """Reads folds, each with `train`, `validation` and `test` ids."""
+    try:
+        folds = json.loads(Path(path).read_text())["folds"]
+        folds = [
+            {
+                name: np.asarray(fold[name], "int64")
+                for name in ("train", "validation", "test")
+            }
+            for fold in folds
+        ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "--splits expects a JSON file with the folds' train, validation "
+            f"and test ids. Received: {path} ({error!r})"
+        ) from error
+    for k, fold in enumerate(folds):
+        ids = np.concatenate(list(fold.values()))
+        if not np.array_equal(np.sort(ids), np.arange(num_graphs)):
+            raise ValueError(
+                f"--splits expects each of the {num_graphs} graphs once in a "
+                f"fold. Received: {len(ids)} ids in fold {k} of {path}"
+            )
+    return folds
+
+
+def read_lines(file):
+    """Lines of JSON; a last one that a kill cut off does not count."""
+    lines = []
+    if file.exists():
+        text = file.read_text()
+        for line in text.splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        whole = "".join(json.dumps(line) + "\n" for line in lines)
+        if whole != text:
+            file.write_text(whole)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
