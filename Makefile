@@ -41,7 +41,7 @@ clean:
 	rm -rf $(VENV) runs build *.egg-info
 
 $(BIN)/python:
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
 	  'keras_topo needs Python 3.10 or newer; found ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
 

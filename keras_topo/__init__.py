@@ -4,13 +4,31 @@ from keras_topo import attention, layers, operators
 
 __version__ = "0.1.0"
 
-__all__ = ["attention", "export_saved_model", "layers", "operators"]
+__all__ = [
+    "attention",
+    "export_graph_saved_model",
+    "export_saved_model",
+    "layers",
+    "operators",
+]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, "graphs", "models"})
 
 
 def __getattr__(name):
+    if name in ("graphs", "models", "training"):
+        import importlib
+
+        return importlib.import_module(f"keras_topo.{name}")
     # Export needs TensorFlow, which a JAX user should not have to import.
     if name == "export_saved_model":
         from keras_topo.export import export_saved_model
 
         return export_saved_model
+    if name == "export_graph_saved_model":
+        from keras_topo.export_graphs import export_graph_saved_model
+
+        return export_graph_saved_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

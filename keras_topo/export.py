@@ -7,27 +7,26 @@ TensorFlow is imported inside the functions, so that importing this module
 under another backend costs nothing and the error about the backend is ours.
 """
 
-import contextlib
-import json
-import os
-import pathlib
-import pickle
-import shutil
-import subprocess
-import sys
-import tempfile
 import typing
-import uuid
 
 import keras
 import numpy as np
 
+from keras_topo.saved_models import (
+    Comparison,
+    answers_of_a_clean_process,
+    check_backend,
+    check_path,
+    check_tolerance,
+    describe,
+    hidden_sibling,
+    publish,
+    softmax,
+    write,
+)
+
 IMAGE_SIGNATURES = ("serving_default", "classify_bytes")
 
-# Greatest allowed |served - Keras|, relative to max(1, the largest |logit|).
-# Graph rewriting fuses and reorders sums, which moves a result by a few units
-# in the last place; those are 2^-10 wide in float16 and 2^-7 in bfloat16.
-TOLERANCES = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-5}
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -147,7 +146,7 @@ def export_saved_model(
       "classify_bytes", "instances": [{"image_bytes": {"b64": "iVBORw0..."}}]}'
     ```
     """
-    _check_backend()
+    check_backend()
     _check_signatures(signatures)
     top_k = _check_positive("top_k", top_k)
     max_pixels = _check_positive("max_pixels", max_pixels)
@@ -159,8 +158,8 @@ def export_saved_model(
             f"others. Received: model with {spec.channels} channels"
         )
     class_names = _check_class_names(class_names, spec.classes)
-    path = _check_path(path, overwrite)
-    tolerance = _check_tolerance(tolerance, model)
+    path = check_path(path, overwrite)
+    tolerance = check_tolerance(tolerance, model)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -170,13 +169,13 @@ def export_saved_model(
     )
 
     differences = None
-    with _hidden_sibling(path) as folder:
-        _write(archive, folder)
+    with hidden_sibling(path) as folder:
+        write(archive, folder)
         if verify:
             differences = _verify_image_signatures(
                 folder, model, spec, signatures, class_names, top_k, tolerance
             )
-        _publish(folder, path)
+        publish(folder, path)
     return {
         "path": str(path),
         "signatures": described,
@@ -196,17 +195,6 @@ class _ImageSpec(typing.NamedTuple):
     width: int
     channels: int
     classes: int
-
-
-def _check_backend():
-    backend = keras.config.backend()
-    if backend != "tensorflow":
-        raise RuntimeError(
-            "`export_saved_model` needs the TensorFlow backend. Save the model "
-            'here with `model.save("model.keras")`, then load and export it in '
-            "a process started with the environment variable "
-            f"KERAS_BACKEND=tensorflow. Received: backend={backend!r}"
-        )
 
 
 def _check_signatures(signatures):
@@ -318,44 +306,6 @@ def _check_class_names(class_names, classes):
     return [str(name) for name in names]
 
 
-def _check_path(path, overwrite):
-    if "://" in str(path):
-        raise ValueError(
-            "`path` must be a local folder: a rename publishes the model, and "
-            "object stores have none. Export locally, then upload. "
-            f"Received: path={str(path)!r}"
-        )
-    path = pathlib.Path(path).absolute()
-    if not os.path.lexists(path):
-        return path
-    if not overwrite:
-        raise FileExistsError(
-            "`path` must not exist, unless `overwrite=True`. A model that is "
-            "being served gets a new version, the next number. "
-            f"Received: path={str(path)!r}"
-        )
-    # What is replaced gets deleted: only ever something this could have made.
-    if path.is_symlink() or not (path / "saved_model.pb").is_file():
-        raise FileExistsError(
-            "`path` must be a SavedModel folder to be overwritten. "
-            f"Received: path={str(path)!r}"
-        )
-    return path
-
-
-def _check_tolerance(tolerance, model):
-    """As given, or the loosest that the dtypes of the layers ask for."""
-    if tolerance is None:
-        dtypes = {layer.compute_dtype for layer in (model, *model.layers)}
-        return max(TOLERANCES.get(dtype, 1e-5) for dtype in dtypes)
-    if not isinstance(tolerance, (int, float)) or not tolerance > 0:
-        raise ValueError(
-            "`tolerance` must be a positive number or None. "
-            f"Received: tolerance={tolerance!r}"
-        )
-    return float(tolerance)
-
-
 # ------------------------------------------------------ the image signatures
 
 
@@ -394,14 +344,10 @@ def _add_image_signatures(
         traced = archive.add_endpoint(name, function, [argument])
         outputs = traced.get_concrete_function().structured_outputs
         described[name] = {
-            "inputs": {argument.name: _describe(argument)},
-            "outputs": {key: _describe(outputs[key]) for key in outputs},
+            "inputs": {argument.name: describe(argument)},
+            "outputs": {key: describe(outputs[key]) for key in outputs},
         }
     return described
-
-
-def _describe(tensor):
-    return f"{tensor.dtype.name} {tuple(tensor.shape)}"
 
 
 def _finite(images):
@@ -555,52 +501,6 @@ def _as_text(number):
     return tf.strings.as_string(number)
 
 
-# ---------------------------------------------------------------- the writing
-
-
-@contextlib.contextmanager
-def _hidden_sibling(path):
-    """A new folder name on the same file system, gone when the block ends.
-
-    TensorFlow Serving ignores names that are not numbers. `tempfile.mkdtemp`
-    would do but for its permissions: other users, such as the server's, could
-    not read the model.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(archive, folder):
-    import tensorflow as tf
-
-    # In a notebook, TensorFlow would announce the hidden folder's name.
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        archive.write_out(str(folder), verbose=False)
-    finally:
-        logger.setLevel(level)
-
-
-def _publish(folder, path):
-    """Renames a finished folder to `path`, away with what is there."""
-    if not path.exists():
-        os.rename(folder, path)
-        return
-    with _hidden_sibling(path) as old:
-        os.rename(path, old)
-        try:
-            os.rename(folder, path)
-        except OSError:
-            os.rename(old, path)
-            raise
-
-
 # ----------------------------------------------------------- the verification
 
 
@@ -627,13 +527,13 @@ def _verify_image_signatures(
             ("classify_bytes", {"image_bytes": _encode_png(batch)})
             for batch in batches
         ]
-    answers = _answers_of_a_clean_process(folder, requests)
+    answers = answers_of_a_clean_process(folder, requests)
 
     logits = [_reference_logits(model, batch) for batch in batches]
-    probabilities = [_softmax(rows) for rows in logits]
+    probabilities = [softmax(rows) for rows in logits]
     # What rounds the logits moves the probabilities by as much at most.
     scale = max(float(np.abs(rows).max(initial=1.0)) for rows in logits)
-    comparison = _Comparison(tolerance * scale)
+    comparison = Comparison(tolerance * scale)
     for answer, rows, shares in zip(
         answers[: len(batches)], logits, probabilities, strict=True
     ):
@@ -672,37 +572,6 @@ def _reference_logits(model, batch):
     return logits
 
 
-def _softmax(logits):
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-class _Comparison:
-    """The largest difference of each output, held against a limit."""
-
-    def __init__(self, limit):
-        self.limit = limit
-        self.differences = {}
-
-    def add(self, name, served, expected):
-        if served.shape != expected.shape or served.dtype != expected.dtype:
-            raise RuntimeError(
-                f"The exported model answers `{name}` as {served.dtype} "
-                f"{served.shape}, and the Keras model as {expected.dtype} "
-                f"{expected.shape}."
-            )
-        difference = float(np.abs(served - expected).max(initial=0.0))
-        # Written so that NaN fails.
-        if not difference <= self.limit:
-            raise RuntimeError(
-                f"The exported model's `{name}` differ from the Keras model's "
-                f"by {difference:.3g}; allowed is {self.limit:.3g}. If this is "
-                "rounding, pass a larger `tolerance`."
-            )
-        known = self.differences.get(name, 0.0)
-        self.differences[name] = max(known, difference)
-
-
 def _check_served_classes(answer, probabilities, class_names, limit):
     """Each served name is a class of that score; near ties may swap."""
     names = np.array(class_names, dtype=object)
@@ -717,86 +586,3 @@ def _check_served_classes(answer, probabilities, class_names, limit):
                     f"at score {score:.6g}, which the Keras model gives to "
                     f"{list(near)}."
                 )
-
-
-# Runs with TensorFlow and the standard library. TensorFlow itself asks *where*
-# Keras is while it is imported, so the finder answers, and only an import
-# fails.
-_CLEAN_PROCESS = """
-import importlib.machinery, json, sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("keras", "tf_keras", "keras_topo"):
-            return importlib.machinery.ModuleSpec(name, self)
-    def create_module(self, spec):
-        raise ImportError(spec.name + " is out of bounds in this process")
-    def exec_module(self, module):
-        pass
-
-sys.meta_path.insert(0, Blocker())
-folder, requests, answers, paths = json.loads(sys.argv[1])
-sys.path += [path for path in paths if path not in sys.path]
-
-import pickle
-import tensorflow as tf
-
-with open(requests, "rb") as file:
-    requests = pickle.load(file)
-signatures = tf.saved_model.load(folder).signatures
-results = []
-for name, inputs in requests:
-    signature = signatures[name]
-    specs = signature.structured_input_signature[1]
-    tensors = {
-        key: tf.constant(inputs[key], specs[key].dtype) for key in inputs
-    }
-    outputs = signature(**tensors)
-    results.append({key: outputs[key].numpy() for key in outputs})
-assert not {"keras", "keras_topo"} & set(sys.modules)
-with open(answers, "wb") as file:
-    pickle.dump(results, file)
-"""
-
-
-def _answers_of_a_clean_process(folder, requests):
-    """What a SavedModel answers where there is TensorFlow and no Keras.
-
-    Args:
-        folder: The SavedModel.
-        requests: Pairs of a signature's name and {input name: array}.
-
-    Returns:
-        A list of {output name: array}, one for each request.
-    """
-    environment = dict(os.environ)
-    for name in ("KERAS_BACKEND", "TF_USE_LEGACY_KERAS"):
-        environment.pop(name, None)
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    # This process may hold all of an accelerator's memory.
-    environment["CUDA_VISIBLE_DEVICES"] = "-1"
-
-    with tempfile.TemporaryDirectory() as exchange:
-        files = [os.path.join(exchange, name) for name in ("ask", "answer")]
-        with open(files[0], "wb") as file:
-            pickle.dump(requests, file)
-        # Isolated mode leaves out PYTHONPATH and the user's own packages,
-        # among which TensorFlow may be.
-        paths = [entry for entry in sys.path if os.path.isabs(entry)]
-        job = json.dumps([str(folder), *files, paths])
-        finished = subprocess.run(
-            [sys.executable, "-I", "-c", _CLEAN_PROCESS, job],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if finished.returncode != 0:
-            raise RuntimeError(
-                "The exported model does not serve in a process of its own, "
-                "with TensorFlow and without Keras (exit status "
-                f"{finished.returncode}):\n{finished.stderr[-4000:]}"
-            )
-        with open(files[1], "rb") as file:
-            return pickle.load(file)

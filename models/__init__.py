@@ -2,9 +2,11 @@
 
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import gat, gcn, sgc
+from keras_topo.models.graph_pipeline import from_edges
 from keras_topo.models.topvit import topvit
 
 __all__ = [
+    "from_edges",
     "gat",
     "gcn",
     "gkat_graph_classifier",

@@ -87,6 +87,19 @@ def topvit(
         raise ValueError(
             f"`pooling` expects 'gap' or 'token'. Received: pooling={pooling!r}"
         )
+    if len(image_shape) != 3 or not all(
+        isinstance(n, int) and n > 0 for n in image_shape
+    ):
+        raise ValueError(
+            "`image_shape` expects (height, width, channels), three positive "
+            f"ints. Received: image_shape={image_shape}"
+        )
+    own = {"grid_shape", "num_prefix_tokens"} & set(attention_options)
+    if own:
+        raise ValueError(
+            "topvit sets the grid and the prefix tokens itself, by "
+            f"image_shape, patch_size and pooling. Received: {sorted(own)}"
+        )
     channels, heads, mlp_dim, depth = SIZES[size]
     images = keras.Input(image_shape, name="images", dtype="float32")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)

@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_topo import export
+from keras_topo import export, saved_models
 from keras_topo.export import export_saved_model
 from keras_topo.models import topvit
 
@@ -372,7 +372,7 @@ def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
         logger.setLevel("WARNING")
     assert capfd.readouterr() == ("", "")
     if verify:
-        assert report["tolerance"] == export.TOLERANCES["bfloat16"]
+        assert report["tolerance"] == saved_models.TOLERANCES["bfloat16"]
 
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     images = 255 * tf.random.uniform((3, 8, 8, 1))
@@ -625,7 +625,7 @@ def test_a_failed_export_leaves_the_earlier_model(tmp_path, monkeypatch):
     def disk_is_full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(export.os, "rename", disk_is_full)
+    monkeypatch.setattr(saved_models.os, "rename", disk_is_full)
     with pytest.raises(OSError, match="no space left"):
         export_saved_model(
             dense_model(units=4), path, overwrite=True, verify=False
@@ -691,7 +691,7 @@ def test_a_difference_is_named_and_nothing_is_published(
     tmp_path, monkeypatch, change, message
 ):
     monkeypatch.setattr(
-        export, "_answers_of_a_clean_process", answers_with(change)
+        export, "answers_of_a_clean_process", answers_with(change)
     )
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(dense_model(), tmp_path / "1")
@@ -700,7 +700,7 @@ def test_a_difference_is_named_and_nothing_is_published(
 
 def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        export, "_answers_of_a_clean_process", answers_with(lambda _: None)
+        export, "answers_of_a_clean_process", answers_with(lambda _: None)
     )
     model = dense_model()
     model.layers[-1].bias.assign([0.0, np.nan, 0.0])
@@ -711,7 +711,7 @@ def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
 
 def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
     # What the process blocks is the point, so it says so itself.
-    code = export._CLEAN_PROCESS.partition("import pickle")[0]
+    code = saved_models.CLEAN_PROCESS.partition("import pickle")[0]
     for module in ("keras", "keras_topo", "keras_topo.export"):
         job = json.dumps(["", "", "", sys.path])
         finished = subprocess.run(
@@ -724,7 +724,7 @@ def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
 
     message = "does not serve in a process of its own.*exit status 1"
     with pytest.raises(RuntimeError, match=f"(?s){message}.*saved_model"):
-        export._answers_of_a_clean_process(tmp_path, [])
+        saved_models.answers_of_a_clean_process(tmp_path, [])
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):

@@ -416,8 +416,7 @@ def _plan(labels, class_names, limit, remarks):
             plan["train"] = ("train", rest[~held])
             plan[name] = ("train", rest[held])
             remarks.append(
-                f"held out {held.sum():,} of {len(rest):,} training images "
-                f"as {name} set"
+                f"held out {held.sum():,} of {len(rest):,} images as {name} set"
             )
     if limit is not None:
         remarks.append(f"kept at most {limit:,} images of a split")
@@ -435,8 +434,9 @@ def _hold_out(labels, fraction, class_names):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise ValueError(
-                "Holding out images needs at least two of every class. "
-                f"Received: {len(members)} of class {name!r}"
+                "a class needs an image each for training, validation and "
+                "test, where these are not split already. Received: too few "
+                f"of class {name!r}"
             )
         count = max(1, round(fraction * len(members)))
         held[rng.permutation(members)[:count]] = True

@@ -1,15 +1,18 @@
-"""Classifies image files with an exported model, with TensorFlow alone.
+"""Classifies files with an exported model, with TensorFlow alone.
 
-    python -m training.demo RUN [IMAGE ...]
+    python -m training.demo RUN [FILE ...]
 
-RUN is a run folder of `python -m training.images`. Without IMAGE the test
-images in RUN/samples are classified. Nothing of keras_topo is loaded: the
-SavedModel is all that a server needs.
+RUN is a run folder of `python -m training.images` (files are JPEG or PNG) or
+of `python -m training.graphs` (files are serialized GraphTensors). Without
+FILE the test examples in RUN/samples are classified. Nothing of keras_topo is
+loaded: the SavedModel is all that a server needs.
 """
 
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,80 +21,105 @@ import tensorflow as tf
 
 def main(argv=None):
     """Runs the script; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.demo")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.demo",
+        description="Classify files with the SavedModel of a run.",
+    )
     parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("image", type=Path, nargs="*", help="image files")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="images or serialized GraphTensors; without any, the test "
+        "examples in RUN/samples",
+    )
     arguments = parser.parse_args(argv)
-    saved_model = arguments.run / "saved_model" / "1"
+    run = arguments.run
+    saved_model = run / "saved_model" / "1"
     if not saved_model.is_dir():
         print(
             "error: expected the folder of a finished run, with a SavedModel "
-            f"in saved_model/1. Received: {arguments.run}",
+            f"in saved_model/1. Received: {run}",
             file=sys.stderr,
         )
         return 2
-    samples = not arguments.image
-    files = arguments.image or sorted(
-        (arguments.run / "samples").glob("*/*.png")
-    )
+    samples = not arguments.file
+    files = arguments.file or sorted((run / "samples").glob("*/*.*"))
     missing = [str(file) for file in files if not file.is_file()]
-    if missing:
+    if missing or not files:
         print(
-            f"error: expected image files. Received: {', '.join(missing)}",
+            "error: expected files to classify. Received: "
+            + (", ".join(missing) or f"none in {run / 'samples'}"),
             file=sys.stderr,
         )
         return 2
 
     print(f"Loading {saved_model} with TensorFlow {tf.__version__} ...")
     model = tf.saved_model.load(str(saved_model))
-    classify = model.signatures["classify_bytes"]
-
-    def answer_for(files):
-        encoded = [file.read_bytes() for file in files]
-        return classify(image_bytes=tf.constant(encoded))
-
     try:
-        answer = answer_for(files)
+        names, scores = classify(model, files, run)
     except tf.errors.InvalidArgumentError:
         # The model refuses the batch; asked one at a time, it names the file.
         for file in files:
             try:
-                answer_for([file])
+                classify(model, [file], run)
             except tf.errors.InvalidArgumentError as error:
-                print(f"error: {file}: {error.message}", file=sys.stderr)
+                print(f"error: {file} {reason(error)}", file=sys.stderr)
                 return 2
         raise
     if "keras_topo" not in sys.modules:
         print("Classified from encoded bytes, without keras_topo:")
 
     right = 0
-    for file, classes, scores in zip(
-        files,
-        answer["classes"].numpy(),
-        answer["scores"].numpy(),
-        strict=True,
-    ):
-        names = [name.decode() for name in classes]
+    for file, row, shares in zip(files, names, scores, strict=True):
         guesses = ", ".join(
-            f"{name} {score:.1%}"
-            for name, score in list(zip(names, scores, strict=True))[:3]
+            f"{name} {share:.1%}"
+            for name, share in list(zip(row, shares, strict=True))[:3]
         )
         verdict = ""
         if samples:
-            correct = names[0] == file.parent.name
+            correct = row[0] == file.parent.name
             right += correct
             verdict = "right: " if correct else "WRONG: "
         print(f"  {file}  {verdict}{guesses}")
     if samples:
-        print(f"{right} of {len(files)} held-out images right.")
-    drawn = [
-        str(path)
-        for path in (arguments.run / "curves.png", arguments.run / "masks.png")
-        if path.exists()
-    ]
-    if drawn:
-        print(f"Pictures of the training: {', '.join(drawn)}")
+        print(f"{right} of {len(files)} held-out examples right.")
+        drawn = [
+            str(run / name)
+            for name in ("curves.png", "masks.png")
+            if (run / name).exists()
+        ]
+        if drawn:
+            print(f"Pictures of the training: {', '.join(drawn)}")
     return 0
+
+
+def classify(model, files, run):
+    """Names of classes and scores of each file, best first, two lists."""
+    encoded = tf.constant([file.read_bytes() for file in files])
+    if "classify_bytes" in model.signatures:
+        answer = model.signatures["classify_bytes"](image_bytes=encoded)
+        names = [
+            [name.decode() for name in row] for row in answer["classes"].numpy()
+        ]
+        return names, answer["scores"].numpy()
+    answer = model.signatures["serve_examples"](examples=encoded)
+    shares = answer["probabilities"].numpy()
+    export = json.loads((run / "metrics.json").read_text())["export"]
+    classes = export["class_names"] or [str(k) for k in range(shares.shape[1])]
+    order = (-shares).argsort(axis=1)
+    names = [[classes[k] for k in row] for row in order]
+    return names, [row[k] for row, k in zip(shares, order, strict=True)]
+
+
+def reason(error):
+    """The model's own words in a message of TensorFlow."""
+    for pattern in (r"image_bytes\[\d+\] ([^\]]*)", r"\[(`[^\]]*)\]"):
+        words = re.search(pattern, error.message)
+        if words:
+            return words[1]
+    return f"cannot be read ({error.message.splitlines()[0]})"
 
 
 if __name__ == "__main__":

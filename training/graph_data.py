@@ -42,6 +42,19 @@ class FeatureRecipe:
     max_degree: int | None
     return_steps: int
 
+    @property
+    def own_features(self):
+        """Features that a node has itself: labels and attributes."""
+        return self.num_node_labels + self.attributes
+
+    def own(self, graph):
+        """The graph with what a client sends: its own features alone."""
+        if not self.own_features:
+            return graph.with_features(None)
+        return graph.with_features(
+            node_features(graph, self.num_node_labels, self.attributes > 0)
+        )
+
     def __call__(self, graph):
         return graph.with_features(
             node_features(
@@ -159,19 +172,22 @@ class GraphBatches(keras.utils.PyDataset):
         self._group()
 
     def _group(self):
-        if self.seed is None:
-            self.groups = group_by_size(
-                self.sizes, self.batch_size, self.buckets
-            )
-            return
-        random = np.random.default_rng([self.seed, self.epoch])
+        order = None
+        if self.seed is not None:
+            random = np.random.default_rng([self.seed, self.epoch])
+            order = random.permutation(len(self.sizes))
         groups = group_by_size(
-            self.sizes,
-            self.batch_size,
-            self.buckets,
-            order=random.permutation(len(self.sizes)),
+            self.sizes, self.batch_size, self.buckets, order=order
         )
-        self.groups = [groups[i] for i in random.permutation(len(groups))]
+        if self.seed is not None:
+            groups = [groups[i] for i in random.permutation(len(groups))]
+        # Keras looks at the first two batches to see which sizes vary.
+        other = next(
+            (k for k, g in enumerate(groups) if g[1] != groups[0][1]), None
+        )
+        if other is not None:
+            groups[1], groups[other] = groups[other], groups[1]
+        self.groups = groups
 
     def __len__(self):
         return len(self.groups)

@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -54,6 +55,7 @@ from keras_topo.training.run import (
     Run,
     StopOnNonFiniteLoss,
     adamw,
+    read_lines,
     training_callbacks,
     write_json,
 )
@@ -85,6 +87,7 @@ def main(argv=None):
         pictures.load_pyplot()  # Better missing now than after the training.
         split = task.split or stratified_split(task.labels, arguments["seed"])
     except (ValueError, ImportError) as error:
+        run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
@@ -420,14 +423,19 @@ def finish(run, arguments, task, split, model, statistics, command):
     history = run.history()
     bare = build_model(arguments, task, statistics)
     bare.set_weights(model.get_weights())
-    file = run.folder / "model.keras"
-    bare.save(file, overwrite=True)
-    model = keras.saving.load_model(file)
     print("Testing ...", flush=True)
-    compile_model(model, arguments, 1)
-    test = model.evaluate(
+    compile_model(bare, arguments, 1)
+    test = bare.evaluate(
         task.batches(arguments, split[2]), return_dict=True, verbose=0
     )
+    # Without an optimizer: the file holds the model as it is used.
+    classifier = build_model(arguments, task, statistics)
+    classifier.set_weights(bare.get_weights())
+    whole = whole_model(arguments, task, classifier)
+    file = run.folder / "model.keras"
+    whole.save(file, overwrite=True)
+    # From here on everything is said of what lies in the file.
+    whole = keras.saving.load_model(file)
     summary = {
         "task": "graphs",
         "epoch": history[-1]["epoch"],
@@ -435,7 +443,7 @@ def finish(run, arguments, task, split, model, statistics, command):
         "test_loss": float(test["loss"]),
         "validation_accuracy": history[-1]["val_accuracy"],
         "training_seconds": round(sum(e["seconds"] for e in history), 1),
-        "parameters": model.count_params(),
+        "parameters": bare.count_params(),
         "graphs": dict(
             zip(("train", "validation", "test"), map(len, split), strict=True)
         ),
@@ -446,8 +454,74 @@ def finish(run, arguments, task, split, model, statistics, command):
     }
     title = f"{describe_model(arguments)}, on {task.dataset.name}"
     pictures.draw_curves(history, run.folder / "curves.png", title)
+    if keras.backend.backend() == "tensorflow":
+        from keras_topo import export_graph_saved_model
+
+        print("Exporting and checking the SavedModel ...", flush=True)
+        summary["export"] = export_graph_saved_model(
+            whole,
+            run.folder / "saved_model" / "1",
+            class_names=[str(name) for name in task.dataset.classes],
+            overwrite=True,
+        )
+        save_samples(run.folder / "samples", task, split[2])
+    else:
+        print(
+            "No SavedModel: TensorFlow exports it. Load model.keras with "
+            "KERAS_BACKEND=tensorflow and call export_graph_saved_model."
+        )
     run.finish(summary)
     return summary
+
+
+def whole_model(arguments, task, classifier):
+    """From nodes and edges to logits: what a client's graph goes through."""
+    from keras_topo import layers, models
+
+    sizes = arguments["kernel_sizes"]
+    kind = (
+        arguments["kernel"]
+        if arguments["model"].startswith("gkat")
+        else ("neighbors" if arguments["model"] == "gat" else "normalized")
+    )
+    if kind == "random_walk":
+        kernel = layers.RandomWalkKernel([int(n) for n in sizes], name="kernel")
+    elif kind == "diffusion":
+        kernel = layers.DiffusionKernel(
+            sizes, "normalized_laplacian", name="kernel"
+        )
+    else:
+        kernel = layers.AdjacencyKernel(kind, name="kernel")
+    recipe = task.recipe
+    return models.from_edges(
+        classifier,
+        kernel,
+        recipe.own_features,
+        recipe.max_degree,
+        recipe.return_steps,
+        name=f"{classifier.name}_from_edges",
+    )
+
+
+def save_samples(folder, task, ids, count=12):
+    """Writes a few test graphs as GraphTensors, `<class>/<index>.example`."""
+    from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+
+    shutil.rmtree(folder, ignore_errors=True)
+    channels = task.recipe.own_features
+    spec = GraphTensorSpec({"features": channels} if channels else {})
+    # As many classes as there are, then the next graph of each.
+    labels = task.labels[ids]
+    rank = np.zeros(len(ids), int)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    for k in np.lexsort((labels, rank))[:count]:
+        name = str(task.dataset.classes[labels[k]])
+        graph = task.recipe.own(task.dataset.graphs[ids[k]])
+        file = folder / name / f"{ids[k]:05d}.example"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(graph_to_example(graph, spec).SerializeToString())
 
 
 def report(run, summary):
@@ -458,11 +532,13 @@ def report(run, summary):
         f"({summary['training_seconds']:.0f} s of training).\n"
     )
     contents = {
-        "model.keras": "the model, for keras.saving.load_model",
+        "model.keras": "for keras.saving.load_model, after import keras_topo",
+        "saved_model/1": "the same for TensorFlow Serving, graphs in",
         "metrics.json": "the result and how it came about",
         "metrics.jsonl": "loss and accuracy of every epoch",
         "curves.png": "the same, drawn",
-        "tensorboard": "logs: tensorboard --logdir",
+        "samples": "some test graphs, by class, as serialized GraphTensors",
+        "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }
     for name, meaning in contents.items():
         path = run.folder / name
@@ -651,22 +727,6 @@ def load_folds(path, num_graphs):
                 f"fold. Received: {len(ids)} ids in fold {k} of {path}"
             )
     return folds
-
-
-def read_lines(file):
-    """Lines of JSON; a last one that a kill cut off does not count."""
-    lines = []
-    if file.exists():
-        text = file.read_text()
-        for line in text.splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        whole = "".join(json.dumps(line) + "\n" for line in lines)
-        if whole != text:
-            file.write_text(whole)
-    return lines
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def main(argv=None):
         )
         model = build_model(arguments, data)
     except (ValueError, ImportError) as error:
+        run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
@@ -137,7 +138,9 @@ def parse_arguments(argv):
         formatter_class=HelpFormatter,
     )
 
-    recipe = "default by data set"
+    def recipe(name):
+        digits, photos = [RECIPES[kind][name] for kind in ("digits", "photos")]
+        return f"default: {digits} for digits, else {photos}"
 
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -175,7 +178,7 @@ def parse_arguments(argv):
         "--patch-size",
         type=_size,
         metavar="N or HxW",
-        help=recipe,
+        help=recipe("patch_size"),
     )
     group.add_argument(
         "--attention",
@@ -195,7 +198,7 @@ def parse_arguments(argv):
         choices=["gap", "token"],
         help="average over the grid, or a class token",
     )
-    group.add_argument("--dropout", type=rate, help="0.1 for digits, else 0")
+    group.add_argument("--dropout", type=rate, help=recipe("dropout"))
     group.add_argument(
         "--stochastic-depth",
         type=rate,
@@ -204,12 +207,18 @@ def parse_arguments(argv):
     )
 
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=positive_int, help=recipe)
-    group.add_argument("--batch-size", type=positive_int, help=recipe)
+    group.add_argument("--epochs", type=positive_int, help=recipe("epochs"))
     group.add_argument(
-        "--learning-rate", type=positive_float, help="peak; " + recipe
+        "--batch-size", type=positive_int, help=recipe("batch_size")
     )
-    group.add_argument("--warmup-epochs", type=natural, help=recipe)
+    group.add_argument(
+        "--learning-rate",
+        type=positive_float,
+        help="peak; " + recipe("learning_rate"),
+    )
+    group.add_argument(
+        "--warmup-epochs", type=natural, help=recipe("warmup_epochs")
+    )
     group.add_argument(
         "--weight-decay", type=natural_float, default=0.05, help="of kernels"
     )
@@ -439,14 +448,14 @@ def report(run, summary):
         f"{summary['epoch']} epochs ({seconds:.0f} s of training).\n"
     )
     contents = {
-        "model.keras": "the model, for keras.saving.load_model",
+        "model.keras": "for keras.saving.load_model, after import keras_topo",
         "saved_model/1": "the same for TensorFlow Serving, pixels or files in",
         "metrics.json": "the result and how it came about",
         "metrics.jsonl": "loss and accuracy of every epoch",
         "curves.png": "the same, drawn",
         "masks.png": "the learned masks of every layer and head",
         "samples": "some test images, by class",
-        "tensorboard": "logs: tensorboard --logdir",
+        "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }
     for name, meaning in contents.items():
         path = run.folder / name

@@ -27,7 +27,7 @@ def draw_curves(history, path, title):
 
     Args:
         history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
-            `val_accuracy` and `learning_rate`.
+            `val_accuracy` (where there was validation) and `learning_rate`.
         path: file to write, PNG.
         title: str.
     """
@@ -46,6 +46,8 @@ def draw_curves(history, path, title):
     )
     for axis, (name, curves) in zip(axes, panels, strict=True):
         for (label, key), color in zip(curves, ("C0", "C1"), strict=False):
+            if key not in history[0]:
+                continue  # Without validation.
             axis.plot(
                 epochs,
                 [line[key] for line in history],
@@ -122,7 +124,7 @@ def draw_masks(model, path):
 
     num_heads = max(len(center) for _, center, _ in layers)
     (height, width), gap = layers[0][0], 1
-    views = ("center token", "corner token")
+    tokens = [(height // 2, width // 2), (0, 0)]
     canvases = [
         np.full(
             (
@@ -131,7 +133,7 @@ def draw_masks(model, path):
             ),
             np.nan,
         )
-        for _ in views
+        for _ in tokens
     ]
     for i, (_, *rows) in enumerate(layers):
         for canvas, row in zip(canvases, rows, strict=True):
@@ -154,12 +156,9 @@ def draw_masks(model, path):
         layout="constrained",
         sharey=True,
     )
-    figure.get_layout_engine().set(wspace=0.06)
+    figure.get_layout_engine().set(wspace=0.12)
     color_map = matplotlib.colormaps["viridis"].with_extremes(bad="white")
-    tokens = [(height // 2, width // 2), (0, 0)]
-    for axis, canvas, view, token in zip(
-        axes, canvases, views, tokens, strict=True
-    ):
+    for axis, canvas, token in zip(axes, canvases, tokens, strict=True):
         image = axis.imshow(canvas, cmap=color_map, vmin=lowest, vmax=highest)
         heads, depth = np.arange(num_heads), np.arange(len(layers))
         axis.set_xticks(
@@ -183,7 +182,11 @@ def draw_masks(model, path):
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         axis.set_xlabel("head")
-        axis.set_title(f"seen from the {view}", fontsize=10)
+        row, column = token
+        axis.set_title(
+            f"seen from the token in row {row + 1}, column {column + 1}",
+            fontsize=10,
+        )
     axes[0].set_ylabel("layer")
     figure.colorbar(
         image, ax=axes, label="mask value (multiplies the attention kernel)"

@@ -39,7 +39,9 @@ class Run:
         "masks.png",
         "metrics.json",
         "metrics.jsonl",
+        "folds.json",
         "model.keras",
+        "runs.jsonl",
         "samples",
         "saved_model",
         "tensorboard",
@@ -84,6 +86,13 @@ class Run:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, arguments)
+
+    def discard_unused(self):
+        """Removes the folder of a run that could not begin."""
+        written = [path.name for path in self.folder.glob("*")]
+        if written == ["arguments.json"]:
+            (self.folder / "arguments.json").unlink()
+            self.folder.rmdir()
 
     def _compare(self, arguments, earlier):
         differing = [
@@ -193,6 +202,22 @@ def write_text(path, text):
 def write_json(path, value):
     """Writes a value as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_lines(file):
+    """Lines of JSON; a last one that a kill cut off does not count."""
+    lines = []
+    if file.exists():
+        text = file.read_text()
+        for line in text.splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        whole = "".join(json.dumps(line) + "\n" for line in lines)
+        if whole != text:
+            file.write_text(whole)
+    return lines
 
 
 def adamw(

@@ -542,6 +542,11 @@ def _agree(shape, other):
 def _as_operator(mask, value):
     if mask is None:
         return None
+    if isinstance(mask, str):
+        raise ValueError(
+            "`mask` expects a MaskOperator, a matrix or None; layers have "
+            f"masks by name. Received: mask={mask!r}"
+        )
     if not isinstance(mask, MaskOperator):
         mask = Dense(mask)
     if not _agree((mask.num_tokens,), value.shape[-2:-1]):

@@ -16,6 +16,7 @@ from keras_topo.graphs.generators import (
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.kernels import (
     diffusion_kernel,
+    keep_largest,
     normalized_adjacency,
     random_walk_kernel,
     return_probabilities,
@@ -32,6 +33,7 @@ __all__ = [
     "compute_kernels",
     "diffusion_kernel",
     "group_by_size",
+    "keep_largest",
     "induced_cycle_dataset",
     "largest_neighbor_degrees",
     "load_planetoid",

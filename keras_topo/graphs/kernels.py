@@ -188,6 +188,35 @@ def return_probabilities(adjacency, steps):
     return np.stack(columns, axis=1).astype("float32")
 
 
+def keep_largest(kernels, count):
+    """The largest entries of each row, as pairs for a fixed kernel.
+
+    Args:
+        kernels: `(nodes, nodes)`, or `(kernels, nodes, nodes)`, whose largest
+            entries are those of their maximum.
+        count: int, entries of a row at most; zeros are never kept.
+
+    Returns:
+        A dict with `pairs` `(pairs, 2)`, in row order, and `pair_values`
+        `(pairs,)` or `(kernels, pairs)`, float32: what `GraphKernelAttention`
+        takes as `fixed_kernel`.
+    """
+    kernels = np.asarray(kernels)
+    largest = kernels if kernels.ndim == 2 else kernels.max(axis=0)
+    nodes = largest.shape[0]
+    count = min(count, nodes)
+    columns = np.argpartition(-largest, count - 1, axis=1)[:, :count]
+    columns = np.sort(columns, axis=1)
+    rows = np.repeat(np.arange(nodes), count)
+    columns = columns.ravel()
+    kept = largest[rows, columns] > 0
+    rows, columns = rows[kept], columns[kept]
+    return {
+        "pairs": np.stack([rows, columns], axis=1),
+        "pair_values": kernels[..., rows, columns].astype("float32"),
+    }
+
+
 def normalize_rows(features):
     """Each row divided by its Euclidean norm."""
     norms = np.linalg.norm(features, axis=-1, keepdims=True)

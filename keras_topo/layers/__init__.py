@@ -10,6 +10,8 @@ from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_encoder import GraphEncoderBlock
 from keras_topo.layers.graph_kernels import (
     AdjacencyFromEdges,
+    AdjacencyKernel,
+    DegreeFeatures,
     DiffusionKernel,
     RandomWalkKernel,
     ReturnProbabilities,
@@ -20,6 +22,8 @@ from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 __all__ = [
     "AdjacencyFromEdges",
+    "AdjacencyKernel",
+    "DegreeFeatures",
     "DiffusionKernel",
     "GraphEncoderBlock",
     "GraphKernelAttention",

@@ -24,7 +24,8 @@ def rate(value, name):
 
 def one_of(value, name, choices):
     """`value`, which must be one of `choices`."""
-    if value not in choices:
+    # An array has no single answer to whether it is one of them.
+    if not isinstance(value, (str, int, type(None))) or value not in choices:
         raise ValueError(
             f"`{name}` expects one of {tuple(choices)}. Received: "
             f"{name}={value!r}"

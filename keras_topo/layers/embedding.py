@@ -51,7 +51,7 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.embed_dim = embed_dim
         sizes = patch_size
-        if isinstance(patch_size, int):
+        if not isinstance(patch_size, (tuple, list)):
             sizes = (patch_size,)
         if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise ValueError(

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo.layers.arguments import one_of, positive, rate
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.layers.toeplitz_masks import MASKS
 
@@ -81,28 +82,11 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if attention not in ATTENTIONS:
-            raise ValueError(
-                f"`attention` expects one of {ATTENTIONS}. Received: "
-                f"attention={attention!r}"
-            )
-        if mask not in (*MASKS, None):
-            raise ValueError(
-                f"`mask` expects one of {(*MASKS, None)}. Received: "
-                f"mask={mask!r}"
-            )
-        if not isinstance(num_heads, int) or num_heads < 1:
-            raise ValueError(
-                "`num_heads` expects a positive int. Received: "
-                f"num_heads={num_heads!r}"
-            )
-        if not 0 <= stochastic_depth < 1:
-            raise ValueError(
-                "`stochastic_depth` expects a rate from 0 to below 1. "
-                f"Received: stochastic_depth={stochastic_depth}"
-            )
         self.supports_masking = True
-        self.num_heads = num_heads
+        one_of(attention, "attention", ATTENTIONS)
+        one_of(mask, "mask", (*MASKS, None))
+        rate(stochastic_depth, "stochastic_depth")
+        self.num_heads = positive(num_heads, "num_heads")
         self.key_dim = key_dim
         self.mlp_dim = mlp_dim
         self.attention_kind = attention

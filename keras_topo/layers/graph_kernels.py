@@ -246,6 +246,70 @@ class DiffusionKernel(_KernelLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
+class AdjacencyKernel(_KernelLayer):
+    """The kernels of neighbors, and the mask that hides nothing.
+
+    Args:
+        kind: `"normalized"`, `D^-1/2 (A + I) D^-1/2`, as in GCN and SGC;
+            `"neighbors"`, `A + I` as ones and zeros, as in GAT; or `"ones"`.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`.
+        mask: `(batch, nodes)`, `True` for real nodes.
+
+    Returns:
+        `(batch, 1, nodes, nodes)`, float32; zero at padded nodes.
+    """
+
+    def __init__(self, kind="normalized", **kwargs):
+        super().__init__(**kwargs)
+        self.kind = one_of(kind, "kind", ("normalized", "neighbors", "ones"))
+
+    def _kernels(self, adjacency):
+        if self.kind == "ones":
+            return ops.ones_like(adjacency)[:, None]
+        eye = ops.eye(tuple(ops.shape(adjacency))[-1], dtype="float32")
+        if self.kind == "neighbors":
+            return ops.cast(adjacency + eye > 0, "float32")[:, None]
+        adjacency = adjacency + eye
+        scale = 1.0 / ops.sqrt(ops.sum(adjacency, axis=-1))
+        return (scale[..., None] * adjacency * scale[..., None, :])[:, None]
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class DegreeFeatures(keras.layers.Layer):
+    """The number of neighbors of each node, as a one-hot vector.
+
+    Args:
+        max_degree: int; larger numbers count as this one.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`.
+
+    Returns:
+        `(batch, nodes, max_degree + 1)`, float32.
+    """
+
+    def __init__(self, max_degree, **kwargs):
+        super().__init__(**kwargs)
+        self.max_degree = positive(max_degree, "max_degree")
+
+    def call(self, adjacency):
+        count = ops.sum(ops.cast(adjacency != 0, "int32"), axis=-1)
+        count = ops.minimum(count, self.max_degree)
+        return ops.one_hot(count, self.max_degree + 1, dtype="float32")
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:2], self.max_degree + 1)
+
+    def get_config(self):
+        return {**super().get_config(), "max_degree": self.max_degree}
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
 class ReturnProbabilities(keras.layers.Layer):
     """Probabilities that a random walk is back where it began.
 

@@ -230,8 +230,11 @@ class ToeplitzAttention(keras.layers.Layer):
     def call(self, inputs, mask=None, training=None):
         if self._grid_of(inputs.shape) != self.grid:
             raise ValueError(
-                f"{type(self).__name__} was built on the grid {self.grid}; a "
-                "layer for another one takes its weights and "
+                f"{type(self).__name__} was built on the grid {self.grid}. A "
+                "model for another one, whose masks are resampled, is "
+                "keras.models.clone_model(model, input_tensors=keras.Input("
+                "shape)) with the weights of the first: "
+                "clone.set_weights(model.get_weights()). A layer takes "
                 f"mask_grid_shape={self.mask_grid_shape}. Received: inputs of "
                 f"shape {tuple(inputs.shape)}"
             )

@@ -22,10 +22,12 @@ class MaskOperator:
     broadcast, as in `matmul`.
 
     **To write a new operator**, list the attributes that hold tensors or
-    other operators in `_fields`, call `super().__init__` and implement
-    `_apply` (the product), `_transpose`, and, where a block of rows can be
-    had for less than a product with unit vectors, `_rows`. The shared
-    contract suite in `tests/operators` then checks it against its dense form.
+    other operators in `_fields` (gradients reach those alone), call
+    `super().__init__` and implement `_apply` (the product) and `_transpose`.
+    Then, for speed, `_rows`, where a block of rows can be had for less than a
+    product with unit vectors, and `_cost`, which is that of a dense matrix
+    otherwise. The shared contract suite in `tests/operators` checks it against
+    its dense form.
 
     **Layouts.** `_apply` takes `x` of shape `(..., A, columns, B)` with
     `A * B = L`: the token axis, split in two, on both sides of the columns.
@@ -199,13 +201,19 @@ class MaskOperator:
         return 0
 
     def _apply(self, x):
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `_apply(x)`, its product"
+        )
 
     def _transpose(self):
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `_transpose()`, the "
+            "transposed operator"
+        )
 
     def _cost(self, columns):
-        raise NotImplementedError
+        """The default is that of a dense matrix."""
+        return product_cost(self.num_tokens, self.num_tokens, columns)
 
     def _rows(self, start, size):
         """`size` rows from `start`, an int or a traced scalar.
@@ -227,7 +235,19 @@ class MaskOperator:
     # checkpointed loops need.
 
     def tensors(self):
-        """The tensors that define the operator, as a flat list."""
+        """The tensors that define the operator, as a flat list.
+
+        Raises:
+            ValueError: if an attribute holds a tensor or an operator that
+                `_fields` does not name: there would be no gradient for it.
+        """
+        for name, value in vars(self).items():
+            if name not in self._fields and _is_parameter(value):
+                raise ValueError(
+                    f"`_fields` of {type(self).__name__} expects the names of "
+                    "all attributes that hold tensors or operators. Received: "
+                    f"_fields={self._fields}, without {name!r}"
+                )
         found = []
         for name in self._fields:
             found.extend(_flatten(getattr(self, name)))
@@ -245,6 +265,16 @@ class MaskOperator:
         return clone
 
 
+def _is_parameter(value):
+    """Whether `value` is differentiable, or an operator."""
+    if isinstance(value, MaskOperator):
+        return True
+    if isinstance(value, keras.Variable) or ops.is_tensor(value):
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return keras.backend.is_float_dtype(dtype)
+    return False
+
+
 def _flatten(value):
     if value is None:
         return []
@@ -252,7 +282,8 @@ def _flatten(value):
         return value.tensors()
     if isinstance(value, (list, tuple)):
         return [tensor for item in value for tensor in _flatten(item)]
-    return [value]
+    # A variable would be read inside the loops of attention otherwise.
+    return [ops.convert_to_tensor(value)]
 
 
 def _unflatten(value, iterator):

@@ -81,3 +81,15 @@ def test_jax_users_do_not_import_tensorflow():
         check=True,
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"image_shape": (28, 28)}, "`image_shape`"),
+        ({"pooling": "token", "grid_shape": (8, 8)}, "grid_shape"),
+    ],
+)
+def test_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        topvit("mini", **arguments)

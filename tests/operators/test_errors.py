@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_topo.operators import (
     BlockDiagonal,
@@ -13,6 +14,7 @@ from keras_topo.operators import (
     ExponentialDecay,
     Kronecker,
     LowRank,
+    MaskOperator,
     Ones,
     Scaled,
     Sum,
@@ -115,3 +117,40 @@ def test_array_times_operator_on_the_right_is_no_silent_broadcast():
 def test_whole_numbers_become_floats():
     assert Dense(np.eye(3, dtype="int64")).dtype == keras.config.floatx()
     assert Toeplitz([1, 2, 3]).dtype == keras.config.floatx()
+
+
+class Forgetful(MaskOperator):
+    """Holds a tensor that `_fields` does not name."""
+
+    def __init__(self):
+        self.scale = ops.ones(3)
+        super().__init__((3, 3), "float32")
+
+    def _apply(self, x):
+        return self.scale * x
+
+    def _transpose(self):
+        return self
+
+
+def test_an_operator_that_forgets_its_fields():
+    with pytest.raises(ValueError, match="_fields.*'scale'"):
+        Forgetful().tensors()
+
+
+def test_an_operator_of_ones_own():
+    """Product and transpose are enough; what is missing is named."""
+
+    class Scaling(Forgetful):
+        _fields = ("scale",)
+
+    mask = Scaling() + Ones(3)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(mask.to_dense()), np.eye(3) + 1
+    )
+    assert mask.cost(4) > 0
+    bare = MaskOperator((2, 2), "float32")
+    with pytest.raises(NotImplementedError, match="_apply"):
+        bare.matmul(ones(2, 1))
+    with pytest.raises(NotImplementedError, match="_transpose"):
+        bare.transpose()

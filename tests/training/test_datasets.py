@@ -150,7 +150,7 @@ def test_a_split_of_another_name_is_not_left_out(tmp_path):
 def test_a_class_too_small_to_split(tmp_path):
     make_folder(tmp_path)
     make_folder(tmp_path, ("emu",), count=1)
-    with pytest.raises(ValueError, match="1 of class 'emu'"):
+    with pytest.raises(ValueError, match="too few of class 'emu'"):
         load_images(tmp_path)
 
 

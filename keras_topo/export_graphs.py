@@ -1,0 +1,332 @@
+"""SavedModels of graph classifiers, which compute kernels themselves."""
+
+import keras
+import numpy as np
+
+from keras_topo.saved_models import (
+    Comparison,
+    answers_of_a_clean_process,
+    check_backend,
+    check_path,
+    check_tolerance,
+    describe,
+    hidden_sibling,
+    publish,
+    softmax,
+    write,
+)
+
+INPUTS = ("nodes", "edges", "node_mask")
+SCHEMA_FILE = "assets.extra/graph_schema.pbtxt"
+
+
+def export_graph_saved_model(
+    model,
+    path,
+    *,
+    spec=None,
+    class_names=None,
+    max_nodes=4096,
+    overwrite=False,
+    verify=True,
+    tolerance=None,
+):
+    """Writes a graph classifier as a TensorFlow SavedModel for serving.
+
+    A client sends a graph and nothing else: kernels, degrees and whatever else
+    the model makes of edges are computed inside. Signatures, all of a free
+    batch size, an empty batch having an empty answer:
+
+    - `serving_default`
+        - `nodes`: float32 `(batch, nodes, features)`, anything at padding;
+        - `edges`: int32 `(batch, edges, 2)`, node ids, -1 and -1 for padding;
+          an edge counts in both directions, and once;
+        - `node_mask`: bool `(batch, nodes)`, `True` for real nodes.
+        - returns `logits` and `probabilities`, float32 `(batch, classes)`.
+    - `serve_examples`
+        - `examples`: string `(batch,)`, serialised GraphTensors as TF-GNN
+          writes them, of one component each; `assets.extra/
+          graph_schema.pbtxt` in the folder says what they hold.
+        - returns the same.
+
+    Edges between nodes that are not there, graphs without nodes, or of more
+    than `max_nodes`, numbers that are not finite and examples that lack
+    something are `InvalidArgumentError`s that name the input; the whole batch
+    is refused. The folder appears under `path` complete or not at all.
+
+    Args:
+        model: a functional `keras.Model` from a dict with `nodes`, `edges` and
+            `node_mask` to logits `(batch, classes)`: see
+            `keras_topo.models.from_edges`.
+        path: the folder to write, ending in the model's version.
+        spec: `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
+            defaults to one node feature, `features`.
+        class_names: one string per class, kept in the answer's report; or
+            `None`.
+        max_nodes: int, nodes of a graph at most (padding included), since
+            memory grows with their square.
+        overwrite, verify, tolerance: as in `export_saved_model`.
+
+    Returns:
+        A dictionary that `json.dumps` takes, as `export_saved_model`.
+
+    Raises:
+        ValueError: if the model is not of the kind above, or the spec has
+            another number of features.
+        FileExistsError, RuntimeError: as `export_saved_model`.
+    """
+    check_backend()
+    num_features, classes = _check_model(model)
+    from keras_topo.graph_tensors import GraphTensorSpec
+
+    if spec is None:
+        names = {"features": num_features} if num_features else {}
+        spec = GraphTensorSpec(names)
+    if spec.num_features != num_features:
+        raise ValueError(
+            f"`spec` expects the {num_features} features of the model. "
+            f"Received: {spec}"
+        )
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"`class_names` expects {classes} strings, one for each logit. "
+            f"Received: class_names={class_names!r}"
+        )
+    path = check_path(path, overwrite)
+    tolerance = check_tolerance(tolerance, model)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    described = _add_signatures(archive, model, spec, max_nodes)
+    differences = None
+    with hidden_sibling(path) as folder:
+        write(archive, folder)
+        schema = folder / SCHEMA_FILE
+        schema.parent.mkdir(exist_ok=True)
+        schema.write_text(spec.to_schema())
+        if verify:
+            differences = _verify(folder, model, spec, tolerance)
+        publish(folder, path)
+    return {
+        "path": str(path),
+        "signatures": described,
+        "classes": classes,
+        "class_names": class_names and [str(name) for name in class_names],
+        "verified": bool(verify),
+        "tolerance": tolerance if verify else None,
+        "max_abs_difference": max(differences.values()) if verify else None,
+        "differences": differences,
+    }
+
+
+def takes_graphs(model):
+    """Whether a model's inputs are those of a graph classifier."""
+    structure = getattr(model, "input", None) if model.built else None
+    return isinstance(structure, dict) and set(structure) == set(INPUTS)
+
+
+def _check_model(model):
+    """Features of a node and classes of a model, or the reason it has none."""
+    if not isinstance(model, keras.Model) or not takes_graphs(model):
+        raise ValueError(
+            "`model` expects a functional keras.Model with the inputs "
+            f"{INPUTS}; keras_topo.models.from_edges makes one. Received: "
+            f"model={model!r}"
+        )
+    nodes, outputs = model.input["nodes"], keras.tree.flatten(model.output)
+    if (
+        len(nodes.shape) != 3
+        or nodes.shape[-1] is None
+        or len(outputs) != 1
+        or len(outputs[0].shape) != 2
+        or outputs[0].shape[-1] is None
+    ):
+        raise ValueError(
+            "`model` expects nodes (batch, nodes, features) and one output of "
+            "logits (batch, classes). Received: nodes of shape "
+            f"{tuple(nodes.shape)}, outputs of shapes "
+            f"{[tuple(x.shape) for x in outputs]}"
+        )
+    return nodes.shape[-1], outputs[0].shape[-1]
+
+
+def _add_signatures(archive, model, spec, max_nodes):
+    """Adds the endpoints; returns {signature: its inputs and outputs}."""
+    import tensorflow as tf
+
+    from keras_topo.graph_tensors import parse_graph_examples
+
+    def answer(graph):
+        logits = _logits(model, graph, max_nodes)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    def serving_default(nodes, edges, node_mask):
+        return answer(_checked_graph(nodes, edges, node_mask))
+
+    def serve_examples(examples):
+        return answer(parse_graph_examples(examples, spec))
+
+    features = spec.num_features
+    endpoints = {
+        "serving_default": (
+            serving_default,
+            [
+                tf.TensorSpec((None, None, features), tf.float32, "nodes"),
+                tf.TensorSpec((None, None, 2), tf.int32, "edges"),
+                tf.TensorSpec((None, None), tf.bool, "node_mask"),
+            ],
+        ),
+        "serve_examples": (
+            serve_examples,
+            [tf.TensorSpec((None,), tf.string, "examples")],
+        ),
+    }
+    described = {}
+    for name, (function, arguments) in endpoints.items():
+        traced = archive.add_endpoint(name, function, arguments)
+        outputs = traced.get_concrete_function(*arguments).structured_outputs
+        described[name] = {
+            "inputs": {x.name: describe(x) for x in arguments},
+            "outputs": {key: describe(x) for key, x in outputs.items()},
+        }
+    return described
+
+
+def _checked_graph(nodes, edges, node_mask):
+    """The inputs of `serving_default`, from which nothing follows unless they
+    fit one another."""
+    import tensorflow as tf
+
+    same = tf.reduce_all(tf.shape(nodes)[:2] == tf.shape(node_mask))
+    same &= tf.shape(nodes)[0] == tf.shape(edges)[0]
+    checks = [
+        tf.debugging.Assert(
+            same,
+            [
+                "`nodes`, `edges` and `node_mask` expect one batch size, and "
+                "`nodes` and `node_mask` one number of nodes"
+            ],
+        )
+    ]
+    with tf.control_dependencies(checks):
+        nodes = tf.where(node_mask[..., None], nodes, tf.zeros_like(nodes))
+        # A prefix or not, real nodes are told by the mask: ids of edges are
+        # looked up in it.
+        padding = tf.reduce_all(edges == -1, axis=-1)
+        count = tf.shape(nodes)[1]
+        inside = tf.reduce_all((edges >= 0) & (edges < count), axis=-1)
+        safe = tf.where(inside[..., None], edges, tf.zeros_like(edges))
+        # A graph without nodes has nothing to look up.
+        padded = tf.pad(node_mask, [[0, 0], [0, 1]])
+        real = tf.reduce_all(tf.gather(padded, safe, batch_dims=1), axis=-1)
+    checks = [
+        tf.debugging.Assert(
+            tf.reduce_all(padding | (inside & real)),
+            ["`edges` expects ids of real nodes, or -1 and -1 for padding"],
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all(tf.reduce_any(node_mask, axis=1)),
+            ["`node_mask` expects at least one node in each graph"],
+        ),
+        tf.debugging.assert_all_finite(
+            nodes, "`nodes` expects finite features of real nodes. Received"
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        nodes = tf.identity(nodes)
+    return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+
+
+def _logits(model, graph, max_nodes):
+    """float32 logits (batch, classes), for an empty batch as well."""
+    import tensorflow as tf
+
+    bounded = tf.debugging.Assert(
+        tf.shape(graph["nodes"])[1] <= max_nodes,
+        [
+            f"a graph expects at most {max_nodes} nodes. Received:",
+            tf.shape(graph["nodes"])[1],
+        ],
+    )
+    with tf.control_dependencies([bounded]):
+        batch = tf.shape(graph["nodes"])[0]
+    # An empty batch goes through the model as one graph of one node.
+    missing = tf.cast(batch == 0, tf.int32)
+    nodes = tf.pad(graph["nodes"], [[0, missing], [0, missing], [0, 0]])
+    edges = tf.pad(
+        graph["edges"], [[0, missing], [0, 0], [0, 0]], constant_values=-1
+    )
+    mask = tf.pad(
+        graph["node_mask"], [[0, missing], [0, missing]], constant_values=True
+    )
+    logits = model(
+        {"nodes": nodes, "edges": edges, "node_mask": mask}, training=False
+    )
+    logits = keras.tree.flatten(logits)[0]
+    return tf.cast(logits, tf.float32)[:batch]
+
+
+def _verify(folder, model, spec, tolerance):
+    """Compares the written model with the one in memory."""
+    from keras_topo.graph_tensors import graph_to_example
+
+    random = np.random.default_rng(0)
+    requests, references = [], []
+    for sizes in ([], [5], [9, 1, 6]):
+        graphs = [_random_graph(n, spec.num_features, random) for n in sizes]
+        inputs = padded(graphs, spec.num_features)
+        logits = np.zeros((0, model.output_shape[-1]), "float32")
+        if sizes:
+            outputs = model(inputs, training=False)
+            logits = np.asarray(keras.tree.flatten(outputs)[0], "float32")
+        if not np.isfinite(logits).all():
+            raise RuntimeError(
+                "`model` gives logits that are not finite for random graphs; "
+                "it was not exported."
+            )
+        encoded = [
+            graph_to_example(graph, spec).SerializeToString()
+            for graph in graphs
+        ]
+        requests.append(("serving_default", inputs))
+        requests.append(
+            ("serve_examples", {"examples": np.array(encoded, object)})
+        )
+        references += [logits, logits]
+    answers = answers_of_a_clean_process(folder, requests)
+    scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
+    comparison = Comparison(tolerance * scale)
+    for answer, logits in zip(answers, references, strict=True):
+        comparison.add("logits", answer["logits"], logits)
+        comparison.add(
+            "probabilities", answer["probabilities"], softmax(logits)
+        )
+    return comparison.differences
+
+
+def padded(graphs, num_features):
+    """Graphs as the inputs of `serving_default`, a dict of arrays."""
+    num_nodes = max([graph.num_nodes for graph in graphs], default=0)
+    lists = [graph.edge_index().T for graph in graphs]
+    num_edges = max(map(len, lists), default=0)
+    batch = len(graphs)
+    nodes = np.zeros((batch, num_nodes, num_features), "float32")
+    edges = np.full((batch, num_edges, 2), -1, "int32")
+    node_mask = np.zeros((batch, num_nodes), bool)
+    for k, (graph, ends) in enumerate(zip(graphs, lists, strict=True)):
+        if num_features:
+            nodes[k, : graph.num_nodes] = graph.features
+        edges[k, : len(ends)] = ends
+        node_mask[k, : graph.num_nodes] = True
+    return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+
+
+def _random_graph(num_nodes, num_features, random):
+    from keras_topo.graphs import Graph
+
+    upper = np.triu(random.random((num_nodes, num_nodes)) < 0.4, k=1)
+    features = random.random((num_nodes, num_features), "float32")
+    return Graph(
+        (upper | upper.T).astype("float32"),
+        features if num_features else None,
+    )

@@ -1,0 +1,414 @@
+"""Trains GKAT, or a baseline, to classify the nodes of one graph.
+
+    python -m training.nodes --data karate --out runs/karate
+    python -m training.nodes --data cora.npz --out runs/cora --seeds 10
+
+The public split of the file is used: training nodes for the loss, validation
+nodes to choose the epoch, and test nodes once, at the end. Each seed is a run
+and a line of `runs.jsonl`; the same command goes on where it was interrupted.
+The run folder holds `model.keras` (of the first seed), `metrics.json`,
+`metrics.jsonl` and `curves.png` besides.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_topo.graphs import (
+    Graph,
+    NodeDataset,
+    compute_kernels,
+    diffusion_kernel,
+    keep_largest,
+    load_planetoid,
+    normalized_adjacency,
+    random_walk_kernel,
+)
+from keras_topo.training import pictures
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    add_run_arguments,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    rate,
+    use_jit,
+    versions,
+)
+from keras_topo.training.run import (
+    NonFiniteLoss,
+    Run,
+    StopOnNonFiniteLoss,
+    read_lines,
+)
+
+MODELS = ("gkat", "gkat-modern", "gat", "gcn", "sgc")
+KERNELS = ("random_walk", "diffusion")
+# Arguments that say where and how to run, not what comes out.
+NOT_COMPARED = ("out", "resume", "seeds")
+# The ones that differ between models: what each was published with.
+RECIPES = {
+    "gkat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
+    "gkat-modern": {
+        "dropout": 0.6,
+        "learning_rate": 5e-3,
+        "weight_decay": 5e-4,
+    },
+    "gat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
+    "gcn": {"dropout": 0.5, "learning_rate": 1e-2, "weight_decay": 5e-4},
+    "sgc": {"dropout": 0.0, "learning_rate": 0.2, "weight_decay": 5e-6},
+}
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_arguments(argv)
+    run = Run(arguments["out"])
+    command = shlex.join(["python", "-m", "training.nodes", *argv])
+    try:
+        run.open(
+            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
+            resume=arguments["resume"],
+        )
+        pictures.load_pyplot()  # Better missing now than after the training.
+        data = load_nodes(arguments["data"], arguments["data_dir"])
+        kernel = make_kernel(data.graph.adjacency, arguments)
+    except (ValueError, ImportError) as error:
+        run.discard_unused()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"Data: {data.name}, {data.graph.num_nodes:,} nodes, "
+        f"{data.graph.num_edges:,} edges, {data.num_classes} classes; "
+        f"{len(data.train):,} training, {len(data.validation):,} validation "
+        f"and {len(data.test):,} test nodes."
+    )
+    file = run.folder / "runs.jsonl"
+    finished = read_lines(file)
+    try:
+        for seed in range(
+            arguments["seed"], arguments["seed"] + arguments["seeds"]
+        ):
+            if any(line["seed"] == seed for line in finished):
+                continue
+            line, history = train(run, arguments, data, kernel, seed)
+            if seed == arguments["seed"]:
+                title = f"{describe_model(arguments)}, on {data.name}"
+                pictures.draw_curves(history, run.folder / "curves.png", title)
+            with file.open("a") as lines:
+                lines.write(json.dumps(line) + "\n")
+            finished.append(line)
+            print(
+                f"seed {seed}: test accuracy {line['test_accuracy']:.2%} "
+                f"(validation {line['validation_accuracy']:.2%}, epoch "
+                f"{line['best_epoch']} of {line['epochs']}, "
+                f"{line['seconds']:.0f} s)",
+                flush=True,
+            )
+    except NonFiniteLoss as error:
+        print(f"\nerror: {error}. Training stopped.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        return 130
+    scores = [line["test_accuracy"] for line in finished]
+    summary = {
+        "task": "nodes",
+        "test_accuracy": float(np.mean(scores)),
+        "test_deviation": float(np.std(scores)),
+        "runs": len(scores),
+        "parameters": finished[0]["parameters"],
+        "training_seconds": round(sum(x["seconds"] for x in finished), 1),
+        "command": command,
+        "arguments": arguments,
+        "versions": versions(),
+    }
+    run.finish(summary)
+    print(
+        f"\nTest accuracy {summary['test_accuracy']:.2%} +- "
+        f"{summary['test_deviation']:.2%} over {len(scores)} "
+        f"{'seed' if len(scores) == 1 else 'seeds'}, "
+        f"{describe_model(arguments)}.\n"
+    )
+    for name, meaning in {
+        "model.keras": "the model of the first seed",
+        "metrics.json": "the result and how it came about",
+        "runs.jsonl": "a line for each seed",
+        "curves.png": "loss and accuracy of the first seed",
+    }.items():
+        path = run.folder / name
+        if path.exists():
+            print(f"  {str(path):<34} {meaning}")
+    return 0
+
+
+def parse_arguments(argv):
+    """Parses the command line into a dict, the recipe filled in."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.nodes",
+        description="Train GKAT, or a baseline, on the nodes of one graph.",
+        formatter_class=HelpFormatter,
+    )
+    recipe = "default by model"
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        default="karate",
+        help="karate, or an npz file in the Planetoid layout",
+    )
+    group.add_argument(
+        "--data-dir", help="the folder in which --data is a name"
+    )
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="gkat", choices=MODELS)
+    group.add_argument("--kernel", default="random_walk", choices=KERNELS)
+    group.add_argument(
+        "--kernel-sizes",
+        type=positive_float,
+        nargs="+",
+        default=[3.0],
+        help="nodes of the walks, or diffusion times: one kernel each",
+    )
+    group.add_argument(
+        "--halt", type=rate, default=0.0, help="of walks, before each step"
+    )
+    group.add_argument(
+        "--kernel-top",
+        type=positive_int,
+        default=64,
+        help="entries of the kernel that are kept for a node",
+    )
+    group.add_argument("--similarity", default="additive")
+    group.add_argument("--depth", type=positive_int, default=2)
+    group.add_argument("--heads", type=positive_int, default=8)
+    group.add_argument("--key-dim", type=positive_int, default=8)
+    group.add_argument("--dropout", type=rate, help=recipe)
+    group.add_argument("--attention-dropout", type=rate, default=0.6)
+
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=positive_int, default=300, help="most")
+    group.add_argument(
+        "--patience",
+        type=positive_int,
+        default=100,
+        help="epochs without a better one on validation nodes",
+    )
+    group.add_argument("--learning-rate", type=positive_float, help=recipe)
+    group.add_argument(
+        "--weight-decay", type=natural_float, help="L2; " + recipe
+    )
+    group.add_argument("--jit", default="auto", choices=["auto", "on", "off"])
+    group.add_argument("--seed", type=natural, default=0, help="the first")
+    group.add_argument("--seeds", type=positive_int, default=1, help="how many")
+    add_run_arguments(parser)
+    arguments = vars(parser.parse_args(argv))
+    for name, value in RECIPES[arguments["model"]].items():
+        if arguments[name] is None:
+            arguments[name] = value
+    return arguments
+
+
+def load_nodes(name, data_dir=None):
+    """The karate club, or a graph with its public split from a file.
+
+    Features are divided by their sum, node by node.
+    """
+    if name == "karate":
+        return load_karate()
+    data = (
+        load_planetoid(Path(data_dir), name)
+        if data_dir
+        else load_planetoid(name)
+    )
+    features = data.graph.features
+    total = np.abs(features).sum(axis=1, keepdims=True)
+    scaled = features / np.where(total == 0, 1, total)
+    return NodeDataset(
+        data.name,
+        data.graph.with_features(scaled),
+        data.num_classes,
+        data.train,
+        data.validation,
+        data.test,
+    )
+
+
+def load_karate():
+    """Zachary's karate club, which split in two.
+
+    The two nodes with known classes are the instructor and the president; all
+    others are test nodes. A node is described by nothing but which it is.
+    """
+    import networkx
+
+    club = networkx.karate_club_graph()
+    labels = np.array([club.nodes[k]["club"] == "Officer" for k in club])
+    graph = Graph.from_networkx(
+        club,
+        weight=None,
+        features=np.eye(len(labels)),
+        label=labels.astype("int64"),
+    )
+    train = np.array([0, 33])
+    test = np.setdiff1d(np.arange(34), train)
+    none = np.zeros(0, "int64")
+    return NodeDataset("karate club", graph, 2, train, none, test)
+
+
+def make_kernel(adjacency, arguments):
+    """The fixed kernel of a model: sparse, or pairs with values."""
+    model = arguments["model"]
+    if model == "gat":
+        loops = adjacency + np.float32(1) * _eye(adjacency.shape[0])
+        loops.data[:] = 1.0
+        return loops
+    if model in ("gcn", "sgc"):
+        return normalized_adjacency(adjacency)
+    graph, sizes = Graph(adjacency), arguments["kernel_sizes"]
+    if arguments["kernel"] == "random_walk":
+        (kernels,) = compute_kernels(
+            [graph],
+            random_walk_kernel,
+            length=[int(n) for n in sizes],
+            halt=arguments["halt"],
+        )
+    else:
+        (kernels,) = compute_kernels(
+            [graph],
+            diffusion_kernel,
+            time=list(sizes),
+            generator="normalized_laplacian",
+        )
+    return keep_largest(kernels, arguments["kernel_top"])
+
+
+def _eye(nodes):
+    import scipy.sparse
+
+    return scipy.sparse.eye_array(nodes, dtype="float32", format="csr")
+
+
+def build_model(arguments, data, kernel):
+    """Builds the untrained model, the same one for the same arguments."""
+    from keras_topo import models
+
+    kind = arguments["model"]
+    options = {
+        "num_features": data.graph.features.shape[1],
+        "num_classes": data.num_classes,
+        "fixed_kernel": kernel,
+        "dropout": arguments["dropout"],
+        "weight_decay": arguments["weight_decay"],
+    }
+    heads = {
+        "num_heads": arguments["heads"],
+        "key_dim": arguments["key_dim"],
+        "attention_dropout": arguments["attention_dropout"],
+    }
+    if kind.startswith("gkat"):
+        return models.gkat_node_classifier(
+            form="modern" if kind == "gkat-modern" else "published",
+            depth=arguments["depth"],
+            similarity=arguments["similarity"],
+            **heads,
+            **options,
+        )
+    if kind == "gat":
+        return models.gat(depth=arguments["depth"], **heads, **options)
+    if kind == "gcn":
+        return models.gcn(depth=arguments["depth"], channels=16, **options)
+    return models.sgc(steps=arguments["depth"], **options)
+
+
+def describe_model(arguments):
+    text = f"{arguments['model']}, {arguments['depth']} layers"
+    if arguments["model"].startswith("gkat"):
+        sizes = " ".join(f"{size:g}" for size in arguments["kernel_sizes"])
+        text += f", kernel {arguments['kernel']} {sizes}"
+    return text
+
+
+def train(run, arguments, data, kernel, seed):
+    """One run; returns its line and its history, one dict an epoch."""
+    started = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    model = build_model(arguments, data, kernel)
+    model.compile(
+        keras.optimizers.Adam(arguments["learning_rate"]),
+        # The mean over the nodes that count, whatever their number.
+        keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="mean_with_sample_weight"
+        ),
+        weighted_metrics=["accuracy"],
+        jit_compile=use_jit(arguments["jit"]),
+    )
+    nodes = data.graph.features[None]
+    labels = np.maximum(data.graph.label, 0)[None]
+
+    def examples(ids):
+        weights = np.zeros(labels.shape, "float32")
+        weights[0, ids] = 1.0
+        return nodes, labels, weights
+
+    chosen = len(data.validation) > 0
+    callbacks = [StopOnNonFiniteLoss()]
+    stop = keras.callbacks.EarlyStopping(
+        "val_accuracy",
+        patience=arguments["patience"],
+        mode="max",
+        restore_best_weights=True,
+    )
+    if chosen:
+        callbacks.append(stop)
+    x, y, weights = examples(data.train)
+    history = model.fit(
+        x,
+        y,
+        sample_weight=weights,
+        batch_size=1,
+        epochs=arguments["epochs"],
+        validation_data=examples(data.validation) if chosen else None,
+        callbacks=callbacks,
+        verbose=0,
+    ).history
+    logits = keras.ops.convert_to_numpy(model(x))[0]
+    right = logits.argmax(-1) == data.graph.label
+    epochs = len(history["loss"])
+    line = {
+        "seed": seed,
+        "test_accuracy": float(right[data.test].mean()),
+        "validation_accuracy": float(
+            right[data.validation if chosen else data.train].mean()
+        ),
+        "best_epoch": stop.best_epoch + 1 if chosen else epochs,
+        "epochs": epochs,
+        "parameters": sum(
+            int(np.prod(w.shape)) for w in model.trainable_weights
+        ),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if seed == arguments["seed"]:
+        model.save(run.folder / "model.keras", overwrite=True)
+    rows = [
+        {
+            "epoch": k + 1,
+            **{name: values[k] for name, values in history.items()},
+            "learning_rate": arguments["learning_rate"],
+        }
+        for k in range(epochs)
+    ]
+    return line, rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
