@@ -1,0 +1,90 @@
+"""`python -m training.nodes`: the karate club, files, seeds and resuming."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_topo.training import nodes
+
+pytestmark = pytest.mark.tensorflow_only
+
+SMALL = ["--heads", "2", "--key-dim", "4", "--epochs", "3"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_TOPO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def planetoid(tmp_path):
+    """Two cliques of six nodes joined by an edge; features say nothing."""
+    block = np.ones((6, 6)) - np.eye(6)
+    adjacency = np.kron(np.eye(2), block)
+    adjacency[5, 6] = adjacency[6, 5] = 1
+    path = tmp_path / "cliques.npz"
+    np.savez(
+        path,
+        x_data=np.ones(12, "float32"),
+        x_indices=np.arange(12, dtype="int32"),
+        x_indptr=np.arange(13, dtype="int32"),
+        x_shape=np.array([12, 12]),
+        edge_index=np.stack(np.nonzero(adjacency)),
+        y=np.repeat([0, 1], 6),
+        train_idx=np.array([0, 11]),
+        val_idx=np.array([1, 10]),
+        test_idx=np.array([2, 3, 4, 7, 8, 9]),
+    )
+    return path
+
+
+@pytest.mark.parametrize("model", nodes.MODELS)
+def test_trains_and_saves(tmp_path, planetoid, model, capsys):
+    out = tmp_path / "run"
+    command = ["--data", str(planetoid), "--model", model, "--out", str(out)]
+    assert nodes.main([*command, *SMALL]) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["runs"] == 1
+    loaded = keras.saving.load_model(out / "model.keras")
+    logits = loaded(np.eye(12, dtype="float32")[None])
+    assert tuple(logits.shape) == (1, 12, 2)
+    assert (out / "curves.png").exists()
+    assert "over 1 seed" in capsys.readouterr().out
+
+
+def test_learns_from_two_nodes(tmp_path, planetoid):
+    out = tmp_path / "run"
+    command = ["--data", str(planetoid), "--out", str(out), *SMALL]
+    command += ["--epochs", "60", "--dropout", "0", "--attention-dropout", "0"]
+    assert nodes.main(command) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["test_accuracy"] == 1.0
+
+
+def test_seeds_resume(tmp_path, planetoid):
+    out = tmp_path / "run"
+    command = ["--data", str(planetoid), "--out", str(out), *SMALL]
+    assert nodes.main([*command, "--seeds", "2"]) == 0
+    first = (out / "runs.jsonl").read_text()
+    # One more seed: the two that are there are not run again.
+    assert nodes.main([*command, "--seeds", "3"]) == 0
+    lines = (out / "runs.jsonl").read_text()
+    assert lines.startswith(first)
+    assert [json.loads(x)["seed"] for x in lines.splitlines()] == [0, 1, 2]
+    assert json.loads((out / "metrics.json").read_text())["runs"] == 3
+
+
+def test_karate():
+    data = nodes.load_karate()
+    assert data.graph.num_nodes == 34 and data.graph.num_edges == 78
+    assert data.graph.label[data.train].tolist() == [0, 1]
+    assert len(data.test) == 32
+
+
+def test_errors(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert nodes.main(["--data", "nowhere.npz", "--out", str(out)]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not out.exists()
