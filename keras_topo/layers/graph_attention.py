@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_topo._backend import matmul
 from keras_topo.attention import (
     FEATURE_MAPS,
     RANDOM_FEATURE_MAPS,
@@ -226,8 +227,8 @@ class GraphKernelAttention(GraphKernelLayer):
             options = {"dropout": self.dropout, "seed": self.seed_generator}
         if self.similarity == "additive":
             x = masked_additive_attention(
-                ops.matmul(x, ops.cast(self.query_scores, x.dtype)),
-                ops.matmul(x, ops.cast(self.key_scores, x.dtype)),
+                matmul(x, ops.cast(self.query_scores, x.dtype)),
+                matmul(x, ops.cast(self.key_scores, x.dtype)),
                 x,
                 operator,
                 mask,

@@ -219,6 +219,22 @@ def test_configurations(combine, similarity):
     ref.assert_close(clone(nodes, forms["kernel"]), ref.numpy(output), 1e-6)
 
 
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_one_head(similarity):
+    """Products of one head once read memory that was not theirs."""
+    random = np.random.default_rng(0)
+    for batch, count in ((32, 40), (1, 7), (64, 92)):
+        nodes = random.normal(size=(batch, count, 5)).astype("float32")
+        kernel = random.uniform(size=(batch, count, count)).astype("float32")
+        keras.utils.set_random_seed(1)
+        layer = GraphKernelAttention(
+            1, 28, similarity=similarity, combine="concatenate", seed=2
+        )
+        whole = ref.numpy(layer(nodes, kernel))
+        last = ref.numpy(layer(nodes[-1:], kernel[-1:]))
+        ref.assert_close(whole[-1:], last, 2e-6)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])
 def test_mixed_precision(policy, form):
