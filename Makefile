@@ -14,17 +14,24 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.demo
 	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
 	$(BIN)/python -m training.demo $(RUN)
+	$(BIN)/python -m training.nodes --data karate --out runs/karate
+	$(BIN)/python -m training.graphs --data motif-cycle --epochs 5 \
+	  --warmup-epochs 1 --out runs/motif-cycle
+	$(BIN)/python -m training.demo runs/motif-cycle
 
 test: test-tensorflow test-jax
 
-test-tensorflow: $(VENV)/.dev
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests
+# Two processes: most of the time goes into tracing and compiling, which use one
+# core each. A file stays in one of them, for its fixtures.
+TWO := -n 2 --dist loadfile
 
-# The backend-neutral part once more on JAX (CPU), in two processes: compiling,
-# most of the time, uses one core. A file stays in one of them, for its fixtures.
+test-tensorflow: $(VENV)/.dev
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests $(TWO)
+
+# The backend-neutral part once more on JAX (CPU).
 test-jax: $(VENV)/.dev
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests \
-	  -n 2 --dist loadfile -m "not tensorflow_only"
+	  $(TWO) -m "not tensorflow_only"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,49 @@
+"""`python -m training.motifs`: equal sizes, resuming, table and picture."""
+
+import json
+
+import pytest
+
+from keras_topo.training import graphs, motifs
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_TOPO_CACHE", str(tmp_path / "cache"))
+
+
+def test_equal_sizes():
+    """Every method within 5% of GKAT's parameters."""
+    arguments = motifs.parse_arguments(["--out", "-"])
+
+    def options(method):
+        return motifs.graph_arguments(arguments, "cycles", method, 4, 0)
+
+    task = graphs.Task(options("gkat"))
+    target = motifs.parameters(options("gkat"), task)
+    for method in ("gat", "gcn", "sgc"):
+        chosen = options(method)
+        chosen.update(motifs.match_width(chosen, task, target))
+        found = motifs.parameters(chosen, task)
+        assert abs(found - target) <= 0.05 * target
+
+
+def test_runs_and_resumes(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = ["--tasks", "cycles", "--methods", "gkat", "gcn", "--size", "6"]
+    command += ["--walk-lengths", "2", "4", "--epochs", "1", "--out", str(out)]
+    assert motifs.main([*command, "--seeds", "1"]) == 0
+    lines = (out / "runs.jsonl").read_text().splitlines()
+    keys = [
+        (line["method"], line["walk_length"]) for line in map(json.loads, lines)
+    ]
+    assert keys == [("gkat", 2), ("gkat", 4), ("gcn", None)]
+    assert (out / "motifs.png").exists()
+    table = (out / "motifs.md").read_text()
+    assert "gkat, walks of 2" in table and "| cycles |" in table
+    assert motifs.main([*command, "--seeds", "2"]) == 0
+    again = (out / "runs.jsonl").read_text().splitlines()
+    assert again[:3] == lines and len(again) == 6
+    assert "seeds a cell: 2" in capsys.readouterr().out
