@@ -21,17 +21,18 @@ demo: $(VENV)/.demo
 
 test: test-tensorflow test-jax
 
-# Two processes: most of the time goes into tracing and compiling, which use one
-# core each. A file stays in one of them, for its fixtures.
+# Two processes of one thread: most of the time goes into tracing and compiling,
+# which use one core. A file stays in one of them, for its fixtures.
 TWO := -n 2 --dist loadfile
+ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
 test-tensorflow: $(VENV)/.dev
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests $(TWO)
+	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(BIN)/python -m pytest tests $(TWO)
 
 # The backend-neutral part once more on JAX (CPU).
 test-jax: $(VENV)/.dev
-	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(BIN)/python -m pytest tests \
-	  $(TWO) -m "not tensorflow_only"
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(ONE_THREAD) $(BIN)/python -m pytest \
+	  tests $(TWO) -m "not tensorflow_only"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

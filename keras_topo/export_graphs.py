@@ -164,7 +164,7 @@ def _add_signatures(archive, model, spec, max_nodes):
         return answer(_checked_graph(nodes, edges, node_mask))
 
     def serve_examples(examples):
-        return answer(parse_graph_examples(examples, spec))
+        return answer(parse_graph_examples(examples, spec, max_nodes))
 
     features = spec.num_features
     endpoints = {
@@ -268,6 +268,8 @@ def _logits(model, graph, max_nodes):
 
 def _verify(folder, model, spec, tolerance):
     """Compares the written model with the one in memory."""
+    import tensorflow as tf
+
     from keras_topo.graph_tensors import graph_to_example
 
     random = np.random.default_rng(0)
@@ -277,7 +279,9 @@ def _verify(folder, model, spec, tolerance):
         inputs = padded(graphs, spec.num_features)
         logits = np.zeros((0, model.output_shape[-1]), "float32")
         if sizes:
-            outputs = model(inputs, training=False)
+            # On the CPU, as in the other process.
+            with tf.device("CPU:0"):
+                outputs = model(inputs, training=False)
             logits = np.asarray(keras.tree.flatten(outputs)[0], "float32")
         if not np.isfinite(logits).all():
             raise RuntimeError(

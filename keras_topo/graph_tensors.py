@@ -105,13 +105,14 @@ def load_graph_schema(path, features=None, node_set=None, edge_set=None):
     return GraphTensorSpec(channels, nodes, edges)
 
 
-def parse_graph_examples(examples, spec):
+def parse_graph_examples(examples, spec, max_nodes=None):
     """Serialised GraphTensors to padded tensors, in a graph or eagerly.
 
     Args:
         examples: string `(batch,)`, each a `tf.train.Example` of a GraphTensor
             of one component. What the spec does not name is not read.
         spec: `GraphTensorSpec`.
+        max_nodes: int, nodes of a graph at most, or `None`.
 
     Returns:
         A dict: `nodes` `(batch, nodes, channels)`, float32; `edges` `(batch,
@@ -153,6 +154,11 @@ def parse_graph_examples(examples, spec):
         _require(
             sizes >= 1,
             f"`{ns}.#size` expects at least one node. Received: nodes",
+            sizes,
+        ),
+        _require(
+            sizes <= (2**31 if max_nodes is None else max_nodes),
+            f"`{ns}.#size` expects at most {max_nodes} nodes. Received: nodes",
             sizes,
         ),
         _require(

@@ -102,12 +102,14 @@ def gkat_graph_classifier(
             )(x, kernel, mask)
             x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
             x = keras.layers.Dropout(
-                dropout, seed=seed, name=f"dropout_{k + 1}"
+                dropout, seed=_seed(seed, 100 + k), name=f"dropout_{k + 1}"
             )(x)
     x = GraphPooling(pooling, name="pooling")(x, mask=mask)
     if form == "modern":
         x = keras.layers.Dense(channels, activation="gelu", name="hidden")(x)
-        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
+        x = keras.layers.Dropout(
+            dropout, seed=_seed(seed, 100 + depth), name="dropout"
+        )(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name or f"gkat_{form}")
 
@@ -155,7 +157,7 @@ def gkat_node_classifier(
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     layers = [
         keras.Input((None, num_features), name="nodes"),
-        keras.layers.Dropout(dropout, seed=seed, name="dropout_0"),
+        keras.layers.Dropout(dropout, seed=_seed(seed, 100), name="dropout_0"),
     ]
     if form == "modern":
         layers.append(keras.layers.Dense(num_heads * key_dim, name="embedding"))
@@ -198,7 +200,9 @@ def gkat_node_classifier(
             layers += [
                 keras.layers.ELU(name=f"elu_{k + 1}"),
                 keras.layers.Dropout(
-                    dropout, seed=_seed(seed, k + 1), name=f"dropout_{k + 1}"
+                    dropout,
+                    seed=_seed(seed, 101 + k),
+                    name=f"dropout_{k + 1}",
                 ),
             ]
     return keras.Sequential(layers, name=name or "gkat_published")
@@ -222,4 +226,5 @@ def _check_form(form):
 
 
 def _seed(seed, k):
-    return None if seed is None else seed + k
+    """Another seed for each layer: equal ones drop the same units."""
+    return None if seed is None else 1000 * seed + k

@@ -122,7 +122,7 @@ def gat(
                 fixed_kernel=fixed_kernel,
                 dropout=attention_dropout,
                 kernel_regularizer=regularizer,
-                seed=None if seed is None else seed + k,
+                seed=None if seed is None else 1000 * seed + k,
                 name=f"attention_{k + 1}",
             ),
         ]
@@ -231,5 +231,8 @@ def _dense(units, k, weight_decay):
 
 def _dropout(rate, seed, k):
     return keras.layers.Dropout(
-        rate, seed=None if seed is None else seed + k, name=f"dropout_{k + 1}"
+        rate,
+        # Not those of the attention layers, which would drop the same units.
+        seed=None if seed is None else 1000 * seed + 100 + k,
+        name=f"dropout_{k + 1}",
     )

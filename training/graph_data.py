@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import scipy.sparse
 
 from keras_topo.graphs import (
     GraphBatch,
@@ -140,13 +141,22 @@ def make_kernels(graphs, kind, sizes):
 
 
 def adjacency_kernels(graphs, model):
-    """The kernel of a baseline: `A + I` for GAT, normalised for GCN, SGC."""
+    """The kernel of a baseline: `A + I` for GAT, normalised for GCN, SGC.
+
+    Sparse: a batch is dense only while it is used.
+    """
     if model == "gat":
         return [
-            np.minimum(g.adjacency.toarray() + np.eye(g.num_nodes), 1.0)
+            _ones(g.adjacency + scipy.sparse.eye_array(g.num_nodes))
             for g in graphs
         ]
-    return [normalized_adjacency(g.adjacency).toarray() for g in graphs]
+    return [normalized_adjacency(g.adjacency) for g in graphs]
+
+
+def _ones(matrix):
+    matrix = scipy.sparse.csr_array(matrix)
+    matrix.data[:] = 1.0
+    return matrix
 
 
 class GraphBatches(keras.utils.PyDataset):

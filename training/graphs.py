@@ -53,6 +53,7 @@ from keras_topo.training.graph_data import (
 from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
+    SeedEpochs,
     StopOnNonFiniteLoss,
     adamw,
     read_lines,
@@ -61,6 +62,23 @@ from keras_topo.training.run import (
 )
 
 MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc")
+# What can be chosen on validation graphs: nothing that the features, the data
+# or the machine depend on.
+SELECTABLE = {
+    "model": str,
+    "kernel": str,
+    "similarity": str,
+    "depth": positive_int,
+    "heads": positive_int,
+    "key_dim": positive_int,
+    "pooling": str,
+    "dropout": rate,
+    "attention_dropout": rate,
+    "batch_size": positive_int,
+    "learning_rate": positive_float,
+    "weight_decay": natural_float,
+    "label_smoothing": rate,
+}
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", "folds")
 
@@ -77,6 +95,8 @@ def main(argv=None):
             resume=arguments["resume"],
         )
         task = Task(arguments)
+        # What cannot be built is better known before the training.
+        whole_model(arguments, task, build_model(arguments, task, None))
         if arguments["protocol"] == "folds":
             return assess(run, arguments, task, command)
         summary = run.summary()
@@ -200,29 +220,49 @@ def parse_arguments(argv):
         arguments["warmup_epochs"] = arguments["epochs"] // 3
     try:
         arguments["select"] = dict(
-            parse_choice(text, arguments) for text in arguments["select"]
+            parse_choice(text) for text in arguments["select"]
         )
-    except ValueError as error:
+    except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
+    if arguments["kernel"] == "random_walk" and any(
+        size != int(size) for size in arguments["kernel_sizes"]
+    ):
+        parser.error(
+            "--kernel-sizes of random walks expects whole numbers of nodes. "
+            f"Received: {arguments['kernel_sizes']}"
+        )
+    only = ("splits", "folds", "select")
+    given = [name for name in only if arguments[name]]
+    if arguments["protocol"] == "split" and (
+        given or arguments["choose_epoch"] != "last"
+    ):
+        parser.error(
+            "--splits, --folds, --select and --choose-epoch are for --protocol "
+            "folds; a single split keeps the last epoch"
+        )
     if arguments["protocol"] == "folds" and not arguments["splits"]:
         parser.error("--protocol folds expects --splits, a JSON file of folds")
     return arguments
 
 
-def parse_choice(text, arguments):
+def parse_choice(text):
     """`NAME=V1,V2` to the name and its values, of the argument's own type."""
     name, equals, values = text.partition("=")
     name = name.strip().lstrip("-").replace("-", "_")
-    if not equals or name not in arguments or not values:
+    if not equals or name not in SELECTABLE or not values:
         raise ValueError(
-            f"--select expects NAME=V1,V2,... of an argument. Received: {text}"
+            "--select expects NAME=V1,V2,... with a name of "
+            f"{', '.join(SELECTABLE)}. Received: {text}"
         )
-    kind = type(arguments[name])
-    if kind not in (int, float, str):
-        raise ValueError(
-            f"--select expects an argument with one value. Received: {text}"
-        )
-    return name, [kind(value) for value in values.split(",")]
+    parse, allowed = SELECTABLE[name], {"model": MODELS, "kernel": KERNELS}
+    choices = [parse(value) for value in values.split(",")]
+    for choice in choices:
+        if choice not in allowed.get(name, choices):
+            raise ValueError(
+                f"--select {name} expects {', '.join(allowed[name])}. "
+                f"Received: {choice}"
+            )
+    return name, choices
 
 
 class Task:
@@ -291,7 +331,11 @@ class Task:
         """Mean and variance of each feature over the nodes of some graphs."""
         features = np.concatenate([self.graphs[i].features for i in ids])
         features = features.astype("float64")
-        return features.mean(0), np.maximum(features.var(0), 1e-6)
+        # A label that is rare, or never seen in training, is not to become a
+        # huge number: a standard deviation counts as 0.1 at least, unless the
+        # feature is a small real number throughout.
+        floor = np.minimum(0.01, np.square(features).max(0).clip(1e-6))
+        return features.mean(0), np.maximum(features.var(0), floor)
 
 
 def build_model(arguments, task, statistics):
@@ -462,6 +506,7 @@ def finish(run, arguments, task, split, model, statistics, command):
             whole,
             run.folder / "saved_model" / "1",
             class_names=[str(name) for name in task.dataset.classes],
+            max_nodes=max(4096, *(g.num_nodes for g in task.graphs)),
             overwrite=True,
         )
         save_samples(run.folder / "samples", task, split[2])
@@ -554,6 +599,7 @@ def assess(run, arguments, task, command):
     folds = load_folds(arguments["splits"], len(task.graphs))
     file = run.folder / "runs.jsonl"
     finished = read_lines(file)
+    used = []
     names = list(arguments["select"])
     grid = [
         dict(zip(names, values, strict=True))
@@ -594,12 +640,14 @@ def assess(run, arguments, task, command):
             ]
             chosen = grid[int(np.argmax(scores))]
         for seed in range(arguments["final_runs"]):
-            result("final", chosen, arguments["seed"] + seed)
-    summary = summarise(finished, arguments, command)
+            used.append(result("final", chosen, arguments["seed"] + seed))
+    # Final runs of a choice that is no longer made do not count.
+    summary = summarise(used, arguments, command)
     write_json(run.folder / "folds.json", summary)
     print(
         f"\nTest accuracy {100 * summary['mean']:.2f} +- "
-        f"{100 * summary['deviation']:.2f} over {summary['folds']} folds "
+        f"{100 * summary['deviation']:.2f} over {summary['folds']} "
+        f"{'fold' if summary['folds'] == 1 else 'folds'} "
         f"(mean of {arguments['final_runs']} runs each): "
         f"{run.folder / 'folds.json'}"
     )
@@ -619,14 +667,33 @@ def run_once(arguments, task, fold, seed):
         for name in ("validation", "test")
     }
     keeper = KeepBest()
-    model.fit(
-        batches,
-        epochs=arguments["epochs"],
-        shuffle=False,
-        validation_data=both["validation"],
-        callbacks=[StopOnNonFiniteLoss(), keeper],
-        verbose=0,
-    )
+    try:
+        model.fit(
+            batches,
+            epochs=arguments["epochs"],
+            shuffle=False,
+            validation_data=both["validation"],
+            callbacks=[StopOnNonFiniteLoss(), SeedEpochs(seed), keeper],
+            verbose=0,
+        )
+    except NonFiniteLoss as error:
+        # A result too: a choice that diverges is not to be chosen, and a
+        # final run that does counts as one that gets nothing right.
+        failed = dict.fromkeys(
+            (
+                f"{name}_accuracy_{when}"
+                for name in both
+                for when in ("last", "validation")
+            ),
+            0.0,
+        )
+        return {
+            "failed": str(error),
+            "best_epoch": 0,
+            "parameters": model.count_params(),
+            **failed,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
     line = {"best_epoch": keeper.epoch, "parameters": model.count_params()}
     for when in ("last", "validation"):
         if when == "validation":
@@ -665,15 +732,15 @@ def format_run(line):
         f"validation {line['validation_accuracy_last']:.3f} test "
         f"{line['test_accuracy_last']:.3f} (best epoch {line['best_epoch']}: "
         f"{line['test_accuracy_validation']:.3f}) {line['seconds']:.0f} s"
+        + (f" FAILED: {line['failed']}" if "failed" in line else "")
     )
 
 
 def summarise(lines, arguments, command):
     """Mean and deviation over folds of the mean over their final runs."""
-    finals = [line for line in lines if line["role"] == "final"]
     by_fold = {
-        k: [line for line in finals if line["fold"] == k]
-        for k in sorted({line["fold"] for line in finals})
+        k: [line for line in lines if line["fold"] == k]
+        for k in sorted({line["fold"] for line in lines})
     }
     folds = [
         {

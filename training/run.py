@@ -41,6 +41,9 @@ class Run:
         "metrics.jsonl",
         "folds.json",
         "model.keras",
+        "motifs.json",
+        "motifs.md",
+        "motifs.png",
         "runs.jsonl",
         "samples",
         "saved_model",
@@ -73,7 +76,11 @@ class Run:
         if file.exists():
             if not resume:
                 self._clear()
-            elif self.summary() or self._checkpoints():
+            elif (
+                self.summary()
+                or self._checkpoints()
+                or read_lines(self.folder / "runs.jsonl")
+            ):
                 self._compare(arguments, json.loads(file.read_text()))
         elif self.folder.exists() and any(
             # A kill while the arguments were being written leaves this.
@@ -216,7 +223,7 @@ def read_lines(file):
                 break
         whole = "".join(json.dumps(line) + "\n" for line in lines)
         if whole != text:
-            file.write_text(whole)
+            write_text(file, whole)
     return lines
 
 

@@ -308,7 +308,10 @@ def _fast(query_features, key_features, value, mask):
         y = ops.reshape(y, lead + shape)
         return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)
 
-    elements = static_size((*query.shape[:2], mask.num_tokens, num_features))
+    # Of pairs there are more than tokens, and a product gathers them all.
+    pairs = getattr(mask, "num_pairs", None) or 0
+    tokens = max(pairs, static_size((mask.num_tokens,)))
+    elements = static_size((*query.shape[:2], tokens, num_features))
     elements = max(1, elements)  # an empty batch
     block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
     # As equal as they can be: a short last block wastes its launches.

@@ -71,10 +71,10 @@ class NodeDataset:
 def load_tu_dataset(path, name=None):
     """Reads a TUDataset archive.
 
-    Lines of the edge list that repeat one another count once; self-loops and
-    nodes without edges are kept. Node labels of any values become 0 to
-    `num_node_labels - 1` in order, and so do classes. Node attributes, where
-    there are any, are the features.
+    Edges are undirected, and lines of the edge list that repeat one another
+    count once; self-loops and nodes without edges are kept. Node labels of any
+    values become 0 to `num_node_labels - 1` in order, and so do classes. Node
+    attributes, where there are any, are the features.
 
     Args:
         path: a zip file, or the folder with the `NAME_*.txt` files, or a
@@ -174,6 +174,9 @@ def load_tu_dataset(path, name=None):
         ),
         shape=(num_nodes, num_nodes),
     )
+    # Undirected, also where an edge is listed in one direction only: a graph
+    # is served as it was trained.
+    whole = scipy.sparse.csr_array(whole + whole.T)
     whole.sum_duplicates()
     whole.data[:] = 1.0
     ends = np.cumsum(counts)
@@ -247,6 +250,11 @@ def load_planetoid(path, name=None):
             f"{', '.join(expected)}. Received: {path} ({error})"
         ) from error
     labels = arrays["y"].astype("int64")
+    if len(labels) != shape[0]:
+        raise ValueError(
+            f"`y` expects a class for each of the {shape[0]} nodes. Received: "
+            f"{len(labels)} in {path}"
+        )
     graph = Graph.from_edges(
         arrays["edge_index"].T,
         shape[0],
@@ -264,6 +272,12 @@ def load_planetoid(path, name=None):
                 f"{int(ids[np.argmax(labels[ids] < 0)])} of {path}"
             )
         splits[key] = ids
+    together = np.concatenate(list(splits.values()))
+    if len(np.unique(together)) != len(together):
+        raise ValueError(
+            "train_idx, val_idx and test_idx expect different nodes. Received: "
+            f"{path}, where they overlap"
+        )
     return NodeDataset(
         name or path.stem, graph, int(labels.max()) + 1, *splits.values()
     )
@@ -339,6 +353,10 @@ def parse_numbers(content, dtype, file):
     except (ValueError, DeprecationWarning):
         values = np.zeros(0)
     lines = text.count(b"\n") + 1
+    if columns > 1 and any(
+        line.count(b",") != columns - 1 for line in text.split(b"\n")
+    ):
+        raise ValueError(_bad_line(text, columns, file))
     if len(values) != lines * columns or not np.isfinite(values).all():
         raise ValueError(_bad_line(text, columns, file))
     if dtype == "int64" and np.any(values != np.round(values)):

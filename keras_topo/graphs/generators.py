@@ -30,6 +30,7 @@ def motif_dataset(name, sizes=(768, 256, 256), seed=0):
     A base graph `G(100, p)` without its isolated nodes is joined by
     Bernoulli(0.004) edges, at least one, to the motif (class 1) or to a random
     graph with as many nodes and edges (class 0): one of each to the same base.
+    No node is isolated, in either class.
     The features of a node are the five largest degrees among its neighbors.
     The motifs are networkx' connected caveman graph (3 cliques of 4), cycle
     (10 nodes), grid (3 x 4), ladder and circular ladder (5 rungs each).
@@ -65,10 +66,16 @@ def motif_dataset(name, sizes=(768, 256, 256), seed=0):
 
     def pair(random):
         base = _without_isolated(_random_graph(BASE_NODES, density, random))
-        other = _random_graph_of(motif.shape[0], motif.nnz // 2, random)
+        while True:
+            other = _random_graph_of(motif.shape[0], motif.nnz // 2, random)
+            joined = _join(base, other, random)
+            # Neither the base nor a motif has isolated nodes: one of them
+            # would give the class away.
+            if np.diff(joined.indptr).min() > 0:
+                break
         return [
-            _with_neighbor_degrees(_join(base, part, random), label)
-            for label, part in ((0, other), (1, motif))
+            _with_neighbor_degrees(joined, 0),
+            _with_neighbor_degrees(_join(base, motif, random), 1),
         ]
 
     return _datasets(f"motif-{name}", pair, sizes, seed)
@@ -165,7 +172,9 @@ def _join(base, part, random):
         if between.any():
             break
     between = scipy.sparse.csr_array(between.astype("float32"))
-    return scipy.sparse.block_array([[base, between], [between.T, part]])
+    return scipy.sparse.block_array(
+        [[base, between], [between.T, part]], format="csr"
+    )
 
 
 def _random_tree(num_nodes, random):

@@ -70,7 +70,8 @@ class Graph:
 
         Args:
             edges: `(edges, 2)`, int, node ids from 0. Repeated edges count
-                once (with the weight of the last).
+                once, with the weight of the last, in either direction unless
+                `directed`.
             num_nodes: int.
             weights: `(edges,)`, or `None` for ones.
             directed: bool; otherwise each edge is one in both directions.
@@ -90,14 +91,20 @@ class Graph:
                 f"Received: weights of shape {weights.shape}"
             )
         if not directed:
-            edges = np.concatenate([edges, edges[:, ::-1]])
-            weights = np.concatenate([weights, weights])
+            edges = np.sort(edges, axis=1)
         # The last of equal edges: first in the reversed list.
         keys = edges[:, 0] * num_nodes + edges[:, 1]
         _, last = np.unique(keys[::-1], return_index=True)
         last = len(keys) - 1 - last
+        edges, weights = edges[last], weights[last]
+        if not directed:
+            other = edges[edges[:, 0] != edges[:, 1]]
+            weights = np.concatenate(
+                [weights, weights[edges[:, 0] != edges[:, 1]]]
+            )
+            edges = np.concatenate([edges, other[:, ::-1]])
         adjacency = scipy.sparse.csr_array(
-            (weights[last], (edges[last, 0], edges[last, 1])),
+            (weights, (edges[:, 0], edges[:, 1])),
             shape=(num_nodes, num_nodes),
         )
         return cls(adjacency, **fields)

@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.csgraph
 
 from keras_topo.graphs.graph import as_adjacency
 
@@ -45,7 +46,8 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
     if np.array_equal(matrix, matrix.T):
         values, vectors = np.linalg.eigh(matrix)
         weights = np.exp(-times[..., None] * values)
-        return (vectors * weights[..., None, :]) @ vectors.T
+        kernels = (vectors * weights[..., None, :]) @ vectors.T
+        return _without_noise(kernels, matrix)
     return scipy.linalg.expm(-times[..., None, None] * matrix)
 
 
@@ -139,6 +141,17 @@ def transition_matrix(adjacency):
     adjacency = as_adjacency(adjacency).astype("float64")
     scale = scipy.sparse.diags_array(_inverse(adjacency.sum(axis=1)))
     return scipy.sparse.csr_array(scale @ adjacency)
+
+
+def _without_noise(kernels, matrix):
+    """Zeros between components, where rounding leaves something else.
+
+    A mask hides an entry only if it is zero.
+    """
+    count, component = scipy.sparse.csgraph.connected_components(matrix != 0)
+    if count == 1:
+        return kernels
+    return np.where(component[:, None] == component[None, :], kernels, 0.0)
 
 
 def normalized_adjacency(adjacency, self_loops=True):

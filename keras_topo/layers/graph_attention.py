@@ -167,7 +167,7 @@ class GraphKernelAttention(GraphKernelLayer):
                 weight = self.add_weight(
                     name=name,
                     shape=(self.num_heads, self.value_dim, 1),
-                    initializer=copy_initializer(self.kernel_initializer),
+                    initializer=self._initialize_heads,
                     regularizer=self.kernel_regularizer,
                 )
                 setattr(self, name, weight)
@@ -312,6 +312,14 @@ class GraphKernelAttention(GraphKernelLayer):
         return get_feature_map(self.similarity)(
             x, is_query, self.random_projection, visible
         )
+
+    def _initialize_heads(self, shape, dtype=None):
+        """Head by head: the fan of a head is not that of a convolution."""
+        heads = []
+        for _ in range(shape[0]):
+            initializer = copy_initializer(self.kernel_initializer)
+            heads.append(initializer(shape[1:], dtype=dtype))
+        return ops.stack(heads)
 
     def _dense(self, units, name, use_bias):
         return keras.layers.Dense(

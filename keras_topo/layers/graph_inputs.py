@@ -240,6 +240,11 @@ def _fixed(kernel):
     elif not isinstance(kernel, dict):
         kernel = {"kernel": kernel}
     form = kernel_form(kernel)
+    if form == "pairs" and np.min(kernel["pairs"], initial=0) < 0:
+        raise ValueError(
+            "`fixed_kernel` expects pairs of node ids from 0. Received: "
+            f"{np.min(kernel['pairs'])}"
+        )
     arrays = {
         key: np.asarray(kernel[key], "int32" if key == "pairs" else "float32")
         for key in FORMS[form]

@@ -11,6 +11,10 @@ from keras import ops
 from keras_topo.graphs.kernels import GENERATORS, check_walk
 from keras_topo.layers.arguments import one_of, positive
 
+# Entries of a kernel, relative to the largest of a row, that float32 cannot
+# tell from zero.
+NOISE = 2e-6
+
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class AdjacencyFromEdges(keras.layers.Layer):
@@ -171,8 +175,9 @@ class DiffusionKernel(_KernelLayer):
         mask: `(batch, nodes)`, `True` for real nodes.
 
     Returns:
-        `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes. There
-        is a gradient with respect to the times, none to the adjacency.
+        `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes, and
+        where an entry is below 2e-6 of the largest in its row. There is a
+        gradient with respect to the times, none to the adjacency.
 
     *Complexity*: one eigendecomposition `O(nodes^3)` a graph, and a product a
     kernel.
@@ -234,7 +239,13 @@ class DiffusionKernel(_KernelLayer):
         vectors = ops.stop_gradient(vectors)[:, None]
         times = self.current_times()[:, None, None]
         scaled = vectors * ops.exp(-times * values)
-        return ops.matmul(scaled, ops.swapaxes(vectors, -1, -2))
+        kernel = ops.matmul(scaled, ops.swapaxes(vectors, -1, -2))
+        # Between components, and far away, there is rounding of either sign;
+        # a mask hides an entry only if it is zero.
+        largest = ops.max(kernel, axis=-1, keepdims=True)
+        return ops.where(
+            kernel > NOISE * largest, kernel, ops.zeros_like(kernel)
+        )
 
     def get_config(self):
         return {

@@ -130,7 +130,7 @@ def test_the_demo_needs_tensorflow_only(finished_run):
     assert process.returncode == 0, err
     assert err == ""
     assert "without keras_topo" in out
-    assert "of 12 held-out images right" in out
+    assert "of 12 held-out examples right" in out
     assert str(folder / "masks.png") in out
 
 

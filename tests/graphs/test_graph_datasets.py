@@ -89,6 +89,7 @@ BROKEN = {
     "between-graphs": ({"A": "1, 2\n2, 5\n"}, "line 2"),
     "no-number": ({"A": "1, 2\n1, x\n"}, "TOY_A.txt.*line 2"),
     "three-columns": ({"A": "1, 2\n1, 2, 3\n"}, "TOY_A.txt.*line 2"),
+    "jagged": ({"A": "1, 2\n3\n1, 2, 3\n"}, "TOY_A.txt.*line 2"),
     "fraction": ({"A": "1, 2.5\n"}, "whole"),
     "nan": ({"node_attributes": "nan, 1\n" * 7}, "node_attributes.*line 1"),
     "few-labels": ({"node_labels": "1\n2\n"}, "node_labels"),
@@ -162,6 +163,8 @@ PLANETOID_ERRORS = {
     "split-id": ({"val_idx": np.array([7])}, "val_idx"),
     "split-class": ({"test_idx": np.array([3])}, "test_idx"),
     "features": ({"x_indices": np.array([0, 2, 9])}, "npz"),
+    "overlap": ({"val_idx": np.array([0])}, "overlap"),
+    "classes": ({"y": np.zeros(3, "int32")}, "`y`"),
     "pickle": ({"y": np.array([{}], object)}, "npz"),
 }
 
