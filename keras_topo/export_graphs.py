@@ -87,6 +87,11 @@ def export_graph_saved_model(
             f"`spec` expects the {num_features} features of the model. "
             f"Received: {spec}"
         )
+    if list(spec.features) != sorted(spec.features):
+        raise ValueError(
+            "`spec` expects features in alphabetical order, in which a schema "
+            f"is read. Received: {list(spec.features)}"
+        )
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
             f"`class_names` expects {classes} strings, one for each logit. "

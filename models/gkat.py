@@ -144,7 +144,8 @@ def gkat_node_classifier(
         form: `"published"` or `"modern"`.
         depth, num_heads, key_dim, similarity, dropout, attention_dropout,
         seed, name: as in `gkat_graph_classifier`.
-        weight_decay: float, L2 regularisation of kernels (published form).
+        weight_decay: float, L2 regularisation of kernels; in the modern form
+            those of embedding and classifier.
 
     Returns:
         A `keras.Sequential` from nodes `(batch, nodes, num_features)` to
@@ -160,7 +161,13 @@ def gkat_node_classifier(
         keras.layers.Dropout(dropout, seed=_seed(seed, 100), name="dropout_0"),
     ]
     if form == "modern":
-        layers.append(keras.layers.Dense(num_heads * key_dim, name="embedding"))
+        layers.append(
+            keras.layers.Dense(
+                num_heads * key_dim,
+                kernel_regularizer=regularizer,
+                name="embedding",
+            )
+        )
         layers += [
             GraphEncoderBlock(
                 num_heads,
@@ -176,7 +183,12 @@ def gkat_node_classifier(
         ]
         layers += [
             keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
-            keras.layers.Dense(num_classes, dtype="float32", name="logits"),
+            keras.layers.Dense(
+                num_classes,
+                kernel_regularizer=regularizer,
+                dtype="float32",
+                name="logits",
+            ),
         ]
         return keras.Sequential(layers, name=name or "gkat_modern")
     for k in range(depth):

@@ -110,6 +110,9 @@ def main(argv=None):
         run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        return 130
     try:
         model, statistics = train(run, arguments, task, split)
     except NonFiniteLoss as error:

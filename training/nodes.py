@@ -108,10 +108,11 @@ def main(argv=None):
             with file.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
             finished.append(line)
+            validation = line["validation_accuracy"]
             print(
-                f"seed {seed}: test accuracy {line['test_accuracy']:.2%} "
-                f"(validation {line['validation_accuracy']:.2%}, epoch "
-                f"{line['best_epoch']} of {line['epochs']}, "
+                f"seed {seed}: test accuracy {line['test_accuracy']:.2%} ("
+                + (f"validation {validation:.2%}, " if validation else "")
+                + f"epoch {line['best_epoch']} of {line['epochs']}, "
                 f"{line['seconds']:.0f} s)",
                 flush=True,
             )
@@ -121,6 +122,8 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\ninterrupted: the same command resumes.", file=sys.stderr)
         return 130
+    seeds = range(arguments["seed"], arguments["seed"] + arguments["seeds"])
+    finished = [line for line in finished if line["seed"] in seeds]
     scores = [line["test_accuracy"] for line in finished]
     summary = {
         "task": "nodes",
@@ -387,8 +390,8 @@ def train(run, arguments, data, kernel, seed):
     line = {
         "seed": seed,
         "test_accuracy": float(right[data.test].mean()),
-        "validation_accuracy": float(
-            right[data.validation if chosen else data.train].mean()
+        "validation_accuracy": (
+            float(right[data.validation].mean()) if chosen else None
         ),
         "best_epoch": stop.best_epoch + 1 if chosen else epochs,
         "epochs": epochs,

@@ -41,13 +41,18 @@ class GraphKernelLayer(keras.layers.Layer):
     def __init__(self, fixed_kernel=None, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self._fixed_shapes, self._fixed_arrays = None, None
+        self._fixed_shapes = self._fixed_arrays = self._fixed_nodes = None
         if fixed_kernel is not None:
-            self._fixed_shapes, self._fixed_arrays = _fixed(fixed_kernel)
+            self._fixed_shapes, self._fixed_arrays, self._fixed_nodes = _fixed(
+                fixed_kernel
+            )
         self.fixed = {}
 
     def get_config(self):
-        config = self._fixed_shapes and {"shapes": self._fixed_shapes}
+        config = self._fixed_shapes and {
+            "shapes": self._fixed_shapes,
+            "num_nodes": self._fixed_nodes,
+        }
         return {
             **super().get_config(),
             "fixed_kernel": fixed_kernel_config(config),
@@ -77,6 +82,15 @@ class GraphKernelLayer(keras.layers.Layer):
                 raise ValueError(
                     f"{type(self).__name__} was made for one graph and expects "
                     f"no kernel in a call. Received: {sorted(kernel)}"
+                )
+            if nodes.shape[1] is not None and self._fixed_nodes not in (
+                None,
+                nodes.shape[1],
+            ):
+                raise ValueError(
+                    f"{type(self).__name__} was made for a graph of "
+                    f"{self._fixed_nodes} nodes. Received: nodes of shape "
+                    f"{tuple(nodes.shape)}"
                 )
             kernel = {
                 key: ops.convert_to_tensor(weight)[None]
@@ -220,16 +234,24 @@ def fixed_kernel_config(fixed_kernel):
     """What a config holds of a fixed kernel: shapes; numbers are weights."""
     if fixed_kernel is None:
         return None
-    shapes, _ = _fixed(fixed_kernel)
-    return {"shapes": {key: list(shape) for key, shape in shapes.items()}}
+    shapes, _, num_nodes = _fixed(fixed_kernel)
+    return {
+        "shapes": {key: list(shape) for key, shape in shapes.items()},
+        "num_nodes": num_nodes,
+    }
 
 
 def _fixed(kernel):
-    """Shapes and arrays of a fixed kernel, by the keys of its form."""
+    """Shapes and arrays of a fixed kernel, by the keys of its form.
+
+    And the number of nodes, which pairs without a matrix do not tell.
+    """
     if isinstance(kernel, dict) and "shapes" in kernel:
         shapes = {k: tuple(shape) for k, shape in kernel["shapes"].items()}
-        return shapes, None
+        return shapes, None, kernel.get("num_nodes")
+    num_nodes = None
     if hasattr(kernel, "tocoo"):
+        num_nodes = kernel.shape[0]
         matrix = kernel.tocoo()
         # By rows, which keeps what is summed together.
         order = np.lexsort((matrix.col, matrix.row))
@@ -255,4 +277,7 @@ def _fixed(kernel):
                 "`fixed_kernel` expects finite numbers, at least one. "
                 f"Received: {key} of shape {array.shape}"
             )
-    return {key: array.shape for key, array in arrays.items()}, arrays
+    if form != "pairs":
+        num_nodes = arrays[form].shape[-2]
+    shapes = {key: array.shape for key, array in arrays.items()}
+    return shapes, arrays, num_nodes

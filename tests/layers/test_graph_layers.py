@@ -166,6 +166,8 @@ def test_fixed_kernel(form, layer, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(ref.numpy(loaded(nodes[:1])), output)
+    with pytest.raises(ValueError, match="graph of 8 nodes"):
+        loaded.layers[0](nodes[:1, :5])
     with pytest.raises(ValueError, match="made for one graph"):
         make(fixed_kernel=kernel)(nodes[:1], kernel[None])
 
