@@ -41,7 +41,8 @@ def map_blocks(
         tensors: list of tensors to be sliced along `axis`.
         shared: list of tensors that every block needs whole.
         axis: int, negative.
-        block: int, length of a block; the last one may be shorter.
+        block: int, length of a block; the last one may be shorter. Along an
+            axis of unknown length there is one block.
         first: int, length of a first block of its own, or 0.
         checkpoint: bool; `False` where a single block covers everything, and
             its intermediate results are small enough to keep.
@@ -51,6 +52,9 @@ def map_blocks(
         A tensor.
     """
     length = tensors[0].shape[axis]
+    if length is None:
+        # Blocks need to know how many there are: all at once.
+        return function(tensors, 0, shared)
     count = (length - first) // block
     last = length - first - count * block
     pieces = []

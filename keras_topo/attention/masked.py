@@ -308,10 +308,9 @@ def _fast(query_features, key_features, value, mask):
         y = ops.reshape(y, lead + shape)
         return ops.sum(ops.expand_dims(query, -2) * y, axis=-3)
 
-    # Of pairs there are more than tokens, and a product gathers them all.
-    pairs = getattr(mask, "num_pairs", None) or 0
-    tokens = max(pairs, static_size((mask.num_tokens,)))
-    elements = static_size((*query.shape[:2], tokens, num_features))
+    elements = static_size(
+        (*query.shape[:2], mask._held_per_column, num_features)
+    )
     elements = max(1, elements)  # an empty batch
     block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
     # As equal as they can be: a short last block wastes its launches.
@@ -339,10 +338,7 @@ def _fast_low_rank(query_features, key_features, value, factors):
     """
     u, w = [ops.cast(factor, value.dtype) for factor in factors]
     rank, num_features = u.shape[-1], query_features.shape[-1]
-    value_dim = value.shape[-1]
-    # Blocks need to know how many tokens there are.
-    known = value.shape[-2] is not None
-    length = value.shape[-2] if known else 1
+    length, value_dim = value.shape[-2], value.shape[-1]
 
     def summarise(slices, start, shared):
         key, value, w = slices
@@ -360,23 +356,18 @@ def _fast_low_rank(query_features, key_features, value, factors):
 
     elements = static_size(tuple(value.shape[:2])) * rank * value_dim
     elements = max(1, elements)  # an empty batch
-    block = max(1, min(length, BLOCK_ELEMENTS // elements))
-    blocks = {"axis": -2, "block": block, "checkpoint": block < length}
-    if known:
-        context = map_blocks(
-            summarise, [key_features, value, w], [], reduce="sum", **blocks
-        )
-    else:
-        context = summarise([key_features, value, w], 0, [])
+    block = max(1, BLOCK_ELEMENTS // elements)
+    if length is not None:
+        block = min(length, block)
+    blocks = {"axis": -2, "block": block, "checkpoint": block != length}
+    context = map_blocks(
+        summarise, [key_features, value, w], [], reduce="sum", **blocks
+    )
     # (..., r, m, d) to (..., m, r d)
     context = ops.swapaxes(context, -3, -2)
     lead = tuple(ops.shape(context))[:-3]
     context = ops.reshape(context, lead + (num_features, rank * value_dim))
-    numerator = (
-        map_blocks(attend, [query_features, u], [context], **blocks)
-        if known
-        else attend([query_features, u], 0, [context])
-    )
+    numerator = map_blocks(attend, [query_features, u], [context], **blocks)
     totals = ops.matmul(ops.swapaxes(w, -1, -2), key_features)
     denominator = ops.matmul(query_features, ops.swapaxes(totals, -1, -2))
     denominator = ops.sum(denominator * u, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that layers share."""
+"""Constructor arguments that layers share: checks, copies, configs."""
 
 import keras
 
@@ -38,3 +38,18 @@ def copy_initializer(initializer):
     if isinstance(initializer, keras.initializers.Initializer):
         return initializer.clone()
     return initializer
+
+
+_MODULES = {
+    "initializer": keras.initializers,
+    "regularizer": keras.regularizers,
+    "constraint": keras.constraints,
+}
+
+
+def serialized(layer, *names):
+    """A config of the initializers, regularizers and constraints named."""
+    return {
+        name: _MODULES[name.rpartition("_")[2]].serialize(getattr(layer, name))
+        for name in names
+    }

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo.layers.arguments import positive
 from keras_topo.layers.resampling import resample_positions
 from keras_topo.operators.toeplitz import check_grid_shape
 
@@ -249,12 +250,7 @@ class PrefixTokens(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        if not isinstance(num_tokens, int) or num_tokens < 1:
-            raise ValueError(
-                "`num_tokens` expects a positive int. Received: "
-                f"num_tokens={num_tokens!r}"
-            )
-        self.num_tokens = num_tokens
+        self.num_tokens = positive(num_tokens, "num_tokens")
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
             or keras.initializers.TruncatedNormal(stddev=0.02)

@@ -6,24 +6,24 @@ from keras import ops
 from keras_topo._backend import matmul
 from keras_topo.attention import (
     FEATURE_MAPS,
-    RANDOM_FEATURE_MAPS,
     get_feature_map,
     masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
-    orthogonal_projection,
 )
 from keras_topo.layers.arguments import (
     copy_initializer,
     one_of,
     positive,
     rate,
+    serialized,
 )
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     nodes_shape,
     with_nodes,
 )
+from keras_topo.layers.random_features import add_random_projection
 
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
 COMBINATIONS = ("project", "concatenate", "average")
@@ -193,23 +193,7 @@ class GraphKernelAttention(GraphKernelLayer):
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
             )
-        self.random_projection = None
-        if self.similarity in RANDOM_FEATURE_MAPS:
-            shape = (
-                self.num_heads,
-                self.num_features or self.key_dim,
-                self.key_dim,
-            )
-            self.random_projection = self.add_weight(
-                name="projection",
-                shape=shape,
-                initializer=lambda shape, dtype=None: orthogonal_projection(
-                    shape, self.seed, dtype or "float32"
-                ),
-                dtype="float32",
-                autocast=False,
-                trainable=False,
-            )
+        self.random_projection = add_random_projection(self, self.similarity)
         self._build_fixed_kernel()
 
     def call(self, inputs, kernel=None, mask=None, training=None):
@@ -266,15 +250,6 @@ class GraphKernelAttention(GraphKernelLayer):
         return (*inputs_shape[:-1], channels)
 
     def get_config(self):
-        serialized = {
-            name: module.serialize(getattr(self, name))
-            for name, module in {
-                "kernel_initializer": keras.initializers,
-                "bias_initializer": keras.initializers,
-                "kernel_regularizer": keras.regularizers,
-                "bias_regularizer": keras.regularizers,
-            }.items()
-        }
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -288,7 +263,13 @@ class GraphKernelAttention(GraphKernelLayer):
             "output_shape": self.output_channels,
             "implementation": self.implementation,
             "seed": self.seed,
-            **serialized,
+            **serialized(
+                self,
+                "kernel_initializer",
+                "bias_initializer",
+                "kernel_regularizer",
+                "bias_regularizer",
+            ),
         }
 
     def _combine(self, x, shape):

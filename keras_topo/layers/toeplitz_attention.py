@@ -7,10 +7,8 @@ from keras import ops
 
 from keras_topo.attention import (
     FEATURE_MAPS,
-    RANDOM_FEATURE_MAPS,
     get_feature_map,
     masked_linear_attention,
-    orthogonal_projection,
 )
 from keras_topo.attention.masked import IMPLEMENTATIONS
 from keras_topo.layers.arguments import (
@@ -18,8 +16,10 @@ from keras_topo.layers.arguments import (
     one_of,
     positive,
     rate,
+    serialized,
 )
-from keras_topo.layers.toeplitz_masks import MASKS, mask_dtype
+from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
 from keras_topo.operators.toeplitz import check_grid_shape
 
@@ -209,23 +209,7 @@ class ToeplitzAttention(keras.layers.Layer):
             create, _ = MASKS[self.mask]
             heads = 1 if self.share_mask else self.num_heads
             self.mask_weights = create(self, heads, self.mask_grid_shape)
-        self.projection = None
-        if self.feature_map in RANDOM_FEATURE_MAPS:
-            shape = (
-                self.num_heads,
-                self.num_features or self.key_dim,
-                self.key_dim,
-            )
-            self.projection = self.add_weight(
-                name="projection",
-                shape=shape,
-                initializer=lambda shape, dtype=None: orthogonal_projection(
-                    shape, self.seed, dtype or "float32"
-                ),
-                dtype=mask_dtype(self),
-                autocast=False,
-                trainable=False,
-            )
+        self.projection = add_random_projection(self, self.feature_map)
 
     def call(self, inputs, mask=None, training=None):
         if self._grid_of(inputs.shape) != self.grid:
@@ -286,17 +270,6 @@ class ToeplitzAttention(keras.layers.Layer):
         return (*input_shape[:-1], channels)
 
     def get_config(self):
-        serialized = {
-            name: module.serialize(getattr(self, name))
-            for name, module in {
-                "kernel_initializer": keras.initializers,
-                "bias_initializer": keras.initializers,
-                "kernel_regularizer": keras.regularizers,
-                "bias_regularizer": keras.regularizers,
-                "kernel_constraint": keras.constraints,
-                "bias_constraint": keras.constraints,
-            }.items()
-        }
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -317,7 +290,15 @@ class ToeplitzAttention(keras.layers.Layer):
             "output_shape": self.output_channels,
             "implementation": self.implementation,
             "seed": self.seed,
-            **serialized,
+            **serialized(
+                self,
+                "kernel_initializer",
+                "bias_initializer",
+                "kernel_regularizer",
+                "bias_regularizer",
+                "kernel_constraint",
+                "bias_constraint",
+            ),
         }
 
     def _grid_of(self, input_shape):

@@ -57,6 +57,10 @@ class Sum(MaskOperator):
         ]
         return tuple(shared) or (1,)
 
+    @property
+    def _held_per_column(self):
+        return max(o._held_per_column or 0 for o in self.operators) or None
+
     def _apply(self, x):
         total = self.operators[0].apply(x)
         for operator in self.operators[1:]:
@@ -136,6 +140,10 @@ class Scaled(MaskOperator):
     @property
     def _layouts(self):
         return self.operator._layouts
+
+    @property
+    def _held_per_column(self):
+        return self.operator._held_per_column
 
     def _apply(self, x):
         return self._times(self.operator.apply(x), 3)

@@ -190,6 +190,12 @@ class MaskOperator:
         return (1,)
 
     @property
+    def _held_per_column(self):
+        """Numbers that a product holds at a time for each of its columns;
+        `None` where a traced function does not know it."""
+        return self.num_tokens
+
+    @property
     def _row_step(self):
         """Granularity of `_rows`: with a traced start, blocks of rows begin at
         multiples of this and are multiples of it long."""

@@ -59,6 +59,10 @@ class SparsePairs(MaskOperator):
         return self.values.shape[-1]
 
     @property
+    def _held_per_column(self):
+        return max(self.num_pairs or 0, self.num_tokens or 0) or None
+
+    @property
     def _layouts(self):
         return (1, self.num_tokens)
 
@@ -87,42 +91,34 @@ class SparsePairs(MaskOperator):
         )
         x = ops.broadcast_to(x, lead + (length, columns))
         rows, keys = flat_pairs(self.pairs, lead, length)
-        total = math.prod(lead)
-        values = ops.broadcast_to(values, lead + (self.num_pairs,))
+        total, count = math.prod(lead), tuple(ops.shape(values))[-1]
+        values = ops.broadcast_to(values, lead + (count,))
         terms = ops.take(ops.reshape(x, (total * length, columns)), keys, 0)
-        terms = terms * ops.reshape(values, (total * self.num_pairs, 1))
+        terms = terms * ops.reshape(values, (total * count, 1))
         y = ops.segment_sum(terms, rows, num_segments=total * length)
         return ops.reshape(y, lead + (length, columns))
 
     def _rows(self, start, size):
-        pairs, values = self.pairs, self.values
         # All rows, where their number is traced.
         length = size if self.num_tokens is None else self.num_tokens
-        row = pairs[..., 0] - start
+        row = self.pairs[..., 0] - start
         inside = ops.logical_and(row >= 0, row < size)
-        place = ops.where(inside, row * length + pairs[..., 1], 0)
-        values = ops.where(inside, values, ops.zeros_like(values))
-        if len(pairs.shape) == 2:
-            dense = ops.segment_sum(
-                ops.moveaxis(values, -1, 0), place, num_segments=size * length
-            )
-            dense = ops.moveaxis(dense, 0, -1)
-            return ops.reshape(
-                dense, tuple(ops.shape(dense))[:-1] + (size, length)
-            )
+        # One number for a place in the block; those of others add zero to it.
+        place = ops.where(inside, row * length + self.pairs[..., 1], 0)
+        values = ops.where(inside, self.values, ops.zeros_like(self.values))
         lead = broadcast_sizes(
-            tuple(ops.shape(pairs))[:-2], tuple(ops.shape(values))[:-1]
+            tuple(ops.shape(place))[:-1], tuple(ops.shape(values))[:-1]
         )
-        total = math.prod(lead)
-        place = ops.broadcast_to(place, lead + (self.num_pairs,))
-        place = ops.reshape(place, (total, self.num_pairs))
-        place = (
-            place + size * length * ops.arange(total, dtype="int32")[:, None]
+        total, count = math.prod(lead), tuple(ops.shape(values))[-1]
+        place = ops.reshape(
+            ops.broadcast_to(place, lead + (count,)), (total, count)
         )
-        values = ops.broadcast_to(values, lead + (self.num_pairs,))
+        offset = size * length * ops.arange(total, dtype="int32")
         dense = ops.segment_sum(
-            ops.reshape(values, (-1,)),
-            ops.reshape(place, (-1,)),
+            ops.reshape(
+                ops.broadcast_to(values, lead + (count,)), (total * count,)
+            ),
+            ops.reshape(place + offset[:, None], (total * count,)),
             num_segments=total * size * length,
         )
         return ops.reshape(dense, lead + (size, length))
