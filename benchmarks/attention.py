@@ -24,14 +24,13 @@ same ViT with `keras.layers.MultiHeadAttention`.
 import argparse
 import functools
 import gc
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.workers import Worker, measure_growth, ratio_of, save, serve
 
 LENGTHS = tuple(4**k for k in range(3, 10))
 FEATURES = 64
@@ -50,8 +49,8 @@ STEP_ROWS = ("step toeplitz", "step linear", "step softmax")
 def main():
     arguments = parse_arguments()
     if arguments.worker:
-        return serve(arguments.worker, arguments.jit)
-    workers = {kind: Worker(kind, arguments) for kind in ("torch", "keras")}
+        return serve(arguments.worker, measure(arguments.worker, arguments.jit))
+    workers = {kind: start(kind, arguments) for kind in ("torch", "keras")}
     report = {
         "command": "python -m benchmarks.attention " + " ".join(sys.argv[1:]),
         "versions": {kind: w.versions for kind, w in workers.items()},
@@ -120,44 +119,9 @@ def parse_arguments():
 # The side that asks.
 
 
-class Worker:
-    """A process that measures one call at a time, on request."""
-
-    def __init__(self, kind, arguments):
-        command = [sys.executable, "-m", "benchmarks.attention"]
-        command += ["--worker", kind]
-        if arguments.jit:
-            command.append("--jit")
-        threads = str(arguments.threads)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={
-                **os.environ,
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "OMP_NUM_THREADS": threads,
-                "TF_NUM_INTRAOP_THREADS": threads,
-            },
-        )
-        self.versions = self.ask({"versions": True})
-
-    def ask(self, request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(
-                "a benchmark process ended early; run it by hand to see why: "
-                f"{' '.join(self.process.args)} with {json.dumps(request)}"
-            )
-        return json.loads(answer)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def start(kind, arguments):
+    flags = ["--jit"] if arguments.jit else []
+    return Worker("benchmarks.attention", kind, arguments.threads, flags)
 
 
 def measure_all(workers, arguments, backward):
@@ -224,18 +188,10 @@ def ask_row(workers, row, length, backward, **options):
 def measure_memory(arguments, row, length, backward):
     """Megabytes that the first call needs, in a process of its own."""
     kind = "torch" if row == PEER else "keras"
-    worker = Worker(kind, arguments)
+    worker = start(kind, arguments)
     answer = ask_row({kind: worker}, row, length, backward, memory=True)
     worker.close()
     return answer["megabytes"]
-
-
-def ratio_of(rounds, row, other):
-    if other not in rounds[0]:
-        return None
-    return statistics.median(
-        r[row]["seconds"] / r[other]["seconds"] for r in rounds
-    )
 
 
 def auto_over_best(rounds, row):
@@ -278,12 +234,6 @@ def measure_step(worker, arguments):
 
 
 # What it prints.
-
-
-def save(report, path):
-    """Row by row: a long run that is cut off leaves what it has measured."""
-    if path:
-        Path(path).write_text(json.dumps(report, indent=1) + "\n")
 
 
 def format_length(length, backward, results):
@@ -391,43 +341,25 @@ def plot(results, path):
 # The side that measures.
 
 
-def serve(kind, jit):
-    """Answers requests, one JSON line each, until standard input ends."""
+def measure(kind, jit):
+    """A function from requests to answers, which keeps what it compiled."""
     make = {"torch": torch_call, "keras": keras_call}[kind]
     prepared = {}
-    # Frameworks may print on import; the answers must stay alone.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request.get("versions"):
-            answer = versions(kind)
-        else:
-            key = tuple(request.values())
-            if key not in prepared:
-                # One length at a time: what is kept takes memory.
-                if prepared and next(iter(prepared))[1:] != key[1:]:
-                    prepared.clear()
-                    gc.collect()
-                prepared[key] = make(request, jit)
-            call, chosen = prepared[key]
-            if request.get("memory"):
-                answer = {"megabytes": measure_growth(call)}
-            else:
-                answer = {"seconds": measure_seconds(call), "chosen": chosen}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
 
+    def answer(request):
+        key = tuple(request.values())
+        if key not in prepared:
+            # One length at a time: what is kept takes memory.
+            if prepared and next(iter(prepared))[1:] != key[1:]:
+                prepared.clear()
+                gc.collect()
+            prepared[key] = make(request, jit)
+        call, chosen = prepared[key]
+        if request.get("memory"):
+            return {"megabytes": measure_growth(call)}
+        return {"seconds": measure_seconds(call), "chosen": chosen}
 
-def versions(kind):
-    if kind == "torch":
-        import torch
-
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        return {"torch": torch.__version__}
-    import keras
-
-    return {"keras": keras.__version__, "backend": keras.backend.backend()}
+    return answer
 
 
 def measure_seconds(call):
@@ -442,24 +374,6 @@ def measure_seconds(call):
             call()
         seconds = (time.perf_counter() - start) / repeats
     return seconds
-
-
-def measure_growth(call):
-    """By how many megabytes the resident set grows at most during a call."""
-    gc.collect()
-    # Resets the high-water mark.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = memory_status("VmRSS")
-    call()
-    return (memory_status("VmHWM") - before) / 1e6
-
-
-def memory_status(field):
-    """A field of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def torch_call(request, jit):

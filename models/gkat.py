@@ -6,6 +6,7 @@ from keras_topo.layers import (
     GraphEncoderBlock,
     GraphKernelAttention,
     GraphPooling,
+    LogKernel,
 )
 
 FORMS = ("modern", "published")
@@ -52,9 +53,9 @@ def gkat_graph_classifier(
 
     Returns:
         A functional `keras.Model` from a dict with `nodes` `(batch, nodes,
-        num_features)`, `kernel` `(batch, num_kernels, nodes, nodes)` and
-        `node_mask` `(batch, nodes)`, bool, to logits `(batch, num_classes)`,
-        float32.
+        num_features)`, `kernel` `(batch, num_kernels, nodes, nodes)`, not
+        negative, and `node_mask` `(batch, nodes)`, bool, to logits `(batch,
+        num_classes)`, float32.
 
     Raises:
         ValueError: if `form` is unknown.
@@ -74,6 +75,7 @@ def gkat_graph_classifier(
     }
     x, kernel, mask = inputs["nodes"], inputs["kernel"], inputs["node_mask"]
     x = standardised(x, feature_statistics)
+    kernel, seen = shared_kernel(kernel, mask, similarity)
     channels = num_heads * key_dim
     attention = {
         "num_heads": num_heads,
@@ -89,7 +91,7 @@ def gkat_graph_classifier(
                 attention_dropout=attention_dropout,
                 seed=_seed(seed, k),
                 name=f"block_{k + 1}",
-            )(x, kernel, mask)
+            )(x, kernel, seen)
         x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
     else:
         for k in range(depth):
@@ -99,7 +101,7 @@ def gkat_graph_classifier(
                 dropout=attention_dropout,
                 seed=_seed(seed, k),
                 name=f"attention_{k + 1}",
-            )(x, kernel, mask)
+            )(x, kernel, seen)
             x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
             x = keras.layers.Dropout(
                 dropout, seed=_seed(seed, 100 + k), name=f"dropout_{k + 1}"
@@ -218,6 +220,17 @@ def gkat_node_classifier(
                 ),
             ]
     return keras.Sequential(layers, name=name or "gkat_published")
+
+
+def shared_kernel(kernel, mask, similarity):
+    """The kernel for all attention layers of a model, and their node mask.
+
+    Where it is made once for all of them, the mask is in it.
+    """
+    if similarity in ("softmax", "additive"):
+        log_kernel = LogKernel(name="log_kernel")(kernel, mask=mask)
+        return {"log_kernel": log_kernel}, None
+    return kernel, mask
 
 
 def standardised(nodes, statistics):

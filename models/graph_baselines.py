@@ -11,7 +11,7 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import standardised
+from keras_topo.models.gkat import shared_kernel, standardised
 
 
 def gcn(
@@ -208,13 +208,19 @@ def _model(
         "kernel": keras.Input((None, None), name="kernel"),
         "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
     }
+    mask = inputs["node_mask"]
+    kernels = {GraphPropagation: (inputs["kernel"], mask)}
+    if any(isinstance(layer, GraphKernelAttention) for layer in layers):
+        kernels[GraphKernelAttention] = shared_kernel(
+            inputs["kernel"], mask, "additive"
+        )
     x = standardised(nodes, feature_statistics)
     for layer in layers:
-        if isinstance(layer, (GraphPropagation, GraphKernelAttention)):
-            x = layer(x, inputs["kernel"], inputs["node_mask"])
+        if type(layer) in kernels:
+            x = layer(x, *kernels[type(layer)])
         else:
             x = layer(x)
-    x = GraphPooling(pooling, name="pooling")(x, mask=inputs["node_mask"])
+    x = GraphPooling(pooling, name="pooling")(x, mask=mask)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name)
 

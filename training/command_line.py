@@ -62,6 +62,11 @@ def use_jit(choice):
     return {"auto": "auto", "on": True, "off": False}[choice]
 
 
+def compiles_shapes(choice):
+    """Whether each shape of a batch costs a compilation by XLA."""
+    return keras.backend.backend() == "jax" or bool(use_jit(choice))
+
+
 def versions():
     """Versions of what a result depends on, by package."""
     packages = ["keras-topo", "keras", "tensorflow", "numpy"]

@@ -1,11 +1,12 @@
 """Graph data sets for training: loading, features, kernels, batches."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
-import keras
 import numpy as np
 import scipy.sparse
+import tensorflow as tf
 
 from keras_topo.graphs import (
     GraphBatch,
@@ -159,63 +160,86 @@ def _ones(matrix):
     return matrix
 
 
-class GraphBatches(keras.utils.PyDataset):
-    """Batches of padded graphs for `fit`, grouped by size.
+class GraphBatches:
+    """Batches of padded graphs, grouped by size, for `fit` and `evaluate`.
 
     Args:
         graphs: list of `Graph`s with features.
-        kernels: list of arrays.
+        kernels: sequence of arrays, one for each graph.
         ids: the graphs to take.
         batch_size: int.
+        num_classes: int.
         seed: int; batches are drawn anew each epoch, the same for the same
             seed and epoch. `None` keeps the order.
-        epoch: int, the first epoch.
+        num_buckets: int, sizes that graphs are padded to. By default a bucket
+            holds two batches or more, so that graphs meet others each epoch.
     """
 
-    def __init__(self, graphs, kernels, ids, batch_size, seed=None, epoch=0):
-        super().__init__()
-        self.graphs = [graphs[i] for i in ids]
-        self.kernels = [kernels[i] for i in ids]
-        self.batch_size, self.seed, self.epoch = batch_size, seed, epoch
-        self.sizes = [graph.num_nodes for graph in self.graphs]
-        self.buckets = bucket_sizes(self.sizes)
-        self._group()
+    def __init__(
+        self,
+        graphs,
+        kernels,
+        ids,
+        batch_size,
+        num_classes,
+        seed=None,
+        num_buckets=None,
+    ):
+        self.graphs, self.kernels, self.ids = graphs, kernels, np.asarray(ids)
+        self.batch_size, self.num_classes = batch_size, num_classes
+        self.seed = seed
+        self.sizes = np.array([graphs[i].num_nodes for i in self.ids])
+        if num_buckets is None:
+            num_buckets = np.clip(len(self.ids) // (2 * batch_size), 4, 12)
+        self.buckets = bucket_sizes(self.sizes, int(num_buckets))
 
-    def _group(self):
+    def __len__(self):
+        """Batches of an epoch."""
+        return len(group_by_size(self.sizes, self.batch_size, self.buckets))
+
+    def epoch(self, number=0):
+        """Yields inputs, a dict, and one-hot labels, batch by batch."""
         order = None
         if self.seed is not None:
-            random = np.random.default_rng([self.seed, self.epoch])
+            random = np.random.default_rng([self.seed, number])
             order = random.permutation(len(self.sizes))
         groups = group_by_size(
             self.sizes, self.batch_size, self.buckets, order=order
         )
         if self.seed is not None:
-            groups = [groups[i] for i in random.permutation(len(groups))]
-        # Keras looks at the first two batches to see which sizes vary.
-        other = next(
-            (k for k, g in enumerate(groups) if g[1] != groups[0][1]), None
+            groups = [groups[k] for k in random.permutation(len(groups))]
+        for members, num_nodes in groups:
+            ids = self.ids[members]
+            batch = GraphBatch.from_graphs(
+                [self.graphs[i] for i in ids],
+                [self.kernels[i] for i in ids],
+                num_nodes,
+            )
+            inputs = {
+                "nodes": batch.nodes,
+                "kernel": batch.kernel,
+                "node_mask": batch.node_mask,
+            }
+            yield inputs, np.eye(self.num_classes, dtype="f4")[batch.labels]
+
+    def dataset(self, first=0, epochs=1):
+        """A `tf.data.Dataset` of the epochs from `first` to before `epochs`."""
+        first_kernel = self.kernels[self.ids[0]]
+        channels = self.graphs[self.ids[0]].features.shape[1]
+        signature = (
+            {
+                "nodes": tf.TensorSpec((None, None, channels)),
+                "kernel": tf.TensorSpec(
+                    (None, *first_kernel.shape[:-2], None, None)
+                ),
+                "node_mask": tf.TensorSpec((None, None), "bool"),
+            },
+            tf.TensorSpec((None, self.num_classes)),
         )
-        if other is not None:
-            groups[1], groups[other] = groups[other], groups[1]
-        self.groups = groups
-
-    def __len__(self):
-        return len(self.groups)
-
-    def __getitem__(self, index):
-        ids, num_nodes = self.groups[index]
-        batch = GraphBatch.from_graphs(
-            [self.graphs[i] for i in ids],
-            [self.kernels[i] for i in ids],
-            num_nodes,
+        dataset = tf.data.Dataset.from_generator(
+            lambda: itertools.chain.from_iterable(
+                self.epoch(number) for number in range(first, epochs)
+            ),
+            output_signature=signature,
         )
-        inputs = {
-            "nodes": batch.nodes,
-            "kernel": batch.kernel,
-            "node_mask": batch.node_mask,
-        }
-        return inputs, batch.labels
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        self._group()
+        return dataset.prefetch(tf.data.AUTOTUNE)

@@ -31,6 +31,7 @@ from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
     add_run_arguments,
+    compiles_shapes,
     natural,
     natural_float,
     positive_float,
@@ -320,14 +321,16 @@ class Task:
             )
         return self._kernels[key]
 
-    def batches(self, arguments, ids, seed=None, epoch=0):
+    def batches(self, arguments, ids, seed=None):
         return GraphBatches(
             self.graphs,
             self.kernels(arguments),
             ids,
             arguments["batch_size"],
+            self.dataset.num_classes,
             seed,
-            epoch,
+            # Where every shape is compiled.
+            num_buckets=4 if compiles_shapes(arguments["jit"]) else None,
         )
 
     def statistics(self, ids):
@@ -388,38 +391,12 @@ def compile_model(model, arguments, steps_per_epoch):
             arguments["warmup_epochs"],
             arguments["clip_norm"],
         ),
-        loss=SmoothedCrossentropy(
-            model.output_shape[-1], arguments["label_smoothing"]
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=arguments["label_smoothing"]
         ),
         metrics=["accuracy"],
         jit_compile=use_jit(arguments["jit"]),
     )
-
-
-@keras.saving.register_keras_serializable(package="keras_topo")
-class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy of logits with int labels, smoothed (Szegedy et al.)."""
-
-    def __init__(self, num_classes, smoothing=0.0, **kwargs):
-        super().__init__(**kwargs)
-        self.num_classes, self.smoothing = num_classes, smoothing
-
-    def call(self, y_true, y_pred):
-        y_true = keras.ops.reshape(y_true, (-1,))
-        target = keras.ops.one_hot(y_true, self.num_classes)
-        return keras.losses.categorical_crossentropy(
-            target,
-            y_pred,
-            from_logits=True,
-            label_smoothing=self.smoothing,
-        )
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "smoothing": self.smoothing,
-        }
 
 
 def train(run, arguments, task, split):
@@ -428,8 +405,8 @@ def train(run, arguments, task, split):
     statistics = task.statistics(train_ids)
     model = build_model(arguments, task, statistics)
     seed, epochs = arguments["seed"], arguments["epochs"]
-    steps = len(task.batches(arguments, train_ids, seed))
-    compile_model(model, arguments, steps)
+    batches = task.batches(arguments, train_ids, seed)
+    compile_model(model, arguments, len(batches))
     finished = run.restore(model)
     print(
         f"Data: {task.dataset.name}, {len(train_ids):,} training, "
@@ -445,11 +422,12 @@ def train(run, arguments, task, split):
         print(f"Resuming {run.folder} after epoch {finished} of {epochs}.")
     if finished < epochs:
         model.fit(
-            task.batches(arguments, train_ids, seed, finished),
+            batches.dataset(finished, epochs),
             epochs=epochs,
             initial_epoch=finished,
+            steps_per_epoch=len(batches),
             shuffle=False,
-            validation_data=task.batches(arguments, validation_ids),
+            validation_data=task.batches(arguments, validation_ids).dataset(),
             callbacks=training_callbacks(run, seed),
         )
     return model, statistics
@@ -473,7 +451,9 @@ def finish(run, arguments, task, split, model, statistics, command):
     print("Testing ...", flush=True)
     compile_model(bare, arguments, 1)
     test = bare.evaluate(
-        task.batches(arguments, split[2]), return_dict=True, verbose=0
+        task.batches(arguments, split[2]).dataset(),
+        return_dict=True,
+        verbose=0,
     )
     # Without an optimizer: the file holds the model as it is used.
     classifier = build_model(arguments, task, statistics)
@@ -616,8 +596,9 @@ def assess(run, arguments, task, command):
             )
         fold = folds[k]
 
-        def result(role, choice, seed, k=k, fold=fold):
-            key = {"fold": k, "role": role, "choice": choice, "seed": seed}
+        # A final run of the seed that selection ran with is that very run.
+        def result(choice, seed, k=k, fold=fold):
+            key = {"fold": k, "choice": choice, "seed": seed}
             for line in finished:
                 if {name: line[name] for name in key} == key:
                     return line
@@ -635,15 +616,13 @@ def assess(run, arguments, task, command):
         if len(grid) > 1:
             scores = [
                 chosen_accuracy(
-                    result("selection", choice, arguments["seed"]),
-                    "validation",
-                    arguments,
+                    result(choice, arguments["seed"]), "validation", arguments
                 )
                 for choice in grid
             ]
             chosen = grid[int(np.argmax(scores))]
         for seed in range(arguments["final_runs"]):
-            used.append(result("final", chosen, arguments["seed"] + seed))
+            used.append(result(chosen, arguments["seed"] + seed))
     # Final runs of a choice that is no longer made do not count.
     summary = summarise(used, arguments, command)
     write_json(run.folder / "folds.json", summary)
@@ -666,14 +645,15 @@ def run_once(arguments, task, fold, seed):
     batches = task.batches(arguments, fold["train"], seed)
     compile_model(model, arguments, len(batches))
     both = {
-        name: task.batches(arguments, fold[name])
+        name: task.batches(arguments, fold[name]).dataset()
         for name in ("validation", "test")
     }
     keeper = KeepBest()
     try:
         model.fit(
-            batches,
+            batches.dataset(epochs=arguments["epochs"]),
             epochs=arguments["epochs"],
+            steps_per_epoch=len(batches),
             shuffle=False,
             validation_data=both["validation"],
             callbacks=[StopOnNonFiniteLoss(), SeedEpochs(seed), keeper],
@@ -731,7 +711,7 @@ def chosen_accuracy(line, name, arguments):
 def format_run(line):
     choice = " ".join(f"{k}={v}" for k, v in line["choice"].items())
     return (
-        f"fold {line['fold']} {line['role']:<9} seed {line['seed']} {choice} "
+        f"fold {line['fold']} seed {line['seed']} {choice} "
         f"validation {line['validation_accuracy_last']:.3f} test "
         f"{line['test_accuracy_last']:.3f} (best epoch {line['best_epoch']}: "
         f"{line['test_accuracy_validation']:.3f}) {line['seconds']:.0f} s"

@@ -17,7 +17,7 @@ from keras_topo.attention.blocks import (
 from keras_topo.attention.pairs import attend_pairs
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, accumulation_dtype
-from keras_topo.operators.dense import Dense
+from keras_topo.operators.dense import Dense, DenseExp
 from keras_topo.operators.sparse import SparsePairs
 
 IMPLEMENTATIONS = ("auto", "explicit", "fast")
@@ -25,6 +25,9 @@ IMPLEMENTATIONS = ("auto", "explicit", "fast")
 # Up to this many tokens the scores of a head are kept whole between the
 # forward and the backward pass; beyond, in blocks that are recomputed.
 WHOLE_TOKENS = 1024
+
+# A logit that stands for a score of zero, and still is finite.
+HIDDEN = -1e30
 
 
 def masked_linear_attention(
@@ -128,7 +131,7 @@ def masked_softmax_attention(
         key: `(batch, heads, L, d_qk)`.
         value: `(batch, heads, L, d)`.
         mask: as in `masked_linear_attention`. With `SparsePairs` only the
-            pairs are computed.
+            pairs are computed; `DenseExp` is the bias `N` itself, and fastest.
         padding_mask: `(batch, L)`, boolean, `True` for real tokens.
         dropout: float, rate at which normalised scores are dropped. Without
             pairs, the scores of a head are then kept whole.
@@ -387,6 +390,9 @@ ADDITIVE = (
 
 
 def _leaky_relu(x):
+    if keras.backend.standardize_dtype(x.dtype) == "float32":
+        return ops.leaky_relu(x, negative_slope=0.2)
+    # TensorFlow keeps the slope in float32.
     return ops.maximum(x, 0.2 * x)
 
 
@@ -412,19 +418,31 @@ def _softmax_attention(
         weights = None
         if visible_keys is not None:
             *rest, weights = rest
+        logits = logits_of[0](query, key)
+        if isinstance(mask, DenseExp):
+            # One pass where a product and the maximum over visible entries
+            # take many.
+            size = tuple(ops.shape(query))[-2]
+            bias = mask.with_tensors(rest).log_rows(start, size)
+            bias = ops.cast(bias, query.dtype)
+            if weights is not None:
+                bias = bias + HIDDEN * (1.0 - weights)
+            some = ops.max(bias, axis=-1, keepdims=True) > HIDDEN / 2
+            scores = ops.softmax(logits + bias, axis=-1)
+            output = ops.matmul(drop(scores), value)
+            return ops.where(some, output, ops.zeros_like(output))
         if mask is not None:
             operator = mask.with_tensors(rest)
             rows = _rows(operator, start, query)
             weights = rows if weights is None else weights * rows
-        logits = logits_of[0](query, key)
         if weights is None:
             scores = ops.softmax(logits, axis=-1)
             return ops.matmul(drop(scores), value)
         visible = weights != 0
-        floor = ops.full_like(logits, -1e30)
-        top = ops.max(ops.where(visible, logits, floor), axis=-1, keepdims=True)
-        logits = ops.where(visible, logits - ops.stop_gradient(top), floor)
-        scores = ops.exp(logits) * weights
+        logits = ops.where(visible, logits, HIDDEN)
+        top = ops.max(logits, axis=-1, keepdims=True)
+        # In a row without visible entries `exp(0)` meets weights of zero.
+        scores = ops.exp(logits - ops.stop_gradient(top)) * weights
         return _normalise(
             ops.matmul(drop(scores), value), ops.sum(scores, -1, keepdims=True)
         )

@@ -130,12 +130,18 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**24, order=None):
     sizes, buckets = np.asarray(sizes), np.asarray(buckets)
     order = np.arange(len(sizes)) if order is None else np.asarray(order)
     bucket_of = np.searchsorted(buckets, sizes[order])
-    batches = []
+    batches, left = [], order[:0]
     for k, num_nodes in enumerate(buckets.tolist()):
-        ids = order[bucket_of == k]
+        # Too few for a batch of this size wait for the next one: one partial
+        # batch in all, and so one shape a bucket and one more.
+        ids = np.concatenate([left, order[bucket_of == k]])
         step = max(1, min(batch_size, max_elements // num_nodes**2))
+        count = (
+            len(ids) if k == len(buckets) - 1 else len(ids) - len(ids) % step
+        )
         batches += [
-            (ids[start : start + step], num_nodes)
-            for start in range(0, len(ids), step)
+            (ids[start : min(start + step, count)], num_nodes)
+            for start in range(0, count, step)
         ]
+        left = ids[count:]
     return batches

@@ -24,8 +24,9 @@ def compute_kernels(
 ):
     """A dense kernel, or features, for every graph of a list.
 
-    Results are kept in a file named by a hash of all adjacency matrices, the
-    kernel and its options, and found again by it.
+    Results are kept in files named by a hash of all adjacency matrices, the
+    kernel and its options, and found again by it. They are read from there
+    when they are used (memory-mapped), so that they may be larger than memory.
 
     Args:
         graphs: list of `Graph`s.
@@ -43,21 +44,20 @@ def compute_kernels(
 
     >>> kernels = compute_kernels(graphs, random_walk_kernel, length=3)
     """
-    path = None
-    if cache:
-        folder = cache_folder() if cache is True else Path(cache)
-        key = _key(graphs, kernel.__name__, {**options, "dtype": str(dtype)})
-        path = folder / f"{kernel.__name__}-{key}.npz"
-        found = _load(path)
-        if found is not None:
-            return found
-    kernels = [
+    results = (
         np.asarray(kernel(graph.adjacency, **options), dtype)
         for graph in progress_bar(graphs, f"{kernel.__name__}", progress)
-    ]
-    if path is not None:
-        _save(path, kernels)
-    return kernels
+    )
+    if not cache:
+        return list(results)
+    folder = cache_folder() if cache is True else Path(cache)
+    key = _key(graphs, kernel.__name__, {**options, "dtype": str(dtype)})
+    path = folder / f"{kernel.__name__}-{key}"
+    found = _load(path, dtype)
+    if found is None:
+        _save(path, results)
+        found = _load(path, dtype)
+    return found
 
 
 def progress_bar(items, title, enabled=True, interval=0.5):
@@ -98,34 +98,47 @@ def _key(graphs, name, options):
 
 
 def _save(path, kernels):
-    """One flat array and the shapes: thousands of members would be slow."""
+    """One flat file of numbers; then one of shapes, which completes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            values=np.concatenate([k.ravel() for k in kernels]),
-            shapes=np.array([k.shape for k in kernels]),
-        )
-    os.replace(partial, path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    shapes = []
+    try:
+        with partial.open("wb") as file:
+            for kernel in kernels:
+                shapes.append(kernel.shape)
+                file.write(np.ascontiguousarray(kernel).data)
+        os.replace(partial, path.with_suffix(".values"))
+        with partial.open("wb") as file:
+            np.save(file, np.array(shapes))
+        os.replace(partial, path.with_suffix(".npy"))
+    except OSError as error:
+        raise OSError(
+            f"the kernels cannot be kept in {path.parent} ({error}); "
+            "KERAS_TOPO_CACHE names another folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _load(path):
+def _load(path, dtype):
     """The kernels of a file; `None` where there is none that can be read."""
     try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            values, shapes = file["values"], file["shapes"]
+        with path.with_suffix(".npy").open("rb") as stream:
+            shapes = np.load(stream, allow_pickle=False)
+        ends = np.cumsum(shapes.prod(axis=1))
+        values = np.memmap(path.with_suffix(".values"), dtype, mode="r")
+        if len(values) != ends[-1]:
+            raise ValueError(f"{len(values)} numbers instead of {ends[-1]}")
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001
         # Whatever is wrong with it, the file can be computed again.
         print(
-            f"note: the cached kernels in {path} cannot be read and are "
-            f"computed again ({error})",
+            f"note: the cached kernels in {path.parent} cannot be read and "
+            f"are computed again ({error})",
             file=sys.stderr,
         )
         return None
-    ends = np.cumsum(shapes.prod(axis=1))
-    pieces = np.split(values, ends[:-1])
+    # As plain arrays: a view of the type memmap costs more than its numbers.
+    pieces = np.split(np.asarray(values), ends[:-1])
     return [p.reshape(s) for p, s in zip(pieces, shapes, strict=True)]

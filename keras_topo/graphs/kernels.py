@@ -7,6 +7,9 @@ import scipy.sparse.csgraph
 
 from keras_topo.graphs.graph import as_adjacency
 
+# Share of entries from which a dense product is the faster one.
+DENSE = 0.05
+
 GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 
 
@@ -106,16 +109,30 @@ def random_walk_kernel(
     array([[2., 2.],
            [2., 2.]])
     """
-    features = walk_expectations(adjacency, length, halt, discount)
-    if normalize:
-        features = normalize_rows(features)
-    return features @ np.swapaxes(features, -1, -2)
+    several = isinstance(length, (list, tuple, np.ndarray))
+    kernels = [
+        _products_of_rows(features, normalize)
+        for features in _walk_sums(
+            adjacency, length if several else [length], halt, discount
+        )
+    ]
+    return np.stack(kernels) if several else kernels[0]
 
 
 def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
     """The matrix `F` of `random_walk_kernel`, `(..., nodes, nodes)`."""
     several = isinstance(length, (list, tuple, np.ndarray))
-    lengths = list(length) if several else [length]
+    lengths = length if several else [length]
+    matrices = [
+        f.toarray() if scipy.sparse.issparse(f) else f
+        for f in _walk_sums(adjacency, lengths, halt, discount)
+    ]
+    return np.stack(matrices) if several else matrices[0]
+
+
+def _walk_sums(adjacency, lengths, halt, discount):
+    """`F` for each length, as a CSR array while few entries are not zero."""
+    lengths = list(lengths)
     decay = check_walk(lengths, halt, discount)
     transition = transition_matrix(adjacency)
     nodes = transition.shape[0]
@@ -124,16 +141,28 @@ def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
         matrix = np.eye(nodes) - decay * transition.toarray()
         found[None] = np.linalg.inv(matrix)
     bounded = [n for n in lengths if n is not None]
-    power = scipy.sparse.eye_array(nodes, format="csr")
-    total = np.eye(nodes)
+    power = total = scipy.sparse.eye_array(nodes, format="csr")
     for step in range(max(bounded, default=0)):
         if step:
             power = decay * (power @ transition)
             total = total + power
+            if scipy.sparse.issparse(power) and power.nnz > DENSE * nodes**2:
+                power, total = power.toarray(), total.toarray()
         if step + 1 in bounded:
-            found[step + 1] = np.asarray(total)
-    matrices = [found[n] for n in lengths]
-    return np.stack(matrices) if several else matrices[0]
+            found[step + 1] = total
+    return [found[n] for n in lengths]
+
+
+def _products_of_rows(features, normalize):
+    """`F F^T`, dense, of a dense or sparse `F`, its rows of norm 1 or not."""
+    if scipy.sparse.issparse(features):
+        if normalize:
+            norms = np.sqrt(features.power(2).sum(axis=1))
+            features = scipy.sparse.diags_array(_inverse(norms)) @ features
+        return (features @ features.T).toarray()
+    if normalize:
+        features = normalize_rows(features)
+    return features @ features.T
 
 
 def transition_matrix(adjacency):

@@ -13,6 +13,7 @@ from keras_topo.layers.graph_kernels import (
     AdjacencyKernel,
     DegreeFeatures,
     DiffusionKernel,
+    LogKernel,
     RandomWalkKernel,
     ReturnProbabilities,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "GraphKernelAttention",
     "GraphPooling",
     "GraphPropagation",
+    "LogKernel",
     "PatchEmbedding",
     "PositionEmbedding",
     "PrefixTokens",

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_topo._backend import matmul
 from keras_topo.attention import (
     FEATURE_MAPS,
     get_feature_map,
@@ -75,9 +74,10 @@ class GraphKernelAttention(GraphKernelLayer):
         kernel: `(batch, nodes, nodes)` or `(batch, kernels, nodes, nodes)`; or
             a dict with `pairs` `(batch, pairs, 2)` and `pair_values` `(batch,
             pairs)` or `(batch, kernels, pairs)`, whose padding are pairs of
-            value 0; or with `factors` `(batch, nodes, rank)` or `(batch,
-            kernels, nodes, rank)`. `num_heads` is a multiple of `kernels`;
-            each serves `num_heads / kernels` heads in a row.
+            value 0; or with `log_kernel` (see `LogKernel`); or with `factors`
+            `(batch, nodes, rank)` or `(batch, kernels, nodes, rank)`.
+            `num_heads` is a multiple of `kernels`; each serves `num_heads /
+            kernels` heads in a row.
         mask: `(batch, nodes)`, `True` for real nodes. Padded nodes are seen by
             none.
         training: bool.
@@ -201,18 +201,19 @@ class GraphKernelAttention(GraphKernelLayer):
             inputs, kernel, mask, self.num_heads
         )
         shape = tuple(ops.shape(nodes))
-        x = self.projection_dense(nodes)
-        x = ops.reshape(
-            x, (*shape[:2], self.num_heads, x.shape[-1] // self.num_heads)
-        )
-        x = ops.transpose(x, (0, 2, 1, 3))
+        if self.similarity == "additive":
+            x, scores = self._values_and_scores(nodes)
+        else:
+            x = self.projection_dense(nodes)
+        x = self._split_heads(x, shape)
         options = {}
         if training and self.dropout:
             options = {"dropout": self.dropout, "seed": self.seed_generator}
         if self.similarity == "additive":
+            query, key = ops.split(self._split_heads(scores, shape), 2, -1)
             x = masked_additive_attention(
-                matmul(x, ops.cast(self.query_scores, x.dtype)),
-                matmul(x, ops.cast(self.key_scores, x.dtype)),
+                query,
+                key,
                 x,
                 operator,
                 mask,
@@ -271,6 +272,32 @@ class GraphKernelAttention(GraphKernelLayer):
                 "bias_regularizer",
             ),
         }
+
+    def _values_and_scores(self, nodes):
+        """Values `W x` and the scores `a . W x`, `b . W x` of each head.
+
+        As one product: `a . (W x) = (a W) . x`.
+        """
+        channels = nodes.shape[-1]
+        weights = ops.cast(self.projection_dense.kernel, nodes.dtype)
+        by_head = ops.reshape(
+            weights, (channels, self.num_heads, self.value_dim)
+        )
+        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
+        # (heads, channels, 2) to (channels, heads * 2)
+        scores = ops.matmul(
+            ops.swapaxes(by_head, 0, 1), ops.cast(heads, nodes.dtype)
+        )
+        scores = ops.reshape(ops.swapaxes(scores, 0, 1), (channels, -1))
+        x = ops.matmul(nodes, ops.concatenate([weights, scores], axis=-1))
+        return ops.split(x, [self.num_heads * self.value_dim], axis=-1)
+
+    def _split_heads(self, x, shape):
+        """`(batch, nodes, heads * n)` to `(batch, heads, nodes, n)`."""
+        x = ops.reshape(
+            x, (*shape[:2], self.num_heads, x.shape[-1] // self.num_heads)
+        )
+        return ops.transpose(x, (0, 2, 1, 3))
 
     def _combine(self, x, shape):
         """`(batch, heads, nodes, value_dim)` to the output."""

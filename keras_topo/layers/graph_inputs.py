@@ -1,11 +1,12 @@
 """How a graph comes into a layer: dense, as pairs, or as factors.
 
 A graph is a dict of tensors. `nodes` are the features of its nodes, and its
-kernel (a mask between nodes, as many as one a head) takes one of three forms:
+kernel (a mask between nodes, as many as one a head) takes one of these forms:
 
 | keys | shapes | mask |
 |---|---|---|
 | `kernel` | `(batch, nodes, nodes)` or `(batch, kernels, nodes, nodes)` | the matrix |
+| `log_kernel` | as `kernel` | its exponential: see `LogKernel` |
 | `pairs`, `pair_values` | `(batch, pairs, 2)`, `(batch, pairs)` or `(batch, kernels, pairs)` | `values` at the pairs, 0 elsewhere |
 | `factors` | `(batch, nodes, rank)` or `(batch, kernels, nodes, rank)` | `factors factors^T` |
 
@@ -20,10 +21,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.operators import Dense, LowRank, SparsePairs
+from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
     "kernel": ("kernel",),
+    "log_kernel": ("log_kernel",),
     "pairs": ("pairs", "pair_values"),
     "factors": ("factors",),
 }
@@ -164,7 +166,7 @@ def kernel_operator(kernel, num_nodes, num_heads):
     """The mask of a graph, with batch axes that broadcast to (batch, heads).
 
     Args:
-        kernel: dict in one of the three forms.
+        kernel: dict in one of the forms.
         num_nodes: int, or `None` in a traced function.
         num_heads: int; `kernels` divides it, and each kernel serves
             `num_heads / kernels` heads in a row.
@@ -174,10 +176,10 @@ def kernel_operator(kernel, num_nodes, num_heads):
     """
     form = kernel_form(kernel)
     tensors = {key: ops.convert_to_tensor(kernel[key]) for key in FORMS[form]}
-    if form == "kernel":
-        matrix = _per_head(tensors["kernel"], "kernel", 2, num_heads)
-        _check_nodes("kernel", matrix, num_nodes, (-1, -2))
-        return Dense(matrix)
+    if form in ("kernel", "log_kernel"):
+        matrix = _per_head(tensors[form], form, 2, num_heads)
+        _check_nodes(form, matrix, num_nodes, (-1, -2))
+        return Dense(matrix) if form == "kernel" else DenseExp(matrix)
     if form == "factors":
         factors = _per_head(tensors["factors"], "factors", 2, num_heads)
         _check_nodes("factors", factors, num_nodes, (-2,))
@@ -197,8 +199,8 @@ def kernel_form(kernel):
     if len(forms) != 1 or used != len(kernel):
         raise ValueError(
             "a graph expects its kernel in exactly one form: 'kernel', "
-            "'pairs' with 'pair_values', or 'factors'. Received: the keys "
-            f"{sorted(kernel)}"
+            "'log_kernel', 'pairs' with 'pair_values', or 'factors'. Received: "
+            f"the keys {sorted(kernel)}"
         )
     return forms[0]
 

@@ -8,12 +8,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.attention.masked import HIDDEN
 from keras_topo.graphs.kernels import GENERATORS, check_walk
 from keras_topo.layers.arguments import one_of, positive
+from keras_topo.operators.base import accumulation_dtype
 
 # Entries of a kernel, relative to the largest of a row, that float32 cannot
 # tell from zero.
 NOISE = 2e-6
+
+# Of normal float32 numbers.
+SMALLEST = 1.2e-38
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -288,6 +293,65 @@ class AdjacencyKernel(_KernelLayer):
 
     def get_config(self):
         return {**super().get_config(), "kind": self.kind}
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class LogKernel(keras.layers.Layer):
+    """The logarithms of kernels, once for all layers that attend by them.
+
+    `GraphKernelAttention` with softmax or additive similarity then adds `N =
+    log M` to its logits, where with `M` each layer multiplies its scores.
+    The results are the same and come faster.
+
+    Call arguments:
+        inputs: kernel, `(batch, nodes, nodes)` or `(batch, kernels, nodes,
+            nodes)`, not negative; or a dict with `kernel`, which is returned
+            with `log_kernel` instead.
+        mask: `(batch, nodes)`, `True` for real nodes; padded ones are seen by
+            none.
+
+    Returns:
+        The shape of the kernel, in float32 at least; -1e30 where an entry is
+        zero (or below, which no logarithm is of).
+
+    Example:
+
+    >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
+    >>> layer = GraphKernelAttention(num_heads=4, key_dim=8)
+    >>> layer(nodes, {"log_kernel": LogKernel()(kernel)}).shape
+    (2, 30, 16)
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        if isinstance(inputs, dict):
+            rest = {k: x for k, x in inputs.items() if k != "kernel"}
+            mask = inputs.get("node_mask")
+            return {**rest, "log_kernel": self(inputs["kernel"], mask=mask)}
+        kernel = ops.cast(inputs, accumulation_dtype(inputs.dtype))
+        visible = kernel > SMALLEST
+        if mask is not None:
+            mask = ops.cast(mask, "bool")[:, None, :]
+            if len(kernel.shape) == 4:
+                mask = mask[:, None]
+            visible = ops.logical_and(visible, mask)
+        # Of ones where nothing is seen: the gradient of a logarithm of zero,
+        # times zero, is not a number.
+        safe = ops.where(visible, kernel, ops.ones_like(kernel))
+        return ops.where(visible, ops.log(safe), HIDDEN)
+
+    def compute_output_shape(self, inputs_shape, mask_shape=None):
+        del mask_shape
+        if isinstance(inputs_shape, dict):
+            rest = {k: x for k, x in inputs_shape.items() if k != "kernel"}
+            return {**rest, "log_kernel": inputs_shape["kernel"]}
+        return inputs_shape
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -3,7 +3,7 @@
 from keras_topo.operators.algebra import BlockDiagonal, Bordered, Scaled, Sum
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
-from keras_topo.operators.dense import Causal, Dense, Ones
+from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.sparse import SparsePairs
@@ -15,6 +15,7 @@ __all__ = [
     "Bordered",
     "Causal",
     "Dense",
+    "DenseExp",
     "ExponentialDecay",
     "Kronecker",
     "LowRank",

@@ -57,6 +57,54 @@ class Dense(MaskOperator):
         return product_cost(self.num_tokens, self.num_tokens, columns)
 
 
+class DenseExp(Dense):
+    """A mask given by the logarithms of its entries, `M = exp(N)`.
+
+    What softmax attention adds to its logits: there, `N` is used as it is and
+    nothing is exponentiated twice. Entries of -1e30 or less hide.
+
+    *Complexity*: as `Dense`, and `L^2` exponentials where `M` is needed.
+
+    Args:
+        log_matrix: `(*batch, L, L)`, `N`, finite.
+
+    Raises:
+        ValueError: if `log_matrix` is not square.
+
+    Example:
+
+    >>> DenseExp(np.log([[1.0, 2.0], [3.0, 4.0]])).to_dense()
+    [[1., 2.], [3., 4.]]
+    """
+
+    _fields = ("log_matrix",)
+
+    def __init__(self, log_matrix):
+        self.log_matrix = as_tensor(log_matrix, "log_matrix", 2)
+        if self.log_matrix.shape[-1] != self.log_matrix.shape[-2]:
+            raise ValueError(
+                "`log_matrix` expects as many rows as columns. Received: "
+                f"log_matrix of shape {tuple(self.log_matrix.shape)}"
+            )
+        MaskOperator.__init__(
+            self, self.log_matrix.shape, self.log_matrix.dtype
+        )
+
+    @property
+    def matrix(self):
+        return ops.exp(self.log_matrix)
+
+    def log_rows(self, start, size):
+        """Rows of `N`, `(*batch, size, L)`."""
+        return slice_axis(self.log_matrix, start, size, -2)
+
+    def _rows(self, start, size):
+        return ops.exp(self.log_rows(start, size))
+
+    def _transpose(self):
+        return DenseExp(ops.swapaxes(self.log_matrix, -1, -2))
+
+
 def apply_matrix(matrix, x):
     """`M x` for a dense `M` and `x` in the layout `A = 1` or `A = L`."""
     matrix = ops.cast(matrix, x.dtype)

@@ -143,15 +143,17 @@ def test_folds(tmp_path, archive, capsys):
     out = tmp_path / "run"
     command = ["--data", str(archive), "--out", str(out), *SMALL]
     command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
-    command += ["--select", "kernel=ones,random_walk", "--final-runs", "1"]
+    command += ["--select", "kernel=ones,random_walk", "--final-runs", "2"]
     assert graphs.main([*command, "--folds", "0"]) == 0
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["role"] for line in lines] == ["selection"] * 2 + ["final"]
+    # Two to choose from, one of which is the first final run.
+    assert [line["seed"] for line in lines] == [0, 0, 1]
     # The choice is the better one on validation graphs.
     scores = [line["validation_accuracy_last"] for line in lines[:2]]
     best = lines[int(np.argmax(scores))]["choice"]
     assert lines[2]["choice"] == best
+    finals = [line for line in lines if line["choice"] == best]
     # Cut off in the last line, it repeats that run and goes on.
     text = file.read_text()
     file.write_text(text[:-20])
@@ -161,7 +163,8 @@ def test_folds(tmp_path, archive, capsys):
     assert again[2]["test_accuracy_last"] == lines[2]["test_accuracy_last"]
     summary = json.loads((out / "folds.json").read_text())
     assert summary["folds"] == 1
-    assert summary["mean"] == again[2]["test_accuracy_last"]
+    expected = np.mean([line["test_accuracy_last"] for line in finals])
+    assert summary["mean"] == pytest.approx(expected)
     assert "over 1 fold" in capsys.readouterr().out
     # Other arguments are another run.
     assert graphs.main([*command, "--epochs", "3"]) == 2
@@ -205,25 +208,27 @@ def test_batches_hold_every_graph():
     assert len(dataset) == 2 * (768 + 256 + 256)
     ids = split[2][:50]
     kernels = [g.adjacency.toarray() for g in dataset.graphs]
-    batches = GraphBatches(dataset.graphs, kernels, ids, 8, seed=3)
+    batches = GraphBatches(dataset.graphs, kernels, ids, 8, 2, seed=3)
 
-    def seen():
-        found = []
-        for k in range(len(batches)):
-            inputs, labels = batches[k]
-            assert len(labels) <= 8
-            found += inputs["nodes"].sum((1, 2)).tolist()
-        return found
+    def seen(elements):
+        found, labels = [], []
+        for inputs, targets in elements:
+            assert len(targets) <= 8
+            found += np.asarray(inputs["nodes"]).sum((1, 2)).tolist()
+            labels += np.asarray(targets).argmax(-1).tolist()
+        return found, labels
 
-    first = seen()
-    expected = [dataset.graphs[i].features.sum() for i in ids]
-    assert sorted(first) == sorted(expected)
-    batches.on_epoch_end()
-    second = seen()
-    assert sorted(second) == sorted(expected) and second != first
-    other = GraphBatches(dataset.graphs, kernels, ids, 8, seed=3, epoch=1)
-    batches = other
-    assert seen() == second
+    expected = sorted(dataset.graphs[i].features.sum() for i in ids)
+    first, labels = seen(batches.epoch(0))
+    assert sorted(first) == expected
+    assert sorted(labels) == sorted(dataset.labels[ids])
+    second, _ = seen(batches.epoch(1))
+    assert sorted(second) == expected and second != first
+    # The dataset is these epochs, one after the other, and can begin later.
+    both = list(batches.dataset(epochs=2))
+    assert len(both) == 2 * len(batches)
+    assert seen(both)[0] == first + second
+    assert seen(batches.dataset(1, 2))[0] == second
 
 
 def test_split_is_stratified():

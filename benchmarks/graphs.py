@@ -1,0 +1,506 @@
+"""Training epochs on graphs: GKAT against PyTorch Geometric.
+
+    python -m benchmarks.graphs --graphs ENZYMES.zip NCI1.zip \\
+        --nodes cora.npz --json FILE
+
+For data sets of graphs, classifiers of three layers with four heads of 16 (64
+channels), mean pooling, no dropout, batches of 32 and Adam: PyTorch
+Geometric's `GATConv`, which all ratios refer to, and `GCNConv`; GKAT in its
+published form with additive scores (those of GATConv) and with softmax scores,
+and in its modern form, which has feed-forward parts besides. GKAT has random
+walks of 2, 3 and 4 nodes and the identity as kernels, one a head; they are
+computed before, and how long that takes is said for itself. An epoch is all of
+the graphs once, in a new order, collated and trained on, as `fit` and
+`DataLoader` do it.
+
+For one graph, two layers, eight heads of 8, dropout 0.6 and Adam, one step an
+epoch, as GAT was published; GKAT with the 32 largest entries a node of a
+diffusion kernel.
+
+Rows take turns, round after round, each framework in a process of its own with
+the same number of threads; the median ratio is reported. Memory is by how much
+the resident set grows at most (Linux) in building and in the first epoch, in a
+fresh process. A last section samples walks on a large random graph.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.workers import Worker, measure_growth, ratio_of, save, serve
+
+PEER = "GATConv (PyG)"
+TORCH_ROWS = (PEER, "GCNConv (PyG)")
+KERAS_ROWS = ("GKAT, additive", "GKAT, softmax", "GKAT, modern form")
+NODE_ROWS = ("GKAT, additive",)
+DEPTH, HEADS, KEY_DIM, BATCH = 3, 4, 16, 32
+LENGTHS = [1, 2, 3, 4]
+EPOCHS = 4
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.worker:
+        make = {"torch": torch_epoch, "keras": keras_epoch}[arguments.worker]
+        return serve(arguments.worker, measure(make))
+    workers = {kind: start(kind, arguments) for kind in ("torch", "keras")}
+    report = {
+        "command": "python -m benchmarks.graphs " + " ".join(sys.argv[1:]),
+        "versions": {kind: w.versions for kind, w in workers.items()},
+        "epochs": [],
+    }
+    data = [(path, False) for path in arguments.graphs]
+    data += [(path, True) for path in arguments.nodes]
+    for path, nodes in data:
+        rows = measure_epochs(workers, arguments, path, nodes)
+        report["epochs"] += rows
+        print(format_epochs(path, rows), flush=True)
+        save(report, arguments.json)
+    kernels = [measure_kernels(path) for path in arguments.graphs]
+    report["kernels"] = kernels
+    print(format_kernels(kernels), flush=True)
+    if arguments.walks:
+        report["walks"] = measure_walks()
+        print(format_walks(report["walks"]))
+    for worker in workers.values():
+        worker.close()
+    save(report, arguments.json)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--graphs", nargs="*", default=[], help="TUDataset zip files"
+    )
+    parser.add_argument(
+        "--nodes", nargs="*", default=[], help="npz files of one graph"
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--walks", action=argparse.BooleanOptionalAction, default=True
+    )
+    parser.add_argument("--json")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# The side that asks.
+
+
+def start(kind, arguments):
+    return Worker("benchmarks.graphs", kind, arguments.threads)
+
+
+def measure_epochs(workers, arguments, path, nodes):
+    """The rows of one data set."""
+    names = (*TORCH_ROWS, *(NODE_ROWS if nodes else KERAS_ROWS))
+
+    def ask(workers, row, **options):
+        kind = "torch" if row in TORCH_ROWS else "keras"
+        request = {"row": row, "path": path, "nodes": nodes, **options}
+        return workers[kind].ask(request)
+
+    first = {row: ask(workers, row) for row in names}  # compiles
+    for row in names:
+        ask(workers, row)
+    rounds = [
+        {row: ask(workers, row) for row in names}
+        for _ in range(arguments.rounds)
+    ]
+    rows = []
+    for row in names:
+        kind = "torch" if row in TORCH_ROWS else "keras"
+        fresh = {kind: start(kind, arguments)}
+        memory = ask(fresh, row, memory=True)["megabytes"]
+        fresh[kind].close()
+        rows.append(
+            {
+                "data": Path(path).stem,
+                "row": row,
+                "rounds": len(rounds),
+                "ratio": ratio_of(rounds, row, PEER),
+                "seconds": statistics.median(r[row]["seconds"] for r in rounds),
+                "parameters": first[row]["parameters"],
+                "megabytes": memory,
+            }
+        )
+    return rows
+
+
+def measure_kernels(path):
+    """Seconds a node that kernels and features of a data set take."""
+    from keras_topo.graphs import (
+        compute_kernels,
+        load_tu_dataset,
+        random_walk_kernel,
+        return_probabilities,
+    )
+
+    graphs = load_tu_dataset(path).graphs
+    nodes = sum(graph.num_nodes for graph in graphs)
+    found = {"data": Path(path).stem, "nodes": nodes}
+    for name, kernel, options in (
+        ("kernels", random_walk_kernel, {"length": LENGTHS}),
+        ("return probabilities", return_probabilities, {"steps": 16}),
+    ):
+        began = time.perf_counter()
+        compute_kernels(graphs, kernel, cache=False, **options)
+        found[name] = (time.perf_counter() - began) / nodes
+    return found
+
+
+def measure_walks(nodes=100_000, edges=500_000):
+    """Sampled walks on a random graph: seconds and megabytes."""
+    import numpy as np
+    import scipy.sparse
+
+    from keras_topo.graphs import random_walk_features
+
+    random = np.random.default_rng(0)
+    ends = random.integers(0, nodes, (2, edges))
+    half = scipy.sparse.coo_array(
+        (np.ones(edges, "float32"), ends), shape=(nodes, nodes)
+    )
+    adjacency = ((half + half.T) > 0).astype("float32").tocsr()
+    found = {}
+
+    def sample():
+        began = time.perf_counter()
+        features = random_walk_features(adjacency, num_walks=50, length=4)
+        found["seconds"] = time.perf_counter() - began
+        found["entries"] = features.nnz
+
+    found["megabytes"] = measure_growth(sample)
+    return {"nodes": nodes, "edges": adjacency.nnz // 2, **found}
+
+
+def format_epochs(path, rows):
+    lines = [
+        f"\n{Path(path).stem}: a training epoch, median of "
+        f"{rows[0]['rounds']} rounds",
+        f"{'':22}{'time / peer':>12}{'seconds':>10}{'MB':>8}{'parameters':>12}",
+    ]
+    for row in rows:
+        lines.append(
+            f"{row['row']:22}{row['ratio']:12.2f}{row['seconds']:10.3f}"
+            f"{row['megabytes']:8.0f}{row['parameters']:12,}"
+        )
+    return "\n".join(lines)
+
+
+def format_kernels(kernels):
+    lines = ["\nPreparation, microseconds a node"]
+    for row in kernels:
+        lines.append(
+            f"{row['data']:12}four walk kernels {1e6 * row['kernels']:.1f}, "
+            f"return probabilities {1e6 * row['return probabilities']:.1f}"
+        )
+    return "\n".join(lines)
+
+
+def format_walks(found):
+    return (
+        f"\n50 walks of 4 nodes from each of {found['nodes']:,} nodes, "
+        f"{found['edges']:,} edges: {found['seconds']:.1f} s, "
+        f"{found['megabytes']:,.0f} MB"
+    )
+
+
+# The side that measures.
+
+
+def measure(make):
+    """A function from requests to answers, which keeps what it built."""
+    prepared = {}
+
+    def answer(request):
+        key = (request["row"], request["path"])
+        if request.get("memory"):
+            # The graphs themselves, and the imports, are not what is asked.
+            load(make, request)
+            return {
+                "megabytes": measure_growth(lambda: make(request)[0](1)),
+            }
+        if key not in prepared:
+            prepared[key] = make(request)
+        train, parameters = prepared[key]
+        return {
+            "seconds": statistics.median(train(EPOCHS)),
+            "parameters": parameters,
+        }
+
+    return answer
+
+
+_loaded = {}
+
+
+def load(make, request):
+    """The data of a request as its framework wants it, loaded once."""
+    path = request["path"]
+    if path not in _loaded:
+        loaders = {
+            (torch_epoch, False): torch_graphs,
+            (torch_epoch, True): torch_nodes,
+            (keras_epoch, False): keras_graphs,
+            (keras_epoch, True): keras_nodes,
+        }
+        _loaded[path] = loaders[make, request["nodes"]](path)
+    return _loaded[path]
+
+
+def torch_graphs(path):
+    import numpy as np
+    import torch
+    from torch_geometric.data import Data
+
+    dataset = _graphs_with_features(path)
+    data = [
+        Data(
+            x=torch.from_numpy(graph.features),
+            edge_index=torch.from_numpy(
+                np.stack(graph.adjacency.nonzero()).astype("int64")
+            ),
+            y=graph.label,
+        )
+        for graph in dataset.graphs
+    ]
+    return data, data[0].num_features, dataset.num_classes
+
+
+def keras_graphs(path):
+    from keras_topo.graphs import compute_kernels, random_walk_kernel
+
+    dataset = _graphs_with_features(path)
+    kernels = compute_kernels(
+        dataset.graphs, random_walk_kernel, length=LENGTHS, progress=False
+    )
+    return dataset.graphs, kernels, dataset.num_classes
+
+
+def _graphs_with_features(path):
+    import dataclasses
+
+    from keras_topo.graphs import load_tu_dataset, node_features
+
+    dataset = load_tu_dataset(path)
+    graphs = [
+        graph.with_features(
+            node_features(graph, dataset.num_node_labels, True).astype(
+                "float32"
+            )
+        )
+        for graph in dataset.graphs
+    ]
+    return dataclasses.replace(dataset, graphs=graphs)
+
+
+def torch_epoch(request):
+    """A function that trains for some epochs and returns the seconds of all
+    but the first, if there are more, and the parameters."""
+    import numpy as np
+    import torch
+
+    data, num_features, num_classes = load(torch_epoch, request)
+    torch.manual_seed(0)
+    kind = request["row"].split()[0]
+    if request["nodes"]:
+        model = torch_node_model(kind, num_features, num_classes)
+        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+
+        def epoch():
+            model.train()
+            optimizer.zero_grad()
+            logits = model(data.x, data.edge_index)[data.train_mask]
+            loss = torch.nn.functional.cross_entropy(
+                logits, data.y[data.train_mask]
+            )
+            loss.backward()
+            optimizer.step()
+            return float(loss)
+
+    else:
+        from torch_geometric.loader import DataLoader
+
+        model = torch_graph_model(kind, num_features, num_classes)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        loader = DataLoader(data, BATCH, shuffle=True)
+
+        def epoch():
+            model.train()
+            for batch in loader:
+                optimizer.zero_grad()
+                logits = model(batch.x, batch.edge_index, batch.batch)
+                loss = torch.nn.functional.cross_entropy(logits, batch.y)
+                loss.backward()
+                optimizer.step()
+            return float(loss)
+
+    def train(epochs):
+        ends = []
+        for _ in range(epochs):
+            epoch()
+            ends.append(time.perf_counter())
+        return np.diff(ends)
+
+    return train, sum(p.numel() for p in model.parameters())
+
+
+def torch_graph_model(kind, num_features, num_classes):
+    import torch
+    from torch_geometric.nn import GATConv, GCNConv, global_mean_pool
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            channels, layers = num_features, []
+            for _ in range(DEPTH):
+                layers.append(
+                    GATConv(channels, KEY_DIM, HEADS)
+                    if kind == "GATConv"
+                    else GCNConv(channels, HEADS * KEY_DIM)
+                )
+                channels = HEADS * KEY_DIM
+            self.layers = torch.nn.ModuleList(layers)
+            self.logits = torch.nn.Linear(channels, num_classes)
+
+        def forward(self, x, edge_index, batch):
+            for layer in self.layers:
+                x = torch.nn.functional.elu(layer(x, edge_index))
+            return self.logits(global_mean_pool(x, batch))
+
+    return Classifier()
+
+
+def torch_node_model(kind, num_features, num_classes):
+    import torch
+    from torch_geometric.nn import GATConv, GCNConv
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            if kind == "GATConv":
+                self.first = GATConv(num_features, 8, 8, dropout=0.6)
+                self.last = GATConv(64, num_classes, 1, False, dropout=0.6)
+            else:
+                self.first = GCNConv(num_features, 64)
+                self.last = GCNConv(64, num_classes)
+
+        def forward(self, x, edge_index):
+            drop = torch.nn.functional.dropout
+            x = drop(x, 0.6, self.training)
+            x = torch.nn.functional.elu(self.first(x, edge_index))
+            return self.last(drop(x, 0.6, self.training), edge_index)
+
+    return Classifier()
+
+
+def torch_nodes(path):
+    import numpy as np
+    import torch
+    from torch_geometric.data import Data
+
+    from keras_topo.graphs import load_planetoid
+
+    dataset = load_planetoid(path)
+    graph = dataset.graph
+    mask = np.zeros(graph.num_nodes, bool)
+    mask[dataset.train] = True
+    edges = np.stack(graph.adjacency.nonzero()).astype("int64")
+    data = Data(
+        x=torch.from_numpy(graph.features),
+        edge_index=torch.from_numpy(edges),
+        y=torch.from_numpy(graph.label),
+        train_mask=torch.from_numpy(mask),
+    )
+    return data, data.num_features, dataset.num_classes
+
+
+def keras_nodes(path):
+    from keras_topo.graphs import diffusion_kernel, keep_largest, load_planetoid
+
+    dataset = load_planetoid(path)
+    kernel = diffusion_kernel(
+        dataset.graph.adjacency, 2.0, generator="normalized_laplacian"
+    )
+    return dataset, keep_largest(kernel, 32)
+
+
+def keras_epoch(request):
+    """As `torch_epoch`."""
+    import keras
+    import numpy as np
+
+    from keras_topo.models import gkat_graph_classifier, gkat_node_classifier
+    from keras_topo.training.graph_data import GraphBatches
+
+    keras.utils.set_random_seed(0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    similarity = "additive" if "additive" in request["row"] else "softmax"
+    loaded = load(keras_epoch, request)
+    if request["nodes"]:
+        dataset, kernel = loaded
+        graph = dataset.graph
+        model = gkat_node_classifier(
+            graph.features.shape[1],
+            dataset.num_classes,
+            kernel,
+            similarity=similarity,
+        )
+        weights = np.zeros((1, graph.num_nodes), "float32")
+        weights[0, dataset.train] = 1
+        data = {
+            "x": graph.features[None],
+            "y": np.maximum(graph.label, 0)[None],
+            "sample_weight": weights,
+            "batch_size": 1,
+        }
+    else:
+        graphs, kernels, num_classes = loaded
+        model = gkat_graph_classifier(
+            graphs[0].features.shape[1],
+            num_classes,
+            len(LENGTHS),
+            form="modern" if "modern" in request["row"] else "published",
+            depth=DEPTH,
+            num_heads=HEADS,
+            key_dim=KEY_DIM,
+            similarity=similarity,
+            pooling="mean",
+            dropout=0.0,
+        )
+        data = {}
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        ids = np.arange(len(graphs))
+        batches = GraphBatches(graphs, kernels, ids, BATCH, num_classes, seed=0)
+    model.compile(keras.optimizers.Adam(1e-3), loss)
+
+    class Ends(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.ends = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.ends.append(time.perf_counter())
+
+    ends, done = Ends(), itertools.count()
+
+    def train(epochs):
+        if not request["nodes"]:
+            first = epochs * next(done)
+            data["x"] = batches.dataset(first, first + epochs)
+            data["steps_per_epoch"] = len(batches)
+        model.fit(
+            **data, epochs=epochs, shuffle=False, callbacks=[ends], verbose=0
+        )
+        return np.diff(ends.ends)
+
+    return train, sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
