@@ -31,7 +31,7 @@ def gkat_graph_classifier(
     """Classifies graphs by attention between nodes, masked by graph kernels.
 
     The published form is a stack of attention layers with ELU between them and
-    a sum or mean over nodes (Choromanski et al., 2022, section 4.2); the
+    a sum or mean over nodes (Choromanski et al., 2022); the
     modern one has an embedding, pre-norm residual blocks with feed-forward
     parts, and a hidden layer before the classifier.
 
@@ -89,7 +89,7 @@ def gkat_graph_classifier(
                 **attention,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
-                seed=_seed(seed, k),
+                seed=layer_seed(seed, k),
                 name=f"block_{k + 1}",
             )(x, kernel, seen)
         x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
@@ -99,18 +99,18 @@ def gkat_graph_classifier(
                 **attention,
                 combine="concatenate",
                 dropout=attention_dropout,
-                seed=_seed(seed, k),
+                seed=layer_seed(seed, k),
                 name=f"attention_{k + 1}",
             )(x, kernel, seen)
             x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
             x = keras.layers.Dropout(
-                dropout, seed=_seed(seed, 100 + k), name=f"dropout_{k + 1}"
+                dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k + 1}"
             )(x)
     x = GraphPooling(pooling, name="pooling")(x, mask=mask)
     if form == "modern":
         x = keras.layers.Dense(channels, activation="gelu", name="hidden")(x)
         x = keras.layers.Dropout(
-            dropout, seed=_seed(seed, 100 + depth), name="dropout"
+            dropout, seed=layer_seed(seed, 100 + depth), name="dropout"
         )(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name or f"gkat_{form}")
@@ -160,7 +160,9 @@ def gkat_node_classifier(
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     layers = [
         keras.Input((None, num_features), name="nodes"),
-        keras.layers.Dropout(dropout, seed=_seed(seed, 100), name="dropout_0"),
+        keras.layers.Dropout(
+            dropout, seed=layer_seed(seed, 100), name="dropout_0"
+        ),
     ]
     if form == "modern":
         layers.append(
@@ -178,7 +180,7 @@ def gkat_node_classifier(
                 fixed_kernel=fixed_kernel,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
-                seed=_seed(seed, k),
+                seed=layer_seed(seed, k),
                 name=f"block_{k + 1}",
             )
             for k in range(depth)
@@ -205,7 +207,7 @@ def gkat_node_classifier(
                 fixed_kernel=fixed_kernel,
                 dropout=attention_dropout,
                 kernel_regularizer=regularizer,
-                seed=_seed(seed, k),
+                seed=layer_seed(seed, k),
                 dtype="float32" if last else None,
                 name="logits" if last else f"attention_{k + 1}",
             )
@@ -215,7 +217,7 @@ def gkat_node_classifier(
                 keras.layers.ELU(name=f"elu_{k + 1}"),
                 keras.layers.Dropout(
                     dropout,
-                    seed=_seed(seed, 101 + k),
+                    seed=layer_seed(seed, 101 + k),
                     name=f"dropout_{k + 1}",
                 ),
             ]
@@ -250,6 +252,6 @@ def _check_form(form):
         )
 
 
-def _seed(seed, k):
+def layer_seed(seed, k):
     """Another seed for each layer: equal ones drop the same units."""
     return None if seed is None else 1000 * seed + k

@@ -11,7 +11,7 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import shared_kernel, standardised
+from keras_topo.models.gkat import layer_seed, shared_kernel, standardised
 
 
 def gcn(
@@ -122,7 +122,7 @@ def gat(
                 fixed_kernel=fixed_kernel,
                 dropout=attention_dropout,
                 kernel_regularizer=regularizer,
-                seed=None if seed is None else 1000 * seed + k,
+                seed=layer_seed(seed, k),
                 name=f"attention_{k + 1}",
             ),
         ]
@@ -239,6 +239,6 @@ def _dropout(rate, seed, k):
     return keras.layers.Dropout(
         rate,
         # Not those of the attention layers, which would drop the same units.
-        seed=None if seed is None else 1000 * seed + 100 + k,
+        seed=layer_seed(seed, 100 + k),
         name=f"dropout_{k + 1}",
     )

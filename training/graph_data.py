@@ -20,6 +20,7 @@ from keras_topo.graphs import (
     node_features,
     normalized_adjacency,
     random_walk_kernel,
+    return_probabilities,
 )
 from keras_topo.graphs.generators import MOTIFS
 
@@ -57,16 +58,29 @@ class FeatureRecipe:
             node_features(graph, self.num_node_labels, self.attributes > 0)
         )
 
-    def __call__(self, graph):
-        return graph.with_features(
-            node_features(
-                graph,
-                self.num_node_labels,
-                self.attributes > 0,
-                self.max_degree,
-                self.return_steps,
-            )
+    def __call__(self, graphs):
+        """The graphs with all features: a list."""
+        # Powers of matrices, kept like kernels.
+        returns = compute_kernels(
+            graphs, return_probabilities, steps=self.return_steps
         )
+        return [
+            graph.with_features(
+                np.concatenate(
+                    [
+                        node_features(
+                            graph,
+                            self.num_node_labels,
+                            self.attributes > 0,
+                            self.max_degree,
+                        ),
+                        probabilities,
+                    ],
+                    axis=1,
+                )
+            )
+            for graph, probabilities in zip(graphs, returns, strict=True)
+        ]
 
 
 def load_graphs(name, data_dir=None, seed=0):
@@ -128,7 +142,10 @@ def make_kernels(graphs, kind, sizes):
         sizes: walk lengths, or diffusion times; one kernel each.
     """
     if kind == "ones":
-        return [np.ones((1, g.num_nodes, g.num_nodes), "f4") for g in graphs]
+        # One number each, however large the graph.
+        one = np.ones((1, 1, 1), "float32")
+        sizes = [graph.num_nodes for graph in graphs]
+        return [np.broadcast_to(one, (1, n, n)) for n in sizes]
     if kind == "random_walk":
         return compute_kernels(
             graphs, random_walk_kernel, length=[int(n) for n in sizes]
@@ -242,4 +259,7 @@ class GraphBatches:
             ),
             output_signature=signature,
         )
+        # Keras warns of data whose end it cannot foresee.
+        count = len(self) * (epochs - first)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
         return dataset.prefetch(tf.data.AUTOTUNE)

@@ -57,6 +57,7 @@ from keras_topo.training.run import (
     SeedEpochs,
     StopOnNonFiniteLoss,
     adamw,
+    print_contents,
     read_lines,
     training_callbacks,
     write_json,
@@ -298,7 +299,7 @@ class Task:
             min(MAX_DEGREE, most) if degrees else None,
             arguments["return_steps"],
         )
-        self.graphs = [self.recipe(graph) for graph in self.dataset.graphs]
+        self.graphs = self.recipe(self.dataset.graphs)
         self.labels = self.dataset.labels
         self._kernels = {}
 
@@ -363,9 +364,12 @@ def build_model(arguments, task, statistics):
     attention_dropout = {"attention_dropout": arguments["attention_dropout"]}
     kind = arguments["model"]
     if kind.startswith("gkat"):
-        kernels = task.kernels(arguments)
         return models.gkat_graph_classifier(
-            num_kernels=kernels[0].shape[0],
+            num_kernels=(
+                1
+                if arguments["kernel"] == "ones"
+                else len(arguments["kernel_sizes"])
+            ),
             form="published" if kind == "gkat-published" else "modern",
             similarity=arguments["similarity"],
             **heads,
@@ -446,23 +450,22 @@ def describe_model(arguments):
 def finish(run, arguments, task, split, model, statistics, command):
     """Saves, tests and draws the trained model; returns the summary."""
     history = run.history()
-    bare = build_model(arguments, task, statistics)
-    bare.set_weights(model.get_weights())
-    print("Testing ...", flush=True)
-    compile_model(bare, arguments, 1)
-    test = bare.evaluate(
-        task.batches(arguments, split[2]).dataset(),
-        return_dict=True,
-        verbose=0,
-    )
     # Without an optimizer: the file holds the model as it is used.
     classifier = build_model(arguments, task, statistics)
-    classifier.set_weights(bare.get_weights())
+    classifier.set_weights(model.get_weights())
     whole = whole_model(arguments, task, classifier)
     file = run.folder / "model.keras"
     whole.save(file, overwrite=True)
     # From here on everything is said of what lies in the file.
     whole = keras.saving.load_model(file)
+    print("Testing ...", flush=True)
+    classifier = whole.get_layer(classifier.name)
+    compile_model(classifier, arguments, 1)
+    test = classifier.evaluate(
+        task.batches(arguments, split[2]).dataset(),
+        return_dict=True,
+        verbose=0,
+    )
     summary = {
         "task": "graphs",
         "epoch": history[-1]["epoch"],
@@ -470,7 +473,7 @@ def finish(run, arguments, task, split, model, statistics, command):
         "test_loss": float(test["loss"]),
         "validation_accuracy": history[-1]["val_accuracy"],
         "training_seconds": round(sum(e["seconds"] for e in history), 1),
-        "parameters": bare.count_params(),
+        "parameters": classifier.count_params(),
         "graphs": dict(
             zip(("train", "validation", "test"), map(len, split), strict=True)
         ),
@@ -568,10 +571,7 @@ def report(run, summary):
         "samples": "some test graphs, by class, as serialized GraphTensors",
         "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }
-    for name, meaning in contents.items():
-        path = run.folder / name
-        if path.exists():
-            print(f"  {str(path):<34} {meaning}")
+    print_contents(run.folder, contents)
 
 
 # The protocol of folds.

@@ -46,6 +46,7 @@ from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
     adamw,
+    print_contents,
     training_callbacks,
 )
 
@@ -457,10 +458,7 @@ def report(run, summary):
         "samples": "some test images, by class",
         "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }
-    for name, meaning in contents.items():
-        path = run.folder / name
-        if path.exists():
-            print(f"  {str(path):<34} {meaning}")
+    print_contents(run.folder, contents)
 
 
 def format_shape(shape):

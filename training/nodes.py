@@ -13,6 +13,7 @@ The run folder holds `model.keras` (of the first seed), `metrics.json`,
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -29,7 +30,6 @@ from keras_topo.graphs import (
     diffusion_kernel,
     keep_largest,
     load_planetoid,
-    normalized_adjacency,
     random_walk_kernel,
 )
 from keras_topo.training import pictures
@@ -44,10 +44,12 @@ from keras_topo.training.command_line import (
     use_jit,
     versions,
 )
+from keras_topo.training.graph_data import adjacency_kernels
 from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
     StopOnNonFiniteLoss,
+    print_contents,
     read_lines,
 )
 
@@ -55,7 +57,8 @@ MODELS = ("gkat", "gkat-modern", "gat", "gcn", "sgc")
 KERNELS = ("random_walk", "diffusion")
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", "seeds")
-# The ones that differ between models: what each was published with.
+# The ones that differ between models: what the baselines were published with,
+# and for GKAT those of GAT, whose form it has.
 RECIPES = {
     "gkat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
     "gkat-modern": {
@@ -143,15 +146,13 @@ def main(argv=None):
         f"{'seed' if len(scores) == 1 else 'seeds'}, "
         f"{describe_model(arguments)}.\n"
     )
-    for name, meaning in {
+    contents = {
         "model.keras": "the model of the first seed",
         "metrics.json": "the result and how it came about",
         "runs.jsonl": "a line for each seed",
         "curves.png": "loss and accuracy of the first seed",
-    }.items():
-        path = run.folder / name
-        if path.exists():
-            print(f"  {str(path):<34} {meaning}")
+    }
+    print_contents(run.folder, contents)
     return 0
 
 
@@ -228,22 +229,14 @@ def load_nodes(name, data_dir=None):
     """
     if name == "karate":
         return load_karate()
-    data = (
-        load_planetoid(Path(data_dir), name)
-        if data_dir
-        else load_planetoid(name)
-    )
+    if data_dir:
+        data = load_planetoid(Path(data_dir), name.removesuffix(".npz"))
+    else:
+        data = load_planetoid(name)
     features = data.graph.features
     total = np.abs(features).sum(axis=1, keepdims=True)
     scaled = features / np.where(total == 0, 1, total)
-    return NodeDataset(
-        data.name,
-        data.graph.with_features(scaled),
-        data.num_classes,
-        data.train,
-        data.validation,
-        data.test,
-    )
+    return dataclasses.replace(data, graph=data.graph.with_features(scaled))
 
 
 def load_karate():
@@ -271,13 +264,9 @@ def load_karate():
 def make_kernel(adjacency, arguments):
     """The fixed kernel of a model: sparse, or pairs with values."""
     model = arguments["model"]
-    if model == "gat":
-        loops = adjacency + np.float32(1) * _eye(adjacency.shape[0])
-        loops.data[:] = 1.0
-        return loops
-    if model in ("gcn", "sgc"):
-        return normalized_adjacency(adjacency)
     graph, sizes = Graph(adjacency), arguments["kernel_sizes"]
+    if not model.startswith("gkat"):
+        return adjacency_kernels([graph], model)[0]
     if arguments["kernel"] == "random_walk":
         (kernels,) = compute_kernels(
             [graph],
@@ -293,12 +282,6 @@ def make_kernel(adjacency, arguments):
             generator="normalized_laplacian",
         )
     return keep_largest(kernels, arguments["kernel_top"])
-
-
-def _eye(nodes):
-    import scipy.sparse
-
-    return scipy.sparse.eye_array(nodes, dtype="float32", format="csr")
 
 
 def build_model(arguments, data, kernel):

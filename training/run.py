@@ -227,6 +227,19 @@ def read_lines(file):
     return lines
 
 
+def print_contents(folder, contents):
+    """Prints what lies in a run folder, a line for each file that is there.
+
+    Args:
+        folder: `pathlib.Path`.
+        contents: dict from names to what they hold.
+    """
+    for name, meaning in contents.items():
+        path = folder / name
+        if path.exists():
+            print(f"  {str(path):<34} {meaning}")
+
+
 def adamw(
     model,
     learning_rate,

@@ -1,7 +1,7 @@
 """Masked attention: with the mask as an operator, and as a matrix.
 
-`A = M * K(Q, K)` (elementwise), `D = diag(A 1)`, output `D^-1 A V`: section 2
-of Choromanski et al., 2022.
+`A = M * K(Q, K)` (elementwise), `D = diag(A 1)`, output `D^-1 A V`
+(Choromanski et al., 2022).
 """
 
 import math
@@ -40,7 +40,7 @@ def masked_linear_attention(
 ):
     """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalised by row.
 
-    The lemma of Choromanski et al. (2022), section 3: with
+    The lemma of Choromanski et al. (2022): with
     `X_j = phi(k_j) (x) [v_j; 1]` and `Y = M X`, the output of token `i` is
     `phi(q_i)^T Y_i`, its last entry being the normaliser. `m (d + 1)` products
     with the mask, whatever the mask, take the place of the `L x L` scores.

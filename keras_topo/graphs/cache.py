@@ -126,7 +126,10 @@ def _load(path, dtype):
         with path.with_suffix(".npy").open("rb") as stream:
             shapes = np.load(stream, allow_pickle=False)
         ends = np.cumsum(shapes.prod(axis=1))
-        values = np.memmap(path.with_suffix(".values"), dtype, mode="r")
+        file = path.with_suffix(".values")
+        values = np.zeros(0, dtype)
+        if ends[-1] or file.stat().st_size:  # Nothing cannot be mapped.
+            values = np.memmap(file, dtype, mode="r")
         if len(values) != ends[-1]:
             raise ValueError(f"{len(values)} numbers instead of {ends[-1]}")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Generated tasks that a model solves only by looking at structure.
 
-The motif and the cycle tasks of Choromanski et al. (2022), section 4.2.
+The motif and the cycle tasks of Choromanski et al. (2022).
 """
 
 import numpy as np

@@ -77,7 +77,7 @@ def random_walk_kernel(
 ):
     """The random-walk graph-nodes kernel, in expectation.
 
-    Choromanski et al. (2022), section 3.4: a walk from node `k` moves along
+    Choromanski et al. (2022): a walk from node `k` moves along
     edges in proportion to their weights, at most to `length` nodes, and halts
     before each step with probability `halt`, and where no edge leads on.
     `f_k(i)` is the expected sum of `discount^l` over the steps `l` at which

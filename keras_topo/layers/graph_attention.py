@@ -30,7 +30,7 @@ COMBINATIONS = ("project", "concatenate", "average")
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class GraphKernelAttention(GraphKernelLayer):
-    """Graph kernel attention: GKAT (Choromanski et al., 2022, section 3.4).
+    """Graph kernel attention: GKAT (Choromanski et al., 2022).
 
     Every node attends to every node, and the similarity of two nodes is
     multiplied by a kernel of the graph, `M`:

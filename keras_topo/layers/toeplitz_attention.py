@@ -28,7 +28,7 @@ from keras_topo.operators.toeplitz import check_grid_shape
 class ToeplitzAttention(keras.layers.Layer):
     """Multi-head linear self-attention, modulated by a block-Toeplitz mask.
 
-    The attention of TopViT (Choromanski et al., 2022, section 4.1): head `h`
+    The attention of TopViT (Choromanski et al., 2022): head `h`
     weighs the value of token `j` for token `i` by `M_h[i - j] phi(q_i) .
     phi(k_j)`, with a learned mask `M_h` of the offset on the grid, and divides
     by the sum of the weights. It never forms a tokens x tokens matrix where

@@ -2,7 +2,7 @@
 
 `M[i, j]` depends on the offset `i - j` alone, axis by axis. The product is a
 convolution: with the table of offsets embedded in a circulant, a d-dimensional
-FFT (section 3.1 of Choromanski et al., 2022). A table that is a short sum of
+FFT (Choromanski et al., 2022). A table that is a short sum of
 products of per-axis tables is a sum of Kronecker products, and on a small grid
 the matrix itself is the fastest of all.
 """

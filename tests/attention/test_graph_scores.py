@@ -12,7 +12,7 @@ from keras_topo.attention import (
     masked_linear_attention,
     masked_softmax_attention,
 )
-from keras_topo.operators import Dense, SparsePairs
+from keras_topo.operators import Dense, DenseExp, SparsePairs
 
 B, H, L, D = 2, 3, 7, 4
 FUNCTIONS = {
@@ -171,11 +171,15 @@ def test_blocks_of_rows(monkeypatch):
     monkeypatch.setattr(masked, "BLOCK_ELEMENTS", 3 * L * B * H)
     qkv = arrays(1)
     mask = np.random.default_rng(1).random((H, L, L))
-    ref.assert_close(
-        run("additive", qkv, Dense(ref.tensor(mask))),
-        definition("additive", *qkv, mask),
-        1e-12,
-    )
+    for operator in (
+        Dense(ref.tensor(mask)),
+        DenseExp(ref.tensor(np.log(mask))),
+    ):
+        ref.assert_close(
+            run("additive", qkv, operator),
+            definition("additive", *qkv, mask),
+            1e-12,
+        )
 
 
 def test_linear_attention_with_pairs():

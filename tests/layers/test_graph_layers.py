@@ -22,6 +22,7 @@ from keras_topo.layers import (
     GraphKernelAttention,
     GraphPooling,
     GraphPropagation,
+    LogKernel,
     RandomWalkKernel,
     ReturnProbabilities,
 )
@@ -34,7 +35,7 @@ BATCH, NODES, CHANNELS = 3, 8, 6
 
 
 def graph_tensors(kernels=None, seed=0):
-    """Nodes, and one mask in all three forms."""
+    """Nodes, and one mask in all forms."""
     random = np.random.default_rng(seed)
     lead = (BATCH,) if kernels is None else (BATCH, kernels)
     nodes = random.normal(size=(BATCH, NODES, CHANNELS)).astype("float32")
@@ -45,6 +46,7 @@ def graph_tensors(kernels=None, seed=0):
     values = kernel.reshape(*lead, NODES**2)
     return nodes, {
         "kernel": kernel,
+        "log_kernel": {"log_kernel": np.log(kernel)},
         "pairs": {"pairs": pairs, "pair_values": values},
         "factors": {"factors": factors},
     }
@@ -64,6 +66,28 @@ def test_forms_agree(similarity, kernels):
     ]
     for output in outputs[1:]:
         ref.assert_close(output, outputs[0], 2e-6)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES[:2])
+@pytest.mark.parametrize("kernels", [2] if on_jax else [None, 2])
+def test_log_kernel(similarity, kernels):
+    """Zeros hide, in whole rows too; padded nodes are seen by none."""
+    nodes, forms = graph_tensors(kernels)
+    kernel = forms["kernel"] * (forms["kernel"] > 1.0)
+    kernel[1, ..., 3, :] = 0
+    mask = np.arange(NODES) < np.array([[NODES], [6], [NODES]])
+    nodes = np.where(mask[..., None], nodes, 0).astype("float32")
+    expected = ref.numpy(make(similarity)(nodes, kernel, mask=mask))
+    logs = LogKernel()(kernel, mask=mask)
+    assert np.isfinite(ref.numpy(logs)).all()
+    actual = ref.numpy(make(similarity)(nodes, {"log_kernel": logs}))
+    ref.assert_close(actual[mask], expected[mask], 2e-6)
+    # And in a Sequential, where the mask travels with the graph.
+    graph = {"nodes": nodes, "kernel": kernel, "node_mask": mask}
+    layer = make(similarity)
+    plain = keras.Sequential([layer, GraphPooling()])
+    model = keras.Sequential([LogKernel(), layer, GraphPooling()])
+    ref.assert_close(ref.numpy(model(graph)), ref.numpy(plain(graph)), 2e-6)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES[:3])

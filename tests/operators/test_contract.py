@@ -23,6 +23,7 @@ from keras_topo.operators import (
     Bordered,
     Causal,
     Dense,
+    DenseExp,
     ExponentialDecay,
     Kronecker,
     LowRank,
@@ -174,6 +175,7 @@ CASES = [
     ),
     *case("dense", Dense, lambda m: m, (5, 5)),
     *case("dense-1", Dense, lambda m: m, (1, 1)),
+    *case("dense-exp", DenseExp, np.exp, (5, 5)),
     *alone(
         "ones",
         lambda dtype: Ones(6, dtype),
