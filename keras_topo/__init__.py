@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 __all__ = [
     "attention",
     "export_graph_saved_model",
+    "export_node_saved_model",
     "export_saved_model",
     "layers",
     "operators",
@@ -31,4 +32,8 @@ def __getattr__(name):
         from keras_topo.export_graphs import export_graph_saved_model
 
         return export_graph_saved_model
+    if name == "export_node_saved_model":
+        from keras_topo.export_nodes import export_node_saved_model
+
+        return export_node_saved_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,8 @@
 The public split of the file is used: training nodes for the loss, validation
 nodes to choose the epoch, and test nodes once, at the end. Each seed is a run
 and a line of `runs.jsonl`; the same command goes on where it was interrupted.
-The run folder holds `model.keras` (of the first seed), `metrics.json`,
-`metrics.jsonl` and `curves.png` besides.
+The run folder holds `model.keras` and a SavedModel (of the first seed),
+`metrics.json` and `curves.png` besides.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -128,6 +128,7 @@ def main(argv=None):
     seeds = range(arguments["seed"], arguments["seed"] + arguments["seeds"])
     finished = [line for line in finished if line["seed"] in seeds]
     scores = [line["test_accuracy"] for line in finished]
+    export = export_first(run, data)
     summary = {
         "task": "nodes",
         "test_accuracy": float(np.mean(scores)),
@@ -136,6 +137,7 @@ def main(argv=None):
         "parameters": finished[0]["parameters"],
         "training_seconds": round(sum(x["seconds"] for x in finished), 1),
         "command": command,
+        "export": export,
         "arguments": arguments,
         "versions": versions(),
     }
@@ -148,12 +150,32 @@ def main(argv=None):
     )
     contents = {
         "model.keras": "the model of the first seed",
+        "saved_model/1": "the same for TensorFlow Serving, node ids in",
         "metrics.json": "the result and how it came about",
         "runs.jsonl": "a line for each seed",
         "curves.png": "loss and accuracy of the first seed",
     }
     print_contents(run.folder, contents)
     return 0
+
+
+def export_first(run, data):
+    """Exports the model of the first seed; returns the report of it."""
+    if keras.backend.backend() != "tensorflow":
+        print(
+            "No SavedModel: TensorFlow exports it. Load model.keras with "
+            "KERAS_BACKEND=tensorflow and call export_node_saved_model."
+        )
+        return None
+    from keras_topo import export_node_saved_model
+
+    print("Exporting and checking the SavedModel ...", flush=True)
+    return export_node_saved_model(
+        keras.saving.load_model(run.folder / "model.keras"),
+        run.folder / "saved_model" / "1",
+        data.graph.features,
+        overwrite=True,
+    )
 
 
 def parse_arguments(argv):

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_topo.training import nodes
 
@@ -16,6 +17,12 @@ SMALL = ["--heads", "2", "--key-dim", "4", "--epochs", "3"]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_TOPO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    """For tests of something else: an export takes seconds."""
+    monkeypatch.setattr(nodes, "export_first", lambda run, data: None)
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def planetoid(tmp_path):
 
 
 @pytest.mark.parametrize("model", nodes.MODELS)
-def test_trains_and_saves(tmp_path, planetoid, model, capsys):
+def test_trains_and_saves(tmp_path, planetoid, model, capsys, no_export):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--model", model, "--out", str(out)]
     assert nodes.main([*command, *SMALL]) == 0
@@ -61,9 +68,18 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
     assert nodes.main(command) == 0
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["test_accuracy"] == 1.0
+    # Served by ids, and what it cannot answer is refused by name.
+    signature = tf.saved_model.load(out / "saved_model" / "1").signatures[
+        "serving_default"
+    ]
+    ids = np.array([9, 2, 9], "int32")
+    answer = signature(ids=tf.constant(ids))
+    assert np.argmax(answer["probabilities"], -1).tolist() == [1, 0, 1]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`ids` expects"):
+        signature(ids=tf.constant([12]))
 
 
-def test_seeds_resume(tmp_path, planetoid):
+def test_seeds_resume(tmp_path, planetoid, no_export):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
     assert nodes.main([*command, "--seeds", "2"]) == 0

@@ -1,0 +1,219 @@
+"""SavedModels of node classifiers, whose graph is inside."""
+
+import keras
+import numpy as np
+
+from keras_topo.saved_models import (
+    Comparison,
+    answers_of_a_clean_process,
+    check_backend,
+    check_path,
+    check_tolerance,
+    describe,
+    hidden_sibling,
+    publish,
+    softmax,
+    write,
+)
+
+
+def export_node_saved_model(
+    model,
+    path,
+    features,
+    *,
+    class_names=None,
+    overwrite=False,
+    verify=True,
+    tolerance=None,
+):
+    """Writes a classifier of the nodes of one graph for serving.
+
+    The graph is in the model, as a fixed kernel, and the features of its nodes
+    go into the artefact: a client sends node ids. Signatures:
+
+    - `serving_default`
+        - `ids`: int32 `(batch,)`, nodes of the graph, in any order, repeated
+          or not; an empty batch has an empty answer.
+        - returns `logits` and `probabilities`, float32 `(batch, classes)`.
+    - `classify_features`
+        - `nodes`: float32 `(1, nodes, features)`, other features for all of
+          the graph's nodes.
+        - returns the same for all nodes, `(1, nodes, classes)`.
+
+    An id that no node has, and features that are not finite or not as many as
+    there are nodes, are `InvalidArgumentError`s that name the input. The
+    folder appears under `path` complete or not at all.
+
+    Args:
+        model: a Keras model from nodes `(batch, nodes, features)` to logits
+            `(batch, nodes, classes)`: see
+            `keras_topo.models.gkat_node_classifier`.
+        path: the folder to write, ending in the model's version.
+        features: `(nodes, features)`, those of the model's graph.
+        class_names: one string per class, kept in the answer's report; or
+            `None`.
+        overwrite, verify, tolerance: as in `export_saved_model`.
+
+    Returns:
+        A dictionary that `json.dumps` takes, as `export_saved_model`.
+
+    Raises:
+        ValueError: if the model is not of the kind above, or the features are
+            not what it takes.
+        FileExistsError, RuntimeError: as `export_saved_model`.
+    """
+    check_backend()
+    features = np.asarray(features, "float32")
+    classes = _check_model(model, features)
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"`class_names` expects {classes} strings, one for each logit. "
+            f"Received: class_names={class_names!r}"
+        )
+    path = check_path(path, overwrite)
+    tolerance = check_tolerance(tolerance, model)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    held = _Held(features)
+    archive.track(held)
+    described = _add_signatures(archive, model, held, features.shape)
+    differences = None
+    with hidden_sibling(path) as folder:
+        write(archive, folder)
+        if verify:
+            differences = _verify(folder, model, features, tolerance)
+        publish(folder, path)
+    return {
+        "path": str(path),
+        "signatures": described,
+        "classes": classes,
+        "class_names": class_names and [str(name) for name in class_names],
+        "verified": bool(verify),
+        "tolerance": tolerance if verify else None,
+        "max_abs_difference": max(differences.values()) if verify else None,
+        "differences": differences,
+    }
+
+
+class _Held(keras.layers.Layer):
+    """Numbers that belong to an artefact, as a weight: no constant of a graph
+    may have more than 2 GB."""
+
+    def __init__(self, array):
+        super().__init__(name="graph")
+        self.array = self.add_weight(
+            name="features", shape=array.shape, trainable=False
+        )
+        self.array.assign(array)
+        self.built = True
+
+    def call(self, inputs):
+        return inputs
+
+
+def _check_model(model, features):
+    """Classes of a model, or the reason it is not a classifier of nodes."""
+    shape = getattr(model, "output_shape", None) if model.built else None
+    if not isinstance(shape, tuple) or len(shape) != 3 or not shape[-1]:
+        raise ValueError(
+            "`model` expects a built keras.Model from nodes (batch, nodes, "
+            "features) to logits (batch, nodes, classes). Received: "
+            f"model={model!r}"
+        )
+    channels = model.input_shape[-1]
+    if features.ndim != 2 or features.shape[1] != channels:
+        raise ValueError(
+            f"`features` expects the shape (nodes, {channels}). Received: "
+            f"features of shape {features.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(
+            "`features` expects finite numbers. Received: NaN or infinity"
+        )
+    return shape[-1]
+
+
+def _add_signatures(archive, model, held, shape):
+    """Adds the endpoints; returns {signature: its inputs and outputs}."""
+    import tensorflow as tf
+
+    num_nodes, channels = shape
+
+    def logits_of(nodes):
+        return tf.cast(model(nodes, training=False), tf.float32)
+
+    def answer(logits):
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    def serving_default(ids):
+        inside = tf.reduce_all((ids >= 0) & (ids < num_nodes))
+        check = tf.debugging.Assert(
+            inside, [f"`ids` expects nodes from 0 to {num_nodes - 1}"]
+        )
+        with tf.control_dependencies([check]):
+            ids = tf.identity(ids)
+        logits = logits_of(tf.convert_to_tensor(held.array)[None])
+        return answer(tf.gather(logits[0], ids))
+
+    def classify_features(nodes):
+        check = tf.debugging.assert_all_finite(
+            nodes, "`nodes` expects finite features. Received"
+        )
+        with tf.control_dependencies([check]):
+            nodes = tf.identity(nodes)
+        return answer(logits_of(nodes))
+
+    endpoints = {
+        "serving_default": (
+            serving_default,
+            tf.TensorSpec((None,), tf.int32, "ids"),
+        ),
+        "classify_features": (
+            classify_features,
+            tf.TensorSpec((1, num_nodes, channels), tf.float32, "nodes"),
+        ),
+    }
+    described = {}
+    for name, (function, argument) in endpoints.items():
+        traced = archive.add_endpoint(name, function, [argument])
+        outputs = traced.get_concrete_function(argument).structured_outputs
+        described[name] = {
+            "inputs": {argument.name: describe(argument)},
+            "outputs": {key: describe(x) for key, x in outputs.items()},
+        }
+    return described
+
+
+def _verify(folder, model, features, tolerance):
+    """Compares the written model with the one in memory."""
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    num_nodes = len(features)
+    other = random.permutation(features)[None]
+    with tf.device("CPU:0"):
+        logits, others = [
+            np.asarray(model(x, training=False), "float32")
+            for x in (features[None], other)
+        ]
+    if not np.isfinite(logits).all():
+        raise RuntimeError(
+            "`model` gives logits that are not finite; it was not exported."
+        )
+    requests = [("classify_features", {"nodes": other})]
+    references = [others]
+    for ids in ([], [0], random.integers(0, num_nodes, 50)):
+        ids = np.asarray(ids, "int32")
+        requests.append(("serving_default", {"ids": ids}))
+        references.append(logits[0, ids])
+    answers = answers_of_a_clean_process(folder, requests)
+    scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
+    comparison = Comparison(tolerance * scale)
+    for answer, expected in zip(answers, references, strict=True):
+        comparison.add("logits", answer["logits"], expected)
+        comparison.add(
+            "probabilities", answer["probabilities"], softmax(expected)
+        )
+    return comparison.differences
