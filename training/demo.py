@@ -87,7 +87,7 @@ def main(argv=None):
         print(f"{right} of {len(files)} held-out examples right.")
         drawn = [
             str(run / name)
-            for name in ("curves.png", "masks.png")
+            for name in ("curves.png", "masks.png", "kernels.png")
             if (run / name).exists()
         ]
         if drawn:

@@ -5,12 +5,12 @@
     python -m training.graphs --data ENZYMES.zip --protocol folds \\
         --splits ENZYMES.json --out runs/enzymes-folds
 
-A single split trains one model and leaves in the run folder `model.keras`,
-`metrics.json`, `metrics.jsonl`, `curves.png` and logs for TensorBoard. The
-protocol `folds` is the assessment of Errica et al. (2020): for every fold a
-model selection on its validation graphs, over the choices of `--select`, and
-final runs on its test graphs; each run is a line of `runs.jsonl`. The same
-command resumes what was interrupted.
+A single split trains one model and leaves in the run folder `model.keras`, a
+SavedModel, `metrics.json`, `metrics.jsonl`, `curves.png`, `kernels.png` and
+logs for TensorBoard. The protocol `folds` is the assessment of Errica et al.
+(2020): for every fold a model selection on its validation graphs, over the
+choices of `--select`, and final runs on its test graphs; each run is a line of
+`runs.jsonl`. The same command resumes what was interrupted.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -484,6 +484,7 @@ def finish(run, arguments, task, split, model, statistics, command):
     }
     title = f"{describe_model(arguments)}, on {task.dataset.name}"
     pictures.draw_curves(history, run.folder / "curves.png", title)
+    draw_kernels(run, arguments, task, split[2])
     if keras.backend.backend() == "tensorflow":
         from keras_topo import export_graph_saved_model
 
@@ -534,6 +535,31 @@ def whole_model(arguments, task, classifier):
     )
 
 
+def draw_kernels(run, arguments, task, ids):
+    """Draws the kernels of a test graph of each class, up to three."""
+    if not arguments["model"].startswith("gkat"):
+        return
+    if arguments["kernel"] == "ones":
+        return
+    # Graphs of which something can be seen: the median size of the class.
+    chosen = []
+    for label in np.unique(task.labels[ids])[:3]:
+        members = [i for i in ids if task.labels[i] == label]
+        members.sort(key=lambda i: task.graphs[i].num_nodes)
+        chosen.append(members[len(members) // 2])
+    unit = "walks of {:g} nodes"
+    if arguments["kernel"] == "diffusion":
+        unit = "diffusion time {:g}"
+    kernels = task.kernels(arguments)
+    pictures.draw_kernels(
+        [task.graphs[i] for i in chosen],
+        [kernels[i] for i in chosen],
+        [f"class {task.dataset.classes[task.labels[i]]}" for i in chosen],
+        [unit.format(size) for size in arguments["kernel_sizes"]],
+        run.folder / "kernels.png",
+    )
+
+
 def save_samples(folder, task, ids, count=12):
     """Writes a few test graphs as GraphTensors, `<class>/<index>.example`."""
     from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
@@ -568,6 +594,7 @@ def report(run, summary):
         "metrics.json": "the result and how it came about",
         "metrics.jsonl": "loss and accuracy of every epoch",
         "curves.png": "the same, drawn",
+        "kernels.png": "the kernels of a test graph of each class",
         "samples": "some test graphs, by class, as serialized GraphTensors",
         "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }

@@ -199,3 +199,59 @@ def draw_masks(model, path):
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return True
+
+
+def draw_kernels(graphs, kernels, names, titles, path):
+    """Draws kernels of graphs, as seen from one node of each.
+
+    Args:
+        graphs: list of `keras_topo.graphs.Graph`s, a row each.
+        kernels: list of arrays `(kernels, nodes, nodes)`, a column each.
+        names: a str for each graph.
+        titles: a str for each kernel.
+        path: file to write, PNG.
+    """
+    plt = load_pyplot()
+    import networkx
+
+    figure, axes = plt.subplots(
+        len(graphs),
+        len(titles),
+        figsize=(2.6 * len(titles) + 1, 2.5 * len(graphs) + 0.6),
+        layout="constrained",
+        squeeze=False,
+    )
+    for row, graph, kernel, name in zip(
+        axes, graphs, kernels, names, strict=True
+    ):
+        network = networkx.from_scipy_sparse_array(graph.adjacency)
+        places = np.array(
+            list(networkx.kamada_kawai_layout(network).values())
+        ).reshape(-1, 2)
+        # The node in the middle, as far as there is one.
+        query = int(np.argmax(graph.adjacency.sum(axis=0)))
+        for axis, matrix, title in zip(row, kernel, titles, strict=True):
+            ends = places[np.array(network.edges, int).reshape(-1, 2)]
+            axis.plot(
+                *ends.transpose(2, 1, 0), color="0.75", linewidth=0.6, zorder=0
+            )
+            image = axis.scatter(
+                *places.T, c=matrix[query], s=16, vmin=0, cmap="viridis_r"
+            )
+            axis.plot(
+                *places[query],
+                marker="o",
+                markersize=8,
+                markerfacecolor="none",
+                markeredgecolor="red",
+            )
+            axis.set_axis_off()
+            axis.set_title(f"{name}, {title}", fontsize=9)
+            figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.suptitle(
+        "Kernels, which multiply the attention of a node (red circle) to "
+        "others",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -40,6 +40,7 @@ class Run:
         "metrics.json",
         "metrics.jsonl",
         "folds.json",
+        "kernels.png",
         "model.keras",
         "motifs.json",
         "motifs.md",
