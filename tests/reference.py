@@ -9,6 +9,9 @@ import numpy as np
 import scipy.linalg
 from keras import ops
 
+# Each step there is compiled by itself: what other tests cover is left out.
+on_jax = keras.backend.backend() == "jax"
+
 
 def tensor(array, dtype=None):
     x = ops.convert_to_tensor(np.asarray(array))

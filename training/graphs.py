@@ -16,6 +16,7 @@ choices of `--select`, and final runs on its test graphs; each run is a line of
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
+import hashlib
 import itertools
 import json
 import shlex
@@ -92,10 +93,11 @@ def main(argv=None):
     run = Run(arguments["out"])
     command = shlex.join(["python", "-m", "training.graphs", *argv])
     try:
-        run.open(
-            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
-            resume=arguments["resume"],
-        )
+        compared = {k: v for k, v in arguments.items() if k not in NOT_COMPARED}
+        if arguments["splits"]:
+            # By what is in it: a file of the same name may be another.
+            compared["splits"] = digest_of(arguments["splits"])
+        run.open(compared, resume=arguments["resume"])
         task = Task(arguments)
         # What cannot be built is better known before the training.
         whole_model(arguments, task, build_model(arguments, task, None))
@@ -547,7 +549,7 @@ def draw_kernels(run, arguments, task, ids):
         members = [i for i in ids if task.labels[i] == label]
         members.sort(key=lambda i: task.graphs[i].num_nodes)
         chosen.append(members[len(members) // 2])
-    unit = "walks of {:g} nodes"
+    unit = "walk length {:g}"
     if arguments["kernel"] == "diffusion":
         unit = "diffusion time {:g}"
     kernels = task.kernels(arguments)
@@ -778,6 +780,14 @@ def summarise(lines, arguments, command):
         "arguments": arguments,
         "versions": versions(),
     }
+
+
+def digest_of(path):
+    """A hash of a file; its path where there is none, which is told later."""
+    path = Path(path)
+    if not path.is_file():
+        return str(path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def load_folds(path, num_graphs):

@@ -123,13 +123,14 @@ class RandomWalkKernel(_KernelLayer):
         self, lengths=(4,), halt=0.0, discount=1.0, normalize=True, **kwargs
     ):
         super().__init__(**kwargs)
-        self.lengths = tuple(int(n) for n in lengths)
-        if not self.lengths:
+        self.lengths = tuple(lengths)
+        if not self.lengths or None in self.lengths:
             raise ValueError(
-                "`lengths` expects at least one walk length. Received: "
+                "`lengths` expects walk lengths, at least one. Received: "
                 f"lengths={lengths}"
             )
         check_walk(self.lengths, halt, discount)
+        self.lengths = tuple(int(n) for n in self.lengths)
         self.num_kernels = len(self.lengths)
         self.halt, self.discount = halt, discount
         self.normalize = bool(normalize)

@@ -27,10 +27,8 @@ from keras_topo.layers import (
     ReturnProbabilities,
 )
 
-# JAX compiles each step by itself and would take minutes over all of this.
-on_jax = keras.backend.backend() == "jax"
 SIMILARITIES = ("softmax", "additive", "relu", "favor")
-LAYERS = [GraphKernelAttention, GraphEncoderBlock][on_jax:]
+LAYERS = [GraphKernelAttention, GraphEncoderBlock][ref.on_jax :]
 BATCH, NODES, CHANNELS = 3, 8, 6
 
 
@@ -58,7 +56,7 @@ def make(similarity="softmax", layer=GraphKernelAttention, **options):
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("kernels", [2] if on_jax else [None, 2, 4])
+@pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2, 4])
 def test_forms_agree(similarity, kernels):
     nodes, forms = graph_tensors(kernels)
     outputs = [
@@ -69,7 +67,7 @@ def test_forms_agree(similarity, kernels):
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES[:2])
-@pytest.mark.parametrize("kernels", [2] if on_jax else [None, 2])
+@pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2])
 def test_log_kernel(similarity, kernels):
     """Zeros hide, in whole rows too; padded nodes are seen by none."""
     nodes, forms = graph_tensors(kernels)
@@ -234,7 +232,7 @@ def test_sequential_of_graphs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "combine", ["project", "concatenate", "average"][2 * on_jax :]
+    "combine", ["project", "concatenate", "average"][2 * ref.on_jax :]
 )
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_configurations(combine, similarity):
@@ -352,7 +350,7 @@ def test_adjacency_from_edges():
     assert directed[1].sum() == 5
 
 
-@pytest.mark.parametrize("jit", [False, True][on_jax:])
+@pytest.mark.parametrize("jit", [False, True][ref.on_jax :])
 @pytest.mark.parametrize(
     "layer, host, options",
     [

@@ -11,7 +11,7 @@ from keras import ops
 from keras_topo.layers import ToeplitzAttention
 
 GRIDS = [(7,), (4, 6), (1, 5), (2, 3, 4)]
-if keras.backend.backend() == "jax":
+if ref.on_jax:
     # Each combination compiles for seconds; the operators' own tests have all.
     GRIDS = GRIDS[1:2]
 MASKS = [
@@ -122,7 +122,9 @@ def test_shared_mask():
 
 @pytest.mark.parametrize(
     "feature_map",
-    ["relu", "elu", "square", "exp", "favor", "hyperbolic_favor"],
+    ["hyperbolic_favor"]
+    if ref.on_jax
+    else ["relu", "elu", "square", "exp", "favor", "hyperbolic_favor"],
 )
 def test_padding_changes_nothing(feature_map):
     """Each example of a batch, the last included, is as it is alone."""
