@@ -158,11 +158,22 @@ def _add_signatures(archive, model, held, shape):
         return answer(tf.gather(logits[0], ids))
 
     def classify_features(nodes):
-        check = tf.debugging.assert_all_finite(
-            nodes, "`nodes` expects finite features. Received"
-        )
-        with tf.control_dependencies([check]):
+        # A loaded signature does not hold what it gets against its spec.
+        expected = (1, num_nodes, channels)
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(tf.shape(nodes) == expected),
+                [f"`nodes` expects the shape {expected}. Received:"]
+                + [tf.shape(nodes)],
+            ),
+            tf.debugging.assert_all_finite(
+                nodes, "`nodes` expects finite features. Received"
+            ),
+        ]
+        with tf.control_dependencies(checks):
             nodes = tf.identity(nodes)
+        # Known now; an operation that ensured it could run before the checks.
+        nodes.set_shape(expected)
         return answer(logits_of(nodes))
 
     endpoints = {
@@ -172,7 +183,7 @@ def _add_signatures(archive, model, held, shape):
         ),
         "classify_features": (
             classify_features,
-            tf.TensorSpec((1, num_nodes, channels), tf.float32, "nodes"),
+            tf.TensorSpec((None, None, None), tf.float32, "nodes"),
         ),
     }
     described = {}

@@ -73,8 +73,8 @@ def gkat_graph_classifier(
         "kernel": keras.Input((num_kernels, None, None), name="kernel"),
         "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
     }
-    x, kernel, mask = inputs["nodes"], inputs["kernel"], inputs["node_mask"]
-    x = standardised(x, feature_statistics)
+    kernel, mask = inputs["kernel"], inputs["node_mask"]
+    x = standardised(real_nodes(inputs["nodes"], mask), feature_statistics)
     kernel, seen = shared_kernel(kernel, mask, similarity)
     channels = num_heads * key_dim
     attention = {
@@ -233,6 +233,13 @@ def shared_kernel(kernel, mask, similarity):
         log_kernel = LogKernel(name="log_kernel")(kernel, mask=mask)
         return {"log_kernel": log_kernel}, None
     return kernel, mask
+
+
+def real_nodes(nodes, mask):
+    """Zeros at padded nodes, once for all layers: zero times what else may
+    stand there need not be zero."""
+    mask = keras.ops.expand_dims(mask, -1)
+    return keras.ops.where(mask, nodes, keras.ops.zeros_like(nodes))
 
 
 def standardised(nodes, statistics):

@@ -11,7 +11,12 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import layer_seed, shared_kernel, standardised
+from keras_topo.models.gkat import (
+    layer_seed,
+    real_nodes,
+    shared_kernel,
+    standardised,
+)
 
 
 def gcn(
@@ -214,7 +219,7 @@ def _model(
         kernels[GraphKernelAttention] = shared_kernel(
             inputs["kernel"], mask, "additive"
         )
-    x = standardised(nodes, feature_statistics)
+    x = standardised(real_nodes(nodes, mask), feature_statistics)
     for layer in layers:
         if type(layer) in kernels:
             x = layer(x, *kernels[type(layer)])

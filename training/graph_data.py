@@ -64,22 +64,19 @@ class FeatureRecipe:
         returns = compute_kernels(
             graphs, return_probabilities, steps=self.return_steps
         )
-        return [
-            graph.with_features(
+        if self.own_features or self.max_degree is not None:
+            options = (self.num_node_labels, self.attributes > 0)
+            returns = [
                 np.concatenate(
-                    [
-                        node_features(
-                            graph,
-                            self.num_node_labels,
-                            self.attributes > 0,
-                            self.max_degree,
-                        ),
-                        probabilities,
-                    ],
-                    axis=1,
+                    [node_features(g, *options, self.max_degree), r], 1
                 )
-            )
-            for graph, probabilities in zip(graphs, returns, strict=True)
+                for g, r in zip(graphs, returns, strict=True)
+            ]
+        elif not self.return_steps:
+            returns = [node_features(graph) for graph in graphs]
+        return [
+            graph.with_features(features)
+            for graph, features in zip(graphs, returns, strict=True)
         ]
 
 
@@ -188,8 +185,8 @@ class GraphBatches:
         num_classes: int.
         seed: int; batches are drawn anew each epoch, the same for the same
             seed and epoch. `None` keeps the order.
-        num_buckets: int, sizes that graphs are padded to. By default a bucket
-            holds two batches or more, so that graphs meet others each epoch.
+        num_buckets: int, sizes that graphs are padded to; 4 to 12 by default,
+            by the number of batches.
     """
 
     def __init__(

@@ -94,6 +94,7 @@ def main(argv=None):
     command = shlex.join(["python", "-m", "training.graphs", *argv])
     try:
         compared = {k: v for k, v in arguments.items() if k not in NOT_COMPARED}
+        compared["shapes_compiled"] = compiles_shapes(arguments["jit"])
         if arguments["splits"]:
             # By what is in it: a file of the same name may be another.
             compared["splits"] = digest_of(arguments["splits"])

@@ -424,7 +424,8 @@ def _softmax_attention(
             # take many.
             size = tuple(ops.shape(query))[-2]
             bias = mask.with_tensors(rest).log_rows(start, size)
-            bias = ops.cast(bias, query.dtype)
+            # In float16 what hides is minus infinity, and a row of it NaN.
+            bias = ops.maximum(ops.cast(bias, query.dtype), HIDDEN)
             if weights is not None:
                 bias = bias + HIDDEN * (1.0 - weights)
             some = ops.max(bias, axis=-1, keepdims=True) > HIDDEN / 2

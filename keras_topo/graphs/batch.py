@@ -130,15 +130,21 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**24, order=None):
     sizes, buckets = np.asarray(sizes), np.asarray(buckets)
     order = np.arange(len(sizes)) if order is None else np.asarray(order)
     bucket_of = np.searchsorted(buckets, sizes[order])
+    steps = [
+        max(1, min(batch_size, max_elements // num_nodes**2))
+        for num_nodes in buckets.tolist()
+    ]
     batches, left = [], order[:0]
-    for k, num_nodes in enumerate(buckets.tolist()):
-        # Too few for a batch of this size wait for the next one: one partial
-        # batch in all, and so one shape a bucket and one more.
+    for k, (num_nodes, step) in enumerate(
+        zip(buckets.tolist(), steps, strict=True)
+    ):
         ids = np.concatenate([left, order[bucket_of == k]])
-        step = max(1, min(batch_size, max_elements // num_nodes**2))
-        count = (
-            len(ids) if k == len(buckets) - 1 else len(ids) - len(ids) % step
-        )
+        count = len(ids)
+        if steps[k + 1 : k + 2] == [step]:
+            # Too few for a batch of this size wait for the next one: hardly
+            # any partial batches, and so about one shape a bucket. Not for
+            # graphs so large that fewer of them make a batch.
+            count -= len(ids) % step
         batches += [
             (ids[start : min(start + step, count)], num_nodes)
             for start in range(0, count, step)

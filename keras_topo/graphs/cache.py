@@ -38,7 +38,7 @@ def compute_kernels(
         **options: of the kernel, values that JSON can hold.
 
     Returns:
-        A list of arrays, one for each graph.
+        A list of arrays, one for each graph; from the cache, read-only ones.
 
     Example:
 
@@ -48,7 +48,7 @@ def compute_kernels(
         np.asarray(kernel(graph.adjacency, **options), dtype)
         for graph in progress_bar(graphs, f"{kernel.__name__}", progress)
     )
-    if not cache:
+    if not cache or not graphs:
         return list(results)
     folder = cache_folder() if cache is True else Path(cache)
     key = _key(graphs, kernel.__name__, {**options, "dtype": str(dtype)})

@@ -239,9 +239,9 @@ def keep_largest(kernels, count):
         count: int, entries of a row at most; zeros are never kept.
 
     Returns:
-        A dict with `pairs` `(pairs, 2)`, in row order, and `pair_values`
-        `(pairs,)` or `(kernels, pairs)`, float32: what `GraphKernelAttention`
-        takes as `fixed_kernel`.
+        A dict with `pairs` `(pairs, 2)`, in row order, `pair_values`
+        `(pairs,)` or `(kernels, pairs)`, float32, and `num_nodes`, int: what
+        `GraphKernelAttention` takes as `fixed_kernel`.
     """
     kernels = np.asarray(kernels)
     largest = kernels if kernels.ndim == 2 else kernels.max(axis=0)
@@ -256,6 +256,7 @@ def keep_largest(kernels, count):
     return {
         "pairs": np.stack([rows, columns], axis=1),
         "pair_values": kernels[..., rows, columns].astype("float32"),
+        "num_nodes": nodes,
     }
 
 

@@ -263,6 +263,10 @@ def _fixed(kernel):
         }
     elif not isinstance(kernel, dict):
         kernel = {"kernel": kernel}
+    elif "num_nodes" in kernel:
+        # Pairs do not tell how many nodes there are.
+        kernel = dict(kernel)
+        num_nodes = kernel.pop("num_nodes")
     form = kernel_form(kernel)
     if form == "pairs" and np.min(kernel["pairs"], initial=0) < 0:
         raise ValueError(

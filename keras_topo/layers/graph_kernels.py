@@ -330,7 +330,9 @@ class LogKernel(keras.layers.Layer):
     def call(self, inputs, mask=None):
         if isinstance(inputs, dict):
             rest = {k: x for k, x in inputs.items() if k != "kernel"}
-            mask = inputs.get("node_mask")
+            if isinstance(mask, dict):
+                mask = None
+            mask = inputs.get("node_mask", mask)
             return {**rest, "log_kernel": self(inputs["kernel"], mask=mask)}
         kernel = ops.cast(inputs, accumulation_dtype(inputs.dtype))
         visible = kernel > SMALLEST

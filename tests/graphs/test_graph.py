@@ -1,5 +1,7 @@
 """Graphs, features, generated tasks, batches and the cache of kernels."""
 
+import itertools
+
 import networkx
 import numpy as np
 import pytest
@@ -195,9 +197,10 @@ def test_groups():
     for ids, nodes in batches:
         assert len(ids) <= 16 and sizes[ids].max() <= nodes
         assert len(ids) == 1 or len(ids) * nodes**2 <= 60_000
-    # What does not fill a batch waits for the next size.
-    for ids, nodes in batches[:-1]:
-        assert len(ids) == max(1, min(16, 60_000 // nodes**2))
+    # What does not fill a batch waits for the next size, of as large batches.
+    full = {nodes: min(16, 60_000 // nodes**2) for nodes in buckets}
+    for (ids, nodes), (_, other) in itertools.pairwise(batches):
+        assert len(ids) == full[nodes] or full[other] < full[nodes]
     shuffled = group_by_size(
         sizes, 16, buckets, order=np.random.default_rng(1).permutation(300)
     )
@@ -244,3 +247,4 @@ def test_cache_is_used(tmp_path):
     assert len(calls) == 1
     compute_kernels([path_graph(3)], counted, cache=False)
     assert len(calls) == 2
+    assert compute_kernels([], counted, cache=tmp_path) == []

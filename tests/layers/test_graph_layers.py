@@ -26,6 +26,7 @@ from keras_topo.layers import (
     RandomWalkKernel,
     ReturnProbabilities,
 )
+from keras_topo.models import gkat_graph_classifier
 
 SIMILARITIES = ("softmax", "additive", "relu", "favor")
 LAYERS = [GraphKernelAttention, GraphEncoderBlock][ref.on_jax :]
@@ -80,12 +81,43 @@ def test_log_kernel(similarity, kernels):
     assert np.isfinite(ref.numpy(logs)).all()
     actual = ref.numpy(make(similarity)(nodes, {"log_kernel": logs}))
     ref.assert_close(actual[mask], expected[mask], 2e-6)
+    graph = LogKernel()({"nodes": nodes, "kernel": kernel}, mask=mask)
+    np.testing.assert_array_equal(
+        ref.numpy(graph["log_kernel"]), ref.numpy(logs)
+    )
     # And in a Sequential, where the mask travels with the graph.
     graph = {"nodes": nodes, "kernel": kernel, "node_mask": mask}
     layer = make(similarity)
     plain = keras.Sequential([layer, GraphPooling()])
     model = keras.Sequential([LogKernel(), layer, GraphPooling()])
     ref.assert_close(ref.numpy(model(graph)), ref.numpy(plain(graph)), 2e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("form", ["modern", "published"])
+@pytest.mark.tensorflow_only
+def test_padded_nodes_reach_nothing(form, policy):
+    """Neither logits nor gradients, whatever stands there."""
+    import tensorflow as tf
+
+    earlier = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = gkat_graph_classifier(CHANNELS, 2, 1, form, depth=2, seed=0)
+    finally:
+        keras.config.set_dtype_policy(earlier)
+    nodes, forms = graph_tensors(1)
+    mask = np.arange(NODES) < np.array([[NODES], [5], [NODES]])
+    kernel = forms["kernel"] * mask[:, None, :, None] * mask[:, None, None]
+    junk = np.where(mask[..., None], nodes, np.nan).astype("float32")
+    graph = {"nodes": nodes, "kernel": kernel, "node_mask": mask}
+    with tf.GradientTape() as tape:
+        logits = model({**graph, "nodes": junk})
+        total = tf.reduce_sum(logits**2)
+    weights = [w.value for w in model.trainable_weights]
+    for gradient in tape.gradient(total, weights):
+        assert np.isfinite(ref.numpy(gradient)).all()
+    ref.assert_close(ref.numpy(logits), ref.numpy(model(graph)), 1e-6)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES[:3])

@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from keras_topo.graphs import node_features
 from keras_topo.training import graphs
 from keras_topo.training.graph_data import (
     GENERATED,
+    FeatureRecipe,
     GraphBatches,
     load_graphs,
     stratified_split,
@@ -229,6 +231,17 @@ def test_batches_hold_every_graph():
     assert len(both) == 2 * len(batches)
     assert seen(both)[0] == first + second
     assert seen(batches.dataset(1, 2))[0] == second
+
+
+@pytest.mark.parametrize("degrees", [None, 3])
+def test_features_are_those_of_a_client(degrees):
+    """What is trained on is what the served model makes of a graph."""
+    dataset, _ = load_graphs("cycles", seed=0)
+    graphs = [graph.with_features(None) for graph in dataset.graphs[:3]]
+    recipe = FeatureRecipe(0, 0, degrees, 5)
+    found = recipe(graphs)[2].features
+    expected = node_features(graphs[2], 0, False, degrees, 5)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_split_is_stratified():

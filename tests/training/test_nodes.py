@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_topo import export_node_saved_model
 from keras_topo.training import nodes
 
 pytestmark = pytest.mark.tensorflow_only
@@ -77,6 +78,15 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
     assert np.argmax(answer["probabilities"], -1).tolist() == [1, 0, 1]
     with pytest.raises(tf.errors.InvalidArgumentError, match="`ids` expects"):
         signature(ids=tf.constant([12]))
+    signature = tf.saved_model.load(out / "saved_model" / "1").signatures[
+        "classify_features"
+    ]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`nodes` expec"):
+        signature(nodes=tf.zeros((1, 24, 6)))
+    # As many features as the graph has nodes, though pairs do not tell.
+    model = keras.saving.load_model(out / "model.keras")
+    with pytest.raises(ValueError, match="12 nodes"):
+        export_node_saved_model(model, tmp_path / "1", np.eye(14, 12))
 
 
 def test_seeds_resume(tmp_path, planetoid, no_export):
