@@ -429,7 +429,7 @@ def _softmax_attention(
             if weights is not None:
                 bias = bias + HIDDEN * (1.0 - weights)
             some = ops.max(bias, axis=-1, keepdims=True) > HIDDEN / 2
-            scores = ops.softmax(logits + bias, axis=-1)
+            scores = _softmax(logits + bias)
             output = ops.matmul(drop(scores), value)
             return ops.where(some, output, ops.zeros_like(output))
         if mask is not None:
@@ -437,7 +437,7 @@ def _softmax_attention(
             rows = _rows(operator, start, query)
             weights = rows if weights is None else weights * rows
         if weights is None:
-            scores = ops.softmax(logits, axis=-1)
+            scores = _softmax(logits)
             return ops.matmul(drop(scores), value)
         visible = weights != 0
         logits = ops.where(visible, logits, HIDDEN)
@@ -481,6 +481,13 @@ def _rows(operator, start, query):
     """The rows of the mask that belong to a block of queries."""
     size = tuple(ops.shape(query))[-2]
     return ops.cast(operator._rows(start, size), query.dtype)
+
+
+def _softmax(logits):
+    if logits.shape[-1] == 1:
+        # One token, of which Keras would warn.
+        return ops.ones_like(logits)
+    return ops.softmax(logits, axis=-1)
 
 
 def _normalise(numerator, denominator):
