@@ -14,15 +14,13 @@ import numpy as np
 
 from keras_topo.saved_models import (
     Comparison,
+    add_endpoints,
     answers_of_a_clean_process,
     check_backend,
     check_path,
     check_tolerance,
-    describe,
-    hidden_sibling,
-    publish,
     softmax,
-    write,
+    write_verified,
 )
 
 IMAGE_SIGNATURES = ("serving_default", "classify_bytes")
@@ -168,23 +166,18 @@ def export_saved_model(
         archive, model, spec, signatures, class_names, top_k, max_pixels
     )
 
-    differences = None
-    with hidden_sibling(path) as folder:
-        write(archive, folder)
-        if verify:
-            differences = _verify_image_signatures(
-                folder, model, spec, signatures, class_names, top_k, tolerance
-            )
-        publish(folder, path)
-    return {
-        "path": str(path),
-        "signatures": described,
-        "classes": spec.classes,
-        "verified": bool(verify),
-        "tolerance": tolerance if verify else None,
-        "max_abs_difference": max(differences.values()) if verify else None,
-        "differences": differences,
-    }
+    def check(folder):
+        return _verify_image_signatures(
+            folder, model, spec, signatures, class_names, top_k, tolerance
+        )
+
+    return write_verified(
+        archive,
+        path,
+        {"signatures": described, "classes": spec.classes},
+        check if verify else None,
+        tolerance,
+    )
 
 
 # ---------------------------------------------------------------- the checks
@@ -331,23 +324,16 @@ def _add_image_signatures(
     endpoints = {
         "serving_default": (
             serving_default,
-            tf.TensorSpec(image_shape, tf.float32, name="images"),
+            [tf.TensorSpec(image_shape, tf.float32, name="images")],
         ),
         "classify_bytes": (
             classify_bytes,
-            tf.TensorSpec((None,), tf.string, name="image_bytes"),
+            [tf.TensorSpec((None,), tf.string, name="image_bytes")],
         ),
     }
-    described = {}
-    for name in signatures:
-        function, argument = endpoints[name]
-        traced = archive.add_endpoint(name, function, [argument])
-        outputs = traced.get_concrete_function().structured_outputs
-        described[name] = {
-            "inputs": {argument.name: describe(argument)},
-            "outputs": {key: describe(outputs[key]) for key in outputs},
-        }
-    return described
+    return add_endpoints(
+        archive, {name: endpoints[name] for name in signatures}
+    )
 
 
 def _finite(images):

@@ -5,15 +5,14 @@ import numpy as np
 
 from keras_topo.saved_models import (
     Comparison,
+    add_endpoints,
     answers_of_a_clean_process,
     check_backend,
+    check_class_names,
     check_path,
     check_tolerance,
-    describe,
-    hidden_sibling,
-    publish,
     softmax,
-    write,
+    write_verified,
 )
 
 INPUTS = ("nodes", "edges", "node_mask")
@@ -92,36 +91,29 @@ def export_graph_saved_model(
             "`spec` expects features in alphabetical order, in which a schema "
             f"is read. Received: {list(spec.features)}"
         )
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(
-            f"`class_names` expects {classes} strings, one for each logit. "
-            f"Received: class_names={class_names!r}"
-        )
+    class_names = check_class_names(class_names, classes)
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     described = _add_signatures(archive, model, spec, max_nodes)
-    differences = None
-    with hidden_sibling(path) as folder:
-        write(archive, folder)
-        schema = folder / SCHEMA_FILE
-        schema.parent.mkdir(exist_ok=True)
-        schema.write_text(spec.to_schema())
-        if verify:
-            differences = _verify(folder, model, spec, tolerance)
-        publish(folder, path)
-    return {
-        "path": str(path),
-        "signatures": described,
-        "classes": classes,
-        "class_names": class_names and [str(name) for name in class_names],
-        "verified": bool(verify),
-        "tolerance": tolerance if verify else None,
-        "max_abs_difference": max(differences.values()) if verify else None,
-        "differences": differences,
-    }
+
+    def check(folder):
+        return _verify(folder, model, spec, tolerance)
+
+    return write_verified(
+        archive,
+        path,
+        {
+            "signatures": described,
+            "classes": classes,
+            "class_names": class_names,
+        },
+        check if verify else None,
+        tolerance,
+        files=[(SCHEMA_FILE, spec.to_schema())],
+    )
 
 
 def takes_graphs(model):
@@ -186,15 +178,7 @@ def _add_signatures(archive, model, spec, max_nodes):
             [tf.TensorSpec((None,), tf.string, "examples")],
         ),
     }
-    described = {}
-    for name, (function, arguments) in endpoints.items():
-        traced = archive.add_endpoint(name, function, arguments)
-        outputs = traced.get_concrete_function(*arguments).structured_outputs
-        described[name] = {
-            "inputs": {x.name: describe(x) for x in arguments},
-            "outputs": {key: describe(x) for key, x in outputs.items()},
-        }
-    return described
+    return add_endpoints(archive, endpoints)
 
 
 def _checked_graph(nodes, edges, node_mask):

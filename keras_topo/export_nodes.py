@@ -5,15 +5,14 @@ import numpy as np
 
 from keras_topo.saved_models import (
     Comparison,
+    add_endpoints,
     answers_of_a_clean_process,
     check_backend,
+    check_class_names,
     check_path,
     check_tolerance,
-    describe,
-    hidden_sibling,
-    publish,
     softmax,
-    write,
+    write_verified,
 )
 
 
@@ -66,11 +65,7 @@ def export_node_saved_model(
     check_backend()
     features = np.asarray(features, "float32")
     classes = _check_model(model, features)
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(
-            f"`class_names` expects {classes} strings, one for each logit. "
-            f"Received: class_names={class_names!r}"
-        )
+    class_names = check_class_names(class_names, classes)
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
@@ -79,22 +74,21 @@ def export_node_saved_model(
     held = _Held(features)
     archive.track(held)
     described = _add_signatures(archive, model, held, features.shape)
-    differences = None
-    with hidden_sibling(path) as folder:
-        write(archive, folder)
-        if verify:
-            differences = _verify(folder, model, features, tolerance)
-        publish(folder, path)
-    return {
-        "path": str(path),
-        "signatures": described,
-        "classes": classes,
-        "class_names": class_names and [str(name) for name in class_names],
-        "verified": bool(verify),
-        "tolerance": tolerance if verify else None,
-        "max_abs_difference": max(differences.values()) if verify else None,
-        "differences": differences,
-    }
+
+    def check(folder):
+        return _verify(folder, model, features, tolerance)
+
+    return write_verified(
+        archive,
+        path,
+        {
+            "signatures": described,
+            "classes": classes,
+            "class_names": class_names,
+        },
+        check if verify else None,
+        tolerance,
+    )
 
 
 class _Held(keras.layers.Layer):
@@ -179,22 +173,14 @@ def _add_signatures(archive, model, held, shape):
     endpoints = {
         "serving_default": (
             serving_default,
-            tf.TensorSpec((None,), tf.int32, "ids"),
+            [tf.TensorSpec((None,), tf.int32, "ids")],
         ),
         "classify_features": (
             classify_features,
-            tf.TensorSpec((None, None, None), tf.float32, "nodes"),
+            [tf.TensorSpec((None, None, None), tf.float32, "nodes")],
         ),
     }
-    described = {}
-    for name, (function, argument) in endpoints.items():
-        traced = archive.add_endpoint(name, function, [argument])
-        outputs = traced.get_concrete_function(argument).structured_outputs
-        described[name] = {
-            "inputs": {argument.name: describe(argument)},
-            "outputs": {key: describe(x) for key, x in outputs.items()},
-        }
-    return described
+    return add_endpoints(archive, endpoints)
 
 
 def _verify(folder, model, features, tolerance):

@@ -112,6 +112,73 @@ def write(archive, folder):
         logger.setLevel(level)
 
 
+def add_endpoints(archive, endpoints):
+    """Adds signatures to an archive.
+
+    Args:
+        archive: `keras.export.ExportArchive`.
+        endpoints: dict from names to a function and its `tf.TensorSpec`s.
+
+    Returns:
+        A dict from names to the dtypes and shapes of `inputs` and `outputs`.
+    """
+    described = {}
+    for name, (function, arguments) in endpoints.items():
+        traced = archive.add_endpoint(name, function, arguments)
+        outputs = traced.get_concrete_function(*arguments).structured_outputs
+        described[name] = {
+            "inputs": {x.name: describe(x) for x in arguments},
+            "outputs": {key: describe(x) for key, x in outputs.items()},
+        }
+    return described
+
+
+def write_verified(archive, path, report, verify, tolerance, files=()):
+    """Writes an archive, tries it, and only then puts it in place.
+
+    Args:
+        archive: `keras.export.ExportArchive` with its endpoints.
+        path: `pathlib.Path` to publish under.
+        report: dict, what else the caller says of the export.
+        verify: function from the written folder to the largest difference of
+            each output, or `None`.
+        tolerance: float, what `verify` allows; for the report.
+        files: pairs of a name in the folder and a text.
+
+    Returns:
+        The report of an export.
+    """
+    differences = None
+    with hidden_sibling(path) as folder:
+        write(archive, folder)
+        for name, text in files:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+        if verify is not None:
+            differences = verify(folder)
+        publish(folder, path)
+    return {
+        "path": str(path),
+        **report,
+        "verified": differences is not None,
+        "tolerance": None if differences is None else tolerance,
+        "max_abs_difference": differences and max(differences.values()),
+        "differences": differences,
+    }
+
+
+def check_class_names(class_names, classes):
+    """A list of strings, one a class, or `None`."""
+    if class_names is None:
+        return None
+    if len(class_names) != classes:
+        raise ValueError(
+            f"`class_names` expects {classes} strings, one for each logit. "
+            f"Received: class_names={class_names!r}"
+        )
+    return [str(name) for name in class_names]
+
+
 def publish(folder, path):
     """Renames a finished folder to `path`, away with what is there."""
     if not path.exists():

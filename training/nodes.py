@@ -57,8 +57,9 @@ MODELS = ("gkat", "gkat-modern", "gat", "gcn", "sgc")
 KERNELS = ("random_walk", "diffusion")
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", "seeds")
-# The ones that differ between models: what the baselines were published with,
-# and for GKAT those of GAT, whose form it has.
+# The ones that differ between models: after what the baselines were published
+# with (whose L2 is half of Keras' for the same number), and for GKAT those of
+# GAT, whose form it has.
 RECIPES = {
     "gkat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
     "gkat-modern": {
@@ -111,11 +112,12 @@ def main(argv=None):
             with file.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
             finished.append(line)
-            validation = line["validation_accuracy"]
+            validation = ""
+            if line["validation_accuracy"] is not None:
+                validation = f"validation {line['validation_accuracy']:.2%}, "
             print(
                 f"seed {seed}: test accuracy {line['test_accuracy']:.2%} ("
-                + (f"validation {validation:.2%}, " if validation else "")
-                + f"epoch {line['best_epoch']} of {line['epochs']}, "
+                f"{validation}epoch {line['best_epoch']} of {line['epochs']}, "
                 f"{line['seconds']:.0f} s)",
                 flush=True,
             )

@@ -17,7 +17,7 @@ from keras_topo.attention.blocks import (
 from keras_topo.attention.pairs import attend_pairs
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, accumulation_dtype
-from keras_topo.operators.dense import Dense, DenseExp
+from keras_topo.operators.dense import HIDDEN, Dense, DenseExp
 from keras_topo.operators.sparse import SparsePairs
 
 IMPLEMENTATIONS = ("auto", "explicit", "fast")
@@ -25,9 +25,6 @@ IMPLEMENTATIONS = ("auto", "explicit", "fast")
 # Up to this many tokens the scores of a head are kept whole between the
 # forward and the backward pass; beyond, in blocks that are recomputed.
 WHOLE_TOKENS = 1024
-
-# A logit that stands for a score of zero, and still is finite.
-HIDDEN = -1e30
 
 
 def masked_linear_attention(

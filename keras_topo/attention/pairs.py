@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.sparse import flat_pairs
 
 
@@ -68,13 +69,12 @@ def attend_pairs(
         weights = weights * at_keys(real)[..., 0]
 
     visible = weights != 0
-    floor = ops.full_like(logits, -1e30)
-    logits = ops.where(visible, logits, floor)
+    logits = ops.where(visible, logits, HIDDEN)
     top = ops.segment_max(
         ops.stop_gradient(logits), rows, num_segments=num_rows
     )
-    logits = ops.where(visible, logits - ops.take(top, rows, axis=0), floor)
-    scores = ops.exp(logits) * weights
+    # Of a row without visible pairs `exp(0)` meets weights of zero.
+    scores = ops.exp(logits - ops.take(top, rows, axis=0)) * weights
     total = ops.segment_sum(scores, rows, num_segments=num_rows)
     empty = ops.abs(total) < 1e-30
     total = ops.where(empty, ops.ones_like(total), total)

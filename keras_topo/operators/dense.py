@@ -10,6 +10,9 @@ from keras_topo.operators.base import (
     product_cost,
 )
 
+# A logarithm that stands for an entry of zero, and still is finite.
+HIDDEN = -1e30
+
 
 class Dense(MaskOperator):
     """A mask given entry by entry.
@@ -32,12 +35,7 @@ class Dense(MaskOperator):
     _fields = ("matrix",)
 
     def __init__(self, matrix):
-        self.matrix = as_tensor(matrix, "matrix", 2)
-        if self.matrix.shape[-1] != self.matrix.shape[-2]:
-            raise ValueError(
-                "`matrix` expects as many rows as columns. Received: matrix "
-                f"of shape {tuple(self.matrix.shape)}"
-            )
+        self.matrix = _square(matrix, "matrix")
         super().__init__(self.matrix.shape, self.matrix.dtype)
 
     @property
@@ -80,12 +78,7 @@ class DenseExp(Dense):
     _fields = ("log_matrix",)
 
     def __init__(self, log_matrix):
-        self.log_matrix = as_tensor(log_matrix, "log_matrix", 2)
-        if self.log_matrix.shape[-1] != self.log_matrix.shape[-2]:
-            raise ValueError(
-                "`log_matrix` expects as many rows as columns. Received: "
-                f"log_matrix of shape {tuple(self.log_matrix.shape)}"
-            )
+        self.log_matrix = _square(log_matrix, "log_matrix")
         MaskOperator.__init__(
             self, self.log_matrix.shape, self.log_matrix.dtype
         )
@@ -103,6 +96,16 @@ class DenseExp(Dense):
 
     def _transpose(self):
         return DenseExp(ops.swapaxes(self.log_matrix, -1, -2))
+
+
+def _square(matrix, name):
+    matrix = as_tensor(matrix, name, 2)
+    if matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(
+            f"`{name}` expects as many rows as columns. Received: {name} of "
+            f"shape {tuple(matrix.shape)}"
+        )
+    return matrix
 
 
 def apply_matrix(matrix, x):
