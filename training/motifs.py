@@ -6,9 +6,10 @@
 
 The experiment of Choromanski et al. (2022): two layers, as many
 parameters in every method (within 5%), the epoch chosen on validation graphs,
-and accuracies of test graphs that nothing was chosen by. Each task, method and
-seed is a run and a line of `runs.jsonl`; the same command goes on where it was
-interrupted. The run folder holds `motifs.json`, `motifs.md` and `motifs.png`
+and accuracies of test graphs that nothing was chosen by. The method `ones` is
+GKAT without its kernel: every node sees every other alike. Each task, method
+and seed is a run and a line of `runs.jsonl`; the same command goes on where it
+was interrupted. The run folder holds `motifs.json`, `motifs.md` and `motifs.png`
 at the end.
 """
 
@@ -36,7 +37,8 @@ from keras_topo.training.command_line import (
 from keras_topo.training.graph_data import GENERATED
 from keras_topo.training.run import Run, read_lines, write_json, write_text
 
-METHODS = ("gkat", "gat", "gcn", "sgc")
+# "ones": GKAT with a mask that hides nothing, all else equal.
+METHODS = ("gkat", "ones", "gat", "gcn", "sgc")
 MOTIF_TASKS = tuple(name for name in GENERATED if name != "cycles")
 # Arguments that say where and how much to run, not what a run gives.
 NOT_COMPARED = ("out", "resume", "tasks", "methods", "seeds", "walk_lengths")
@@ -162,7 +164,7 @@ def run_once(arguments, data, task, method, walk_length, seed):
         split = [split[0][:most], split[1][: most // 3], split[2][: most // 3]]
     fold = dict(zip(("train", "validation", "test"), split, strict=True))
     target = parameters(graph_arguments(arguments, task, "gkat", 4, seed), data)
-    if method != "gkat":
+    if method not in ("gkat", "ones"):
         options.update(match_width(options, data, target))
     line = graphs.run_once(options, data, fold, seed)
     return {
@@ -181,8 +183,8 @@ def graph_arguments(arguments, task, method, walk_length, seed):
     shared += ("learning_rate", "warmup_epochs", "dropout")
     options.update({name: arguments[name] for name in shared})
     options.update(
-        model="gkat-published" if method == "gkat" else method,
-        kernel="random_walk",
+        model="gkat-published" if method in ("gkat", "ones") else method,
+        kernel="ones" if method == "ones" else "random_walk",
         kernel_sizes=[float(walk_length or 4)],
         return_steps=0,
         label_smoothing=0.0,

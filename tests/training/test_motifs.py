@@ -23,6 +23,7 @@ def test_equal_sizes():
 
     task = graphs.Task(options("gkat"))
     target = motifs.parameters(options("gkat"), task)
+    assert motifs.parameters(options("ones"), task) == target
     for method in ("gat", "gcn", "sgc"):
         chosen = options(method)
         chosen.update(motifs.match_width(chosen, task, target))
