@@ -8,8 +8,12 @@ from keras_topo.layers import (
     GraphPooling,
     LogKernel,
 )
+from keras_topo.layers.graph_inputs import count_kernels
 
 FORMS = ("modern", "published")
+NODE_FORMS = (*FORMS, "propagation")
+# L2 of additive scores after which a model is not to hang on 20 labels a class.
+SCORE_DECAY = 1e-2
 
 
 def gkat_graph_classifier(
@@ -67,7 +71,7 @@ def gkat_graph_classifier(
     ...        "node_mask": np.ones((2, 30), bool)}).shape
     (2, 2)
     """
-    _check_form(form)
+    _check_form(form, FORMS)
     inputs = {
         "nodes": keras.Input((None, num_features), name="nodes"),
         "kernel": keras.Input((num_kernels, None, None), name="kernel"),
@@ -136,18 +140,27 @@ def gkat_node_classifier(
     The published form is that of GAT with a graph kernel in place of the
     adjacency matrix: attention layers with ELU and dropout between them, the
     last one averaging heads into logits. The modern one is as in
-    `gkat_graph_classifier`, with a classifier of nodes.
+    `gkat_graph_classifier`, with a classifier of nodes. The propagation form
+    predicts each node for itself and then propagates the predictions
+    (Klicpera et al., 2019): dense layers, and one layer of kernel attention
+    between logits at the end. Its additive scores start at zero, where the
+    layer is the average that the kernel gives, and a strong L2 keeps them
+    from fitting the few labeled nodes. A kernel that reaches far, such as
+    personalised PageRank (`walk_expectations` with halting walks), suits it.
 
     Args:
         num_features: int, features of a node.
         num_classes: int.
         fixed_kernel: see `GraphKernelAttention`; a SciPy sparse array keeps
             the model small.
-        form: `"published"` or `"modern"`.
-        depth, num_heads, key_dim, similarity, dropout, attention_dropout,
-        seed, name: as in `gkat_graph_classifier`.
+        form: `"published"`, `"modern"` or `"propagation"`.
+        depth: int, attention layers; in the propagation form those before the
+            last one are dense, with `num_heads * key_dim` channels.
+        num_heads, key_dim, similarity, dropout, attention_dropout, seed, name:
+            as in `gkat_graph_classifier`.
         weight_decay: float, L2 regularisation of kernels; in the modern form
-            those of embedding and classifier.
+            those of embedding and classifier, in the propagation form those
+            of the dense layers.
 
     Returns:
         A `keras.Sequential` from nodes `(batch, nodes, num_features)` to
@@ -156,7 +169,7 @@ def gkat_node_classifier(
     Raises:
         ValueError: if `form` is unknown.
     """
-    _check_form(form)
+    _check_form(form, NODE_FORMS)
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     layers = [
         keras.Input((None, num_features), name="nodes"),
@@ -195,6 +208,38 @@ def gkat_node_classifier(
             ),
         ]
         return keras.Sequential(layers, name=name or "gkat_modern")
+    if form == "propagation":
+        for k in range(1, depth):
+            layers += [
+                keras.layers.Dense(
+                    num_heads * key_dim,
+                    activation="relu",
+                    kernel_regularizer=regularizer,
+                    name=f"hidden_{k}",
+                ),
+                keras.layers.Dropout(
+                    dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k}"
+                ),
+            ]
+        additive = similarity == "additive"
+        layers.append(
+            GraphKernelAttention(
+                count_kernels(fixed_kernel),
+                num_classes,
+                similarity=similarity,
+                combine="average",
+                fixed_kernel=fixed_kernel,
+                dropout=attention_dropout,
+                attention_initializer="zeros" if additive else None,
+                attention_regularizer=(
+                    keras.regularizers.L2(SCORE_DECAY) if additive else None
+                ),
+                seed=layer_seed(seed, 0),
+                dtype="float32",
+                name="logits",
+            )
+        )
+        return keras.Sequential(layers, name=name or "gkat_propagation")
     for k in range(depth):
         last = k == depth - 1
         layers.append(
@@ -252,10 +297,10 @@ def standardised(nodes, statistics):
     )(nodes)
 
 
-def _check_form(form):
-    if form not in FORMS:
+def _check_form(form, forms):
+    if form not in forms:
         raise ValueError(
-            f"`form` expects one of {FORMS}. Received: form={form!r}"
+            f"`form` expects one of {forms}. Received: form={form!r}"
         )
 
 

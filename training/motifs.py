@@ -9,8 +9,8 @@ parameters in every method (within 5%), the epoch chosen on validation graphs,
 and accuracies of test graphs that nothing was chosen by. The method `ones` is
 GKAT without its kernel: every node sees every other alike. Each task, method
 and seed is a run and a line of `runs.jsonl`; the same command goes on where it
-was interrupted. The run folder holds `motifs.json`, `motifs.md` and `motifs.png`
-at the end.
+was interrupted. The run folder holds `motifs.json`, `motifs.md` and
+`motifs.png` at the end.
 """
 
 from . import startup  # noqa: F401  isort: skip

@@ -31,6 +31,7 @@ from keras_topo.graphs import (
     keep_largest,
     load_planetoid,
     random_walk_kernel,
+    walk_expectations,
 )
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
@@ -53,23 +54,44 @@ from keras_topo.training.run import (
     read_lines,
 )
 
-MODELS = ("gkat", "gkat-modern", "gat", "gcn", "sgc")
-KERNELS = ("random_walk", "diffusion")
+MODELS = ("gkat", "gkat-modern", "gkat-propagation", "gat", "gcn", "sgc")
+# What `--kernel-sizes` are, and their default.
+KERNELS = {"random_walk": 3.0, "diffusion": 3.0, "pagerank": 0.1}
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", "seeds")
-# The ones that differ between models: after what the baselines were published
-# with (whose L2 is half of Keras' for the same number), and for GKAT those of
-# GAT, whose form it has.
+# The ones that differ between models: for the baselines what they were
+# published with (whose L2 is half the sum of squares, and Keras' the sum); for
+# GKAT in the published form those of GAT, whose form it has.
+GAT = {
+    "kernel": "random_walk",
+    "heads": 8,
+    "key_dim": 8,
+    "dropout": 0.6,
+    "attention_dropout": 0.6,
+    "learning_rate": 5e-3,
+    "weight_decay": 2.5e-4,
+}
 RECIPES = {
-    "gkat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
-    "gkat-modern": {
+    "gkat": GAT,
+    "gkat-modern": GAT,
+    "gkat-propagation": {
+        "kernel": "pagerank",
+        "heads": 1,
+        "key_dim": 64,
         "dropout": 0.6,
-        "learning_rate": 5e-3,
+        "attention_dropout": 0.5,
+        "learning_rate": 1e-2,
         "weight_decay": 5e-4,
     },
-    "gat": {"dropout": 0.6, "learning_rate": 5e-3, "weight_decay": 5e-4},
-    "gcn": {"dropout": 0.5, "learning_rate": 1e-2, "weight_decay": 5e-4},
-    "sgc": {"dropout": 0.0, "learning_rate": 0.2, "weight_decay": 5e-6},
+    "gat": GAT,
+    "gcn": {
+        **GAT,
+        "heads": 1,
+        "key_dim": 16,
+        "dropout": 0.5,
+        "learning_rate": 1e-2,
+    },
+    "sgc": {**GAT, "dropout": 0.0, "learning_rate": 0.2, "weight_decay": 5e-6},
 }
 
 
@@ -199,16 +221,21 @@ def parse_arguments(argv):
     )
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="gkat", choices=MODELS)
-    group.add_argument("--kernel", default="random_walk", choices=KERNELS)
+    group.add_argument("--kernel", choices=KERNELS, help=recipe)
     group.add_argument(
         "--kernel-sizes",
         type=positive_float,
         nargs="+",
-        default=[3.0],
-        help="nodes of the walks, or diffusion times: one kernel each",
+        help="nodes of the walks, diffusion times, or the probabilities with "
+        "which walks of pagerank halt: one kernel each (default by kernel: "
+        + ", ".join(f"{name} {size:g}" for name, size in KERNELS.items())
+        + ")",
     )
     group.add_argument(
-        "--halt", type=rate, default=0.0, help="of walks, before each step"
+        "--halt",
+        type=rate,
+        default=0.0,
+        help="of random_walk, before each step",
     )
     group.add_argument(
         "--kernel-top",
@@ -218,13 +245,13 @@ def parse_arguments(argv):
     )
     group.add_argument("--similarity", default="additive")
     group.add_argument("--depth", type=positive_int, default=2)
-    group.add_argument("--heads", type=positive_int, default=8)
-    group.add_argument("--key-dim", type=positive_int, default=8)
+    group.add_argument("--heads", type=positive_int, help=recipe)
+    group.add_argument("--key-dim", type=positive_int, help=recipe)
     group.add_argument("--dropout", type=rate, help=recipe)
-    group.add_argument("--attention-dropout", type=rate, default=0.6)
+    group.add_argument("--attention-dropout", type=rate, help=recipe)
 
     group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=positive_int, default=300, help="most")
+    group.add_argument("--epochs", type=positive_int, default=500, help="most")
     group.add_argument(
         "--patience",
         type=positive_int,
@@ -243,6 +270,15 @@ def parse_arguments(argv):
     for name, value in RECIPES[arguments["model"]].items():
         if arguments[name] is None:
             arguments[name] = value
+    if arguments["kernel_sizes"] is None:
+        arguments["kernel_sizes"] = [KERNELS[arguments["kernel"]]]
+    if arguments["kernel"] == "pagerank" and any(
+        size >= 1 for size in arguments["kernel_sizes"]
+    ):
+        parser.error(
+            "--kernel-sizes of pagerank expects probabilities less than 1. "
+            f"Received: {arguments['kernel_sizes']}"
+        )
     return arguments
 
 
@@ -298,6 +334,15 @@ def make_kernel(adjacency, arguments):
             length=[int(n) for n in sizes],
             halt=arguments["halt"],
         )
+    elif arguments["kernel"] == "pagerank":
+        kernels = np.concatenate(
+            [
+                compute_kernels(
+                    [graph], walk_expectations, length=[None], halt=size
+                )[0]
+                for size in sizes
+            ]
+        )
     else:
         (kernels,) = compute_kernels(
             [graph],
@@ -327,7 +372,7 @@ def build_model(arguments, data, kernel):
     }
     if kind.startswith("gkat"):
         return models.gkat_node_classifier(
-            form="modern" if kind == "gkat-modern" else "published",
+            form=kind.removeprefix("gkat").lstrip("-") or "published",
             depth=arguments["depth"],
             similarity=arguments["similarity"],
             **heads,
@@ -336,7 +381,10 @@ def build_model(arguments, data, kernel):
     if kind == "gat":
         return models.gat(depth=arguments["depth"], **heads, **options)
     if kind == "gcn":
-        return models.gcn(depth=arguments["depth"], channels=16, **options)
+        channels = arguments["heads"] * arguments["key_dim"]
+        return models.gcn(
+            depth=arguments["depth"], channels=channels, **options
+        )
     return models.sgc(steps=arguments["depth"], **options)
 
 

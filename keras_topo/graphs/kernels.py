@@ -120,7 +120,29 @@ def random_walk_kernel(
 
 
 def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
-    """The matrix `F` of `random_walk_kernel`, `(..., nodes, nodes)`."""
+    """The matrix `F` of `random_walk_kernel`: expected visits of walks.
+
+    With walks that halt and have no bound, `halt * F` is personalised PageRank,
+    `halt (I - (1 - halt) P)^-1`; the factor does not matter to a mask.
+
+    Args:
+        adjacency, length, halt, discount: as in `random_walk_kernel`.
+
+    Returns:
+        float64 array `(nodes, nodes)`, or `(lengths, nodes, nodes)`: row `k` is
+        of the walks that start at `k`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    *Complexity*: `O(length nodes^3)` at most, less while `P^l` is sparse.
+
+    Example:
+
+    >>> walk_expectations([[0, 1], [1, 0]], length=None, halt=0.5) * 0.5
+    array([[0.66666667, 0.33333333],
+           [0.33333333, 0.66666667]])
+    """
     several = isinstance(length, (list, tuple, np.ndarray))
     lengths = length if several else [length]
     matrices = [

@@ -67,6 +67,10 @@ class GraphKernelAttention(GraphKernelLayer):
         seed: int, of dropout and random features.
         kernel_initializer, bias_initializer, kernel_regularizer,
         bias_regularizer: of the projections.
+        attention_initializer, attention_regularizer: of the vectors `a` and
+            `b` of the additive similarity; default to those of the
+            projections. With `"zeros"` the layer starts as the average that
+            the kernel gives, and learns where to differ from it.
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`; or a dict with `nodes`, a
@@ -122,6 +126,8 @@ class GraphKernelAttention(GraphKernelLayer):
         bias_initializer="zeros",
         kernel_regularizer=None,
         bias_regularizer=None,
+        attention_initializer=None,
+        attention_regularizer=None,
         **kwargs,
     ):
         super().__init__(fixed_kernel, **kwargs)
@@ -144,6 +150,15 @@ class GraphKernelAttention(GraphKernelLayer):
                 f"never computed. Received: dropout={dropout}, "
                 f"similarity={similarity!r}"
             )
+        if similarity != "additive" and (
+            attention_initializer is not None
+            or attention_regularizer is not None
+        ):
+            raise ValueError(
+                "`attention_initializer` and `attention_regularizer` are for "
+                "the vectors of the additive similarity. Received: "
+                f"similarity={similarity!r}"
+            )
         self.num_features = num_features
         self.use_bias = use_bias
         self.output_channels = output_shape
@@ -156,6 +171,12 @@ class GraphKernelAttention(GraphKernelLayer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.attention_initializer = keras.initializers.get(
+            attention_initializer
+        )
+        self.attention_regularizer = keras.regularizers.get(
+            attention_regularizer
+        )
 
     def build(self, input_shape):
         shape = nodes_shape(input_shape, self)
@@ -168,7 +189,8 @@ class GraphKernelAttention(GraphKernelLayer):
                     name=name,
                     shape=(self.num_heads, self.value_dim, 1),
                     initializer=self._initialize_heads,
-                    regularizer=self.kernel_regularizer,
+                    regularizer=self.attention_regularizer
+                    or self.kernel_regularizer,
                 )
                 setattr(self, name, weight)
         else:
@@ -270,6 +292,8 @@ class GraphKernelAttention(GraphKernelLayer):
                 "bias_initializer",
                 "kernel_regularizer",
                 "bias_regularizer",
+                "attention_initializer",
+                "attention_regularizer",
             ),
         }
 
@@ -325,7 +349,9 @@ class GraphKernelAttention(GraphKernelLayer):
         """Head by head: the fan of a head is not that of a convolution."""
         heads = []
         for _ in range(shape[0]):
-            initializer = copy_initializer(self.kernel_initializer)
+            initializer = copy_initializer(
+                self.attention_initializer or self.kernel_initializer
+            )
             heads.append(initializer(shape[1:], dtype=dtype))
         return ops.stack(heads)
 

@@ -243,6 +243,14 @@ def fixed_kernel_config(fixed_kernel):
     }
 
 
+def count_kernels(fixed_kernel):
+    """How many kernels a fixed kernel holds: heads are a multiple of it."""
+    shapes, _, _ = _fixed(fixed_kernel)
+    (shape,) = (shape for key, shape in shapes.items() if key != "pairs")
+    rank = 1 if "pairs" in shapes else 2
+    return shape[0] if len(shape) > rank else 1
+
+
 def _fixed(kernel):
     """Shapes and arrays of a fixed kernel, by the keys of its form.
 

@@ -56,6 +56,29 @@ def make(similarity="softmax", layer=GraphKernelAttention, **options):
     return layer(4, 5, similarity=similarity, seed=2, **options)
 
 
+def test_additive_scores_that_start_at_zero():
+    """The layer starts as the average that the kernel gives."""
+    nodes, kernels = graph_tensors()
+    layer = make(
+        "additive",
+        combine="concatenate",
+        attention_initializer="zeros",
+        attention_regularizer=keras.regularizers.L2(0.5),
+    )
+    found = ops.convert_to_numpy(layer(nodes, kernels["kernel"]))
+    weights = kernels["kernel"]
+    weights = weights / weights.sum(-1, keepdims=True)
+    values = nodes @ ops.convert_to_numpy(layer.projection_dense.kernel)
+    np.testing.assert_allclose(found, weights @ values, atol=1e-5)
+    # Only the vectors of the scores are regularised, and the config says so.
+    again = GraphKernelAttention.from_config(layer.get_config())
+    again(nodes, kernels["kernel"])
+    assert len(again.losses) == 2
+    again.query_scores.assign(ops.ones_like(again.query_scores))
+    total = float(sum(ops.convert_to_numpy(loss) for loss in again.losses))
+    assert abs(total - 0.5 * 20) < 1e-4
+
+
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2, 4])
 def test_forms_agree(similarity, kernels):
@@ -505,6 +528,10 @@ ERRORS = {
     "value_dim": (
         lambda: GraphKernelAttention(1, 2, 3, similarity="additive"),
         "`value_dim`",
+    ),
+    "attention": (
+        lambda: GraphKernelAttention(1, 2, attention_initializer="zeros"),
+        "`attention_initializer`",
     ),
     "dropout": (
         lambda: GraphKernelAttention(1, 1, similarity="relu", dropout=0.1),

@@ -109,6 +109,31 @@ def test_karate():
     assert len(data.test) == 32
 
 
+def test_pagerank_of_several_halting_probabilities(planetoid):
+    import networkx
+
+    arguments = nodes.parse_arguments(
+        ["--data", str(planetoid), "--out", "-", "--model", "gkat-propagation"]
+        + ["--kernel-sizes", "0.1", "0.4", "--kernel-top", "12"]
+    )
+    data = nodes.load_nodes(arguments["data"])
+    kernel = nodes.make_kernel(data.graph.adjacency, arguments)
+    found = kernel["pair_values"].reshape(2, 12, 12)
+    graph = networkx.from_scipy_sparse_array(data.graph.adjacency)
+    for halt, matrix in zip((0.1, 0.4), found, strict=True):
+        expected = networkx.pagerank(graph, 1 - halt, {3: 1}, 1000, tol=1e-12)
+        np.testing.assert_allclose(
+            halt * matrix[3], list(expected.values()), atol=1e-6
+        )
+    # A head for each of them.
+    model = nodes.build_model(arguments, data, kernel)
+    assert model.get_layer("logits").num_heads == 2
+    with pytest.raises(SystemExit):
+        nodes.parse_arguments(
+            ["--out", "-", "--kernel", "pagerank", "--kernel-sizes", "2"]
+        )
+
+
 def test_errors(tmp_path, capsys):
     out = tmp_path / "run"
     assert nodes.main(["--data", "nowhere.npz", "--out", str(out)]) == 2
