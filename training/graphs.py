@@ -62,6 +62,7 @@ from keras_topo.training.run import (
     read_lines,
     training_callbacks,
     write_json,
+    write_text,
 )
 
 MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc")
@@ -82,8 +83,8 @@ SELECTABLE = {
     "weight_decay": natural_float,
     "label_smoothing": rate,
 }
-# Arguments that say where and how to run, not what comes out.
-NOT_COMPARED = ("out", "resume", "folds")
+# Arguments that say where, how and how much to run, not what a run gives.
+NOT_COMPARED = ("out", "resume", "folds", "final_runs")
 
 
 def main(argv=None):
@@ -656,6 +657,7 @@ def assess(run, arguments, task, command):
     # Final runs of a choice that is no longer made do not count.
     summary = summarise(used, arguments, command)
     write_json(run.folder / "folds.json", summary)
+    write_text(run.folder / "folds.md", format_folds(summary))
     print(
         f"\nTest accuracy {100 * summary['mean']:.2f} +- "
         f"{100 * summary['deviation']:.2f} over {summary['folds']} "
@@ -759,6 +761,7 @@ def summarise(lines, arguments, command):
         {
             "fold": k,
             "choice": runs[0]["choice"],
+            "runs": len(runs),
             **{
                 f"test_accuracy_{when}": float(
                     np.mean([r[f"test_accuracy_{when}"] for r in runs])
@@ -781,6 +784,43 @@ def summarise(lines, arguments, command):
         "arguments": arguments,
         "versions": versions(),
     }
+
+
+def format_folds(summary):
+    """The summary as Markdown: the command, the grid and every fold."""
+    other = {"last": "validation", "validation": "last"}
+    names = {"last": "at the last epoch", "validation": "at the best epoch"}
+    counted = summary["choose_epoch"]
+    grid = summary["grid"] or "no choices"
+    if summary["grid"]:
+        grid = "; ".join(
+            f"{name} of {', '.join(map(str, values))}"
+            for name, values in summary["grid"].items()
+        )
+    lines = [
+        f"`{summary['command']}`",
+        "",
+        f"{summary['data']}: {100 * summary['mean']:.2f} ± "
+        f"{100 * summary['deviation']:.2f}% of test graphs, over "
+        f"{summary['folds']} folds. Chosen on validation graphs, in each fold: "
+        f"{grid}. The best epoch is the one with the highest validation "
+        "accuracy.",
+        "",
+        f"| fold | chosen | runs | test accuracy, {names[counted]}, % | "
+        f"{names[other[counted]]}, % |",
+        "|---:|---|---:|---:|---:|",
+    ]
+    for fold in summary["by_fold"]:
+        chosen = ", ".join(f"{k} {v}" for k, v in fold["choice"].items())
+        scores = [
+            f"{100 * fold[f'test_accuracy_{when}']:.2f}"
+            for when in (counted, other[counted])
+        ]
+        lines.append(
+            f"| {fold['fold']} | {chosen} | {fold['runs']} | {scores[0]} | "
+            f"{scores[1]} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def digest_of(path):

@@ -40,6 +40,7 @@ class Run:
         "metrics.json",
         "metrics.jsonl",
         "folds.json",
+        "folds.md",
         "kernels.png",
         "model.keras",
         "motifs.json",

@@ -165,9 +165,16 @@ def test_folds(tmp_path, archive, capsys):
     assert again[2]["test_accuracy_last"] == lines[2]["test_accuracy_last"]
     summary = json.loads((out / "folds.json").read_text())
     assert summary["folds"] == 1
+    assert "| 0 |" in (out / "folds.md").read_text()
     expected = np.mean([line["test_accuracy_last"] for line in finals])
     assert summary["mean"] == pytest.approx(expected)
     assert "over 1 fold" in capsys.readouterr().out
+    # How many final runs is no argument of a run.
+    command += ["--folds", "0", "--final-runs", "1"]
+    assert graphs.main(command) == 0
+    assert len(file.read_text().splitlines()) == 3
+    summary = json.loads((out / "folds.json").read_text())
+    assert summary["mean"] == finals[0]["test_accuracy_last"]
     # Other arguments are another run.
     assert graphs.main([*command, "--epochs", "3"]) == 2
     assert "epochs (then 2, now 3)" in capsys.readouterr().err
