@@ -145,8 +145,8 @@ def gkat_node_classifier(
     (Klicpera et al., 2019): dense layers, and one layer of kernel attention
     between logits at the end. Its additive scores start at zero, where the
     layer is the average that the kernel gives, and a strong L2 keeps them
-    from fitting the few labeled nodes. A kernel that reaches far, such as
-    personalised PageRank (`walk_expectations` with halting walks), suits it.
+    from fitting the few labeled nodes. A kernel that reaches far suits it, such
+    as `pagerank_kernel`.
 
     Args:
         num_features: int, features of a node.

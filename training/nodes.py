@@ -30,8 +30,8 @@ from keras_topo.graphs import (
     diffusion_kernel,
     keep_largest,
     load_planetoid,
+    pagerank_kernel,
     random_walk_kernel,
-    walk_expectations,
 )
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
@@ -273,10 +273,10 @@ def parse_arguments(argv):
     if arguments["kernel_sizes"] is None:
         arguments["kernel_sizes"] = [KERNELS[arguments["kernel"]]]
     if arguments["kernel"] == "pagerank" and any(
-        size >= 1 for size in arguments["kernel_sizes"]
+        size > 1 for size in arguments["kernel_sizes"]
     ):
         parser.error(
-            "--kernel-sizes of pagerank expects probabilities less than 1. "
+            "--kernel-sizes of pagerank expects probabilities, up to 1. "
             f"Received: {arguments['kernel_sizes']}"
         )
     return arguments
@@ -335,14 +335,7 @@ def make_kernel(adjacency, arguments):
             halt=arguments["halt"],
         )
     elif arguments["kernel"] == "pagerank":
-        kernels = np.concatenate(
-            [
-                compute_kernels(
-                    [graph], walk_expectations, length=[None], halt=size
-                )[0]
-                for size in sizes
-            ]
-        )
+        (kernels,) = compute_kernels([graph], pagerank_kernel, halt=list(sizes))
     else:
         (kernels,) = compute_kernels(
             [graph],

@@ -1,4 +1,4 @@
-"""Graph kernels as dense matrices, exact: diffusion and random walks."""
+"""Graph kernels as dense matrices, exact: diffusion, random walks, PageRank."""
 
 import numpy as np
 import scipy.linalg
@@ -52,6 +52,47 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
         kernels = (vectors * weights[..., None, :]) @ vectors.T
         return _without_noise(kernels, matrix)
     return scipy.linalg.expm(-times[..., None, None] * matrix)
+
+
+def pagerank_kernel(adjacency, halt=0.1):
+    """Personalised PageRank as a symmetric kernel (Klicpera et al., 2019).
+
+        M = halt (I - (1 - halt) S)^-1,     S = D^-1/2 (A + I) D^-1/2
+
+    with `D` the degrees of `A + I`: up to the square roots of degrees, how
+    often a walk from one node that halts with probability `halt` before each
+    step ends at another.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric.
+        halt: float in (0, 1], or a sequence of floats for several kernels;
+            about one over how many steps the kernel reaches.
+
+    Returns:
+        float64 array `(nodes, nodes)`, or `(halts, nodes, nodes)`.
+
+    Raises:
+        ValueError: if `halt` is outside its range.
+
+    *Complexity*: `O(nodes^3)` a kernel.
+
+    Example:
+
+    >>> pagerank_kernel([[0, 1], [1, 0]], halt=0.5)
+    array([[0.75, 0.25],
+           [0.25, 0.75]])
+    """
+    halts = np.asarray(halt, "float64")
+    if halts.ndim > 1 or not ((halts > 0) & (halts <= 1)).all():
+        raise ValueError(
+            "`halt` expects a number in (0, 1] or a sequence. Received: "
+            f"halt={halt}"
+        )
+    matrix = normalized_adjacency(adjacency).toarray()
+    identity = np.eye(len(matrix))
+    rest = 1 - halts[..., None, None]
+    kernels = (1 - rest) * np.linalg.inv(identity - rest * matrix)
+    return _without_noise(kernels, matrix)
 
 
 def generator_matrix(adjacency, generator):

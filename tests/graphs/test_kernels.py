@@ -9,6 +9,7 @@ import scipy.special
 from keras_topo.graphs import (
     diffusion_kernel,
     normalized_adjacency,
+    pagerank_kernel,
     random_walk_features,
     random_walk_kernel,
     return_probabilities,
@@ -229,7 +230,26 @@ def test_normalized_adjacency():
     assert alone.toarray() == 0
 
 
+def test_pagerank():
+    """networkx's PageRank of each node, but for the square roots of degrees."""
+    matrix = random_graph(weighted=True)
+    kernels = pagerank_kernel(matrix, [0.2, 1.0])
+    np.testing.assert_allclose(kernels[1], np.eye(25), atol=1e-12)
+    loops = matrix.astype("float32").astype("float64") + np.eye(25)
+    graph = networkx.from_numpy_array(loops)
+    root = np.sqrt(loops.sum(1))
+    for k in range(25):
+        found = networkx.pagerank(graph, 0.8, {k: 1}, 500, tol=1e-13)
+        np.testing.assert_allclose(
+            kernels[0, k] * root / root[k], list(found.values()), atol=1e-9
+        )
+    # Exactly nothing between components.
+    assert np.count_nonzero(kernels[0, 3]) == 1
+    np.testing.assert_array_equal(pagerank_kernel(matrix, 0.2), kernels[0])
+
+
 ERRORS = {
+    "pagerank": (lambda: pagerank_kernel([[0.0]], 0.0), "`halt`"),
     "generator": (
         lambda: diffusion_kernel(np.eye(2), generator="heat"),
         "`generator`",
