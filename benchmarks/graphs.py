@@ -189,11 +189,11 @@ def format_epochs(path, rows):
     lines = [
         f"\n{Path(path).stem}: a training epoch, median of "
         f"{rows[0]['rounds']} rounds",
-        f"{'':22}{'time / peer':>12}{'seconds':>10}{'MB':>8}{'parameters':>12}",
+        f"{'':28}{'time / peer':>12}{'seconds':>10}{'MB':>8}{'parameters':>12}",
     ]
     for row in rows:
         lines.append(
-            f"{row['row']:22}{row['ratio']:12.2f}{row['seconds']:10.3f}"
+            f"{row['row']:28}{row['ratio']:12.2f}{row['seconds']:10.3f}"
             f"{row['megabytes']:8.0f}{row['parameters']:12,}"
         )
     return "\n".join(lines)

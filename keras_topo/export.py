@@ -17,6 +17,8 @@ from keras_topo.saved_models import (
     add_endpoints,
     answers_of_a_clean_process,
     check_backend,
+    check_class_names,
+    check_logits,
     check_path,
     check_tolerance,
     softmax,
@@ -155,7 +157,9 @@ def export_saved_model(
             '`classify_bytes`; pass `signatures=("serving_default",)` for '
             f"others. Received: model with {spec.channels} channels"
         )
-    class_names = _check_class_names(class_names, spec.classes)
+    class_names = check_class_names(class_names, spec.classes) or [
+        str(index) for index in range(spec.classes)
+    ]
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
@@ -260,43 +264,8 @@ def _image_spec(model):
             "`model` must return logits (None, classes) of at least 2 classes. "
             f"Received: model with output shape {logits}"
         )
-    squashing = _final_probabilities(outputs[0])
-    if squashing:
-        raise ValueError(
-            "`model` must return logits, since the exported signatures apply "
-            "the softmax: leave the last activation out. "
-            f"Received: model that ends in {squashing!r}"
-        )
+    check_logits(outputs[0])
     return _ImageSpec(*shape[1:], logits[1])
-
-
-def _final_probabilities(output):
-    """The name of the softmax or sigmoid that an output ends in, or None."""
-    operation = output._keras_history.operation
-    while len(getattr(operation, "outputs", None) or ()) == 1:  # a model
-        operation = operation.outputs[0]._keras_history.operation
-    activation = getattr(operation, "activation", None)
-    names = (
-        getattr(activation, "__name__", type(activation).__name__),
-        type(operation).__name__,  # keras.layers.Softmax, keras.ops.softmax
-    )
-    for name in names:
-        if name.lower() in ("softmax", "sigmoid"):
-            return name.lower()
-    return None
-
-
-def _check_class_names(class_names, classes):
-    if class_names is None:
-        return [str(index) for index in range(classes)]
-    names = [] if isinstance(class_names, str) else list(class_names)
-    strings = all(isinstance(name, str) for name in names)
-    if not strings or len(names) != classes:
-        raise ValueError(
-            f"`class_names` must be {classes} strings, one for each logit of "
-            f"the model. Received: class_names={class_names!r}"
-        )
-    return [str(name) for name in names]
 
 
 # ------------------------------------------------------ the image signatures

@@ -9,6 +9,7 @@ from keras_topo.saved_models import (
     answers_of_a_clean_process,
     check_backend,
     check_class_names,
+    check_logits,
     check_path,
     check_tolerance,
     softmax,
@@ -144,6 +145,7 @@ def _check_model(model):
             f"{tuple(nodes.shape)}, outputs of shapes "
             f"{[tuple(x.shape) for x in outputs]}"
         )
+    check_logits(outputs[0])
     return nodes.shape[-1], outputs[0].shape[-1]
 
 

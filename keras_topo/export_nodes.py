@@ -9,6 +9,7 @@ from keras_topo.saved_models import (
     answers_of_a_clean_process,
     check_backend,
     check_class_names,
+    check_logits,
     check_path,
     check_tolerance,
     softmax,
@@ -109,14 +110,17 @@ class _Held(keras.layers.Layer):
 
 def _check_model(model, features):
     """Classes of a model, or the reason it is not a classifier of nodes."""
-    shape = getattr(model, "output_shape", None) if model.built else None
-    if not isinstance(shape, tuple) or len(shape) != 3 or not shape[-1]:
+    shapes = [None, None]
+    if isinstance(model, keras.Model) and getattr(model, "outputs", None):
+        shapes = [model.input_shape, model.output_shape]
+    if not all(isinstance(s, tuple) and len(s) == 3 and s[-1] for s in shapes):
         raise ValueError(
             "`model` expects a built keras.Model from nodes (batch, nodes, "
             "features) to logits (batch, nodes, classes). Received: "
             f"model={model!r}"
         )
-    channels = model.input_shape[-1]
+    check_logits(model.outputs[0])
+    channels = shapes[0][-1]
     if features.ndim != 2 or features.shape[1] != channels:
         raise ValueError(
             f"`features` expects the shape (nodes, {channels}). Received: "
@@ -126,7 +130,7 @@ def _check_model(model, features):
         raise ValueError(
             "`features` expects finite numbers. Received: NaN or infinity"
         )
-    return shape[-1]
+    return shapes[1][-1]
 
 
 def _add_signatures(archive, model, held, shape):

@@ -171,12 +171,33 @@ def check_class_names(class_names, classes):
     """A list of strings, one a class, or `None`."""
     if class_names is None:
         return None
-    if len(class_names) != classes:
+    names = [] if isinstance(class_names, str) else list(class_names)
+    strings = all(isinstance(name, str) for name in names)
+    if not strings or len(names) != classes:
         raise ValueError(
-            f"`class_names` expects {classes} strings, one for each logit. "
-            f"Received: class_names={class_names!r}"
+            f"`class_names` must be {classes} strings, one for each logit of "
+            f"the model. Received: class_names={class_names!r}"
         )
-    return [str(name) for name in class_names]
+    return [str(name) for name in names]
+
+
+def check_logits(output):
+    """Refuses an output of a functional model that ends in a softmax."""
+    operation = output._keras_history.operation
+    while len(getattr(operation, "outputs", None) or ()) == 1:  # a model
+        operation = operation.outputs[0]._keras_history.operation
+    activation = getattr(operation, "activation", None)
+    names = (
+        getattr(activation, "__name__", type(activation).__name__),
+        type(operation).__name__,  # keras.layers.Softmax, keras.ops.softmax
+    )
+    for name in names:
+        if name.lower() in ("softmax", "sigmoid"):
+            raise ValueError(
+                "`model` must return logits, since the exported signatures "
+                "apply the softmax: leave the last activation out. "
+                f"Received: model that ends in {name.lower()!r}"
+            )
 
 
 def publish(folder, path):

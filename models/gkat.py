@@ -62,7 +62,8 @@ def gkat_graph_classifier(
         num_classes)`, float32.
 
     Raises:
-        ValueError: if `form` is unknown.
+        ValueError: if `form` is unknown, or `num_kernels` does not divide
+            `num_heads`.
 
     Example:
 
@@ -72,6 +73,11 @@ def gkat_graph_classifier(
     (2, 2)
     """
     _check_form(form, FORMS)
+    if num_heads % num_kernels:
+        raise ValueError(
+            f"`num_heads` expects a multiple of num_kernels={num_kernels}. "
+            f"Received: num_heads={num_heads}"
+        )
     inputs = {
         "nodes": keras.Input((None, num_features), name="nodes"),
         "kernel": keras.Input((num_kernels, None, None), name="kernel"),
@@ -143,7 +149,7 @@ def gkat_node_classifier(
     `gkat_graph_classifier`, with a classifier of nodes. The propagation form
     predicts each node for itself and then propagates the predictions
     (Klicpera et al., 2019): dense layers, and one layer of kernel attention
-    between logits at the end. Its additive scores start at zero, where the
+    between logits at the end. Additive scores start at zero there, where the
     layer is the average that the kernel gives, and a strong L2 keeps them
     from fitting the few labeled nodes. A kernel that reaches far suits it, such
     as `pagerank_kernel`.
@@ -234,6 +240,8 @@ def gkat_node_classifier(
                 attention_regularizer=(
                     keras.regularizers.L2(SCORE_DECAY) if additive else None
                 ),
+                # Its own matrix is the only one where nothing comes before.
+                kernel_regularizer=regularizer if depth == 1 else None,
                 seed=layer_seed(seed, 0),
                 dtype="float32",
                 name="logits",

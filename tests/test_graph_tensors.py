@@ -264,7 +264,13 @@ def test_bad_tensors(served, name):
     assert np.isfinite(served(**tensors(nodes=nodes))["logits"]).all()
 
 
+def ends_in_softmax():
+    model = from_edges(*classifier("gcn")[:2], 3, 2, 4)
+    return keras.Model(model.input, keras.layers.Softmax()(model.output))
+
+
 EXPORT_ERRORS = {
+    "softmax": (lambda: (ends_in_softmax(), {}), "must return logits"),
     "model": (lambda: (classifier("gcn")[0], {}), "`model`"),
     "spec": (
         lambda: (

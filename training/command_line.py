@@ -55,6 +55,15 @@ def add_run_arguments(parser):
     )
 
 
+def check_walk_lengths(parser, sizes):
+    """Ends the script unless these are whole numbers of nodes."""
+    if any(size != int(size) for size in sizes):
+        parser.error(
+            "--kernel-sizes of random walks expects whole numbers of nodes. "
+            f"Received: {sizes}"
+        )
+
+
 def use_jit(choice):
     """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
     if choice == "auto" and keras.backend.backend() == "tensorflow":

@@ -32,6 +32,7 @@ from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
     add_run_arguments,
+    check_walk_lengths,
     compiles_shapes,
     natural,
     natural_float,
@@ -94,12 +95,12 @@ def main(argv=None):
     run = Run(arguments["out"])
     command = shlex.join(["python", "-m", "training.graphs", *argv])
     try:
-        compared = {k: v for k, v in arguments.items() if k not in NOT_COMPARED}
+        compared = dict(arguments)
         compared["shapes_compiled"] = compiles_shapes(arguments["jit"])
         if arguments["splits"]:
             # By what is in it: a file of the same name may be another.
             compared["splits"] = digest_of(arguments["splits"])
-        run.open(compared, resume=arguments["resume"])
+        run.open(compared, arguments["resume"], NOT_COMPARED)
         task = Task(arguments)
         # What cannot be built is better known before the training.
         whole_model(arguments, task, build_model(arguments, task, None))
@@ -112,7 +113,7 @@ def main(argv=None):
             return 0
         pictures.load_pyplot()  # Better missing now than after the training.
         split = task.split or stratified_split(task.labels, arguments["seed"])
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -233,13 +234,9 @@ def parse_arguments(argv):
         )
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(str(error))
-    if arguments["kernel"] == "random_walk" and any(
-        size != int(size) for size in arguments["kernel_sizes"]
-    ):
-        parser.error(
-            "--kernel-sizes of random walks expects whole numbers of nodes. "
-            f"Received: {arguments['kernel_sizes']}"
-        )
+    kernels = arguments["select"].get("kernel", [arguments["kernel"]])
+    if "random_walk" in kernels:
+        check_walk_lengths(parser, arguments["kernel_sizes"])
     only = ("splits", "folds", "select")
     given = [name for name in only if arguments[name]]
     if arguments["protocol"] == "split" and (
@@ -619,12 +616,16 @@ def assess(run, arguments, task, command):
         dict(zip(names, values, strict=True))
         for values in itertools.product(*arguments["select"].values())
     ]
-    for k in arguments["folds"] or range(len(folds)):
-        if k >= len(folds):
-            raise ValueError(
-                f"--folds expects numbers from 0 to {len(folds) - 1}. "
-                f"Received: {k}"
-            )
+    chosen_folds = arguments["folds"] or range(len(folds))
+    if max(chosen_folds) >= len(folds):
+        raise ValueError(
+            f"--folds expects numbers from 0 to {len(folds) - 1}. "
+            f"Received: {max(chosen_folds)}"
+        )
+    # What cannot be built is better known before hours of training.
+    for choice in grid:
+        build_model({**arguments, **choice}, task, None)
+    for k in chosen_folds:
         fold = folds[k]
 
         # A final run of the seed that selection ran with is that very run.
@@ -762,6 +763,7 @@ def summarise(lines, arguments, command):
             "fold": k,
             "choice": runs[0]["choice"],
             "runs": len(runs),
+            "failed": sum("failed" in line for line in runs),
             **{
                 f"test_accuracy_{when}": float(
                     np.mean([r[f"test_accuracy_{when}"] for r in runs])
@@ -816,10 +818,11 @@ def format_folds(summary):
             f"{100 * fold[f'test_accuracy_{when}']:.2f}"
             for when in (counted, other[counted])
         ]
-        lines.append(
-            f"| {fold['fold']} | {chosen} | {fold['runs']} | {scores[0]} | "
-            f"{scores[1]} |"
-        )
+        runs = str(fold["runs"])
+        if fold["failed"]:
+            runs += f", {fold['failed']} of them failed and count as 0"
+        cells = [str(fold["fold"]), chosen, runs, *scores]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -90,10 +90,7 @@ def main(argv=None):
         # Only tf.data is used then; the other backend gets the GPUs.
         tf.config.set_visible_devices([], "GPU")
     try:
-        run.open(
-            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
-            resume=arguments["resume"],
-        )
+        run.open(arguments, arguments["resume"], NOT_COMPARED)
         summary = run.summary()
         if summary is not None:
             print(f"{run.folder} holds this run, finished: nothing to train.")

@@ -50,12 +50,10 @@ def main(argv=None):
     arguments = parse_arguments(argv)
     run = Run(arguments["out"])
     try:
-        run.open(
-            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
-            resume=arguments["resume"],
-        )
+        run.open(arguments, arguments["resume"], NOT_COMPARED)
         pictures.load_pyplot()  # Better missing now than after the training.
     except (ValueError, ImportError) as error:
+        run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
     file = run.folder / "runs.jsonl"
@@ -74,13 +72,23 @@ def main(argv=None):
                 f"{describe(key)}, seed {key['seed']}: test accuracy "
                 f"{line['test_accuracy']:.2%} ({line['parameters']:,} "
                 f"parameters, epoch {line['best_epoch']}, "
-                f"{line['seconds']:.0f} s)",
+                f"{line['seconds']:.0f} s)"
+                + (f" FAILED: {line['failed']}" if "failed" in line else ""),
                 flush=True,
             )
+    except (ValueError, OSError) as error:
+        run.discard_unused()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: the same command resumes.", file=sys.stderr)
         return 130
     command = shlex.join(["python", "-m", "training.motifs", *argv])
+    # The file may hold more, of a command with more tasks or seeds.
+    keys = list(plan(arguments))
+    finished = [
+        line for line in finished if {k: line[k] for k in keys[0]} in keys
+    ]
     summary = summarise(finished, arguments, command)
     write_json(run.folder / "motifs.json", summary)
     write_text(run.folder / "motifs.md", format_table(summary))
@@ -96,7 +104,8 @@ def parse_arguments(argv):
     """Parses the command line into a dict."""
     parser = argparse.ArgumentParser(
         prog="python -m training.motifs",
-        description="Compare GKAT, GAT, GCN and SGC on generated tasks.",
+        description="Compare GKAT, with and without its kernel, GAT, GCN and "
+        "SGC on generated tasks.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
@@ -167,7 +176,9 @@ def run_once(arguments, data, task, method, walk_length, seed):
     if method not in ("gkat", "ones"):
         options.update(match_width(options, data, target))
     line = graphs.run_once(options, data, fold, seed)
+    failed = {"failed": line["failed"]} if "failed" in line else {}
     return {
+        **failed,
         "test_accuracy": line["test_accuracy_validation"],
         "validation_accuracy": line["validation_accuracy_validation"],
         "best_epoch": line["best_epoch"],
@@ -249,6 +260,7 @@ def summarise(lines, arguments, command):
                 "mean": float(np.mean([x["test_accuracy"] for x in runs])),
                 "deviation": float(np.std([x["test_accuracy"] for x in runs])),
                 "seeds": len(runs),
+                "failed": sum("failed" in x for x in runs),
                 "parameters": sorted({x["parameters"] for x in runs}),
             }
             for (task, method), runs in cells.items()
@@ -275,6 +287,7 @@ def format_table(summary):
             cell = cells.get((task, method))
             row.append(
                 f"{100 * cell['mean']:.1f} ± {100 * cell['deviation']:.1f}"
+                + f" ({cell['failed']} failed)" * bool(cell["failed"])
                 if cell
                 else ""
             )

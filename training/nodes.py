@@ -37,6 +37,7 @@ from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
     add_run_arguments,
+    check_walk_lengths,
     natural,
     natural_float,
     positive_float,
@@ -102,14 +103,13 @@ def main(argv=None):
     run = Run(arguments["out"])
     command = shlex.join(["python", "-m", "training.nodes", *argv])
     try:
-        run.open(
-            {k: v for k, v in arguments.items() if k not in NOT_COMPARED},
-            resume=arguments["resume"],
-        )
+        run.open(arguments, arguments["resume"], NOT_COMPARED)
         pictures.load_pyplot()  # Better missing now than after the training.
         data = load_nodes(arguments["data"], arguments["data_dir"])
         kernel = make_kernel(data.graph.adjacency, arguments)
-    except (ValueError, ImportError) as error:
+        # What cannot be built is better known before the training.
+        build_model(arguments, data, kernel)
+    except (ValueError, ImportError, OSError) as error:
         run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -272,6 +272,13 @@ def parse_arguments(argv):
             arguments[name] = value
     if arguments["kernel_sizes"] is None:
         arguments["kernel_sizes"] = [KERNELS[arguments["kernel"]]]
+    if arguments["kernel"] == "random_walk":
+        check_walk_lengths(parser, arguments["kernel_sizes"])
+    elif arguments["halt"]:
+        parser.error(
+            "--halt is for --kernel random_walk; what pagerank halts with are "
+            f"its --kernel-sizes. Received: --kernel {arguments['kernel']}"
+        )
     if arguments["kernel"] == "pagerank" and any(
         size > 1 for size in arguments["kernel_sizes"]
     ):

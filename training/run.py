@@ -55,16 +55,17 @@ class Run:
     def __init__(self, folder):
         self.folder = Path(folder)
 
-    def open(self, arguments, resume=True):
+    def open(self, arguments, resume=True, ignored=()):
         """Makes the folder, or reopens the run that it holds.
 
         A run that has not finished an epoch has nothing to resume and may be
         started again with other arguments.
 
         Args:
-            arguments: dict that JSON can hold; all that the result depends on.
+            arguments: dict that JSON can hold.
             resume: go on with an earlier run of the same arguments; `False`
                 deletes it and starts anew.
+            ignored: names of arguments that the result does not depend on.
 
         Raises:
             ValueError: the folder holds another run, or other files.
@@ -74,6 +75,7 @@ class Run:
                 "The run folder must be a folder, new or existing. "
                 f"Received: {str(self.folder)!r}, a file"
             )
+        arguments = {k: v for k, v in arguments.items() if k not in ignored}
         file = self.folder / "arguments.json"
         if file.exists():
             if not resume:
@@ -83,7 +85,11 @@ class Run:
                 or self._checkpoints()
                 or read_lines(self.folder / "runs.jsonl")
             ):
-                self._compare(arguments, json.loads(file.read_text()))
+                earlier = json.loads(file.read_text())
+                # An earlier version may have held what is ignored by now.
+                for name in ignored:
+                    earlier.pop(name, None)
+                self._compare(arguments, earlier)
         elif self.folder.exists() and any(
             # A kill while the arguments were being written leaves this.
             path.name != "arguments.json.partial"

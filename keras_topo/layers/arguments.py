@@ -33,11 +33,17 @@ def one_of(value, name, choices):
     return value
 
 
-def copy_initializer(initializer):
-    """A copy: an initializer with a seed gives the same values twice."""
-    if isinstance(initializer, keras.initializers.Initializer):
-        return initializer.clone()
-    return initializer
+def copy_initializer(initializer, offset=0):
+    """A copy: an initializer with a seed gives the same values twice.
+
+    Its seed, if it has one, is larger by `offset`.
+    """
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += offset
+    return type(initializer).from_config(config)
 
 
 _MODULES = {

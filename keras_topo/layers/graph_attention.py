@@ -1,5 +1,7 @@
 """`GraphKernelAttention`: attention between nodes, masked by graph kernels."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -181,14 +183,17 @@ class GraphKernelAttention(GraphKernelLayer):
     def build(self, input_shape):
         shape = nodes_shape(input_shape, self)
         channels = shape[-1]
+        self._check_heads(self.num_heads)
         units = self.num_heads * self.value_dim
         if self.similarity == "additive":
             self.projection_dense = self._dense(units, "values", False)
-            for name in ("query_scores", "key_scores"):
+            for k, name in enumerate(("query_scores", "key_scores")):
                 weight = self.add_weight(
                     name=name,
                     shape=(self.num_heads, self.value_dim, 1),
-                    initializer=self._initialize_heads,
+                    initializer=functools.partial(
+                        self._initialize_heads, k * self.num_heads
+                    ),
                     regularizer=self.attention_regularizer
                     or self.kernel_regularizer,
                 )
@@ -345,12 +350,13 @@ class GraphKernelAttention(GraphKernelLayer):
             x, is_query, self.random_projection, visible
         )
 
-    def _initialize_heads(self, shape, dtype=None):
+    def _initialize_heads(self, first, shape, dtype=None):
         """Head by head: the fan of a head is not that of a convolution."""
         heads = []
-        for _ in range(shape[0]):
+        for k in range(first, first + shape[0]):
+            # No two heads start alike, nor do their two vectors.
             initializer = copy_initializer(
-                self.attention_initializer or self.kernel_initializer
+                self.attention_initializer or self.kernel_initializer, k
             )
             heads.append(initializer(shape[1:], dtype=dtype))
         return ops.stack(heads)

@@ -76,6 +76,15 @@ class GraphKernelLayer(keras.layers.Layer):
             if self._fixed_arrays is not None:
                 self.fixed[key].assign(self._fixed_arrays[key])
 
+    def _check_heads(self, num_heads):
+        """Whether the kernels of a fixed graph can be shared out to heads."""
+        kernels = _count(self._fixed_shapes) if self._fixed_shapes else 1
+        if num_heads % kernels:
+            raise ValueError(
+                f"`num_heads` expects a multiple of the {kernels} kernels of "
+                f"`fixed_kernel`. Received: num_heads={num_heads}"
+            )
+
     def _graph(self, inputs, kernel, mask, num_heads):
         """Nodes, the mask between them, and which of them are real."""
         nodes, kernel, mask = split_graph(inputs, kernel, mask)
@@ -245,7 +254,10 @@ def fixed_kernel_config(fixed_kernel):
 
 def count_kernels(fixed_kernel):
     """How many kernels a fixed kernel holds: heads are a multiple of it."""
-    shapes, _, _ = _fixed(fixed_kernel)
+    return _count(_fixed(fixed_kernel)[0])
+
+
+def _count(shapes):
     (shape,) = (shape for key, shape in shapes.items() if key != "pairs")
     rank = 1 if "pairs" in shapes else 2
     return shape[0] if len(shape) > rank else 1

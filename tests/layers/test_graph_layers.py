@@ -77,6 +77,12 @@ def test_additive_scores_that_start_at_zero():
     again.query_scores.assign(ops.ones_like(again.query_scores))
     total = float(sum(ops.convert_to_numpy(loss) for loss in again.losses))
     assert abs(total - 0.5 * 20) < 1e-4
+    # A seed does not make all heads alike.
+    seeded = keras.initializers.RandomNormal(seed=1)
+    layer = make("additive", attention_initializer=seeded)
+    layer(nodes, kernels["kernel"])
+    vectors = np.concatenate([layer.query_scores, layer.key_scores])
+    assert len(np.unique(vectors[:, 0, 0])) == 8
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -528,6 +534,10 @@ ERRORS = {
     "value_dim": (
         lambda: GraphKernelAttention(1, 2, 3, similarity="additive"),
         "`value_dim`",
+    ),
+    "kernels": (
+        lambda: GraphKernelAttention(3, 1, fixed_kernel=np.ones((2, 3, 3)))(N),
+        "`num_heads` expects a multiple of the 2",
     ),
     "attention": (
         lambda: GraphKernelAttention(1, 2, attention_initializer="zeros"),

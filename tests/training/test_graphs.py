@@ -169,6 +169,9 @@ def test_folds(tmp_path, archive, capsys):
     expected = np.mean([line["test_accuracy_last"] for line in finals])
     assert summary["mean"] == pytest.approx(expected)
     assert "over 1 fold" in capsys.readouterr().out
+    # A version before this one compared it.
+    stored = json.loads((out / "arguments.json").read_text())
+    (out / "arguments.json").write_text(json.dumps({**stored, "out": "a"}))
     # How many final runs is no argument of a run.
     command += ["--folds", "0", "--final-runs", "1"]
     assert graphs.main(command) == 0
@@ -178,6 +181,20 @@ def test_folds(tmp_path, archive, capsys):
     # Other arguments are another run.
     assert graphs.main([*command, "--epochs", "3"]) == 2
     assert "epochs (then 2, now 3)" in capsys.readouterr().err
+
+
+def test_wrong_choices_are_known_before_training(tmp_path, archive, capsys):
+    out = tmp_path / "run"
+    command = ["--data", str(archive), "--out", str(out), *SMALL]
+    command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
+    for wrong, message in (
+        (["--select", "heads=2,3", "--kernel-sizes", "1", "2"], "`num_heads`"),
+        (["--select", "pooling=mean,middle"], "'middle'"),
+        (["--folds", "0", "9"], "--folds expects"),
+    ):
+        assert graphs.main([*command, *wrong]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
 
 
 ERRORS = {

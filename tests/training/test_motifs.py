@@ -24,6 +24,8 @@ def test_equal_sizes():
     task = graphs.Task(options("gkat"))
     target = motifs.parameters(options("gkat"), task)
     assert motifs.parameters(options("ones"), task) == target
+    ones = task.kernels(options("ones"))
+    assert all((kernel == 1).all() for kernel in ones)
     for method in ("gat", "gcn", "sgc"):
         chosen = options(method)
         chosen.update(motifs.match_width(chosen, task, target))
@@ -51,4 +53,7 @@ def test_runs_and_resumes(tmp_path, capsys):
     assert motifs.main(command) == 0
     again = (out / "runs.jsonl").read_text().splitlines()
     assert again[0] == lines[0] and len(again) == 2
+    # What the file holds besides is not of this command.
+    assert motifs.main([*command, "--methods", "gcn"]) == 0
+    assert "walks of 2" not in (out / "motifs.md").read_text()
     assert "seeds a cell: 1" in capsys.readouterr().out

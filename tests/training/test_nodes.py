@@ -88,6 +88,15 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
     model = keras.saving.load_model(out / "model.keras")
     with pytest.raises(ValueError, match="12 nodes"):
         export_node_saved_model(model, tmp_path / "1", np.eye(14, 12))
+    softmax = keras.Sequential(
+        [keras.Input((None, 12)), keras.layers.Dense(2, activation="softmax")]
+    )
+    for wrong, message in (
+        (softmax, "must return logits"),
+        (print, "expects a built keras.Model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export_node_saved_model(wrong, tmp_path / "1", np.eye(12))
 
 
 def test_seeds_resume(tmp_path, planetoid, no_export):
@@ -124,11 +133,39 @@ def test_several_kernels(planetoid):
     )
     # A head for each of them.
     model = nodes.build_model(arguments, data, kernel)
-    assert model.get_layer("logits").num_heads == 2
+    logits = model.get_layer("logits")
+    assert logits.num_heads == 2
+    # Scores start at zero and are held there: two losses besides the L2.
+    assert not np.any(logits.query_scores) and not np.any(logits.key_scores)
+    assert len(model.losses) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--similarity", "relu"],  # with dropout of scores
+        ["--kernel-sizes", "2", "3", "4"],  # for eight heads
+    ],
+)
+def test_models_that_cannot_be_built(tmp_path, planetoid, capsys, wrong):
+    command = ["--data", str(planetoid), "--out", str(tmp_path / "run")]
+    assert nodes.main([*command, *wrong]) == 2
+    assert "error: `" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--kernel-sizes", "2.5"],
+        ["--kernel", "pagerank", "--halt", "0.3"],
+        ["--kernel", "pagerank", "--kernel-sizes", "2"],
+    ],
+)
+def test_wrong_kernels(wrong, capsys):
     with pytest.raises(SystemExit):
-        nodes.parse_arguments(
-            ["--out", "-", "--kernel", "pagerank", "--kernel-sizes", "2"]
-        )
+        nodes.parse_arguments(["--out", "-", *wrong])
+    assert "Received: " in capsys.readouterr().err
 
 
 def test_errors(tmp_path, capsys):
