@@ -1,4 +1,7 @@
-"""Graphs on the host: readers, generators, kernels, batches (NumPy, SciPy)."""
+"""Graphs on the host: readers, generators, kernels, batches.
+
+NumPy and SciPy; generators need networkx besides (extra `training`).
+"""
 
 from keras_topo.graphs.batch import GraphBatch, bucket_sizes, group_by_size
 from keras_topo.graphs.cache import compute_kernels
