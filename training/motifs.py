@@ -18,6 +18,7 @@ from . import startup  # noqa: F401  isort: skip
 import argparse
 import bisect
 import functools
+import itertools
 import json
 import shlex
 import sys
@@ -250,20 +251,22 @@ def summarise(lines, arguments, command):
         method = line["method"]
         if line["walk_length"]:
             method += f", walks of {line['walk_length']}"
-        cells.setdefault((line["task"], method), []).append(line)
+        key = (line["task"], method, line["walk_length"])
+        cells.setdefault(key, []).append(line)
     return {
         "command": command,
         "cells": [
             {
                 "task": task,
                 "method": method,
+                "walk_length": length,
                 "mean": float(np.mean([x["test_accuracy"] for x in runs])),
                 "deviation": float(np.std([x["test_accuracy"] for x in runs])),
                 "seeds": len(runs),
                 "failed": sum("failed" in x for x in runs),
                 "parameters": sorted({x["parameters"] for x in runs}),
             }
-            for (task, method), runs in cells.items()
+            for (task, method, length), runs in cells.items()
         ],
         "arguments": arguments,
         "versions": versions(),
@@ -271,47 +274,78 @@ def summarise(lines, arguments, command):
 
 
 def format_table(summary):
-    """The table in Markdown, tasks down and methods across."""
+    """The table in Markdown, the longer of tasks and methods downwards."""
     cells = {(c["task"], c["method"]): c for c in summary["cells"]}
-    tasks = list(dict.fromkeys(task for task, _ in cells))
-    methods = list(dict.fromkeys(method for _, method in cells))
+    tasks, methods = tasks_and_methods(summary)
+    down = len(methods) > len(tasks)
+    across = tasks if down else methods
     lines = [
         f"Test accuracy in percent, `{summary['command']}`:",
         "",
-        "| task | " + " | ".join(methods) + " |",
-        "|---|" + "---:|" * len(methods),
+        f"| {'method' if down else 'task'} | " + " | ".join(across) + " |",
+        "|---|" + "---:|" * len(across),
     ]
-    for task in tasks:
-        row = []
-        for method in methods:
-            cell = cells.get((task, method))
-            row.append(
-                f"{100 * cell['mean']:.1f} ± {100 * cell['deviation']:.1f}"
-                + f" ({cell['failed']} failed)" * bool(cell["failed"])
-                if cell
-                else ""
-            )
-        lines.append(f"| {task} | " + " | ".join(row) + " |")
+    for name in methods if down else tasks:
+        keys = [(x, name) if down else (name, x) for x in across]
+        row = [format_cell(cells.get(key)) for key in keys]
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
     counts = sorted({n for c in summary["cells"] for n in c["parameters"]})
     seeds = sorted({c["seeds"] for c in summary["cells"]})
     lines += [
         "",
-        f"{counts[0]:,} to {counts[-1]:,} parameters; seeds a cell: "
-        f"{', '.join(map(str, seeds))}.",
+        " to ".join(f"{n:,}" for n in sorted({counts[0], counts[-1]}))
+        + f" parameters; seeds a cell: {', '.join(map(str, seeds))}.",
     ]
     return "\n".join(lines) + "\n"
 
 
+def format_cell(cell):
+    if cell is None:
+        return ""
+    text = f"{100 * cell['mean']:.1f} ± {100 * cell['deviation']:.1f}"
+    return text + f" ({cell['failed']} failed)" * bool(cell["failed"])
+
+
+def tasks_and_methods(summary):
+    """Their names, in the order in which they ran."""
+    tasks = dict.fromkeys(cell["task"] for cell in summary["cells"])
+    methods = dict.fromkeys(cell["method"] for cell in summary["cells"])
+    return list(tasks), list(methods)
+
+
 def draw(summary, path):
-    """Bars, tasks side by side, with deviations over seeds."""
+    """Bars for methods; curves for walks of three lengths or more."""
     plt = pictures.load_pyplot()
-    cells = {(c["task"], c["method"]): c for c in summary["cells"]}
-    tasks = list(dict.fromkeys(task for task, _ in cells))
-    methods = list(dict.fromkeys(method for _, method in cells))
-    width = 0.8 / len(methods)
-    figure, axis = plt.subplots(
-        figsize=(max(5, 1.8 * len(tasks)), 3.6), layout="constrained"
+    lengths = {c["walk_length"] for c in summary["cells"]} - {None}
+    tasks, _ = tasks_and_methods(summary)
+    curves = len(lengths) > 2
+    width = 5.5 if curves else max(5, 1.8 * len(tasks))
+    figure, axis = plt.subplots(figsize=(width, 3.6), layout="constrained")
+    if curves:
+        draw_curves(summary, axis)
+    else:
+        draw_bars(summary, axis)
+    lowest = min(c["mean"] - c["deviation"] for c in summary["cells"])
+    axis.set_ylim(max(0, min(50, 100 * lowest - 5)), 101)
+    axis.set_ylabel("test accuracy, %")
+    axis.grid(axis="y", alpha=0.3)
+    # Above the axis, in its width.
+    _, labels = axis.get_legend_handles_labels()
+    axis.legend(
+        frameon=False,
+        ncols=min(len(labels), int(width)),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
     )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def draw_bars(summary, axis):
+    """Tasks side by side, with deviations over seeds."""
+    cells = {(c["task"], c["method"]): c for c in summary["cells"]}
+    tasks, methods = tasks_and_methods(summary)
+    width = 0.8 / len(methods)
     for k, method in enumerate(methods):
         found = [
             (i, cells[task, method])
@@ -326,21 +360,39 @@ def draw(summary, path):
             label=method,
             capsize=2,
         )
-    lowest = min(c["mean"] - c["deviation"] for c in summary["cells"])
-    axis.set_ylim(max(0, min(50, 100 * lowest - 5)), 101)
     axis.set_xticks(
         range(len(tasks)), [t.removeprefix("motif-") for t in tasks]
     )
-    axis.set_ylabel("test accuracy, %")
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend(
-        frameon=False,
-        ncols=min(5, len(methods)),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 1.16),
-    )
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+
+
+def draw_curves(summary, axis):
+    """Accuracy against the length of walks, and the other methods as lines."""
+    tasks, _ = tasks_and_methods(summary)
+    for k, task in enumerate(tasks):
+        found = [c for c in summary["cells"] if c["task"] == task]
+        walks = [c for c in found if c["walk_length"]]
+        walks.sort(key=lambda c: c["walk_length"])
+        axis.errorbar(
+            [c["walk_length"] for c in walks],
+            [100 * c["mean"] for c in walks],
+            [100 * c["deviation"] for c in walks],
+            label=f"{task}, gkat",
+            color=f"C{k}",
+            marker="o",
+            capsize=2,
+        )
+        styles = itertools.cycle(["--", ":", "-.", (0, (1, 4))])
+        others = (c for c in found if not c["walk_length"])
+        for style, cell in zip(styles, others, strict=False):
+            axis.axhline(
+                100 * cell["mean"],
+                label=f"{task}, {cell['method']}",
+                color=f"C{k}",
+                linestyle=style,
+            )
+    lengths = {c["walk_length"] for c in summary["cells"]} - {None}
+    axis.set_xticks(sorted(lengths))
+    axis.set_xlabel("nodes of the walks")
 
 
 if __name__ == "__main__":

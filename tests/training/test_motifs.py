@@ -57,3 +57,26 @@ def test_runs_and_resumes(tmp_path, capsys):
     assert motifs.main([*command, "--methods", "gcn"]) == 0
     assert "walks of 2" not in (out / "motifs.md").read_text()
     assert "seeds a cell: 1" in capsys.readouterr().out
+
+
+def test_curves_of_many_lengths(tmp_path):
+    """A line for the walks of a task, and one for each other method."""
+    cells = [
+        {
+            "task": "cycles",
+            "method": f"gkat, walks of {n}" if n else "gcn",
+            "walk_length": n,
+            "mean": 0.9,
+            "deviation": 0.01,
+            "seeds": 1,
+            "failed": 0,
+            "parameters": [12],
+        }
+        for n in (2, 3, 4, None)
+    ]
+    summary = {"cells": cells, "command": "c"}
+    motifs.draw(summary, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 0
+    table = motifs.format_table(summary)
+    assert "| gkat, walks of 3 | 90.0 ± 1.0 |" in table
+    assert "\n12 parameters" in table
