@@ -6,7 +6,7 @@ from keras import ops
 from keras_topo.layers.arguments import one_of
 from keras_topo.layers.graph_inputs import split_graph
 
-MODES = ("mean", "max", "sum")
+MODES = ("mean", "max", "sum", "log_size")
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -14,8 +14,11 @@ class GraphPooling(keras.layers.Layer):
     """Pools the nodes of each graph.
 
     Args:
-        mode: `"mean"`, `"max"`, `"sum"`, or several of them joined by `"+"`,
-            as in `"mean+max"`, whose results are concatenated.
+        mode: `"mean"`, `"max"`, `"sum"`, `"log_size"`, or several of them
+            joined by `"+"`, as in `"mean+max"`, whose results are
+            concatenated. `"log_size"` is one number, the logarithm of how many
+            nodes the graph has: a mean does not tell it, and a sum says it in
+            every channel at once.
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`, or a dict with `nodes` and
@@ -24,7 +27,11 @@ class GraphPooling(keras.layers.Layer):
             count. A graph without real nodes gives zeros.
 
     Returns:
-        `(batch, channels * modes)`.
+        `(batch, features)`: the channels of the inputs for each of `"mean"`,
+        `"max"` and `"sum"`, and one for `"log_size"`.
+
+    Raises:
+        ValueError: for an unknown mode.
 
     Example:
 
@@ -54,6 +61,8 @@ class GraphPooling(keras.layers.Layer):
                 pooled.append(total)
             elif mode == "mean":
                 pooled.append(total / ops.maximum(count, 1.0))
+            elif mode == "log_size":
+                pooled.append(ops.log(ops.maximum(count, 1.0)))
             else:
                 floor = ops.full_like(nodes, -1e30)
                 top = ops.max(ops.where(visible, nodes, floor), axis=1)
@@ -63,7 +72,8 @@ class GraphPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         if isinstance(input_shape, dict):
             input_shape = input_shape["nodes"]
-        return (input_shape[0], input_shape[-1] * len(self.modes))
+        widths = [1 if m == "log_size" else input_shape[-1] for m in self.modes]
+        return (input_shape[0], sum(widths))
 
     def compute_mask(self, inputs, previous_mask=None):
         return None

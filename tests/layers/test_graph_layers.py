@@ -362,11 +362,13 @@ def test_pooling():
     nodes, _ = graph_tensors()
     mask = np.ones((BATCH, NODES), bool)
     mask[1, 4:], mask[2] = False, False
-    output = ref.numpy(GraphPooling("mean+max+sum")(nodes, mask=mask))
+    layer = GraphPooling("mean+max+sum+log_size")
+    output = ref.numpy(layer(nodes, mask=mask))
+    assert output.shape == layer.compute_output_shape(nodes.shape)
     some = nodes[1, :4]
     ref.assert_close(
         output[1],
-        np.concatenate([some.mean(0), some.max(0), some.sum(0)]),
+        np.concatenate([some.mean(0), some.max(0), some.sum(0), [np.log(4)]]),
         1e-6,
     )
     assert (output[2] == 0).all()
