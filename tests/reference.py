@@ -163,6 +163,36 @@ def decay(rate, length):
     return np.exp(-rate[..., None, None] * abs(i[:, None] - i[None, :]))
 
 
+def forest_distances(parents, up, down):
+    """`(L, L, l)`, the sum of the weights on the way from `i` to `j`, and
+    `(L, L)`, whether there is one."""
+    length = len(parents)
+    neighbors = [[] for _ in range(length)]
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            neighbors[node].append((parent, up[node]))
+            neighbors[parent].append((node, down[node]))
+    distances = np.zeros((length, length, up.shape[-1]))
+    reached = np.eye(length, dtype=bool)
+    for i in range(length):
+        todo = [i]
+        while todo:
+            node = todo.pop()
+            for other, weight in neighbors[node]:
+                if not reached[i, other]:
+                    reached[i, other] = True
+                    distances[i, other] = distances[i, node] + weight
+                    todo.append(other)
+    return distances, reached
+
+
+def forest_exponential(parents, up, down, a, b):
+    """`exp(a . dist + b)` for `a` `(*batch, l)` and `b` `(*batch,)`."""
+    distances, reached = forest_distances(parents, up, down)
+    exponent = np.einsum("...l,ijl->...ij", a, distances) + b[..., None, None]
+    return np.where(reached, np.exp(exponent), 0)
+
+
 def sparse_pairs(pairs, values, length):
     batch = np.broadcast_shapes(pairs.shape[:-2], values.shape[:-1])
     pairs = np.broadcast_to(pairs, (*batch, *pairs.shape[-2:]))

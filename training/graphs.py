@@ -80,6 +80,7 @@ SELECTABLE = {
     "dropout": rate,
     "attention_dropout": rate,
     "batch_size": positive_int,
+    "accumulate": positive_int,
     "learning_rate": positive_float,
     "weight_decay": natural_float,
     "label_smoothing": rate,
@@ -189,6 +190,13 @@ def parse_arguments(argv):
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=positive_int, default=150)
     group.add_argument("--batch-size", type=positive_int, default=32)
+    group.add_argument(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        help="batches whose gradients make one update: a batch has graphs of "
+        "about one size, several of them a mixture",
+    )
     group.add_argument("--learning-rate", type=positive_float, default=1e-3)
     group.add_argument("--warmup-epochs", type=natural, default=10)
     group.add_argument("--weight-decay", type=natural_float, default=0.05)
@@ -395,6 +403,7 @@ def compile_model(model, arguments, steps_per_epoch):
             arguments["epochs"],
             arguments["warmup_epochs"],
             arguments["clip_norm"],
+            arguments["accumulate"],
         ),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=arguments["label_smoothing"]

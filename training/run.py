@@ -256,6 +256,7 @@ def adamw(
     epochs,
     warmup_epochs=0,
     clip_norm=None,
+    accumulate=1,
 ):
     """AdamW with linear warm-up, cosine decay to zero and gradient clipping.
 
@@ -270,6 +271,7 @@ def adamw(
         steps_per_epoch, epochs: ints, the length of the training.
         warmup_epochs: int, at most `epochs`.
         clip_norm: float, bound on the global norm of the gradients, or `None`.
+        accumulate: int, batches whose mean gradient makes one update.
 
     Returns:
         A `keras.optimizers.AdamW`.
@@ -288,7 +290,10 @@ def adamw(
     else:
         schedule = schedules.CosineDecay(learning_rate, decay_steps=total)
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=weight_decay, global_clipnorm=clip_norm
+        schedule,
+        weight_decay=weight_decay,
+        global_clipnorm=clip_norm,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
     )
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if not _is_kernel(v)]

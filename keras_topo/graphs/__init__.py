@@ -12,6 +12,7 @@ from keras_topo.graphs.datasets import (
     load_tu_dataset,
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
+from keras_topo.graphs.forest import Forest
 from keras_topo.graphs.generators import (
     induced_cycle_dataset,
     motif_dataset,
@@ -29,6 +30,7 @@ from keras_topo.graphs.kernels import (
 from keras_topo.graphs.walks import random_walk_features
 
 __all__ = [
+    "Forest",
     "Graph",
     "GraphBatch",
     "GraphDataset",

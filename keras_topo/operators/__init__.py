@@ -4,6 +4,7 @@ from keras_topo.operators.algebra import BlockDiagonal, Bordered, Scaled, Sum
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
+from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.sparse import SparsePairs
@@ -17,6 +18,7 @@ __all__ = [
     "Dense",
     "DenseExp",
     "ExponentialDecay",
+    "ForestExponential",
     "Kronecker",
     "LowRank",
     "MaskOperator",

@@ -25,6 +25,7 @@ from keras_topo.operators import (
     Dense,
     DenseExp,
     ExponentialDecay,
+    ForestExponential,
     Kronecker,
     LowRank,
     MaskOperator,
@@ -138,6 +139,57 @@ def decay_cases(*lengths):
     ]
 
 
+def forest_cases():
+    """ForestExponential: vectors in two directions, numbers, and ones."""
+    random = np.random.default_rng(0)
+    found = []
+    for name, parents in FORESTS.items():
+        shape = (2, len(parents), 2)
+        up, down = np.round(random.uniform(-1, 1, shape), 2)
+        found += case(
+            f"forest-{name}",
+            lambda a, b, p=parents, w=(up, down): ForestExponential(p, w, a, b),
+            lambda a, b, p=parents, w=(up, down): ref.forest_exponential(
+                p, *w, a, b
+            ),
+            (2,),
+            (),
+        )
+    parents, ones = FORESTS["trees"], np.ones((len(FORESTS["trees"]), 1))
+    found += case(
+        "forest-unweighted",
+        lambda a, b: ForestExponential(parents, a=-a, b=b),
+        lambda a, b: ref.forest_exponential(
+            parents, ones, ones, -a[..., None], b
+        ),
+        (),
+        (),
+    )
+    found += alone(
+        "forest-broadcast",
+        lambda a, b: ForestExponential(parents, up[:7, 0], a, b),
+        lambda a, b: ref.forest_exponential(
+            parents, up[:7, :1], up[:7, :1], a[..., None], b
+        ),
+        (3,),
+        (2, 1),
+    )
+    return found
+
+
+# Paths longer than a block of the scan, and than a block of blocks; nodes in
+# any order; several trees, single nodes among them.
+FORESTS = {
+    "trees": np.array([3, 6, -1, -1, 3, 0, -1]),
+    "star": np.array([4, 4, 4, 4, -1, 4]),
+    "caterpillar": np.concatenate([np.arange(-1, 39), np.arange(40)]),
+    "1": np.array([-1]),
+    "edgeless": np.array([-1, -1, -1]),
+}
+_order = np.random.default_rng(1).permutation(40)
+FORESTS["path"] = np.full(40, -1)
+FORESTS["path"][_order[1:]] = _order[:-1]
+
 # A repeated pair, a token that sees none and one that none sees.
 PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])
 OTHER_PAIRS = np.stack([PAIRS, (PAIRS + 2) % 5])
@@ -236,6 +288,7 @@ CASES = [
     *separable_cases((4, 1), 1, ("kronecker",)),
     # Shorter than a chunk, one, one and a bit, several.
     *decay_cases(1, 5, 32, 33, 70),
+    *forest_cases(),
     # Operators of operators.
     *case(
         "kronecker-matrices", lambda *f: Kronecker(f), ref.kron, *[(3, 3)] * 2

@@ -12,6 +12,7 @@ from keras_topo.operators import (
     Causal,
     Dense,
     ExponentialDecay,
+    ForestExponential,
     Kronecker,
     LowRank,
     MaskOperator,
@@ -37,6 +38,36 @@ ERRORS = {
     "ones-empty": (lambda: Ones(0), "Ones needs"),
     "ones-negative": (lambda: Ones(-3), "Ones needs"),
     "causal-empty": (lambda: Causal(0), "Causal needs"),
+    "forest-cycle": (
+        lambda: ForestExponential([1, 2, 0, -1]),
+        r"a cycle through the edge from \d to its parent \d",
+    ),
+    "forest-loop": (lambda: ForestExponential([-1, 1]), "edge from 1 to"),
+    "forest-empty": (
+        lambda: ForestExponential(np.zeros(0, int)),
+        "`parents` expects at least one",
+    ),
+    "forest-range": (
+        lambda: ForestExponential([-1, 5]),
+        r"`parents` .* from -1 to 1. Received: parents\[1\]=5",
+    ),
+    "forest-floats": (lambda: ForestExponential([-1.0, 0.0]), "of integers"),
+    "forest-weights": (
+        lambda: ForestExponential([-1, 0], [1.0, 2.0, 3.0]),
+        "`edge_weights` expects the shape",
+    ),
+    "forest-weights-three": (
+        lambda: ForestExponential([-1, 0], (ones(2), ones(2), ones(2))),
+        "tuple of 3",
+    ),
+    "forest-weights-nan": (
+        lambda: ForestExponential([-1, 0], [1.0, np.nan]),
+        "finite numbers. Received: .* node 1",
+    ),
+    "forest-vectors": (
+        lambda: ForestExponential([-1, 0], ones(2, 3), a=ones(2)),
+        "`a` expects",
+    ),
     "decay-empty": (lambda: ExponentialDecay(0.5, 0), "ExponentialDecay"),
     "toeplitz-scalar": (lambda: Toeplitz(1.0), "`column`"),
     "toeplitz-scalar-row": (lambda: Toeplitz(ones(3), 1.0), "`row`"),
