@@ -5,6 +5,7 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
 from keras_topo.operators.forest import ForestExponential
+from keras_topo.operators.forest_distance import ForestDistance
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.sparse import SparsePairs
@@ -18,6 +19,7 @@ __all__ = [
     "Dense",
     "DenseExp",
     "ExponentialDecay",
+    "ForestDistance",
     "ForestExponential",
     "Kronecker",
     "LowRank",

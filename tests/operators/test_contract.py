@@ -25,6 +25,7 @@ from keras_topo.operators import (
     Dense,
     DenseExp,
     ExponentialDecay,
+    ForestDistance,
     ForestExponential,
     Kronecker,
     LowRank,
@@ -140,55 +141,40 @@ def decay_cases(*lengths):
 
 
 def forest_cases():
-    """ForestExponential: vectors in two directions, numbers, and ones."""
+    """Vectors in two directions, and numbers: more in `test_forest.py`."""
     random = np.random.default_rng(0)
     found = []
     for name, parents in FORESTS.items():
-        shape = (2, len(parents), 2)
-        up, down = np.round(random.uniform(-1, 1, shape), 2)
-        found += case(
+        up, down = random.uniform(-1, 1, (2, len(parents), 2))
+        found += alone(
             f"forest-{name}",
             lambda a, b, p=parents, w=(up, down): ForestExponential(p, w, a, b),
             lambda a, b, p=parents, w=(up, down): ref.forest_exponential(
                 p, *w, a, b
             ),
-            (2,),
+            (2, 2),
             (),
         )
-    parents, ones = FORESTS["trees"], np.ones((len(FORESTS["trees"]), 1))
-    found += case(
-        "forest-unweighted",
-        lambda a, b: ForestExponential(parents, a=-a, b=b),
-        lambda a, b: ref.forest_exponential(
-            parents, ones, ones, -a[..., None], b
-        ),
-        (),
-        (),
-    )
-    found += alone(
-        "forest-broadcast",
-        lambda a, b: ForestExponential(parents, up[:7, 0], a, b),
-        lambda a, b: ref.forest_exponential(
-            parents, up[:7, :1], up[:7, :1], a[..., None], b
-        ),
-        (3,),
-        (2, 1),
-    )
+        distances, reached = ref.forest_distances(
+            parents, *2 * (np.ones((len(parents), 1)),)
+        )
+        index = distances[..., 0].astype(int)
+        found += alone(
+            f"forest-distance-{name}",
+            lambda t, p=parents: ForestDistance(p, t),
+            lambda t, d=index, r=reached: np.where(r, t[..., d], 0),
+            (2, 80),
+        )
     return found
 
 
-# Paths longer than a block of the scan, and than a block of blocks; nodes in
-# any order; several trees, single nodes among them.
+# The caterpillar's path is longer than a block of the scan, and than what the
+# centroids leave whole.
 FORESTS = {
     "trees": np.array([3, 6, -1, -1, 3, 0, -1]),
-    "star": np.array([4, 4, 4, 4, -1, 4]),
     "caterpillar": np.concatenate([np.arange(-1, 39), np.arange(40)]),
     "1": np.array([-1]),
-    "edgeless": np.array([-1, -1, -1]),
 }
-_order = np.random.default_rng(1).permutation(40)
-FORESTS["path"] = np.full(40, -1)
-FORESTS["path"][_order[1:]] = _order[:-1]
 
 # A repeated pair, a token that sees none and one that none sees.
 PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])

@@ -1,0 +1,512 @@
+"""Masks that are any function of the distance in a forest."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_topo._backend import matmul
+from keras_topo.graphs.centroids import centroid_decomposition
+from keras_topo.graphs.forest import Forest
+from keras_topo.operators import cost as costs
+from keras_topo.operators.base import MaskOperator, as_tensor
+from keras_topo.operators.sparse import broadcast_sizes
+from keras_topo.operators.toeplitz import Toeplitz
+
+# Entries of dense plans for weights without a common step.
+MOST_ENTRIES = 2**26
+
+
+class ForestDistance(MaskOperator):
+    """The mask `M[i, j] = f(dist(i, j))` on the nodes of a forest, for any `f`.
+
+    `dist` is the sum of the weights of the edges between two nodes; nodes of
+    different trees do not see each other.
+
+    The product cuts each tree at its centroid and sums the inputs by their
+    distance `s` from it, `X[s]`. Nodes at a distance `t` receive `O[t] = sum_s
+    f(s + t) X[s]`, a Hankel product, by FFT where it is long; for nodes on the
+    same side of the centroid that is the wrong way, and the same sum over their
+    part is subtracted. The parts are cut in turn, all at once, down to
+    components of 32 nodes, between which the matrix is used as it is.
+
+    Weights that are multiples of a common step are handled like edges of that
+    many steps. Others, or of a step far smaller than they are, work through
+    the distinct distances from each centroid, which have to be few.
+
+    *Complexity*: products of `O(L log^2 L)` operations a column in `O(log L)`
+    steps, preparation on the host `O(L log^2 L)`; without a common step
+    `O(L K log L)` for `K` distinct distances from a centroid.
+
+    Args:
+        parents: `(L,)`, ints on the host: the parent of each node, -1 for
+            roots; or a `keras_topo.graphs.Forest`.
+        f: a function from distances `(n,)`, a float tensor, to values
+            `(*batch, n)`; or its table, `(*batch, n)`, at the distances `0, 1,
+            2, ...` in steps, as many as the longest path has and one.
+        edge_weights: `(L,)`, non-negative, of the edge between a node and its
+            parent; of roots it is not used. `None` for ones.
+
+    Raises:
+        ValueError: if `parents` is not a forest, a weight is negative or not
+            finite, the table is too short, or the weights have neither a common
+            step nor few distinct distances.
+
+    Example:
+
+    >>> ForestDistance([-1, 0, 0], lambda d: 1 / (1 + d)).to_dense()
+    [[1.  , 0.5 , 0.5 ],
+     [0.5 , 1.  , 0.33],
+     [0.5 , 0.33, 1.  ]]
+    """
+
+    _fields = ("values",)
+
+    def __init__(self, parents, f, edge_weights=None):
+        forest = parents
+        if not isinstance(forest, Forest):
+            forest = Forest.from_parents(parents)
+        weights = check_weights(edge_weights, forest)
+        self._plan = CentroidPlan(forest, weights)
+        distances = self._plan.distances
+        if callable(f):
+            values = as_tensor(f(as_tensor(distances, "distances", 1)), "f", 1)
+            if values.shape[-1] != len(distances):
+                raise ValueError(
+                    "`f` expects a function from distances of shape "
+                    f"({len(distances)},) to values of shape (..., "
+                    f"{len(distances)}). Received: f whose values have the "
+                    f"shape {tuple(values.shape)}"
+                )
+        else:
+            values = as_tensor(f, "f", 1)
+            if not self._plan.common_step:
+                raise ValueError(
+                    "`f` expects a function where the weights of edges have no "
+                    "common step. Received: f as a table of shape "
+                    f"{tuple(values.shape)}"
+                )
+            if values.shape[-1] < len(distances):
+                raise ValueError(
+                    f"`f` expects a table of at least {len(distances)} values, "
+                    "one for each distance on the longest path. Received: a "
+                    f"table of shape {tuple(values.shape)}"
+                )
+        self.values = values
+        length = forest.num_nodes
+        super().__init__((*values.shape[:-1], length, length), values.dtype)
+
+    @property
+    def _layouts(self):
+        return (self.num_tokens,)
+
+    def _apply(self, x):
+        values = ops.cast(self.values, x.dtype)
+        return ops.expand_dims(self._plan.apply(ops.squeeze(x, -1), values), -1)
+
+    def _transpose(self):
+        return self
+
+    def _cost(self, columns):
+        plan = self._plan
+        return (
+            20 * costs.LAUNCH * (1 + len(plan.levels))
+            + columns * plan.work
+            + 10 * costs.ELEMENT * self.num_tokens * columns * len(plan.levels)
+        )
+
+
+def check_weights(edge_weights, forest):
+    """`(L,)`, float64 or `None`; zero at roots."""
+    if edge_weights is None:
+        return None
+    weights = np.asarray(edge_weights, np.float64)
+    if weights.shape != forest.parents.shape:
+        raise ValueError(
+            f"`edge_weights` expects the shape {forest.parents.shape}. "
+            f"Received: edge_weights of shape {weights.shape}"
+        )
+    weights = np.where(forest.parents >= 0, weights, 0)
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if len(bad):
+        raise ValueError(
+            "`edge_weights` expects finite numbers that are not negative. "
+            f"Received: {weights[bad[0]]} for the edge of node {bad[0]}"
+        )
+    return weights
+
+
+def common_step(weights):
+    """The largest number that all weights are multiples of; `None` without."""
+    if weights is None or not (weights > 0).any():
+        return 1.0
+    positive = np.unique(weights[weights > 0])
+    # Euclid, with the rounding of the weights.
+    step, tolerance = 0.0, 1e-9 * positive[-1]
+    for weight in positive:
+        while weight > tolerance:
+            step, weight = weight, math.fmod(step, weight)
+            if step - weight < tolerance:
+                weight = 0.0
+        if positive[-1] > 2**20 * step:
+            return None
+    return float(step)
+
+
+class CentroidPlan:
+    """What `ForestDistance` gathers, multiplies and scatters, level by level.
+
+    Attributes:
+        distances: `(n,)`, float64: where `f` is needed.
+        common_step: the step of `distances`, or `None`.
+    """
+
+    def __init__(self, forest, weights):
+        self.num_nodes = forest.num_nodes
+        self.common_step = common_step(weights)
+        steps = None
+        if weights is not None:
+            steps = weights
+            if self.common_step:
+                steps = np.rint(weights / self.common_step).astype(np.int64)
+        cuts = centroid_decomposition(forest, steps)
+        visible = cuts.leaf_nodes >= 0
+        visible = visible[:, :, None] & visible[:, None, :]
+        number = None
+        if self.common_step:
+            between = [cuts.leaf_distances[visible]]
+            between += [farthest(level) for level in cuts.levels]
+            longest = max((int(x.max()) for x in between if x.size), default=0)
+            self.distances = self.common_step * np.arange(longest + 1)
+            if not few_buckets(cuts.levels):
+                number = Steps(longest)
+        else:
+            number = Numbers()
+            number.add(cuts.leaf_distances[visible])
+        levels = [
+            LevelPlan(level, self.num_nodes, number) for level in cuts.levels
+        ]
+        leaf_distances = cuts.leaf_distances
+        if not self.common_step:
+            self.distances = number.finish()
+            leaf_distances = number.index(leaf_distances)
+        if number is not None:
+            for level in levels:
+                level.number(number)
+        self.levels = levels
+        self._leaf_distances = leaf_distances.astype("int32")
+        self._leaf_visible = visible
+        # Padding reads a row of zeros, and nodes of no leaf do too.
+        nodes = cuts.leaf_nodes
+        self._leaf_nodes = np.where(nodes < 0, self.num_nodes, nodes)
+        self._leaf_place = np.full(self.num_nodes, nodes.size)
+        flat = np.flatnonzero(nodes.ravel() >= 0)
+        self._leaf_place[nodes.ravel()[flat]] = flat
+
+    @property
+    def work(self):
+        """Work of a column, in units of `cost`."""
+        leaves = self._leaf_distances.size
+        return leaves + sum(level.work for level in self.levels)
+
+    def apply(self, x, values):
+        """`f(dist) x` for `x` `(..., L, columns)`, `values` `(*batch, n)`."""
+        lead = broadcast_sizes(
+            tuple(ops.shape(x))[:-2], tuple(ops.shape(values))[:-1]
+        )
+        shape = lead + (self.num_nodes, x.shape[-1])
+        x = ops.broadcast_to(x, shape)
+        # Nodes first: they are gathered and summed in rows.
+        x = ops.moveaxis(x, -2, 0)
+        y = self._leaves(x, values)
+        for level in self.levels:
+            y = y + level.apply(x, values)
+        return ops.moveaxis(y, 0, -2)
+
+    def _leaves(self, x, values):
+        rows, size = self._leaf_nodes.shape
+        if not rows:
+            return ops.zeros_like(x)
+        inner = ops.take(append_zero(x), self._leaf_nodes.ravel(), axis=0)
+        matrix = ops.take(values, self._leaf_distances, axis=-1)
+        matrix = ops.where(self._leaf_visible, matrix, ops.zeros_like(matrix))
+        y = multiply_rows(inner, rows, size, lambda z: matmul(matrix, z))
+        return ops.take(append_zero(y), self._leaf_place, axis=0)
+
+
+class LevelPlan:
+    """One level of cuts.
+
+    Nodes are summed into *buckets*, one for each part and distance in it. The
+    buckets of the parts are summed into those of the components.
+    """
+
+    def __init__(self, level, num_nodes, number):
+        parts = np.bincount(level.part)
+        component = np.empty(len(parts), np.int64)
+        component[level.part] = level.component
+        single = np.zeros(len(parts), bool)
+        single[level.part[level.is_centroid]] = True
+        self.parts = Buckets(level.part, level.distance, number, single)
+        self.components = Buckets(level.component, level.distance, number)
+        # A bucket of a part goes with one of its component; those that are
+        # there only to fill up have one of their own, for zeros.
+        self._bucket = np.full(num_nodes, self.parts.count)
+        self._bucket[level.nodes] = self.parts.of_node
+        self._component = np.full(self.parts.count, self.components.count)
+        self._component[self.parts.of_node] = self.components.of_node
+
+    @property
+    def work(self):
+        return self.parts.work + self.components.work
+
+    def number(self, numbers):
+        self.parts.number(numbers)
+        self.components.number(numbers)
+
+    def apply(self, x, values):
+        parts = _sum(x, self._bucket, self.parts.count + 1)[:-1]
+        whole = _sum(parts, self._component, self.components.count + 1)[:-1]
+        whole = append_zero(self.components.multiply(whole, values))
+        y = ops.take(whole, self._component, axis=0)
+        y = y - self.parts.multiply(parts, values)
+        return ops.take(append_zero(y), self._bucket, axis=0)
+
+
+class Buckets:
+    """Sums by group (a component, or a part) and by distance.
+
+    Groups that need about as many buckets stand together, each with the same
+    number, so that one product serves them all.
+
+    Args:
+        group: `(n,)`, ints from 0.
+        distance: `(n,)`; ints with a common step.
+        number: numbers distances, for products over those that there are;
+            `None` for Hankel products over all multiples of the step.
+        single: `(groups,)`, bool: groups without a product, of one node.
+
+    Attributes:
+        count: int.
+        of_node: `(n,)`, the bucket of each node.
+    """
+
+    def __init__(self, group, distance, number, single=None):
+        groups = int(group.max()) + 1
+        if single is None:
+            single = np.zeros(groups, bool)
+        if number is None:
+            place = distance
+        else:
+            place, values, owner = ranks(group, distance)
+        most = np.zeros(groups, np.int64)
+        np.maximum.at(most, group, place)
+        # Powers of two: a few products a level.
+        width = 2 ** np.ceil(np.log2(most + 1)).astype(np.int64)
+        width[single] = 0
+        self._blocks, self.count = [], 0
+        first = np.empty(groups, np.int64)
+        for size in np.unique(width):
+            members = np.flatnonzero(width == size)
+            step = max(int(size), 1)
+            first[members] = self.count + step * np.arange(len(members))
+            block = Block(self.count, len(members), int(size))
+            if number is not None and size:
+                table = np.full((len(members), size), np.nan)
+                row = np.full(groups, -1)
+                row[members] = np.arange(len(members))
+                mine = row[owner] >= 0
+                column = np.concatenate(
+                    [np.arange(k) for k in np.bincount(owner[mine])]
+                )
+                table[row[owner[mine]], column] = values[mine]
+                block.set_distances(table, number)
+            self._blocks.append(block)
+            self.count += step * len(members)
+        self.of_node = first[group] + np.where(single[group], 0, place)
+
+    @property
+    def work(self):
+        return sum(block.work for block in self._blocks)
+
+    def number(self, numbers):
+        for block in self._blocks:
+            block.number(numbers)
+
+    def multiply(self, sums, values):
+        """`O[t] = sum_s f(s + t) X[s]` in every group; zero in single ones."""
+        found = [
+            block.multiply(sums[block.start : block.stop], values)
+            for block in self._blocks
+        ]
+        return ops.concatenate(found, axis=0)
+
+
+class Block:
+    """`rows` groups of `size` buckets each; of one and no product for 0."""
+
+    def __init__(self, start, rows, size):
+        self.start, self.rows, self.size = start, rows, size
+        self.stop = start + rows * max(size, 1)
+        self._sums = self._index = None
+
+    @property
+    def work(self):
+        if not self.size:
+            return 0
+        per_row = self.size * min(self.size, 40 * self.size.bit_length())
+        return self.rows * per_row
+
+    def set_distances(self, table, numbers):
+        """Distances of buckets, `(rows, size)`, nan where there are none."""
+        entries = table.size * self.size
+        numbers.entries += entries
+        if numbers.entries > MOST_ENTRIES:
+            raise ValueError(
+                "`edge_weights` expects multiples of a common step, or few "
+                "distinct distances from each centroid. Received: weights that "
+                f"need more than {MOST_ENTRIES:,} values of f; round them to a "
+                "common step"
+            )
+        self._sums = table[:, :, None] + table[:, None, :]
+        numbers.add(self._sums[~np.isnan(self._sums)])
+
+    def number(self, numbers):
+        if self._sums is not None:
+            self._index = numbers.index(self._sums).astype("int32")
+            self._used = ~np.isnan(self._sums)
+            self._sums = None
+
+    def multiply(self, sums, values):
+        if not self.size:
+            return ops.zeros_like(sums)
+        if self._index is not None:
+            matrix = ops.take(values, self._index, axis=-1)
+            matrix = ops.where(self._used, matrix, ops.zeros_like(matrix))
+            return multiply_rows(
+                sums, self.rows, self.size, lambda z: matmul(matrix, z)
+            )
+        # A Hankel matrix is a Toeplitz matrix of the reversed order. Beyond
+        # the table there are no two nodes.
+        need = 2 * self.size - 1
+        table = values[..., :need]
+        missing = need - table.shape[-1]
+        if missing > 0:
+            zeros = ops.zeros_like(table[..., :1])
+            table = ops.concatenate(
+                [table, ops.repeat(zeros, missing, axis=-1)], axis=-1
+            )
+        column = table[..., self.size - 1 :]
+        row = ops.flip(table[..., : self.size], -1)
+        hankel = Toeplitz(ops.expand_dims(column, -2), ops.expand_dims(row, -2))
+        return multiply_rows(
+            sums, self.rows, self.size, lambda z: hankel @ ops.flip(z, -2)
+        )
+
+
+class Steps:
+    """Numbers distances in steps."""
+
+    def __init__(self, longest):
+        self._longest, self.entries = longest, 0
+
+    def add(self, distances):
+        pass
+
+    def index(self, distances):
+        """The distance itself. Longer ones than there are only occur inside a
+        part, where what they give is subtracted again."""
+        distances = np.nan_to_num(distances).astype(np.int64)
+        return np.minimum(distances, self._longest)
+
+
+class Numbers:
+    """Numbers distinct distances, which differ by rounding."""
+
+    def __init__(self):
+        self._found, self.entries = [np.zeros(1)], 0
+
+    def add(self, distances):
+        self._found.append(np.unique(distances))
+
+    def finish(self):
+        found = np.unique(np.concatenate(self._found))
+        close = np.append(True, np.diff(found) > 1e-9 * max(found[-1], 1e-30))
+        self.distances = found[close]
+        return self.distances
+
+    def index(self, distances):
+        """The number of the nearest one; nan gets some number."""
+        above = np.searchsorted(self.distances, distances)
+        above = np.clip(above, 1, max(len(self.distances) - 1, 1))
+        above = np.minimum(above, len(self.distances) - 1)
+        below = np.maximum(above - 1, 0)
+        nearer = np.abs(self.distances[below] - distances) <= np.abs(
+            self.distances[above] - distances
+        )
+        return np.where(nearer, below, above)
+
+
+def few_buckets(levels):
+    """Whether buckets for all multiples of the step are not many more than
+    nodes."""
+    buckets = nodes = 0
+    for level in levels:
+        most = np.zeros(int(level.part.max()) + 1, np.int64)
+        np.maximum.at(most, level.part, level.distance)
+        buckets, nodes = buckets + (most + 1).sum(), nodes + len(level.nodes)
+    return buckets <= 8 * max(nodes, 1)
+
+
+def ranks(group, distance):
+    """Distinct distances of each group.
+
+    Returns:
+        The rank of each node's distance in its group, the distinct distances,
+        ordered by group, and their groups.
+    """
+    order = np.lexsort((distance, group))
+    g, d = group[order], distance[order]
+    scale = 1e-9 * max(float(np.abs(distance).max()), 1e-30)
+    new = np.append(True, (g[1:] != g[:-1]) | (d[1:] - d[:-1] > scale))
+    number = np.cumsum(new) - 1
+    owner = g[new]
+    start = np.searchsorted(owner, np.arange(int(group.max()) + 1))
+    place = np.empty(len(group), np.int64)
+    place[order] = number - start[g]
+    return place, d[new], owner
+
+
+def farthest(level):
+    """Of each component the longest way through its centroid."""
+    far = np.zeros(int(level.part.max()) + 1, level.distance.dtype)
+    np.maximum.at(far, level.part, level.distance)
+    component = np.empty(len(far), np.int64)
+    component[level.part] = level.component
+    order = np.lexsort((-far, component))
+    first = np.flatnonzero(np.append(True, np.diff(component[order]) > 0))
+    # The centroid is a part too, so that there are two.
+    last = len(order) - 1
+    return far[order[first]] + far[order[np.minimum(first + 1, last)]]
+
+
+def multiply_rows(x, rows, size, product):
+    """`product` on `(*lead, rows, size, columns)`, for `x` of shape `(rows *
+    size, *lead, columns)` and back."""
+    shape = tuple(ops.shape(x))
+    rank = len(shape)
+    x = ops.reshape(x, (rows, size) + shape[1:])
+    lead = list(range(2, rank))
+    x = ops.transpose(x, (*lead, 0, 1, rank))
+    x = product(x)
+    x = ops.transpose(x, (rank - 2, rank - 1, *range(rank - 2), rank))
+    return ops.reshape(x, shape)
+
+
+def append_zero(x):
+    return ops.concatenate([x, ops.zeros_like(x[:1])], axis=0)
+
+
+def _sum(x, index, count):
+    index = ops.convert_to_tensor(index.astype("int32"))
+    return ops.segment_sum(x, index, num_segments=count)

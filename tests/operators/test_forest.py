@@ -1,0 +1,165 @@
+"""Masks on forests of all kinds, against the matrix."""
+
+import numpy as np
+import pytest
+import reference as ref
+from keras import ops
+
+from keras_topo.graphs import Forest
+from keras_topo.operators import ForestDistance, ForestExponential
+
+
+def caterpillar(nodes):
+    spine = (nodes + 1) // 2
+    return np.concatenate([np.arange(-1, spine - 1), np.arange(nodes - spine)])
+
+
+def random_tree(nodes):
+    random = np.random.default_rng(nodes)
+    return (random.random(nodes) * np.arange(nodes)).astype(int) - (
+        np.arange(nodes) == 0
+    )
+
+
+def random_forest(nodes):
+    parents = random_tree(nodes)
+    parents[np.random.default_rng(0).random(nodes) < 0.1] = -1
+    return parents
+
+
+KINDS = {
+    "path": lambda nodes: np.arange(-1, nodes - 1),
+    "star": lambda nodes: np.append(-1, np.zeros(nodes - 1, int)),
+    "caterpillar": caterpillar,
+    "tree": random_tree,
+    "forest": random_forest,
+    "edgeless": lambda nodes: np.full(nodes, -1),
+}
+# One; few; one block of a scan or a leaf and a bit; several levels of blocks.
+SIZES = (1, 2, 7, 33, 150)
+
+
+def shuffled(parents, seed=0):
+    """The same forest with its nodes in another order."""
+    order = np.random.default_rng(seed).permutation(len(parents))
+    result = np.empty_like(parents)
+    result[order] = np.where(parents < 0, -1, order[parents])
+    return result
+
+
+def product(operator, x):
+    return ref.numpy(operator @ ref.tensor(x, "float64"))
+
+
+@pytest.mark.parametrize("nodes", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_exponentials(kind, nodes):
+    random = np.random.default_rng(1)
+    parents = shuffled(KINDS[kind](nodes))
+    up, down = random.uniform(-1, 1, (2, nodes, 2))
+    a, b = np.array([-0.5, 0.3]), np.array(0.2)
+    operator = ForestExponential(
+        parents, (up, down), ref.tensor(a, "float64"), ref.tensor(b, "float64")
+    )
+    matrix = ref.forest_exponential(parents, up, down, a, b)
+    x = random.normal(size=(nodes, 3))
+    ref.assert_close(product(operator, x), matrix @ x, 1e-12)
+    ref.assert_close(product(operator.T, x), matrix.T @ x, 1e-12)
+
+
+WEIGHTS = {
+    "ones": lambda nodes: None,
+    "steps": lambda nodes: np.arange(nodes) % 4 * 0.25,
+    # A step far shorter than the weights, and none.
+    "short-step": lambda nodes: 1 + np.arange(nodes) % 2 * 2.0**-9,
+    "no-step": lambda nodes: 3.0 ** (np.arange(nodes) % 2 / 2),
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("nodes", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_of_the_distance(kind, nodes, weights):
+    parents = shuffled(KINDS[kind](nodes))
+    given = WEIGHTS[weights](nodes)
+    w = np.ones(nodes) if given is None else given
+    distances, reached = ref.forest_distances(parents, *2 * (w[:, None],))
+
+    def f(distance):
+        return np.cos(distance) / (1 + 0.1 * distance**2)
+
+    operator = ForestDistance(
+        parents, lambda d: f(ops.convert_to_numpy(d).astype(float)), given
+    )
+    matrix = np.where(reached, f(distances[..., 0]), 0)
+    x = np.random.default_rng(1).normal(size=(nodes, 3))
+    # Distances reach `f` in float32.
+    tolerance = 1e-5 if weights == "no-step" else 1e-6
+    ref.assert_close(product(operator, x), matrix @ x, tolerance)
+
+
+def test_a_forest_is_ordered_once():
+    forest = Forest.from_parents(shuffled(caterpillar(20)))
+    for operator in (
+        ForestExponential(forest, a=-0.5),
+        ForestDistance(forest, lambda d: ops.exp(-0.5 * d)),
+    ):
+        ref.assert_close(
+            operator.to_dense(),
+            ForestExponential(forest.parents, a=-0.5).to_dense(),
+            1e-5,
+        )
+
+
+def test_far_nodes_of_a_long_path():
+    """Exponents are of short distances only: nothing overflows."""
+    nodes = 3000
+    operator = ForestExponential(np.arange(-1, nodes - 1), a=-5.0)
+    x = np.ones((nodes, 1), "float32")
+    e = np.exp(-5.0)
+    inner = (1 + e) / (1 - e)
+    y = ref.numpy(operator @ x)[50:-50]
+    ref.assert_close(y, np.full_like(y, inner), 1e-6)
+
+
+ERRORS = {
+    "table": (lambda: ForestDistance(caterpillar(8), np.ones(3)), "at least 6"),
+    "values": (
+        lambda: ForestDistance([-1, 0], lambda d: d[:1]),
+        "`f` expects a function",
+    ),
+    "table-without-step": (
+        lambda: ForestDistance([-1, 0, 1], np.ones(9), [0, 1.0, 2**0.5]),
+        "`f` expects a function where",
+    ),
+    "negative": (
+        lambda: ForestDistance([-1, 0], np.ones(9), [0, -1.0]),
+        "not negative. Received: -1.0 for the edge of node 1",
+    ),
+    "nan": (
+        lambda: ForestDistance([-1, 0], np.ones(9), [0, np.nan]),
+        "finite",
+    ),
+    "length": (
+        lambda: ForestDistance([-1, 0], np.ones(9), [1.0]),
+        "`edge_weights` expects the shape",
+    ),
+    "cycle": (lambda: ForestDistance([1, 0], np.ones(9)), "a cycle"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    build, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        build()
+    assert "Received: " in str(caught.value)
+
+
+def test_weights_with_too_many_distances(monkeypatch):
+    monkeypatch.setattr(
+        "keras_topo.operators.forest_distance.MOST_ENTRIES", 1000
+    )
+    weights = np.random.default_rng(0).random(300)
+    with pytest.raises(ValueError, match="few distinct distances"):
+        ForestDistance(random_tree(300), lambda d: d, weights)
