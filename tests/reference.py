@@ -193,6 +193,25 @@ def forest_exponential(parents, up, down, a, b):
     return np.where(reached, np.exp(exponent), 0)
 
 
+def generator(adjacency, name):
+    """The matrix `T` of a diffusion, dense."""
+    degrees = adjacency.sum(axis=1)
+    if name == "adjacency":
+        return -adjacency
+    matrix = np.diag(degrees) - adjacency
+    if name == "normalized_laplacian":
+        scale = np.where(degrees > 0, np.maximum(degrees, 1e-300) ** -0.5, 0)
+        matrix = scale[:, None] * matrix * scale
+    return matrix
+
+
+def diffusion(adjacency, name, time):
+    """`exp(-time T)`, for times `(*batch,)`."""
+    matrix = generator(adjacency, name)
+    time = np.asarray(time)
+    return scipy.linalg.expm(-time[..., None, None] * matrix)
+
+
 def sparse_pairs(pairs, values, length):
     batch = np.broadcast_shapes(pairs.shape[:-2], values.shape[:-1])
     pairs = np.broadcast_to(pairs, (*batch, *pairs.shape[-2:]))

@@ -3,6 +3,8 @@
 Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `concrete(x)`: the value of a tensor, `None` where it is traced;
+- `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
@@ -15,15 +17,19 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
         checkpointed_map,
+        concrete,
         matmul,
         slice_axis,
+        sparse_sum,
         toeplitz_fft,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         checkpointed_map,
+        concrete,
         matmul,
         slice_axis,
+        sparse_sum,
         toeplitz_fft,
     )
 else:
@@ -33,4 +39,11 @@ else:
         f"Received: backend={keras.backend.backend()!r}"
     )
 
-__all__ = ["checkpointed_map", "matmul", "slice_axis", "toeplitz_fft"]
+__all__ = [
+    "checkpointed_map",
+    "concrete",
+    "matmul",
+    "slice_axis",
+    "sparse_sum",
+    "toeplitz_fft",
+]

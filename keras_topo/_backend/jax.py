@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def slice_axis(x, start, size, axis):
@@ -12,6 +13,19 @@ def slice_axis(x, start, size, axis):
 def matmul(x, y):
     """`jax.numpy.matmul`; the TensorFlow module says why it is here."""
     return jnp.matmul(x, y)
+
+
+def concrete(x):
+    """The value of a tensor as an array; `None` where it is traced."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def sparse_sum(x, rows, columns, weights, num_rows):
+    """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`."""
+    terms = x[columns]
+    if weights is not None:
+        terms = terms * jnp.asarray(weights, x.dtype)[:, None]
+    return jax.ops.segment_sum(terms, rows, num_rows, indices_are_sorted=True)
 
 
 def toeplitz_fft(x, kernel, grid_shape):

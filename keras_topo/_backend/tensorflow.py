@@ -40,6 +40,28 @@ def matmul(x, y):
     return ops.matmul(x, y)
 
 
+def concrete(x):
+    """The value of a tensor as an array; `None` where it is traced."""
+    return x.numpy() if hasattr(x, "numpy") else None
+
+
+def sparse_sum(x, rows, columns, weights, num_rows):
+    """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`.
+
+    Args:
+        rows, columns: `(entries,)`, int32 arrays.
+        weights: `(entries,)`, an array, or `None` for ones.
+        num_rows: int.
+    """
+    if not len(rows):
+        return tf.zeros((num_rows, x.shape[-1]), x.dtype)
+    if weights is None:
+        # Nothing is gathered: the rows are summed where they are.
+        return tf.sparse.segment_sum(x, columns, rows, num_segments=num_rows)
+    terms = tf.gather(x, columns) * tf.cast(weights[:, None], x.dtype)
+    return tf.math.unsorted_segment_sum(terms, rows, num_rows)
+
+
 def toeplitz_fft(x, kernel, grid_shape):
     """Circular convolution of zero-padded `x` with `kernel`, then cropped.
 

@@ -13,6 +13,7 @@ from keras_topo.graphs.datasets import (
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.forest import Forest
+from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.graphs.generators import (
     induced_cycle_dataset,
     motif_dataset,
@@ -30,6 +31,7 @@ from keras_topo.graphs.kernels import (
 from keras_topo.graphs.walks import random_walk_features
 
 __all__ = [
+    "DiffusionGenerator",
     "Forest",
     "Graph",
     "GraphBatch",

@@ -112,7 +112,7 @@ def bucket_sizes(sizes, num_buckets=6):
     return np.unique(sizes[places]).tolist()
 
 
-def group_by_size(sizes, batch_size, buckets, max_elements=2**24, order=None):
+def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
     """Puts graphs into batches of graphs with the same padded size.
 
     Args:

@@ -4,6 +4,7 @@ from keras_topo.operators.algebra import BlockDiagonal, Bordered, Scaled, Sum
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
+from keras_topo.operators.diffusion import GraphDiffusion
 from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
 from keras_topo.operators.kronecker import Kronecker
@@ -21,6 +22,7 @@ __all__ = [
     "ExponentialDecay",
     "ForestDistance",
     "ForestExponential",
+    "GraphDiffusion",
     "Kronecker",
     "LowRank",
     "MaskOperator",

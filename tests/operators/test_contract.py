@@ -27,6 +27,7 @@ from keras_topo.operators import (
     ExponentialDecay,
     ForestDistance,
     ForestExponential,
+    GraphDiffusion,
     Kronecker,
     LowRank,
     MaskOperator,
@@ -176,6 +177,24 @@ FORESTS = {
     "1": np.array([-1]),
 }
 
+
+def diffusion_cases():
+    """On a weighted graph of two parts; more in `test_diffusion.py`."""
+    adjacency = np.zeros((7, 7))
+    for i, j, weight in [(0, 1, 1), (1, 2, 0.5), (0, 2, 2), (4, 5, 1)]:
+        adjacency[i, j] = adjacency[j, i] = weight
+    return [
+        c
+        for generator in ("laplacian", "adjacency", "normalized_laplacian")
+        for c in alone(
+            f"diffusion-{generator}",
+            lambda t, g=generator: GraphDiffusion(adjacency, g, t, max_time=2),
+            lambda t, g=generator: ref.diffusion(adjacency, g, t),
+            (2,),
+        )
+    ]
+
+
 # A repeated pair, a token that sees none and one that none sees.
 PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])
 OTHER_PAIRS = np.stack([PAIRS, (PAIRS + 2) % 5])
@@ -275,6 +294,7 @@ CASES = [
     # Shorter than a chunk, one, one and a bit, several.
     *decay_cases(1, 5, 32, 33, 70),
     *forest_cases(),
+    *diffusion_cases(),
     # Operators of operators.
     *case(
         "kronecker-matrices", lambda *f: Kronecker(f), ref.kron, *[(3, 3)] * 2

@@ -1,0 +1,177 @@
+"""Diffusion kernels as operators, against the matrix exponential."""
+
+import networkx
+import numpy as np
+import pytest
+import reference as ref
+import scipy.sparse
+import scipy.sparse.linalg
+from keras import ops
+
+from keras_topo.graphs import DiffusionGenerator
+from keras_topo.operators import GraphDiffusion
+
+GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
+GRAPHS = {
+    "one-node": networkx.path_graph(1),
+    "edgeless": networkx.empty_graph(3),
+    "path": networkx.path_graph(9),
+    "star": networkx.star_graph(30),
+    "hubs": networkx.barabasi_albert_graph(60, 3, seed=0),
+    "parts": networkx.disjoint_union(
+        networkx.cycle_graph(9), networkx.empty_graph(2)
+    ),
+    "complete": networkx.complete_graph(12),
+}
+
+
+def adjacency_of(graph, weighted):
+    matrix = networkx.to_numpy_array(graph)
+    if weighted:
+        weights = np.random.default_rng(0).integers(1, 9, matrix.shape) / 4
+        matrix = matrix * np.triu(weights, 1)
+        matrix = matrix + matrix.T
+    return matrix
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_products(graph, generator, weighted):
+    adjacency = adjacency_of(GRAPHS[graph], weighted)
+    times = np.array([0.0, 0.3, 1.0])
+    if generator != "adjacency":
+        times = np.append(times, 30.0)
+    matrix = ref.diffusion(adjacency, generator, times)
+    x = np.random.default_rng(1).normal(size=(len(adjacency), 3))
+    for dtype, tolerance in (("float64", 1e-11), ("float32", 2e-6)):
+        operator = GraphDiffusion(
+            scipy.sparse.csr_array(adjacency),
+            generator,
+            ref.tensor(times, dtype),
+        )
+        y = ref.numpy(operator @ ref.tensor(x, dtype))
+        for k in range(len(times)):
+            # Rounding grows with the degree.
+            longer = max(times[k], 1) if dtype == "float32" else 1
+            ref.assert_close(
+                y[k], matrix[k] @ x, tolerance * longer, f"time {times[k]}"
+            )
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_hypercube(generator):
+    """The closed forms, by Hamming distance."""
+    m, time = 8, 0.7
+    adjacency = networkx.to_scipy_sparse_array(networkx.hypercube_graph(m))
+    codes = np.array(list(networkx.hypercube_graph(m)))
+    hamming = (codes[:, None] != codes).sum(-1)
+    t = time / m if generator == "normalized_laplacian" else time
+    scale = (
+        np.cosh(t) ** m
+        if generator == "adjacency"
+        else ((1 + np.exp(-2 * t)) / 2) ** m
+    )
+    operator = GraphDiffusion(adjacency, generator, ref.tensor(time, "float64"))
+    dense = ref.numpy(operator @ ref.tensor(np.eye(2**m), "float64"))
+    ref.assert_close(dense, scale * np.tanh(t) ** hamming, 1e-11)
+
+
+def test_a_larger_graph_against_scipy():
+    random = np.random.default_rng(0)
+    nodes = 2000
+    ends = random.integers(0, nodes, (2, 5 * nodes))
+    half = scipy.sparse.coo_array(
+        (np.ones(5 * nodes), ends), shape=(nodes, nodes)
+    )
+    adjacency = ((half + half.T) > 0).astype(float).tolil()
+    adjacency.setdiag(0)  # SciPy's Laplacian knows no loops.
+    matrix = DiffusionGenerator.from_adjacency(
+        adjacency, "normalized_laplacian"
+    )
+    x = random.normal(size=(nodes, 4))
+    laplacian = scipy.sparse.csgraph.laplacian(adjacency, normed=True)
+    expected = scipy.sparse.linalg.expm_multiply(-laplacian, x)
+    operator = GraphDiffusion(matrix, time=1.0)
+    ref.assert_close(ref.numpy(operator @ x.astype("float32")), expected, 2e-6)
+    assert operator.degree("float32") <= 10
+
+
+def test_gradient_with_respect_to_time_by_finite_differences():
+    adjacency = adjacency_of(GRAPHS["hubs"], True)
+    x = np.random.default_rng(1).normal(size=(60, 3))
+    upstream = np.random.default_rng(2).normal(size=(60, 3))
+
+    def product(time, x):
+        return GraphDiffusion(adjacency, time=time, max_time=1.0) @ x
+
+    (dtime, dx) = ref.with_gradients(product)(
+        *(ref.tensor(v, "float64") for v in (upstream, 0.4, x))
+    )[1]
+
+    def value(time):
+        y = product(ref.tensor(time, "float64"), ref.tensor(x, "float64"))
+        return (ref.numpy(y) * upstream).sum()
+
+    step = 1e-5
+    difference = (value(0.4 + step) - value(0.4 - step)) / (2 * step)
+    ref.assert_close(ref.numpy(dtime), difference, 1e-8)
+    matrix = ref.diffusion(adjacency, "laplacian", 0.4)
+    ref.assert_close(ref.numpy(dx), matrix @ upstream, 1e-11)
+
+
+def test_the_bound_holds_the_spectrum():
+    for graph in GRAPHS.values():
+        for weighted in (False, True):
+            adjacency = adjacency_of(graph, weighted)
+            for name in GENERATORS:
+                low, high = DiffusionGenerator.from_adjacency(
+                    adjacency, name
+                ).bounds
+                values = np.linalg.eigvalsh(ref.generator(adjacency, name))
+                assert low - 1e-6 <= values[0] and values[-1] <= high + 1e-6
+                # Not much further than it has to.
+                assert high - low <= 2 * (values[-1] - values[0]) + 2
+
+
+ERRORS = {
+    "generator": (
+        lambda: GraphDiffusion(np.ones((2, 2)), "heat"),
+        "`generator` expects one of",
+    ),
+    "directed": (
+        lambda: GraphDiffusion(np.array([[0, 1], [0, 0]])),
+        "symmetric matrix. Received: 1 from 0 to 1 and 0 back",
+    ),
+    "negative-weight": (
+        lambda: GraphDiffusion(-np.ones((2, 2))),
+        "`adjacency`",
+    ),
+    "nan": (lambda: GraphDiffusion(np.full((2, 2), np.nan)), "`adjacency`"),
+    "empty": (lambda: GraphDiffusion(np.zeros((0, 0))), "at least one node"),
+    "negative-time": (
+        lambda: GraphDiffusion(np.ones((2, 2)), time=-1.0),
+        "`time` expects finite numbers that are not negative",
+    ),
+    "max-time": (
+        lambda: GraphDiffusion(np.ones((2, 2)), time=2.0, max_time=1.0),
+        "at most max_time=1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    build, message = ERRORS[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        build()
+    assert "Received: " in str(caught.value)
+
+
+def test_a_traced_time_needs_a_bound():
+    @ref.compiled
+    def product(time):
+        return GraphDiffusion(np.ones((2, 2)), time=time) @ ops.ones((2, 1))
+
+    with pytest.raises(ValueError, match="`max_time` expects a number"):
+        product(ops.ones(()))
