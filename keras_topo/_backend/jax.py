@@ -24,7 +24,7 @@ def sparse_sum(x, rows, columns, weights, num_rows):
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`."""
     terms = x[columns]
     if weights is not None:
-        terms = terms * jnp.asarray(weights, x.dtype)[:, None]
+        terms = terms * weights[:, None]
     return jax.ops.segment_sum(terms, rows, num_rows, indices_are_sorted=True)
 
 

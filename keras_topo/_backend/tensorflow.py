@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 from keras import ops
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
 def slice_axis(x, start, size, axis):
@@ -49,16 +50,20 @@ def sparse_sum(x, rows, columns, weights, num_rows):
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`.
 
     Args:
-        rows, columns: `(entries,)`, int32 arrays.
-        weights: `(entries,)`, an array, or `None` for ones.
+        rows, columns: `(entries,)`, int32.
+        weights: `(entries,)`, or `None` for ones.
         num_rows: int.
     """
-    if not len(rows):
+    if not rows.shape[0]:
         return tf.zeros((num_rows, x.shape[-1]), x.dtype)
-    if weights is None:
-        # Nothing is gathered: the rows are summed where they are.
+    graph = tf.compat.v1.get_default_graph()
+    if weights is None and not GraphOrParentsInXlaContext(graph):
+        # Nothing is gathered: the rows are summed where they are. XLA has no
+        # such operation.
         return tf.sparse.segment_sum(x, columns, rows, num_segments=num_rows)
-    terms = tf.gather(x, columns) * tf.cast(weights[:, None], x.dtype)
+    terms = tf.gather(x, columns)
+    if weights is not None:
+        terms = terms * tf.cast(weights[:, None], x.dtype)
     return tf.math.unsorted_segment_sum(terms, rows, num_rows)
 
 

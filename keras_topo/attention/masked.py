@@ -214,7 +214,8 @@ def explicit_cost(mask, num_features, value_dim, batch, heads):
     # Fitted to measurements: part of what passes through memory stays in the
     # cache between a product and the next. The mask is shared by the batch.
     passes = 2.5 * costs.ELEMENT * length * length
-    mask_rows = 1.5 * costs.ELEMENT * length * length * _mask_copies(mask)
+    mask_rows = 1.5 * costs.ELEMENT * length * length + mask._rows_cost
+    mask_rows = mask_rows * _mask_copies(mask)
     launches = (
         costs.LAUNCH
         * 4

@@ -7,7 +7,7 @@ import scipy.sparse
 from scipy.sparse.csgraph import depth_first_order
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Forest:
     """A rooted forest and the orders of its nodes, in `O(L log L)`.
 

@@ -12,7 +12,7 @@ from keras_topo.graphs.kernels import GENERATORS
 BOUND_STEPS = 50
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DiffusionGenerator:
     """The generator `T` of a diffusion `exp(-time T)` on a sparse graph.
 
@@ -56,10 +56,11 @@ class DiffusionGenerator:
                 f"`generator` expects one of {GENERATORS}. Received: "
                 f"generator={name!r}"
             )
-        adjacency = as_adjacency(adjacency).astype("float64")
-        difference = abs(adjacency - adjacency.T)
+        adjacency = as_adjacency(adjacency, "float64")
+        difference = abs(adjacency - adjacency.T).tocoo()
         if difference.nnz and difference.max() > 1e-6 * adjacency.data.max():
-            i, j = (int(x[0]) for x in (difference > 0).nonzero())
+            largest = np.argmax(difference.data)
+            i, j = int(difference.row[largest]), int(difference.col[largest])
             raise ValueError(
                 "`adjacency` expects a symmetric matrix. Received: "
                 f"{adjacency[i, j]:g} from {i} to {j} and {adjacency[j, i]:g} "

@@ -168,9 +168,17 @@ class Graph:
         )
 
 
-def as_adjacency(adjacency):
-    """`adjacency`, checked, as a float32 CSR array without stored zeros."""
-    adjacency = scipy.sparse.csr_array(adjacency, dtype="float32", copy=True)
+def as_adjacency(adjacency, dtype="float32"):
+    """`adjacency`, checked, as a CSR array without stored zeros."""
+    if not scipy.sparse.issparse(adjacency):
+        adjacency = np.asarray(adjacency)
+        if adjacency.ndim != 2 or adjacency.dtype.kind not in "biuf":
+            raise ValueError(
+                "`adjacency` expects a scipy sparse matrix or an array of "
+                "numbers with two axes. Received: adjacency of shape "
+                f"{adjacency.shape} and dtype {adjacency.dtype}"
+            )
+    adjacency = scipy.sparse.csr_array(adjacency, dtype=dtype, copy=True)
     if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
         raise ValueError(
             "`adjacency` expects a square matrix. Received: adjacency of "

@@ -107,6 +107,10 @@ class Sum(MaskOperator):
             _concatenate_columns([pair[k] for pair in pairs]) for k in (0, 1)
         )
 
+    @property
+    def _rows_cost(self):
+        return sum(operator._rows_cost for operator in self.operators)
+
     def _cost(self, columns):
         passes = (len(self.operators) - 1) * costs.ELEMENT
         return passes * self.num_tokens * columns + sum(
@@ -165,6 +169,10 @@ class Scaled(MaskOperator):
     def factors(self):
         pair = self.operator.factors()
         return pair and (self._times(pair[0], 2), pair[1])
+
+    @property
+    def _rows_cost(self):
+        return self.operator._rows_cost
 
     def _cost(self, columns):
         passes = costs.ELEMENT * self.num_tokens * columns
@@ -322,6 +330,10 @@ class Bordered(MaskOperator):
             _concatenate_columns([first, last, u]),
             _concatenate_columns([first + last, first, w]),
         )
+
+    @property
+    def _rows_cost(self):
+        return self.operator._rows_cost
 
     def _cost(self, columns):
         passes = 3 * costs.ELEMENT * self.num_tokens * columns

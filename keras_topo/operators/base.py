@@ -227,15 +227,30 @@ class MaskOperator:
         The default multiplies unit vectors, `E M = (M^T E^T)^T`.
         """
         unit = ops.one_hot(
-            start + ops.arange(size), self.num_tokens, dtype=self.dtype
+            start + ops.arange(size),
+            self.num_tokens,
+            dtype=accumulation_dtype(self.dtype),
         )
         unit = ops.reshape(
             unit, (1,) * len(self.batch_shape) + (1, size, self.num_tokens)
         )
-        rows = ops.squeeze(self._transpose().apply(unit), -3)
+        rows = ops.squeeze(self._transpose()._unit_product(unit), -3)
+        rows = ops.cast(rows, self.dtype)
         return ops.broadcast_to(
             rows, self.batch_shape + (size, self.num_tokens)
         )
+
+    def _unit_product(self, x):
+        """`apply` on unit vectors, for `_rows`: zeros have to be zeros there,
+        for softmax attention sees what is not."""
+        return self.apply(x)
+
+    @property
+    def _rows_cost(self):
+        """Work of all rows, beyond that of writing them."""
+        if type(self)._rows is MaskOperator._rows:
+            return self._cost(self.num_tokens)
+        return 0.0
 
     # Taking an operator apart into tensors and putting it together again, as
     # checkpointed loops need.

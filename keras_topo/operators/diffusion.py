@@ -13,6 +13,7 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, as_tensor
 
 # Of the expansion, relative to the norm of the kernel.
+MOST_GROWTH = 80.0
 TOLERANCE = {"float32": 1e-7, "float64": 1e-14}
 
 
@@ -35,7 +36,8 @@ class GraphDiffusion(MaskOperator):
 
     *Complexity*: `degree` sparse products, `O(edges)` a column each, for all
     times together; the degree grows like `time r` while that is small and like
-    its square root times a few for large times. Memory of five times `x`.
+    a few times its square root for large times. Memory of five times `x`, and
+    of a number an edge and column for weighted graphs and under XLA.
 
     Args:
         adjacency: `(L, L)`, scipy sparse or array, on the host, symmetric,
@@ -73,8 +75,9 @@ class GraphDiffusion(MaskOperator):
         if not isinstance(adjacency, DiffusionGenerator):
             adjacency = DiffusionGenerator.from_adjacency(adjacency, generator)
         self.generator = adjacency
+        # Before a traced function makes a tensor of a number.
+        known = known_value(time)
         self.time = as_tensor(time, "time", 0)
-        known = concrete(self.time)
         if known is not None:
             if not (np.isfinite(known) & (known >= 0)).all():
                 raise ValueError(
@@ -95,7 +98,23 @@ class GraphDiffusion(MaskOperator):
                 "a traced function: the degree depends on it. Received: "
                 "max_time=None"
             )
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise ValueError(
+                "`tolerance` expects a number between 0 and 1. Received: "
+                f"tolerance={tolerance}"
+            )
         self.max_time, self.tolerance = float(max_time), tolerance
+        if not 0 <= self.max_time < math.inf:
+            raise ValueError(
+                "`max_time` expects a finite number that is not negative. "
+                f"Received: max_time={max_time}"
+            )
+        if self.max_time * -adjacency.bounds[0] > MOST_GROWTH:
+            raise ValueError(
+                f"`time` expects at most {MOST_GROWTH / -adjacency.bounds[0]:g}"
+                " on this graph: exp(time A) leaves the range of float32. "
+                f"Received: {self.max_time}"
+            )
         length = adjacency.num_nodes
         super().__init__((*self.time.shape, length, length), self.time.dtype)
 
@@ -111,30 +130,32 @@ class GraphDiffusion(MaskOperator):
 
     @property
     def _held_per_column(self):
-        return 5 * self.num_tokens
+        gathered = 0 if self.generator.weights is None else 1
+        return 5 * self.num_tokens + gathered * len(self.generator.rows)
 
     def _apply(self, x):
         x = ops.squeeze(x, -1)
         time = ops.cast(self.time, x.dtype)
         degree = self.degree(keras.backend.standardize_dtype(x.dtype))
+        # Once for all steps: in a traced function these are its constants.
+        multiply = Multiplier(self.generator, x.dtype)
 
         @ops.custom_gradient
         def product(x, time):
-            y = self._expand(ops.stop_gradient(x), time, degree)
+            y = self._expand(ops.stop_gradient(x), time, degree, multiply)
 
             def gradient(*arguments, upstream=None):
                 if upstream is None:
                     (upstream,) = arguments
-                dx = self._expand(upstream, time, degree)
-                # To the axes that time has.
-                dtime = -ops.sum(upstream * self._multiply(y), axis=(-2, -1))
+                dx = self._expand(upstream, time, degree, multiply)
+                dtime = -ops.sum(upstream * multiply(y), axis=(-2, -1))
                 return _sum_to(dx, x), _sum_to(dtime, time)
 
             return y, gradient
 
         return ops.expand_dims(product(x, time), -1)
 
-    def _expand(self, x, time, degree):
+    def _expand(self, x, time, degree, multiply):
         """The series, for `x` `(..., L, columns)`."""
         low, high = self.generator.bounds
         center, radius = (low + high) / 2, (high - low) / 2
@@ -145,7 +166,7 @@ class GraphDiffusion(MaskOperator):
             return total
 
         def step(x):
-            return (self._multiply(x) - center * x) / radius
+            return (multiply(x) - center * x) / radius
 
         before, current = x, step(x)
         total = total + weights[..., 1] * current
@@ -154,23 +175,6 @@ class GraphDiffusion(MaskOperator):
             total = total + weights[..., k] * current
         return total
 
-    def _multiply(self, x):
-        """`T x`."""
-        g = self.generator
-
-        def column(values):
-            return ops.cast(ops.convert_to_tensor(values[:, None]), x.dtype)
-
-        scaled = x if g.scale is None else column(g.scale) * x
-        y = ops.moveaxis(scaled, -2, 0)
-        shape = tuple(ops.shape(y))
-        y = ops.reshape(y, (g.num_nodes, math.prod(shape[1:])))
-        y = sparse_sum(y, g.rows, g.columns, g.weights, g.num_nodes)
-        y = -ops.moveaxis(ops.reshape(y, shape), 0, -2)
-        if g.scale is not None:
-            y = column(g.scale) * y
-        return y if g.diagonal is None else y + column(g.diagonal) * x
-
     def _transpose(self):
         return self
 
@@ -178,6 +182,49 @@ class GraphDiffusion(MaskOperator):
         edges = len(self.generator.rows)
         step = costs.ELEMENT * (3 * edges + 6 * self.num_tokens) * columns
         return self.degree() * (10 * costs.LAUNCH + step)
+
+
+class Multiplier:
+    """`T x` for `x` `(..., L, columns)`, with the graph as tensors."""
+
+    def __init__(self, generator, dtype):
+        def column(values):
+            if values is None:
+                return None
+            values = ops.convert_to_tensor(values[:, None])
+            return ops.cast(values, dtype)
+
+        self._num_nodes = generator.num_nodes
+        self._rows = ops.convert_to_tensor(generator.rows)
+        self._columns = ops.convert_to_tensor(generator.columns)
+        self._weights = generator.weights
+        if self._weights is not None:
+            self._weights = ops.cast(
+                ops.convert_to_tensor(self._weights), dtype
+            )
+        self._scale = column(generator.scale)
+        self._diagonal = column(generator.diagonal)
+
+    def __call__(self, x):
+        scaled = x if self._scale is None else self._scale * x
+        # Nodes first.
+        y = ops.moveaxis(scaled, -2, 0)
+        shape = tuple(ops.shape(y))
+        y = ops.reshape(y, (self._num_nodes, math.prod(shape[1:])))
+        y = sparse_sum(
+            y, self._rows, self._columns, self._weights, self._num_nodes
+        )
+        y = -ops.moveaxis(ops.reshape(y, shape), 0, -2)
+        if self._scale is not None:
+            y = self._scale * y
+        return y if self._diagonal is None else y + self._diagonal * x
+
+
+def known_value(time):
+    """`time` as an array; `None` where it is traced."""
+    if isinstance(time, keras.Variable):
+        time = time.value
+    return concrete(time) if ops.is_tensor(time) else np.asarray(time)
 
 
 def chebyshev_degree(z, tolerance):

@@ -2,11 +2,13 @@
 
 import numpy as np
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
+    accumulation_dtype,
     as_tensor,
     broadcast_batch,
 )
@@ -65,14 +67,22 @@ class ForestExponential(MaskOperator):
                 f"edges have weights, {up.shape[-1]}. Received: a of shape "
                 f"{tuple(self.a.shape)}"
             )
-        self.b = ops.cast(as_tensor(b, "b", 0), self.a.dtype)
+        self.b = as_tensor(b, "b", 0)
+        # A number has no dtype of its own.
+        if isinstance(b, (int, float)):
+            self.b = ops.cast(self.b, self.a.dtype)
+        elif isinstance(a, (int, float)):
+            self.a = ops.cast(self.a, self.b.dtype)
         # What sums take up the tree, from `j` to `i`, has the weight of the
         # way from `i` down to `j`.
         self._plan = HeavyPathPlan(forest, down, up)
         batch = self.a.shape[:-1] if self._vectors else self.a.shape
         batch = broadcast_batch(tuple(batch), tuple(self.b.shape))
         length = forest.num_nodes
-        super().__init__((*batch, length, length), self.a.dtype)
+        dtype = self.a.dtype
+        if standardize_dtype(self.b.dtype) != standardize_dtype(dtype):
+            dtype = accumulation_dtype(dtype, self.b.dtype)
+        super().__init__((*batch, length, length), dtype)
 
     @property
     def _layouts(self):

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -9,12 +10,14 @@ from keras_topo._backend import matmul
 from keras_topo.graphs.centroids import centroid_decomposition
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, as_tensor
+from keras_topo.operators.base import MaskOperator, as_tensor, relayout
 from keras_topo.operators.sparse import broadcast_sizes
 from keras_topo.operators.toeplitz import Toeplitz
 
 # Entries of dense plans for weights without a common step.
 MOST_ENTRIES = 2**26
+# Tokens up to which rows of the mask are exact.
+EXACT_ROWS = 8192
 
 
 class ForestDistance(MaskOperator):
@@ -41,9 +44,10 @@ class ForestDistance(MaskOperator):
     Args:
         parents: `(L,)`, ints on the host: the parent of each node, -1 for
             roots; or a `keras_topo.graphs.Forest`.
-        f: a function from distances `(n,)`, a float tensor, to values
-            `(*batch, n)`; or its table, `(*batch, n)`, at the distances `0, 1,
-            2, ...` in steps, as many as the longest path has and one.
+        f: a function from distances `(n,)`, a tensor in `floatx`, to values
+            `(*batch, n)`, finite also at twice the longest distance; or its
+            table, `(*batch, n)`, at the distances `0, 1, 2, ...` in steps, as
+            many as the longest path has and one.
         edge_weights: `(L,)`, non-negative, of the edge between a node and its
             parent; of roots it is not used. `None` for ones.
 
@@ -70,7 +74,8 @@ class ForestDistance(MaskOperator):
         self._plan = CentroidPlan(forest, weights)
         distances = self._plan.distances
         if callable(f):
-            values = as_tensor(f(as_tensor(distances, "distances", 1)), "f", 1)
+            given = ops.convert_to_tensor(distances, keras.config.floatx())
+            values = as_tensor(f(given), "f", 1)
             if values.shape[-1] != len(distances):
                 raise ValueError(
                     "`f` expects a function from distances of shape "
@@ -100,9 +105,17 @@ class ForestDistance(MaskOperator):
     def _layouts(self):
         return (self.num_tokens,)
 
-    def _apply(self, x):
+    def _apply(self, x, method="auto"):
         values = ops.cast(self.values, x.dtype)
-        return ops.expand_dims(self._plan.apply(ops.squeeze(x, -1), values), -1)
+        y = self._plan.apply(ops.squeeze(x, -1), values, method)
+        return ops.expand_dims(y, -1)
+
+    def _unit_product(self, x):
+        # An FFT leaves noise where there should be zeros. Beyond this length
+        # its matrices would be too large.
+        method = "dense" if self.num_tokens <= EXACT_ROWS else "auto"
+        y = self._apply(relayout(x, self.num_tokens), method)
+        return relayout(y, x.shape[-3])
 
     def _transpose(self):
         return self
@@ -141,8 +154,12 @@ def common_step(weights):
     if weights is None or not (weights > 0).any():
         return 1.0
     positive = np.unique(weights[weights > 0])
-    # Euclid, with the rounding of the weights.
-    step, tolerance = 0.0, 1e-9 * positive[-1]
+    # Euclid, with the rounding of float32 or of float64.
+    as_float32 = positive.astype("float32").astype("float64")
+    rounding = 1e-6 if (positive == as_float32).all() else 1e-12
+    step, tolerance = 0.0, rounding * positive[-1]
+    if positive[0] <= tolerance:
+        return None
     for weight in positive:
         while weight > tolerance:
             step, weight = weight, math.fmod(step, weight)
@@ -163,34 +180,33 @@ class CentroidPlan:
 
     def __init__(self, forest, weights):
         self.num_nodes = forest.num_nodes
-        self.common_step = common_step(weights)
-        steps = None
-        if weights is not None:
+        self.common_step = step = common_step(weights)
+        if step:
             steps = weights
-            if self.common_step:
-                steps = np.rint(weights / self.common_step).astype(np.int64)
-        cuts = centroid_decomposition(forest, steps)
+            if weights is not None:
+                steps = np.rint(weights / step).astype(np.int64)
+            cuts = centroid_decomposition(forest, steps)
+            if not few_buckets(cuts.levels):
+                # Of a step far shorter than the weights.
+                self.common_step = None
+        if not self.common_step:
+            cuts = centroid_decomposition(forest, weights)
         visible = cuts.leaf_nodes >= 0
         visible = visible[:, :, None] & visible[:, None, :]
-        number = None
-        if self.common_step:
-            between = [cuts.leaf_distances[visible]]
-            between += [farthest(level) for level in cuts.levels]
-            longest = max((int(x.max()) for x in between if x.size), default=0)
-            self.distances = self.common_step * np.arange(longest + 1)
-            if not few_buckets(cuts.levels):
-                number = Steps(longest)
-        else:
-            number = Numbers()
+        number = None if self.common_step else Numbers()
+        if number is not None:
             number.add(cuts.leaf_distances[visible])
         levels = [
             LevelPlan(level, self.num_nodes, number) for level in cuts.levels
         ]
         leaf_distances = cuts.leaf_distances
-        if not self.common_step:
+        if number is None:
+            between = [leaf_distances[visible], *map(farthest, cuts.levels)]
+            longest = max((int(x.max()) for x in between if x.size), default=0)
+            self.distances = step * np.arange(longest + 1)
+        else:
             self.distances = number.finish()
             leaf_distances = number.index(leaf_distances)
-        if number is not None:
             for level in levels:
                 level.number(number)
         self.levels = levels
@@ -209,7 +225,7 @@ class CentroidPlan:
         leaves = self._leaf_distances.size
         return leaves + sum(level.work for level in self.levels)
 
-    def apply(self, x, values):
+    def apply(self, x, values, method):
         """`f(dist) x` for `x` `(..., L, columns)`, `values` `(*batch, n)`."""
         lead = broadcast_sizes(
             tuple(ops.shape(x))[:-2], tuple(ops.shape(values))[:-1]
@@ -220,7 +236,7 @@ class CentroidPlan:
         x = ops.moveaxis(x, -2, 0)
         y = self._leaves(x, values)
         for level in self.levels:
-            y = y + level.apply(x, values)
+            y = y + level.apply(x, values, method)
         return ops.moveaxis(y, 0, -2)
 
     def _leaves(self, x, values):
@@ -264,12 +280,12 @@ class LevelPlan:
         self.parts.number(numbers)
         self.components.number(numbers)
 
-    def apply(self, x, values):
+    def apply(self, x, values, method):
         parts = _sum(x, self._bucket, self.parts.count + 1)[:-1]
         whole = _sum(parts, self._component, self.components.count + 1)[:-1]
-        whole = append_zero(self.components.multiply(whole, values))
+        whole = append_zero(self.components.multiply(whole, values, method))
         y = ops.take(whole, self._component, axis=0)
-        y = y - self.parts.multiply(parts, values)
+        y = y - self.parts.multiply(parts, values, method)
         return ops.take(append_zero(y), self._bucket, axis=0)
 
 
@@ -333,10 +349,10 @@ class Buckets:
         for block in self._blocks:
             block.number(numbers)
 
-    def multiply(self, sums, values):
+    def multiply(self, sums, values, method):
         """`O[t] = sum_s f(s + t) X[s]` in every group; zero in single ones."""
         found = [
-            block.multiply(sums[block.start : block.stop], values)
+            block.multiply(sums[block.start : block.stop], values, method)
             for block in self._blocks
         ]
         return ops.concatenate(found, axis=0)
@@ -377,7 +393,7 @@ class Block:
             self._used = ~np.isnan(self._sums)
             self._sums = None
 
-    def multiply(self, sums, values):
+    def multiply(self, sums, values, method):
         if not self.size:
             return ops.zeros_like(sums)
         if self._index is not None:
@@ -398,26 +414,12 @@ class Block:
             )
         column = table[..., self.size - 1 :]
         row = ops.flip(table[..., : self.size], -1)
-        hankel = Toeplitz(ops.expand_dims(column, -2), ops.expand_dims(row, -2))
+        hankel = Toeplitz(
+            ops.expand_dims(column, -2), ops.expand_dims(row, -2), method
+        )
         return multiply_rows(
             sums, self.rows, self.size, lambda z: hankel @ ops.flip(z, -2)
         )
-
-
-class Steps:
-    """Numbers distances in steps."""
-
-    def __init__(self, longest):
-        self._longest, self.entries = longest, 0
-
-    def add(self, distances):
-        pass
-
-    def index(self, distances):
-        """The distance itself. Longer ones than there are only occur inside a
-        part, where what they give is subtracted again."""
-        distances = np.nan_to_num(distances).astype(np.int64)
-        return np.minimum(distances, self._longest)
 
 
 class Numbers:
@@ -431,7 +433,7 @@ class Numbers:
 
     def finish(self):
         found = np.unique(np.concatenate(self._found))
-        close = np.append(True, np.diff(found) > 1e-9 * max(found[-1], 1e-30))
+        close = np.append(True, np.diff(found) > 1e-13 * found[-1])
         self.distances = found[close]
         return self.distances
 
@@ -467,7 +469,7 @@ def ranks(group, distance):
     """
     order = np.lexsort((distance, group))
     g, d = group[order], distance[order]
-    scale = 1e-9 * max(float(np.abs(distance).max()), 1e-30)
+    scale = 1e-13 * float(distance.max())
     new = np.append(True, (g[1:] != g[:-1]) | (d[1:] - d[:-1] > scale))
     number = np.cumsum(new) - 1
     owner = g[new]

@@ -78,9 +78,7 @@ class SegmentedScan:
         if self.outer is not None:
             carried = self.outer.apply(y[..., -1, :], a)[..., :-1, :]
             entry = exponents(a, self._entry[1:])
-            weights = ops.where(
-                self._entered, ops.exp(entry), ops.zeros_like(entry)
-            )
+            weights = _visible_exp(entry, self._entered)
             more = ops.expand_dims(weights, -1) * ops.expand_dims(carried, -2)
             y = ops.concatenate(
                 [y[..., :1, :, :], y[..., 1:, :, :] + more], axis=-3
@@ -98,10 +96,16 @@ class SegmentedScan:
         visible = ops.logical_and(
             segment[:, :, None] == segment[:, None], lower
         )
-        # Hidden twice: an infinite exponential has no gradient.
-        zeros = ops.zeros_like(difference)
-        weights = ops.exp(ops.where(visible, difference, zeros))
-        return ops.where(visible, weights, zeros)
+        return _visible_exp(difference, visible)
+
+
+def _visible_exp(exponent, visible):
+    """`exp(exponent)` where visible and zero elsewhere. Hidden twice: an
+    infinite exponential that is hidden afterwards has a gradient of nan."""
+    zeros = ops.zeros_like(exponent)
+    return ops.where(
+        visible, ops.exp(ops.where(visible, exponent, zeros)), zeros
+    )
 
 
 def exponents(a, distance):

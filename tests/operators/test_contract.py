@@ -142,7 +142,7 @@ def decay_cases(*lengths):
 
 
 def forest_cases():
-    """Vectors in two directions, and numbers: more in `test_forest.py`."""
+    """More of them in `test_forest_masks.py`."""
     random = np.random.default_rng(0)
     found = []
     for name, parents in FORESTS.items():

@@ -153,6 +153,15 @@ ERRORS = {
         lambda: GraphDiffusion(np.ones((2, 2)), time=-1.0),
         "`time` expects finite numbers that are not negative",
     ),
+    "growth": (
+        lambda: GraphDiffusion(np.ones((100, 100)), "adjacency"),
+        "`time` expects at most 0.8 on this graph",
+    ),
+    "tolerance": (
+        lambda: GraphDiffusion(np.ones((2, 2)), tolerance=0),
+        "`tolerance` expects",
+    ),
+    "not-a-matrix": (lambda: GraphDiffusion([0, 1]), "`adjacency` expects"),
     "max-time": (
         lambda: GraphDiffusion(np.ones((2, 2)), time=2.0, max_time=1.0),
         "at most max_time=1.0",
@@ -166,6 +175,30 @@ def test_errors(name):
     with pytest.raises(ValueError, match=message) as caught:
         build()
     assert "Received: " in str(caught.value)
+
+
+def test_a_number_is_known_in_traced_functions():
+    """Without weights, which XLA multiplies by in another way."""
+    adjacency = adjacency_of(GRAPHS["hubs"], False)
+    x = np.random.default_rng(1).normal(size=(60, 3)).astype("float32")
+
+    @ref.compiled
+    def product(x):
+        return GraphDiffusion(adjacency, time=0.5) @ x
+
+    ref.assert_close(
+        product(x), ref.diffusion(adjacency, "laplacian", 0.5) @ x, 2e-6
+    )
+
+
+def test_weights_of_double_precision():
+    random = np.random.default_rng(0)
+    adjacency = np.triu(random.random((20, 20)), 1)
+    adjacency = adjacency + adjacency.T
+    operator = GraphDiffusion(adjacency, time=ref.tensor(0.5, "float64"))
+    ref.assert_close(
+        operator.to_dense(), ref.diffusion(adjacency, "laplacian", 0.5), 1e-12
+    )
 
 
 def test_a_traced_time_needs_a_bound():

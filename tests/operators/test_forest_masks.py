@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference as ref
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_topo.graphs import Forest
 from keras_topo.operators import ForestDistance, ForestExponential
@@ -120,6 +121,58 @@ def test_far_nodes_of_a_long_path():
     inner = (1 + e) / (1 - e)
     y = ref.numpy(operator @ x)[50:-50]
     ref.assert_close(y, np.full_like(y, inner), 1e-6)
+
+
+def test_hidden_nodes_are_hidden_in_rows():
+    """A cut-off has exact zeros, and softmax attention sees none of them."""
+    nodes = 1000
+    table = np.zeros(nodes, "float32")
+    table[:3] = 1
+    operator = ForestDistance(np.arange(-1, nodes - 1), table)
+    i = np.arange(nodes)
+    expected = np.abs(i[:, None] - i) < 3
+    assert (
+        (ref.numpy(operator.rows(100, 110)) != 0) == expected[100:110]
+    ).all()
+
+
+def test_gradients_are_finite_where_products_are():
+    """Trees of few nodes in one block, whose total length overflows."""
+    parents = np.arange(-1, 63)
+    parents[::8] = -1
+
+    def product(a):
+        return ForestExponential(parents, a=a) @ ops.ones((64, 1))
+
+    gradient = ref.with_gradients(product)(
+        ref.tensor(np.ones((64, 1)), "float32"), ref.tensor(4.0, "float32")
+    )[1][0]
+    assert np.isfinite(ref.numpy(gradient))
+
+
+def test_weights_of_very_different_size():
+    operator = ForestDistance(
+        [-1, 0, 1, 2], lambda d: ops.exp(-d), [0, 1, 1, 1e10]
+    )
+    row = ref.numpy(operator.rows(0, 1))[0]
+    ref.assert_close(row, np.exp([0.0, -1.0, -2.0, -1e10]), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_parameters_of_half_precision(dtype):
+    parents = caterpillar(80)
+    for operator in (
+        ForestExponential(parents, a=ops.cast(-0.25, dtype)),
+        ForestDistance(parents, ops.cast(0.5 ** np.arange(80), dtype)),
+    ):
+        dense = operator.to_dense()
+        assert operator.dtype == dtype
+        assert standardize_dtype(dense.dtype) == dtype
+        ref.assert_close(
+            ref.numpy(ops.cast(dense, "float32")),
+            ref.numpy(operator @ np.eye(80, dtype="float32")),
+            5e-3,
+        )
 
 
 ERRORS = {
