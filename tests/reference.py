@@ -141,6 +141,26 @@ def l1_distances(grid):
     )
 
 
+def torus(table, grid):
+    """`M[i, j] = table[(i - j) mod n]`, axis by axis."""
+    index = [
+        (x - (n - 1)) % n
+        for x, n in zip(offset_indices(grid), grid, strict=True)
+    ]
+    return table[(..., *index)]
+
+
+def hamming_distances(dimensions):
+    corners = np.arange(2**dimensions)
+    bits = corners[:, None] >> np.arange(dimensions) & 1
+    return (bits[:, None] != bits).sum(-1)
+
+
+def hypercube(decay, dimensions):
+    """`decay` to the power of the Hamming distance."""
+    return decay[..., None, None] ** hamming_distances(dimensions)
+
+
 # SciPy's conjugates the first row unless it is told one.
 toeplitz = np.vectorize(scipy.linalg.toeplitz, signature="(n),(n)->(n,n)")
 
@@ -272,3 +292,10 @@ def _normalised(scores, value, padding):
     total = scores.sum(-1, keepdims=True)
     output = scores @ value
     return np.divide(output, total, out=np.zeros_like(output), where=total != 0)
+
+
+def sparse_factors(pairs, values, right_pairs, right_values, tokens):
+    """`F G^T` of factors by their entries."""
+    left = sparse_pairs(pairs, values, tokens)
+    right = sparse_pairs(right_pairs, right_values, tokens)
+    return left @ np.swapaxes(right, -1, -2)

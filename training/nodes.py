@@ -2,6 +2,13 @@
 
     python -m training.nodes --data karate --out runs/karate
     python -m training.nodes --data cora.npz --out runs/cora --seeds 10
+    python -m training.nodes --data beacons --model gkat-diffusion \\
+        --out runs/beacons
+
+`beacons` is a generated graph of 100,000 nodes (`--nodes`) whose classes have
+to be learned from several hops away. The models `gkat-diffusion`,
+`gkat-features` and `gkat-walks` never form a matrix between all nodes: they are
+for graphs of that size.
 
 The public split of the file is used: training nodes for the loss, validation
 nodes to choose the epoch, and test nodes once, at the end. Each seed is a run
@@ -23,9 +30,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_topo.callbacks import Resample
 from keras_topo.graphs import (
     Graph,
     NodeDataset,
+    beacon_dataset,
     compute_kernels,
     diffusion_kernel,
     keep_largest,
@@ -33,6 +42,7 @@ from keras_topo.graphs import (
     pagerank_kernel,
     random_walk_kernel,
 )
+from keras_topo.layers import DiffusionMask, RandomFeaturesMask, RandomWalkMask
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
@@ -55,9 +65,21 @@ from keras_topo.training.run import (
     read_lines,
 )
 
-MODELS = ("gkat", "gkat-modern", "gkat-propagation", "gat", "gcn", "sgc")
 # What `--kernel-sizes` are, and their default.
 KERNELS = {"random_walk": 3.0, "diffusion": 3.0, "pagerank": 0.1}
+# The same for masks that are learned, and known through their products.
+MASKS = {"gkat-diffusion": 8.0, "gkat-features": 8.0, "gkat-walks": 8.0}
+MODELS = (
+    "gkat",
+    "gkat-modern",
+    "gkat-propagation",
+    *MASKS,
+    "gat",
+    "gcn",
+    "sgc",
+)
+# Seconds between lines about the epochs of a long run.
+REPORT_EVERY = 20
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", "seeds")
 # The ones that differ between models: for the baselines what they were
@@ -72,7 +94,19 @@ GAT = {
     "learning_rate": 5e-3,
     "weight_decay": 2.5e-4,
 }
+MASKED = {
+    "kernel": "diffusion",
+    "heads": 4,
+    "key_dim": 4,
+    "depth": 1,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.0,
+    "similarity": "relu",
+}
 RECIPES = {
+    **dict.fromkeys(MASKS, MASKED),
     "gkat": GAT,
     "gkat-modern": GAT,
     "gkat-propagation": {
@@ -105,7 +139,9 @@ def main(argv=None):
     try:
         run.open(arguments, arguments["resume"], NOT_COMPARED)
         pictures.load_pyplot()  # Better missing now than after the training.
-        data = load_nodes(arguments["data"], arguments["data_dir"])
+        data = load_nodes(
+            arguments["data"], arguments["data_dir"], arguments["nodes"]
+        )
         kernel = make_kernel(data.graph.adjacency, arguments)
         # What cannot be built is better known before the training.
         build_model(arguments, data, kernel)
@@ -214,10 +250,13 @@ def parse_arguments(argv):
     group.add_argument(
         "--data",
         default="karate",
-        help="karate, or an npz file in the Planetoid layout",
+        help="karate, beacons, or an npz file in the Planetoid layout",
     )
     group.add_argument(
         "--data-dir", help="the folder in which --data is a name"
+    )
+    group.add_argument(
+        "--nodes", type=positive_int, default=100_000, help="of beacons"
     )
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="gkat", choices=MODELS)
@@ -229,7 +268,19 @@ def parse_arguments(argv):
         help="nodes of the walks, diffusion times, or the probabilities with "
         "which walks of pagerank halt: one kernel each (default by kernel: "
         + ", ".join(f"{name} {size:g}" for name, size in KERNELS.items())
-        + ")",
+        + "; of learned masks times, from which they start, or nodes of walks)",
+    )
+    group.add_argument(
+        "--walks",
+        type=positive_int,
+        default=16,
+        help="from each node, of gkat-features and gkat-walks",
+    )
+    group.add_argument(
+        "--resample",
+        type=natural,
+        default=0,
+        help="epochs between samples of these walks; 0 for one sample",
     )
     group.add_argument(
         "--halt",
@@ -243,8 +294,8 @@ def parse_arguments(argv):
         default=64,
         help="entries of the kernel that are kept for a node",
     )
-    group.add_argument("--similarity", default="additive")
-    group.add_argument("--depth", type=positive_int, default=2)
+    group.add_argument("--similarity", help=recipe)
+    group.add_argument("--depth", type=positive_int, help=recipe)
     group.add_argument("--heads", type=positive_int, help=recipe)
     group.add_argument("--key-dim", type=positive_int, help=recipe)
     group.add_argument("--dropout", type=rate, help=recipe)
@@ -270,8 +321,25 @@ def parse_arguments(argv):
     for name, value in RECIPES[arguments["model"]].items():
         if arguments[name] is None:
             arguments[name] = value
+    for name, value in (("similarity", "additive"), ("depth", 2)):
+        if arguments[name] is None:
+            arguments[name] = value
+    model = arguments["model"]
     if arguments["kernel_sizes"] is None:
-        arguments["kernel_sizes"] = [KERNELS[arguments["kernel"]]]
+        default = MASKS.get(model, KERNELS[arguments["kernel"]])
+        arguments["kernel_sizes"] = [default]
+    if model in ("gkat-features", "gkat-walks"):
+        check_walk_lengths(parser, arguments["kernel_sizes"])
+        if len(arguments["kernel_sizes"]) > 1:
+            parser.error(
+                f"--kernel-sizes of {model} expects one number. Received: "
+                f"{arguments['kernel_sizes']}"
+            )
+    elif arguments["resample"]:
+        parser.error(
+            "--resample is for gkat-features and gkat-walks. Received: "
+            f"--model {model}"
+        )
     if arguments["kernel"] == "random_walk":
         check_walk_lengths(parser, arguments["kernel_sizes"])
     elif arguments["halt"]:
@@ -289,13 +357,16 @@ def parse_arguments(argv):
     return arguments
 
 
-def load_nodes(name, data_dir=None):
-    """The karate club, or a graph with its public split from a file.
+def load_nodes(name, data_dir=None, num_nodes=100_000):
+    """The karate club, a generated graph, or one with its public split from a
+    file.
 
     Features are divided by their sum, node by node.
     """
     if name == "karate":
         return load_karate()
+    if name == "beacons":
+        return beacon_dataset(num_nodes)
     if data_dir:
         data = load_planetoid(Path(data_dir), name.removesuffix(".npz"))
     else:
@@ -329,9 +400,15 @@ def load_karate():
 
 
 def make_kernel(adjacency, arguments):
-    """The fixed kernel of a model: sparse, or pairs with values."""
+    """The fixed kernel of a model: sparse, or a mask that is learned."""
     model = arguments["model"]
     graph, sizes = Graph(adjacency), arguments["kernel_sizes"]
+    if model == "gkat-diffusion":
+        # The times start apart, and may grow beyond the longest.
+        return DiffusionMask(graph, "normalized_laplacian", sizes)
+    if model in MASKS:
+        kind = {"gkat-features": RandomFeaturesMask}.get(model, RandomWalkMask)
+        return kind(graph, arguments["walks"], int(sizes[0]))
     if not model.startswith("gkat"):
         return adjacency_kernels([graph], model)[0]
     if arguments["kernel"] == "random_walk":
@@ -371,8 +448,9 @@ def build_model(arguments, data, kernel):
         "attention_dropout": arguments["attention_dropout"],
     }
     if kind.startswith("gkat"):
+        form = kind.removeprefix("gkat").lstrip("-") or "published"
         return models.gkat_node_classifier(
-            form=kind.removeprefix("gkat").lstrip("-") or "published",
+            form="modern" if kind in MASKS else form,
             depth=arguments["depth"],
             similarity=arguments["similarity"],
             **heads,
@@ -390,10 +468,36 @@ def build_model(arguments, data, kernel):
 
 def describe_model(arguments):
     text = f"{arguments['model']}, {arguments['depth']} layers"
-    if arguments["model"].startswith("gkat"):
-        sizes = " ".join(f"{size:g}" for size in arguments["kernel_sizes"])
+    sizes = " ".join(f"{size:g}" for size in arguments["kernel_sizes"])
+    if arguments["model"] in MASKS:
+        text += f", mask {sizes}"
+    elif arguments["model"].startswith("gkat"):
         text += f", kernel {arguments['kernel']} {sizes}"
     return text
+
+
+class Progress(keras.callbacks.Callback):
+    """A line now and then, where epochs take long."""
+
+    def __init__(self, seed, epochs):
+        super().__init__()
+        self.seed, self.epochs = seed, epochs
+        self.last = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        if now - self.last < REPORT_EVERY:
+            return
+        self.last = now
+        values = ", ".join(
+            f"{name.replace('val_', 'validation ')} {logs[name]:.4f}"
+            for name in ("loss", "val_loss", "val_accuracy")
+            if name in logs
+        )
+        print(
+            f"seed {self.seed}, epoch {epoch + 1} of {self.epochs}: {values}",
+            flush=True,
+        )
 
 
 def train(run, arguments, data, kernel, seed):
@@ -419,7 +523,9 @@ def train(run, arguments, data, kernel, seed):
         return nodes, labels, weights
 
     chosen = len(data.validation) > 0
-    callbacks = [StopOnNonFiniteLoss()]
+    callbacks = [StopOnNonFiniteLoss(), Progress(seed, arguments["epochs"])]
+    if arguments["resample"]:
+        callbacks.append(Resample(arguments["resample"]))
     stop = keras.callbacks.EarlyStopping(
         "val_accuracy",
         patience=arguments["patience"],
@@ -439,7 +545,8 @@ def train(run, arguments, data, kernel, seed):
         callbacks=callbacks,
         verbose=0,
     ).history
-    logits = keras.ops.convert_to_numpy(model(x))[0]
+    # Not eagerly, where every step of a long product is kept waiting.
+    logits = model.predict(x, batch_size=1, verbose=0)[0]
     right = logits.argmax(-1) == data.graph.label
     epochs = len(history["loss"])
     line = {

@@ -4,7 +4,10 @@ Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
+- `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
+- `sparse_product(...)`: the same with entries in any order, differentiable
+  with respect to their values;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
@@ -18,8 +21,10 @@ if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
         checkpointed_map,
         concrete,
+        constant,
         matmul,
         slice_axis,
+        sparse_product,
         sparse_sum,
         toeplitz_fft,
     )
@@ -27,8 +32,10 @@ elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         checkpointed_map,
         concrete,
+        constant,
         matmul,
         slice_axis,
+        sparse_product,
         sparse_sum,
         toeplitz_fft,
     )
@@ -42,8 +49,10 @@ else:
 __all__ = [
     "checkpointed_map",
     "concrete",
+    "constant",
     "matmul",
     "slice_axis",
+    "sparse_product",
     "sparse_sum",
     "toeplitz_fft",
 ]

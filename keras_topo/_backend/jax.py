@@ -20,12 +20,32 @@ def concrete(x):
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
+def constant(array):
+    """An array of the host as a tensor."""
+    return jnp.asarray(array)
+
+
 def sparse_sum(x, rows, columns, weights, num_rows):
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`."""
     terms = x[columns]
     if weights is not None:
         terms = terms * weights[:, None]
     return jax.ops.segment_sum(terms, rows, num_rows, indices_are_sorted=True)
+
+
+def sparse_product(values, x, rows, columns, num_rows):
+    """`A x`: `y[r] = sum values[e] x[columns[e]]` over entries of row `r`.
+
+    Args:
+        values: `(entries,)`.
+        x: `(n, c)`.
+        rows, columns: `(entries,)`, int32, in any order.
+        num_rows: int.
+
+    Returns:
+        `(num_rows, c)`.
+    """
+    return jax.ops.segment_sum(values[:, None] * x[columns], rows, num_rows)
 
 
 def toeplitz_fft(x, kernel, grid_shape):

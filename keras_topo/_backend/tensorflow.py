@@ -1,5 +1,6 @@
 """TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
 
+import keras
 import tensorflow as tf
 from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
@@ -43,7 +44,24 @@ def matmul(x, y):
 
 def concrete(x):
     """The value of a tensor as an array; `None` where it is traced."""
+    # Variables always have the method, and refuse it in a graph.
+    variable = isinstance(x, (tf.Variable, keras.Variable))
+    if variable and not tf.executing_eagerly():
+        return None
     return x.numpy() if hasattr(x, "numpy") else None
+
+
+def constant(array):
+    """An array of the host as a tensor.
+
+    A large one is made outside of a function that is being traced, which
+    captures it: in the graph of the function, arrays may not have more than 2
+    GB together.
+    """
+    if array.nbytes < 2**16:
+        return tf.convert_to_tensor(array)
+    with tf.init_scope():
+        return tf.convert_to_tensor(array)
 
 
 def sparse_sum(x, rows, columns, weights, num_rows):
@@ -65,6 +83,80 @@ def sparse_sum(x, rows, columns, weights, num_rows):
     if weights is not None:
         terms = terms * tf.cast(weights[:, None], x.dtype)
     return tf.math.unsorted_segment_sum(terms, rows, num_rows)
+
+
+def sparse_product(values, x, rows, columns, num_rows):
+    """`A x`: `y[r] = sum values[e] x[columns[e]]` over entries of row `r`.
+
+    Nothing of the size of entries times columns is held, in either direction.
+
+    Args:
+        values: `(entries,)`.
+        x: `(n, c)`.
+        rows, columns: `(entries,)`, int32, in any order.
+        num_rows: int.
+
+    Returns:
+        `(num_rows, c)`.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if GraphOrParentsInXlaContext(graph):
+        # XLA has no sparse products.
+        terms = values[:, None] * tf.gather(x, columns)
+        return tf.math.unsorted_segment_sum(terms, rows, num_rows)
+    indices = tf.stack([rows, columns], axis=1)
+    shape = tf.cast(tf.stack([num_rows, tf.shape(x)[0]]), tf.int64)
+
+    def multiply(values, x, transposed):
+        return tf.raw_ops.SparseTensorDenseMatMul(
+            a_indices=indices,
+            a_values=values,
+            a_shape=shape,
+            b=x,
+            adjoint_a=transposed,
+        )
+
+    @tf.custom_gradient
+    def product(values, x):
+        y = multiply(values, x, False)
+        y.set_shape((num_rows, x.shape[-1]))
+
+        def gradient(upstream):
+            dx = multiply(values, upstream, True)
+            return _entry_products(upstream, x, rows, columns), dx
+
+        return y, gradient
+
+    return product(values, x)
+
+
+# Numbers of each factor that are gathered at a time.
+ENTRY_BLOCK = 2**24
+
+
+def _entry_products(x, y, rows, columns):
+    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry."""
+    count = tf.shape(rows)[0]
+    size = tf.maximum(ENTRY_BLOCK // tf.maximum(tf.shape(x)[-1], 1), 1)
+    array = tf.TensorArray(
+        x.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=(None,)
+    )
+
+    def step(start, array):
+        part = slice(start, start + size)
+        terms = tf.gather(x, rows[part]) * tf.gather(y, columns[part])
+        array = array.write(array.size(), tf.reduce_sum(terms, axis=-1))
+        return start + size, array
+
+    _, array = tf.while_loop(
+        lambda start, _: start < count,
+        step,
+        (tf.constant(0), array),
+        parallel_iterations=1,
+    )
+    found = array.concat()
+    found.set_shape(rows.shape)
+    return found
 
 
 def toeplitz_fft(x, kernel, grid_shape):

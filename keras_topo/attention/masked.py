@@ -34,6 +34,7 @@ def masked_linear_attention(
     mask=None,
     padding_mask=None,
     implementation="auto",
+    allow_negative=False,
 ):
     """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalised by row.
 
@@ -56,6 +57,12 @@ def masked_linear_attention(
             value columns; `"explicit"` computes the scores, in blocks of
             query rows; `"auto"` takes the one that costs less by the cost
             model of the operators. The results are the same.
+        allow_negative: bool; `True` for masks with negative entries, for whose
+            normalizer, the sum of a row of scores, the caller answers: where
+            it comes near zero the output grows without bound. By default they
+            are refused where they are known to be such (`mask.nonnegative` is
+            `False`). That is looked up in the parameters of the mask, up to a
+            million numbers, and never in traced functions.
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`. Computed in float32 at
@@ -64,7 +71,8 @@ def masked_linear_attention(
         largest sum of the head, and so is a row far below it.
 
     Raises:
-        ValueError: if shapes do not match or `implementation` is unknown.
+        ValueError: if shapes do not match, `implementation` is unknown or the
+            mask is known to have negative entries.
 
     *Complexity*: explicit `O(L^2 (m + d))`, memory `O(L)` times the rows of a
     block; fast as `m (d + 1)` columns of the operator's product, memory `O(L
@@ -90,7 +98,7 @@ def masked_linear_attention(
     # is not zero.
     key_features = _drop_padding(key_features, padding_mask)
     value = _drop_padding(value, padding_mask)
-    mask = _as_operator(mask, value)
+    mask = _as_operator(mask, value, allow_negative)
     if mask is None:
         output = _linear_attention(query_features, key_features, value)
     else:
@@ -115,6 +123,7 @@ def masked_softmax_attention(
     padding_mask=None,
     dropout=0.0,
     seed=None,
+    allow_negative=False,
 ):
     """Softmax attention whose exponentials are multiplied by a mask.
 
@@ -133,13 +142,15 @@ def masked_softmax_attention(
         dropout: float, rate at which normalised scores are dropped. Without
             pairs, the scores of a head are then kept whole.
         seed: int or `keras.random.SeedGenerator`, of the dropout.
+        allow_negative: as in `masked_linear_attention`.
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`, computed in float32 at
         least. A token that sees nothing gets zeros.
 
     Raises:
-        ValueError: if shapes do not match.
+        ValueError: if shapes do not match, or the mask is known to have
+            negative entries.
 
     *Complexity*: `O(L^2 (d_qk + d))`, in blocks of query rows; with pairs
     `O(pairs (d_qk + d))`.
@@ -147,7 +158,15 @@ def masked_softmax_attention(
     query, key, value, dtype = _check_inputs(query=query, key=key, value=value)
     query = query / math.sqrt(query.shape[-1])
     output = _softmax_attention(
-        DOT, query, key, value, mask, padding_mask, dropout, seed
+        DOT,
+        query,
+        key,
+        value,
+        mask,
+        padding_mask,
+        dropout,
+        seed,
+        allow_negative,
     )
     return ops.cast(output, dtype)
 
@@ -160,6 +179,7 @@ def masked_additive_attention(
     padding_mask=None,
     dropout=0.0,
     seed=None,
+    allow_negative=False,
 ):
     """Attention with additive scores, the form of GAT, times a mask.
 
@@ -170,14 +190,15 @@ def masked_additive_attention(
     Args:
         query_scores: `(batch, heads, L, 1)`, `s`.
         key_scores: `(batch, heads, L, 1)`, `t`.
-        value, mask, padding_mask, dropout, seed: as in
+        value, mask, padding_mask, dropout, seed, allow_negative: as in
             `masked_softmax_attention`.
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`.
 
     Raises:
-        ValueError: if shapes do not match.
+        ValueError: if shapes do not match, or the mask is known to have
+            negative entries.
 
     *Complexity*: `O(L^2 d)`, in blocks of query rows; with pairs
     `O(pairs d)`.
@@ -191,7 +212,15 @@ def masked_additive_attention(
             f"of shape {tuple(query.shape)}"
         )
     output = _softmax_attention(
-        ADDITIVE, query, key, value, mask, padding_mask, dropout, seed
+        ADDITIVE,
+        query,
+        key,
+        value,
+        mask,
+        padding_mask,
+        dropout,
+        seed,
+        allow_negative,
     )
     return ops.cast(output, dtype)
 
@@ -395,10 +424,18 @@ def _leaky_relu(x):
 
 
 def _softmax_attention(
-    logits_of, query, key, value, mask, padding_mask, dropout, seed
+    logits_of,
+    query,
+    key,
+    value,
+    mask,
+    padding_mask,
+    dropout,
+    seed,
+    allow_negative,
 ):
     """`M * exp(logits)`, normalised by row, times the values."""
-    mask = _as_operator(mask, value)
+    mask = _as_operator(mask, value, allow_negative)
     visible_keys = None
     if padding_mask is not None:
         visible_keys = ops.swapaxes(_padding_axes(padding_mask, value), -1, -2)
@@ -557,7 +594,7 @@ def _agree(shape, other):
     )
 
 
-def _as_operator(mask, value):
+def _as_operator(mask, value, allow_negative):
     if mask is None:
         return None
     if isinstance(mask, str):
@@ -586,5 +623,12 @@ def _as_operator(mask, value):
             "the batch axes of `mask` expect 1 or the sizes of (batch, heads). "
             f"Received: a mask of shape {mask.shape}, value of shape "
             f"{tuple(value.shape)}"
+        )
+    if not allow_negative and mask.nonnegative is False:
+        raise ValueError(
+            "`mask` expects entries that are not negative: the sum of a row of "
+            "scores, by which attention divides, may vanish otherwise. Pass "
+            "`allow_negative=True` where it is known not to. Received: "
+            f"mask={mask} with negative entries"
         )
     return mask

@@ -12,9 +12,14 @@ from keras_topo.graphs.datasets import (
     load_tu_dataset,
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
-from keras_topo.graphs.forest import Forest
+from keras_topo.graphs.forest import (
+    Forest,
+    breadth_first_forest,
+    minimum_spanning_forest,
+)
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.graphs.generators import (
+    beacon_dataset,
     induced_cycle_dataset,
     motif_dataset,
 )
@@ -28,6 +33,12 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.random_features import (
+    GraphRandomFeatures,
+    diffusion_modulation,
+    graph_random_features,
+    modulation,
+)
 from keras_topo.graphs.walks import random_walk_features
 
 __all__ = [
@@ -36,16 +47,23 @@ __all__ = [
     "Graph",
     "GraphBatch",
     "GraphDataset",
+    "GraphRandomFeatures",
     "NodeDataset",
+    "breadth_first_forest",
+    "beacon_dataset",
     "bucket_sizes",
     "compute_kernels",
     "diffusion_kernel",
+    "diffusion_modulation",
+    "graph_random_features",
     "group_by_size",
     "keep_largest",
     "induced_cycle_dataset",
     "largest_neighbor_degrees",
     "load_planetoid",
     "load_tu_dataset",
+    "minimum_spanning_forest",
+    "modulation",
     "motif_dataset",
     "node_features",
     "normalized_adjacency",

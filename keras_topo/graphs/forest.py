@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import scipy.sparse
-from scipy.sparse.csgraph import depth_first_order
+import scipy.sparse.csgraph
+
+from keras_topo.graphs.graph import Graph, as_adjacency, check_node_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +67,23 @@ class Forest:
         tree[order] = np.cumsum(parents[order] < 0) - 1
         return cls(parents, depth, order, position, size, tree, head)
 
+    @classmethod
+    def from_trees(cls, forests):
+        """A batch of trees as one forest, their nodes one after another.
+
+        Args:
+            forests: list of `parents` or of `Forest`s.
+        """
+        parents, first = [], 0
+        for forest in forests:
+            if not isinstance(forest, Forest):
+                forest = check_parents(forest)
+            else:
+                forest = forest.parents
+            parents.append(np.where(forest < 0, -1, forest + first))
+            first += len(forest)
+        return cls.from_parents(np.concatenate(parents))
+
     @property
     def num_nodes(self):
         return len(self.parents)
@@ -77,6 +96,123 @@ class Forest:
         above = self.parents[heads]
         above = np.where(above < 0, -1, index[self.head[above]])
         return depths(above)[index[self.head]]
+
+
+def minimum_spanning_forest(adjacency):
+    """The forest of least total weight that connects what the graph connects.
+
+    A mask on it is an approximation of one on the graph: distances between
+    nodes are those along the forest, never shorter.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array: lengths of edges,
+            positive, of which the smaller of both directions counts; or a
+            `Graph`.
+
+    Returns:
+        A `Forest` and the weights `(nodes,)` of the edges to parents, zero at
+        roots: what `ForestExponential` and `ForestAttention` take.
+
+    *Complexity*: `O(edges log nodes)`.
+
+    Example:
+
+    >>> square = [[0, 1, 0, 3], [1, 0, 2, 0], [0, 2, 0, 1], [3, 0, 1, 0]]
+    >>> forest, weights = minimum_spanning_forest(square)
+    >>> forest.parents, weights
+    (array([-1,  0,  1,  2]), array([0., 1., 2., 1.]))
+    """
+    adjacency = _edges(adjacency)
+    # SciPy reads the lengths of both directions as two edges.
+    tree = scipy.sparse.csgraph.minimum_spanning_tree(adjacency)
+    return _rooted(tree + tree.T)
+
+
+def breadth_first_forest(adjacency, roots=None):
+    """Trees of shortest paths, in edges, from one root a component.
+
+    Distances from a root are those of the graph; others are longer on the
+    forest or the same.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array, or a `Graph`; edges
+            count in both directions.
+        roots: node ids, at most one a component; components without one are
+            rooted at the node of the highest degree.
+
+    Returns:
+        A `Forest` and the weights `(nodes,)` of the edges to parents, those of
+        the graph (the smaller of both directions), zero at roots.
+
+    Raises:
+        ValueError: if two roots are in one component.
+
+    *Complexity*: `O(edges)`.
+    """
+    adjacency = _edges(adjacency)
+    nodes = adjacency.shape[0]
+    count, component = scipy.sparse.csgraph.connected_components(
+        adjacency, directed=False
+    )
+    degree = np.diff(adjacency.indptr)
+    order = np.lexsort((-degree, component))
+    chosen = order[np.searchsorted(component[order], np.arange(count))]
+    if roots is not None:
+        roots = np.asarray(roots, np.int64).reshape(-1)
+        check_node_ids(roots, nodes, "roots")
+        if len(np.unique(component[roots])) < len(roots):
+            raise ValueError(
+                "`roots` expects at most one node of each component. Received: "
+                f"roots={roots.tolist()}"
+            )
+        chosen[component[roots]] = roots
+    return _rooted(adjacency, chosen)
+
+
+def _edges(adjacency):
+    """A symmetric matrix of lengths: the smaller of both directions."""
+    if isinstance(adjacency, Graph):
+        adjacency = adjacency.adjacency
+    edges = as_adjacency(adjacency, "float64").tocoo()
+    low, high = np.minimum(edges.row, edges.col), np.maximum(*edges.coords)
+    # Of the two directions of an edge, the first in this order is the shorter.
+    order = np.lexsort((edges.data, high, low))
+    low, high, data = low[order], high[order], edges.data[order]
+    first = np.append(True, (np.diff(low) != 0) | (np.diff(high) != 0))
+    first = first[: len(low)] & (low != high)
+    rows = np.concatenate([low[first], high[first]])
+    columns = np.concatenate([high[first], low[first]])
+    return scipy.sparse.csr_array(
+        (np.tile(data[first], 2), (rows, columns)), shape=edges.shape
+    )
+
+
+def _rooted(adjacency, roots=()):
+    """The breadth-first forest of a symmetric matrix, and its weights.
+
+    Components without a root get their first node.
+    """
+    nodes = adjacency.shape[0]
+    count, component = scipy.sparse.csgraph.connected_components(
+        adjacency, directed=False
+    )
+    first = np.unique(component, return_index=True)[1]
+    roots = np.asarray(roots, np.int64)
+    first[component[roots]] = roots
+    # A node above all roots, from which one search reaches everything.
+    above = scipy.sparse.csr_array(
+        (np.ones(count), (np.zeros(count, int), first)), shape=(1, nodes)
+    )
+    graph = scipy.sparse.block_array(
+        [[adjacency, None], [above, scipy.sparse.csr_array((1, 1))]],
+        format="csr",
+    )
+    before = scipy.sparse.csgraph.breadth_first_order(graph, nodes)[1][:nodes]
+    parents = np.where(before == nodes, -1, before).astype(np.int64)
+    weights = np.zeros(nodes)
+    child = np.flatnonzero(parents >= 0)
+    weights[child] = adjacency[child, parents[child]]
+    return Forest.from_parents(parents), weights
 
 
 def check_parents(parents):
@@ -136,7 +272,10 @@ def _preorder(parents, key):
     graph = scipy.sparse.csr_array(
         (np.ones(nodes), children, pointer), shape=(nodes + 1, nodes + 1)
     )
-    return depth_first_order(graph, nodes, return_predecessors=False)[1:]
+    order = scipy.sparse.csgraph.depth_first_order(
+        graph, nodes, return_predecessors=False
+    )
+    return order[1:]
 
 
 def _rank(order):

@@ -5,7 +5,11 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import as_adjacency
+from keras_topo.graphs.graph import (
+    as_adjacency,
+    check_node_ids,
+    check_symmetric,
+)
 from keras_topo.graphs.kernels import GENERATORS
 
 # Power iterations for the spectral bound: each is a product with a vector.
@@ -36,12 +40,17 @@ class DiffusionGenerator:
     scale: np.ndarray | None
     bounds: tuple
 
+    @property
+    def num_entries(self):
+        return self.rows.shape[0]
+
     @classmethod
     def from_adjacency(cls, adjacency, name="laplacian"):
         """Checks a graph and bounds the spectrum of its generator.
 
         Args:
-            adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric.
+            adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric; or a
+                `Graph`; or a tuple `(pairs, values, num_nodes)`.
             name: the generator.
 
         Raises:
@@ -56,16 +65,8 @@ class DiffusionGenerator:
                 f"`generator` expects one of {GENERATORS}. Received: "
                 f"generator={name!r}"
             )
-        adjacency = as_adjacency(adjacency, "float64")
-        difference = abs(adjacency - adjacency.T).tocoo()
-        if difference.nnz and difference.max() > 1e-6 * adjacency.data.max():
-            largest = np.argmax(difference.data)
-            i, j = int(difference.row[largest]), int(difference.col[largest])
-            raise ValueError(
-                "`adjacency` expects a symmetric matrix. Received: "
-                f"{adjacency[i, j]:g} from {i} to {j} and {adjacency[j, i]:g} "
-                "back"
-            )
+        adjacency = as_adjacency(_matrix(adjacency), "float64")
+        check_symmetric(adjacency)
         adjacency.sort_indices()
         degrees = np.asarray(adjacency.sum(axis=1)).ravel()
         diagonal = scale = None
@@ -94,6 +95,29 @@ class DiffusionGenerator:
             scale,
             bounds,
         )
+
+
+def _matrix(adjacency):
+    """A matrix from other forms of a graph."""
+    if not isinstance(adjacency, tuple):
+        return adjacency
+    if len(adjacency) != 3:
+        raise ValueError(
+            "`adjacency` expects a matrix, or a tuple (pairs, values, "
+            f"num_nodes). Received: a tuple of {len(adjacency)}"
+        )
+    pairs, values, num_nodes = adjacency
+    pairs, values = np.asarray(pairs), np.asarray(values, "float64")
+    if pairs.shape != (*values.shape, 2) or values.ndim != 1:
+        raise ValueError(
+            "`adjacency` expects pairs (edges, 2) and values (edges,). "
+            f"Received: pairs of shape {pairs.shape}, values of shape "
+            f"{values.shape}"
+        )
+    check_node_ids(pairs, num_nodes, "adjacency")
+    return scipy.sparse.csr_array(
+        (values, tuple(pairs.T)), shape=(num_nodes, num_nodes)
+    )
 
 
 def spectral_radius_bound(matrix):

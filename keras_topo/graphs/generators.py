@@ -1,13 +1,15 @@
 """Generated tasks that a model solves only by looking at structure.
 
-The motif and the cycle tasks of Choromanski et al. (2022).
+The motif and the cycle tasks of Choromanski et al. (2022), and one on a graph
+of any size.
 """
 
 import numpy as np
 import scipy.sparse
+import scipy.spatial
 from scipy.sparse import csgraph
 
-from keras_topo.graphs.datasets import GraphDataset
+from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.features import largest_neighbor_degrees
 from keras_topo.graphs.graph import Graph
 
@@ -126,6 +128,69 @@ def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
         return graphs
 
     return _datasets("induced-cycles", pair, sizes, seed)
+
+
+def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
+    """One large graph whose nodes are told their class from several hops away.
+
+    Points in the unit square, each joined to its eight nearest, are in regions
+    (the Voronoi cells of a point for every 2,000 nodes) of a class each. A node
+    knows nothing of its class: its features are four random numbers. But for
+    the beacons, one node in a hundred, which show a class besides, in one
+    case out of four a wrong one: a node has to weigh the beacons around it,
+    of which hardly one is within two hops. Nodes near a border of regions
+    stay uncertain: nobody is right everywhere.
+
+    Args:
+        num_nodes: int, at least 100.
+        num_classes: int.
+        beacons: float, share of nodes that are beacons.
+        seed: int.
+
+    Returns:
+        A `NodeDataset`. Of the nodes that are no beacons, a tenth are for
+        training, a tenth for validation, and all others for test.
+
+    Raises:
+        ValueError: if `num_nodes` is less than 100 or `beacons` is not between
+            0 and 1.
+
+    *Complexity*: `O(nodes log nodes)`.
+    """
+    if num_nodes < 100 or not 0 < beacons < 1 or num_classes < 2:
+        raise ValueError(
+            "`num_nodes` expects at least 100, `num_classes` at least 2 and "
+            "`beacons` a number between 0 and 1. Received: num_nodes="
+            f"{num_nodes}, num_classes={num_classes}, beacons={beacons}"
+        )
+    random = np.random.default_rng(seed)
+    points = random.random((num_nodes, 2))
+    nearest = scipy.spatial.cKDTree(points).query(points, k=9)[1][:, 1:]
+    edges = np.stack([np.repeat(np.arange(num_nodes), 8), nearest.ravel()], 1)
+    centers = random.random((max(2 * num_classes, num_nodes // 2000), 2))
+    region_class = random.permutation(np.arange(len(centers)) % num_classes)
+    region = scipy.spatial.cKDTree(centers).query(points)[1]
+    labels = region_class[region]
+    order = random.permutation(num_nodes)
+    shown, others = np.split(order, [max(1, round(beacons * num_nodes))])
+    wrong = random.random(len(shown)) < 0.25
+    shift = np.where(wrong, random.integers(1, num_classes, len(shown)), 0)
+    features = np.zeros((num_nodes, num_classes + 4), "float32")
+    features[shown, (labels[shown] + shift) % num_classes] = 1.0
+    features[:, num_classes:] = random.normal(size=(num_nodes, 4))
+    graph = Graph.from_edges(
+        edges, num_nodes, features=features, label=labels.astype("int64")
+    )
+    tenth = len(others) // 10
+    train, validation, test = np.split(others, [tenth, 2 * tenth])
+    return NodeDataset(
+        "beacons",
+        graph,
+        num_classes,
+        np.sort(train),
+        np.sort(validation),
+        np.sort(test),
+    )
 
 
 def _datasets(name, pair, sizes, seed):

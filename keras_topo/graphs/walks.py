@@ -71,7 +71,7 @@ def random_walk_features(
     pieces = []
     for first in range(0, nodes, block):
         starts = np.arange(first, min(first + block, nodes))
-        visits = _visits(step, starts, num_walks, length, halt, random)
+        visits = walk_visits(step, starts, num_walks, length, halt, random)
         pieces.append(
             _sum_visits(
                 visits, len(starts), num_walks, discount, columns, num_columns
@@ -127,8 +127,13 @@ def walker(adjacency):
     return step
 
 
-def _visits(step, starts, num_walks, length, halt, random):
-    """Yields, step by step, the walks still under way and where they stand."""
+def walk_visits(step, starts, num_walks, length, halt, random):
+    """Yields, step by step, the walks still under way and where they stand.
+
+    Returns:
+        Tuples of the step, the numbers of the walks (`num_walks` in a row from
+        each start), the nodes that they started from, and their nodes.
+    """
     walks = np.arange(len(starts) * num_walks)
     nodes = np.repeat(starts, num_walks)
     for k in range(length):
@@ -140,13 +145,13 @@ def _visits(step, starts, num_walks, length, halt, random):
             alive = nodes >= 0
             if not alive.all():
                 walks, nodes = walks[alive], nodes[alive]
-        yield k, walks, nodes
+        yield k, walks, starts[walks // num_walks], nodes
 
 
 def _sum_visits(visits, num_starts, num_walks, discount, columns, num_columns):
     """A sparse block of features, `(starts, columns)`."""
     rows, ids, weights = [], [], []
-    for k, walks, nodes in visits:
+    for k, walks, _, nodes in visits:
         row = walks // num_walks
         column = nodes if columns is None else columns[nodes]
         if columns is not None:

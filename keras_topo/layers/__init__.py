@@ -6,6 +6,7 @@ from keras_topo.layers.embedding import (
     PrefixTokens,
 )
 from keras_topo.layers.encoder import TopologicalEncoderBlock
+from keras_topo.layers.forest_attention import ForestAttention
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_encoder import GraphEncoderBlock
 from keras_topo.layers.graph_kernels import (
@@ -17,8 +18,16 @@ from keras_topo.layers.graph_kernels import (
     RandomWalkKernel,
     ReturnProbabilities,
 )
+from keras_topo.layers.graph_masks import (
+    DiffusionMask,
+    ForestMask,
+    GraphMask,
+    RandomFeaturesMask,
+    RandomWalkMask,
+)
 from keras_topo.layers.graph_pooling import GraphPooling
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.node_wise import NodeWise
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 __all__ = [
@@ -26,15 +35,22 @@ __all__ = [
     "AdjacencyKernel",
     "DegreeFeatures",
     "DiffusionKernel",
+    "DiffusionMask",
+    "ForestAttention",
+    "ForestMask",
     "GraphEncoderBlock",
     "GraphKernelAttention",
+    "GraphMask",
     "GraphPooling",
     "GraphPropagation",
     "LogKernel",
+    "NodeWise",
     "PatchEmbedding",
     "PositionEmbedding",
     "PrefixTokens",
+    "RandomFeaturesMask",
     "RandomWalkKernel",
+    "RandomWalkMask",
     "ReturnProbabilities",
     "ToeplitzAttention",
     "TopologicalEncoderBlock",

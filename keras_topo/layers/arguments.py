@@ -2,6 +2,9 @@
 
 import keras
 
+#: Names of fixed weights that hold node ids.
+INTEGERS = ("pairs", "edges", "rows", "columns")
+
 
 def positive(value, name):
     """`value`, which must be a positive int."""
@@ -31,6 +34,35 @@ def one_of(value, name, choices):
             f"{name}={value!r}"
         )
     return value
+
+
+def add_fixed_weights(layer, prefix, shapes, arrays):
+    """Non-trainable weights that hold arrays.
+
+    Args:
+        layer: the layer they belong to.
+        prefix: str, of their names.
+        shapes: dict of shapes by name.
+        arrays: dict of arrays by name, node ids to be kept as int32 and all
+            else as float32; or `None`, where a file brings the numbers.
+
+    Returns:
+        dict of weights by name.
+    """
+    weights = {}
+    for name, shape in shapes.items():
+        integers = name in INTEGERS
+        weights[name] = layer.add_weight(
+            name=f"{prefix}_{name}",
+            shape=tuple(shape),
+            dtype="int32" if integers else "float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+        if arrays is not None:
+            weights[name].assign(arrays[name])
+    return weights
 
 
 def copy_initializer(initializer, offset=0):

@@ -57,7 +57,10 @@ class GraphKernelAttention(GraphKernelLayer):
         fixed_kernel: the kernel of the one graph that the layer is for: a
             SciPy sparse array (kept as pairs), an array `(nodes, nodes)` or
             `(kernels, nodes, nodes)`, or `{"factors": array}`. Kept as
-            non-trainable weights. Without it, every call brings a kernel.
+            non-trainable weights. Or a learned mask of a large graph, which
+            wants a feature map: `DiffusionMask`, `ForestMask`,
+            `RandomFeaturesMask`, `RandomWalkMask`, or a `GraphMask` of your
+            own. Without it, every call brings a kernel.
         num_features: int, random features of a feature map; defaults to
             `key_dim`.
         dropout: float, rate at which scores are dropped; softmax and additive
@@ -180,8 +183,10 @@ class GraphKernelAttention(GraphKernelLayer):
             attention_regularizer
         )
 
-    def build(self, input_shape):
-        shape = nodes_shape(input_shape, self)
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, kernel_shape=None):
+        del kernel_shape
+        shape = nodes_shape(inputs_shape, self)
         channels = shape[-1]
         self._check_heads(self.num_heads)
         units = self.num_heads * self.value_dim
@@ -221,7 +226,7 @@ class GraphKernelAttention(GraphKernelLayer):
                 regularizer=self.bias_regularizer,
             )
         self.random_projection = add_random_projection(self, self.similarity)
-        self._build_fixed_kernel()
+        self._build_fixed_kernel(self.num_heads)
 
     def call(self, inputs, kernel=None, mask=None, training=None):
         nodes, operator, mask = self._graph(

@@ -73,8 +73,10 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.epsilon = epsilon
         self.seed = seed
 
-    def build(self, input_shape):
-        shape = nodes_shape(input_shape, self)
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, kernel_shape=None):
+        del kernel_shape
+        shape = nodes_shape(inputs_shape, self)
         channels = shape[-1]
         if self.key_dim is None and channels % self.num_heads:
             raise ValueError(

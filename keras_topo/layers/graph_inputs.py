@@ -21,6 +21,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.layers.arguments import add_fixed_weights
+from keras_topo.layers.graph_masks import GraphMask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
@@ -37,14 +39,23 @@ class GraphKernelLayer(keras.layers.Layer):
     Args:
         fixed_kernel: a SciPy sparse array (kept as pairs), an array `(nodes,
             nodes)` or `(kernels, nodes, nodes)`, `{"factors": array}`, or
-            `None`. Kept as non-trainable weights.
+            `None`. Kept as non-trainable weights. Or a `GraphMask`, of which
+            the layer makes itself a copy.
     """
 
     def __init__(self, fixed_kernel=None, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
         self._fixed_shapes = self._fixed_arrays = self._fixed_nodes = None
-        if fixed_kernel is not None:
+        self.graph_mask = None
+        if _is_mask_config(fixed_kernel):
+            self.graph_mask = keras.saving.deserialize_keras_object(
+                fixed_kernel
+            )
+        elif isinstance(fixed_kernel, GraphMask):
+            # Its own, so that one mask may be given to many layers.
+            self.graph_mask = fixed_kernel.clone()
+        elif fixed_kernel is not None:
             self._fixed_shapes, self._fixed_arrays, self._fixed_nodes = _fixed(
                 fixed_kernel
             )
@@ -55,6 +66,8 @@ class GraphKernelLayer(keras.layers.Layer):
             "shapes": self._fixed_shapes,
             "num_nodes": self._fixed_nodes,
         }
+        if self.graph_mask is not None:
+            config = self.graph_mask
         return {
             **super().get_config(),
             "fixed_kernel": fixed_kernel_config(config),
@@ -63,22 +76,23 @@ class GraphKernelLayer(keras.layers.Layer):
     def compute_mask(self, inputs, previous_mask=None):
         return previous_mask
 
-    def _build_fixed_kernel(self):
-        for key, shape in (self._fixed_shapes or {}).items():
-            self.fixed[key] = self.add_weight(
-                name=f"fixed_{key}",
-                shape=shape,
-                dtype="int32" if key == "pairs" else "float32",
-                initializer="zeros",
-                trainable=False,
-                autocast=False,
-            )
-            if self._fixed_arrays is not None:
-                self.fixed[key].assign(self._fixed_arrays[key])
+    def _build_fixed_kernel(self, num_heads=1):
+        if self.graph_mask is not None:
+            # A mask that comes from a file is built already.
+            if not self.graph_mask.built:
+                self.graph_mask.build((num_heads,))
+            return
+        self.fixed = add_fixed_weights(
+            self, "fixed", self._fixed_shapes or {}, self._fixed_arrays
+        )
 
     def _check_heads(self, num_heads):
         """Whether the kernels of a fixed graph can be shared out to heads."""
-        kernels = _count(self._fixed_shapes) if self._fixed_shapes else 1
+        kernels = 1
+        if self.graph_mask is not None:
+            kernels = self.graph_mask.num_kernels
+        elif self._fixed_shapes:
+            kernels = _count(self._fixed_shapes)
         if num_heads % kernels:
             raise ValueError(
                 f"`num_heads` expects a multiple of the {kernels} kernels of "
@@ -88,21 +102,29 @@ class GraphKernelLayer(keras.layers.Layer):
     def _graph(self, inputs, kernel, mask, num_heads):
         """Nodes, the mask between them, and which of them are real."""
         nodes, kernel, mask = split_graph(inputs, kernel, mask)
-        if self.fixed:
+        if self.fixed or self.graph_mask is not None:
             if kernel:
                 raise ValueError(
                     f"{type(self).__name__} was made for one graph and expects "
                     f"no kernel in a call. Received: {sorted(kernel)}"
                 )
-            if nodes.shape[1] is not None and self._fixed_nodes not in (
+            num_nodes = self._fixed_nodes
+            if self.graph_mask is not None:
+                num_nodes = self.graph_mask.num_nodes
+            if nodes.shape[1] is not None and num_nodes not in (
                 None,
                 nodes.shape[1],
             ):
                 raise ValueError(
                     f"{type(self).__name__} was made for a graph of "
-                    f"{self._fixed_nodes} nodes. Received: nodes of shape "
+                    f"{num_nodes} nodes. Received: nodes of shape "
                     f"{tuple(nodes.shape)}"
                 )
+            if self.graph_mask is not None:
+                # Plans are of so many nodes, known where a model is traced.
+                shape = (tuple(ops.shape(nodes))[0], num_nodes, nodes.shape[-1])
+                nodes = ops.reshape(nodes, shape)
+                return nodes, self.graph_mask.operator(), mask
             kernel = {
                 key: ops.convert_to_tensor(weight)[None]
                 for key, weight in self.fixed.items()
@@ -243,8 +265,10 @@ def _check_nodes(name, x, num_nodes, axes):
 
 def fixed_kernel_config(fixed_kernel):
     """What a config holds of a fixed kernel: shapes; numbers are weights."""
-    if fixed_kernel is None:
-        return None
+    if isinstance(fixed_kernel, GraphMask):
+        return keras.saving.serialize_keras_object(fixed_kernel)
+    if fixed_kernel is None or _is_mask_config(fixed_kernel):
+        return fixed_kernel
     shapes, _, num_nodes = _fixed(fixed_kernel)
     return {
         "shapes": {key: list(shape) for key, shape in shapes.items()},
@@ -252,8 +276,14 @@ def fixed_kernel_config(fixed_kernel):
     }
 
 
+def _is_mask_config(fixed_kernel):
+    return isinstance(fixed_kernel, dict) and "class_name" in fixed_kernel
+
+
 def count_kernels(fixed_kernel):
     """How many kernels a fixed kernel holds: heads are a multiple of it."""
+    if isinstance(fixed_kernel, GraphMask):
+        return fixed_kernel.num_kernels
     return _count(_fixed(fixed_kernel)[0])
 
 

@@ -42,8 +42,10 @@ class GraphPropagation(GraphKernelLayer):
         super().__init__(fixed_kernel, **kwargs)
         self.steps = positive(steps, "steps")
 
-    def build(self, input_shape):
-        nodes_shape(input_shape, self)
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, kernel_shape=None):
+        del kernel_shape
+        nodes_shape(inputs_shape, self)
         self._build_fixed_kernel()
 
     def call(self, inputs, kernel=None, mask=None):

@@ -5,12 +5,25 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
 from keras_topo.operators.diffusion import GraphDiffusion
+from keras_topo.operators.distance_functions import (
+    damped_cosine,
+    exponentiated_polynomial,
+    rational,
+)
 from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.sparse import SparsePairs
+from keras_topo.operators.sparse_factors import SparseFactors
+from keras_topo.operators.special import (
+    cartesian_product,
+    hypercube,
+    hypercube_diffusion,
+    torus_diffusion,
+)
 from keras_topo.operators.toeplitz import BlockToeplitz, Toeplitz
+from keras_topo.operators.torus import Torus
 
 __all__ = [
     "BlockDiagonal",
@@ -28,7 +41,16 @@ __all__ = [
     "MaskOperator",
     "Ones",
     "Scaled",
+    "SparseFactors",
     "SparsePairs",
     "Sum",
     "Toeplitz",
+    "Torus",
+    "cartesian_product",
+    "damped_cosine",
+    "exponentiated_polynomial",
+    "hypercube",
+    "hypercube_diffusion",
+    "rational",
+    "torus_diffusion",
 ]

@@ -2,12 +2,14 @@
 
 from keras import ops
 
-from keras_topo._backend import slice_axis
+from keras_topo._backend import concrete, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
+    all_known,
     as_tensor,
     broadcast_batch,
+    nonnegative_values,
     require_operator,
     widest_dtype,
 )
@@ -99,6 +101,10 @@ class Sum(MaskOperator):
     def _transpose(self):
         return Sum([o._transpose() for o in self.operators])
 
+    def _nonnegative(self):
+        # What is negative in one term may not be in the sum.
+        return all_known(o.nonnegative for o in self.operators) or None
+
     def factors(self):
         pairs = [operator.factors() for operator in self.operators]
         if any(pair is None for pair in pairs):
@@ -166,6 +172,15 @@ class Scaled(MaskOperator):
     def _transpose(self):
         return Scaled(self.operator._transpose(), self.scalar)
 
+    def _nonnegative(self):
+        known = self.operator.nonnegative
+        if known is False:
+            # Zeros and negative numbers may hide what is negative.
+            scalar = concrete(self.scalar)
+            positive = scalar is not None and (scalar > 0).all()
+            return False if positive else None
+        return known and nonnegative_values(self.scalar)
+
     def factors(self):
         pair = self.operator.factors()
         return pair and (self._times(pair[0], 2), pair[1])
@@ -215,6 +230,9 @@ class BlockDiagonal(MaskOperator):
 
     def _transpose(self):
         return BlockDiagonal([o._transpose() for o in self.operators])
+
+    def _nonnegative(self):
+        return all_known(o.nonnegative for o in self.operators)
 
     def factors(self):
         pairs = [operator.factors() for operator in self.operators]
@@ -313,6 +331,9 @@ class Bordered(MaskOperator):
 
     def _transpose(self):
         return Bordered(self.operator._transpose(), self.num_prefix_tokens)
+
+    def _nonnegative(self):
+        return self.operator.nonnegative
 
     def factors(self):
         pair = self.operator.factors()

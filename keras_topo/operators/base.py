@@ -6,7 +6,11 @@ import math
 import keras
 from keras import ops
 
+from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
+
+# Parameters up to this size are looked at for negative entries.
+CHECKED_ENTRIES = 10**6
 
 
 class MaskOperator:
@@ -164,6 +168,23 @@ class MaskOperator:
         """
         return None
 
+    @property
+    def nonnegative(self):
+        """Whether no entry is below zero; `None` where that is not known.
+
+        A promise, not an estimate: `True` is what keeps the normalizer of
+        attention away from zero, `False` means that there are negative
+        entries. Rounding does not count, as in a kernel that is the inverse
+        of a transform: entries down to -1e-6 times the largest pass for
+        zeros. Operators made of operators inherit it, taking none of them for
+        zero throughout.
+
+        Nothing is computed in traced functions: there, only masks that are
+        non-negative by construction know. Elsewhere the parameters are looked
+        at, up to a million numbers of each.
+        """
+        return self._nonnegative()
+
     def __add__(self, other):
         from keras_topo.operators.algebra import Sum
 
@@ -220,6 +241,10 @@ class MaskOperator:
     def _cost(self, columns):
         """The default is that of a dense matrix."""
         return product_cost(self.num_tokens, self.num_tokens, columns)
+
+    def _nonnegative(self):
+        """`True`, `False` or `None`; see `nonnegative`."""
+        return None
 
     def _rows(self, start, size):
         """`size` rows from `start`, an int or a traced scalar.
@@ -395,3 +420,25 @@ def product_cost(rows, inner, columns):
     """Cost of a dense product, its reading and writing included."""
     penalty = costs.SMALL_PRODUCT if min(rows, inner) < 512 else 1.0
     return costs.LAUNCH + penalty * math.prod((rows, inner, columns))
+
+
+def nonnegative_values(x):
+    """Whether a tensor has no entries below zero but for rounding; `None`
+    where it is traced, large or not a number."""
+    if None in x.shape or math.prod(x.shape) > CHECKED_ENTRIES:
+        return None
+    values = concrete(x)
+    if values is None or not values.size:
+        return None
+    smallest = float(values.min())
+    if math.isnan(smallest):
+        return None
+    return smallest >= 0 or smallest >= -1e-6 * float(values.max())
+
+
+def all_known(known):
+    """`all` of truths that may be `None`, unknown."""
+    known = list(known)
+    if False in known:
+        return False
+    return None if None in known else True

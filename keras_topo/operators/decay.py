@@ -151,6 +151,9 @@ class ExponentialDecay(MaskOperator):
     def _transpose(self):
         return self
 
+    def _nonnegative(self):
+        return True
+
     def _cost(self, columns):
         elements = self.num_tokens * columns
         return (

@@ -7,6 +7,7 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
     as_tensor,
+    nonnegative_values,
     product_cost,
 )
 
@@ -50,6 +51,9 @@ class Dense(MaskOperator):
 
     def _transpose(self):
         return Dense(ops.swapaxes(self.matrix, -1, -2))
+
+    def _nonnegative(self):
+        return nonnegative_values(self.matrix)
 
     def _cost(self, columns):
         return product_cost(self.num_tokens, self.num_tokens, columns)
@@ -96,6 +100,9 @@ class DenseExp(Dense):
 
     def _transpose(self):
         return DenseExp(ops.swapaxes(self.log_matrix, -1, -2))
+
+    def _nonnegative(self):
+        return True
 
 
 def _square(matrix, name):
@@ -146,6 +153,9 @@ class Ones(MaskOperator):
     def _transpose(self):
         return self
 
+    def _nonnegative(self):
+        return True
+
     def factors(self):
         ones = ops.ones((self.num_tokens, 1), self.dtype)
         return ones, ones
@@ -187,6 +197,9 @@ class Causal(MaskOperator):
 
     def _transpose(self):
         return Causal(self.num_tokens, not self.reverse, self.dtype)
+
+    def _nonnegative(self):
+        return True
 
     def _cost(self, columns):
         return costs.LAUNCH + 4 * costs.ELEMENT * self.num_tokens * columns

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.special
 from keras import ops
 
-from keras_topo._backend import concrete, sparse_sum
+from keras_topo._backend import concrete, constant, sparse_sum
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, as_tensor
@@ -41,7 +41,9 @@ class GraphDiffusion(MaskOperator):
 
     Args:
         adjacency: `(L, L)`, scipy sparse or array, on the host, symmetric,
-            without negative weights; or a
+            without negative weights; or a `keras_topo.graphs.Graph`; or a tuple
+            `(pairs, values, num_nodes)` of pairs `(edges, 2)`, each edge in
+            both directions, with values `(edges,)`; or a
             `keras_topo.graphs.DiffusionGenerator`, for which `generator` is
             not used.
         generator: `"laplacian"`, `"adjacency"` or `"normalized_laplacian"`.
@@ -131,7 +133,7 @@ class GraphDiffusion(MaskOperator):
     @property
     def _held_per_column(self):
         gathered = 0 if self.generator.weights is None else 1
-        return 5 * self.num_tokens + gathered * len(self.generator.rows)
+        return 5 * self.num_tokens + gathered * self.generator.num_entries
 
     def _apply(self, x):
         x = ops.squeeze(x, -1)
@@ -178,8 +180,12 @@ class GraphDiffusion(MaskOperator):
     def _transpose(self):
         return self
 
+    def _nonnegative(self):
+        # -T has no negative entries off the diagonal.
+        return True
+
     def _cost(self, columns):
-        edges = len(self.generator.rows)
+        edges = self.generator.num_entries
         step = costs.ELEMENT * (3 * edges + 6 * self.num_tokens) * columns
         return self.degree() * (10 * costs.LAUNCH + step)
 
@@ -188,20 +194,19 @@ class Multiplier:
     """`T x` for `x` `(..., L, columns)`, with the graph as tensors."""
 
     def __init__(self, generator, dtype):
+        def tensor(values):
+            return values if ops.is_tensor(values) else constant(values)
+
+        def floats(values):
+            return None if values is None else ops.cast(tensor(values), dtype)
+
         def column(values):
-            if values is None:
-                return None
-            values = ops.convert_to_tensor(values[:, None])
-            return ops.cast(values, dtype)
+            return None if values is None else floats(values)[:, None]
 
         self._num_nodes = generator.num_nodes
-        self._rows = ops.convert_to_tensor(generator.rows)
-        self._columns = ops.convert_to_tensor(generator.columns)
-        self._weights = generator.weights
-        if self._weights is not None:
-            self._weights = ops.cast(
-                ops.convert_to_tensor(self._weights), dtype
-            )
+        self._rows = tensor(generator.rows)
+        self._columns = tensor(generator.columns)
+        self._weights = floats(generator.weights)
         self._scale = column(generator.scale)
         self._diagonal = column(generator.diagonal)
 

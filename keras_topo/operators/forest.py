@@ -1,9 +1,14 @@
 """Masks on forests: functions of the distance along the edges of trees."""
 
+import hashlib
+import weakref
+
+import keras
 import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
+from keras_topo._backend import constant
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
@@ -75,7 +80,7 @@ class ForestExponential(MaskOperator):
             self.a = ops.cast(self.a, self.b.dtype)
         # What sums take up the tree, from `j` to `i`, has the weight of the
         # way from `i` down to `j`.
-        self._plan = HeavyPathPlan(forest, down, up)
+        self._plan = shared_plan(HeavyPathPlan, forest, down, up)
         batch = self.a.shape[:-1] if self._vectors else self.a.shape
         batch = broadcast_batch(tuple(batch), tuple(self.b.shape))
         length = forest.num_nodes
@@ -103,6 +108,9 @@ class ForestExponential(MaskOperator):
         clone._plan = self._plan.reversed()
         return clone
 
+    def _nonnegative(self):
+        return True
+
     def _cost(self, columns):
         plan = self._plan
         return (
@@ -126,7 +134,7 @@ def check_edge_weights(edge_weights, forest):
             "`edge_weights` expects one array, or a tuple (up, down). "
             f"Received: a tuple of {len(both)}"
         )
-    both = [np.asarray(weights, np.float64) for weights in both]
+    both = [host_array(weights) for weights in both]
     shapes = [weights.shape for weights in both]
     if (
         shapes[0] != shapes[1]
@@ -154,6 +162,41 @@ def check_edge_weights(edge_weights, forest):
     return *both, vectors
 
 
+def host_array(edge_weights):
+    """`edge_weights` as a float64 array."""
+    if ops.is_tensor(edge_weights) or isinstance(edge_weights, keras.Variable):
+        raise ValueError(
+            "`edge_weights` expects an array on the host: plans are made from "
+            "it, and it is not differentiated. Received: a tensor or a "
+            f"variable of shape {tuple(edge_weights.shape)}"
+        )
+    try:
+        return np.asarray(edge_weights, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`edge_weights` expects numbers. Received: {edge_weights!r:.80}"
+        ) from error
+
+
+# Plans live as long as an operator or a layer holds them.
+_PLANS = weakref.WeakValueDictionary()
+
+
+def shared_plan(kind, forest, *arrays):
+    """`kind(forest, *arrays)`, or an equal one that is in use somewhere."""
+    digest = hashlib.blake2b(kind.__name__.encode())
+    for array in (forest.parents, *arrays):
+        if array is None:
+            continue
+        digest.update(str((array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array))
+    key = digest.digest()
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _PLANS[key] = kind(forest, *arrays)
+    return plan
+
+
 class HeavyPathPlan:
     """How to sweep over a forest, level by level of its heavy paths.
 
@@ -163,7 +206,8 @@ class HeavyPathPlan:
     """
 
     def __init__(self, forest, up, down):
-        self._inputs = (forest, up, down)
+        self._inputs = (forest, down, up)
+        self._reversed = None
         level = forest.light_depth()
         self.order = np.lexsort((forest.position, level))
         self.rank = np.empty_like(self.order)
@@ -178,8 +222,9 @@ class HeavyPathPlan:
 
     def reversed(self):
         """The plan of travel in the other direction."""
-        forest, up, down = self._inputs
-        return HeavyPathPlan(forest, down, up)
+        if self._reversed is None:
+            self._reversed = shared_plan(HeavyPathPlan, *self._inputs)
+        return self._reversed
 
     @property
     def work(self):
@@ -193,7 +238,7 @@ class HeavyPathPlan:
     def apply(self, x, a):
         """`sum_j exp(a . dist(i, j)) x_j` for `x` `(..., L, columns)` and `a`
         `(*batch, l)`."""
-        x = ops.take(x, self.order, axis=-2)
+        x = ops.take(x, constant(self.order), axis=-2)
         own = [x[..., lv.start : lv.stop, :] for lv in self.levels]
         # Sums over the subtree of each node; in `own` over all of it but for
         # what the heavy path has below.
@@ -208,7 +253,8 @@ class HeavyPathPlan:
             above = None if k == 0 else outside + below[k - 1]
             outside = lv.sweep_down(above, below[k], own[k], a)
             y.append(outside + below[k])
-        return ops.take(ops.concatenate(y, axis=-2), self.rank, axis=-2)
+        y = ops.concatenate(y, axis=-2)
+        return ops.take(y, constant(self.rank), axis=-2)
 
 
 class Level:
@@ -245,7 +291,7 @@ class Level:
 
     def sum_to_parents(self, below, a, like):
         """What paths give to the level above, at the parents of their heads."""
-        heads = ops.take(below, self.heads, axis=-2)
+        heads = ops.take(below, constant(self.heads), axis=-2)
         heads = heads * weights(a, self.up[self.heads])
         return sum_at(heads, self.parents, like.shape[-2])
 
@@ -263,11 +309,12 @@ class Level:
             [ops.zeros_like(own[..., :1, :]), own[..., :-1, :]], axis=-2
         )
         source = before * weights(a, self.down)
-        source = ops.where(self.is_head, ops.zeros_like(source), source)
+        is_head = constant(self.is_head)
+        source = ops.where(is_head, ops.zeros_like(source), source)
         if above is not None:
-            heads = ops.take(below, self.heads, axis=-2)
+            heads = ops.take(below, constant(self.heads), axis=-2)
             heads = heads * weights(a, self.up[self.heads])
-            heads = ops.take(above, self.parents, axis=-2) - heads
+            heads = ops.take(above, constant(self.parents), axis=-2) - heads
             heads = heads * weights(a, self.down[self.heads])
             source = source + sum_at(heads, self.heads, self.stop - self.start)
         return self.scan_down.apply(source, a)
@@ -281,5 +328,5 @@ def weights(a, distance):
 def sum_at(x, places, size):
     """Sums rows of `x` `(..., n, columns)` into `(..., size, columns)`."""
     x = ops.moveaxis(x, -2, 0)
-    places = ops.convert_to_tensor(places.astype("int32"))
+    places = constant(places.astype("int32"))
     return ops.moveaxis(ops.segment_sum(x, places, num_segments=size), 0, -2)

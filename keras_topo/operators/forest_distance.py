@@ -6,11 +6,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo._backend import matmul
+from keras_topo._backend import concrete, constant, matmul
 from keras_topo.graphs.centroids import centroid_decomposition
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, as_tensor, relayout
+from keras_topo.operators.base import (
+    CHECKED_ENTRIES,
+    MaskOperator,
+    as_tensor,
+    nonnegative_values,
+    relayout,
+)
+from keras_topo.operators.forest import host_array, shared_plan
 from keras_topo.operators.sparse import broadcast_sizes
 from keras_topo.operators.toeplitz import Toeplitz
 
@@ -71,7 +78,7 @@ class ForestDistance(MaskOperator):
         if not isinstance(forest, Forest):
             forest = Forest.from_parents(parents)
         weights = check_weights(edge_weights, forest)
-        self._plan = CentroidPlan(forest, weights)
+        self._plan = shared_plan(CentroidPlan, forest, weights)
         distances = self._plan.distances
         if callable(f):
             given = ops.convert_to_tensor(distances, keras.config.floatx())
@@ -98,6 +105,9 @@ class ForestDistance(MaskOperator):
                     f"table of shape {tuple(values.shape)}"
                 )
         self.values = values
+        # Without weights of their own there are two nodes at every distance.
+        positive = np.ones(1) if weights is None else weights[weights > 0]
+        self._all_occur = bool((positive == positive[:1]).all())
         length = forest.num_nodes
         super().__init__((*values.shape[:-1], length, length), values.dtype)
 
@@ -120,6 +130,20 @@ class ForestDistance(MaskOperator):
     def _transpose(self):
         return self
 
+    def _nonnegative(self):
+        if concrete(self.values) is None:
+            return None
+        known = nonnegative_values(
+            self.values[..., : len(self._plan.distances)]
+        )
+        if known is not False or self._all_occur:
+            return known
+        # Negative values may be at distances that no two nodes have.
+        entries = math.prod(self.shape)
+        if entries > CHECKED_ENTRIES:
+            return None
+        return nonnegative_values(self.to_dense())
+
     def _cost(self, columns):
         plan = self._plan
         return (
@@ -133,7 +157,7 @@ def check_weights(edge_weights, forest):
     """`(L,)`, float64 or `None`; zero at roots."""
     if edge_weights is None:
         return None
-    weights = np.asarray(edge_weights, np.float64)
+    weights = host_array(edge_weights)
     if weights.shape != forest.parents.shape:
         raise ValueError(
             f"`edge_weights` expects the shape {forest.parents.shape}. "
@@ -243,11 +267,15 @@ class CentroidPlan:
         rows, size = self._leaf_nodes.shape
         if not rows:
             return ops.zeros_like(x)
-        inner = ops.take(append_zero(x), self._leaf_nodes.ravel(), axis=0)
-        matrix = ops.take(values, self._leaf_distances, axis=-1)
-        matrix = ops.where(self._leaf_visible, matrix, ops.zeros_like(matrix))
+        inner = ops.take(
+            append_zero(x), constant(self._leaf_nodes.ravel()), axis=0
+        )
+        distances = constant(self._leaf_distances)
+        matrix = ops.take(values, distances, axis=-1)
+        visible = constant(self._leaf_visible)
+        matrix = ops.where(visible, matrix, ops.zeros_like(matrix))
         y = multiply_rows(inner, rows, size, lambda z: matmul(matrix, z))
-        return ops.take(append_zero(y), self._leaf_place, axis=0)
+        return ops.take(append_zero(y), constant(self._leaf_place), axis=0)
 
 
 class LevelPlan:
@@ -284,9 +312,9 @@ class LevelPlan:
         parts = _sum(x, self._bucket, self.parts.count + 1)[:-1]
         whole = _sum(parts, self._component, self.components.count + 1)[:-1]
         whole = append_zero(self.components.multiply(whole, values, method))
-        y = ops.take(whole, self._component, axis=0)
+        y = ops.take(whole, constant(self._component), axis=0)
         y = y - self.parts.multiply(parts, values, method)
-        return ops.take(append_zero(y), self._bucket, axis=0)
+        return ops.take(append_zero(y), constant(self._bucket), axis=0)
 
 
 class Buckets:
@@ -397,8 +425,9 @@ class Block:
         if not self.size:
             return ops.zeros_like(sums)
         if self._index is not None:
-            matrix = ops.take(values, self._index, axis=-1)
-            matrix = ops.where(self._used, matrix, ops.zeros_like(matrix))
+            matrix = ops.take(values, constant(self._index), axis=-1)
+            used = constant(self._used)
+            matrix = ops.where(used, matrix, ops.zeros_like(matrix))
             return multiply_rows(
                 sums, self.rows, self.size, lambda z: matmul(matrix, z)
             )
@@ -510,5 +539,5 @@ def append_zero(x):
 
 
 def _sum(x, index, count):
-    index = ops.convert_to_tensor(index.astype("int32"))
+    index = constant(index.astype("int32"))
     return ops.segment_sum(x, index, num_segments=count)

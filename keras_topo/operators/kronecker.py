@@ -106,6 +106,12 @@ class Kronecker(MaskOperator):
     def _transpose(self):
         return Kronecker([f._transpose() for f in self.operators])
 
+    def _nonnegative(self):
+        known = [f.nonnegative for f in self.operators]
+        # A product of two factors with negative entries may have none.
+        uncertain = known.count(False) > 1
+        return None if uncertain or None in known else False not in known
+
     def _cost(self, columns):
         length = self.num_tokens
         total = costs.LAUNCH * len(self.operators)

@@ -6,8 +6,10 @@ from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
+    all_known,
     as_tensor,
     broadcast_batch,
+    nonnegative_values,
 )
 
 
@@ -76,6 +78,10 @@ class LowRank(MaskOperator):
     def _transpose(self):
         u, w = self.factors()
         return LowRank(w, u)
+
+    def _nonnegative(self):
+        # Factors with negative entries may have products without.
+        return all_known(map(nonnegative_values, self.factors())) or None
 
     def _cost(self, columns):
         work = 2 * self.rank * costs.SMALL_PRODUCT + costs.ELEMENT

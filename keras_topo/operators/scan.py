@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_topo._backend import matmul
+from keras_topo._backend import constant, matmul
 
 # Long enough for matrix products to be worth their while, short enough for
 # their matrices to be few numbers.
@@ -39,7 +39,11 @@ class SegmentedScan:
         distance = distance.reshape(*segment.shape, -1)
         # From the end of the block before, and from the start of this one.
         self._entry = np.cumsum(distance, axis=1)
-        self._inside = self._entry - self._entry[:, :1]
+        inside = self._entry - self._entry[:, :1]
+        # As two float32 numbers: after a heavy edge, one would not tell light
+        # ones apart.
+        self._high = inside.astype("float32")
+        self._low = (inside - self._high).astype("float32")
         self._segment = segment.astype("int32")
         self.outer = None
         if len(segment) > 1:
@@ -78,7 +82,7 @@ class SegmentedScan:
         if self.outer is not None:
             carried = self.outer.apply(y[..., -1, :], a)[..., :-1, :]
             entry = exponents(a, self._entry[1:])
-            weights = _visible_exp(entry, self._entered)
+            weights = _visible_exp(entry, constant(self._entered))
             more = ops.expand_dims(weights, -1) * ops.expand_dims(carried, -2)
             y = ops.concatenate(
                 [y[..., :1, :, :], y[..., 1:, :, :] + more], axis=-3
@@ -89,14 +93,19 @@ class SegmentedScan:
 
     def _triangles(self, a):
         """`(*batch, blocks, block, block)`."""
-        inside = exponents(a, self._inside)
-        difference = ops.expand_dims(inside, -1) - ops.expand_dims(inside, -2)
-        segment = ops.convert_to_tensor(self._segment)
+        exponent = 0.0
+        for k in range(self._high.shape[-1]):
+            distance = 0.0
+            for part in (self._high, self._low):
+                part = ops.cast(constant(part[..., k]), a.dtype)
+                distance = distance + (part[:, :, None] - part[:, None])
+            exponent = exponent + a[..., k, None, None, None] * distance
+        segment = constant(self._segment)
         lower = np.tril(np.ones((self.block, self.block), bool))
         visible = ops.logical_and(
             segment[:, :, None] == segment[:, None], lower
         )
-        return _visible_exp(difference, visible)
+        return _visible_exp(exponent, visible)
 
 
 def _visible_exp(exponent, visible):
@@ -111,7 +120,7 @@ def _visible_exp(exponent, visible):
 def exponents(a, distance):
     """`a . d`, `(*batch, ...)`, for `a` `(*batch, l)`, `d` `(..., l)`."""
     shape = distance.shape[:-1]
-    flat = ops.convert_to_tensor(distance.reshape(-1, distance.shape[-1]))
+    flat = constant(distance.reshape(-1, distance.shape[-1]))
     flat = ops.cast(flat, a.dtype)
     if flat.shape[-1] == 1:
         product = ops.expand_dims(flat[:, 0], 0) * a

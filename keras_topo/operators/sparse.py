@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
+from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
     as_tensor,
     broadcast_batch,
+    nonnegative_values,
 )
 
 
@@ -127,6 +130,22 @@ class SparsePairs(MaskOperator):
         return SparsePairs(
             ops.flip(self.pairs, -1), self.values, self.num_tokens
         )
+
+    def _nonnegative(self):
+        known = nonnegative_values(self.values)
+        if known is not False:
+            return known
+        # The sum of a pair listed twice may not be negative; those of value
+        # zero fill up.
+        pairs = concrete(self.pairs)
+        if pairs is None:
+            return None
+        pairs = pairs.astype("int64")
+        place = pairs[..., 0] * (1 + pairs.max(initial=0)) + pairs[..., 1]
+        place, value = np.broadcast_arrays(place, concrete(self.values))
+        place = np.where(value == 0, -1 - np.arange(place.shape[-1]), place)
+        place = np.sort(place, axis=-1)
+        return None if (place[..., 1:] == place[..., :-1]).any() else False
 
     def _cost(self, columns):
         pairs = self.num_pairs or 32 * self.num_tokens  # unknown: a guess

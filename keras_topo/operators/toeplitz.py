@@ -20,8 +20,10 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
     accumulation_dtype,
+    all_known,
     as_tensor,
     broadcast_batch,
+    nonnegative_values,
     product_cost,
 )
 from keras_topo.operators.dense import apply_matrix
@@ -139,11 +141,14 @@ class BlockToeplitz(MaskOperator):
         method_costs = {
             "dense": product_cost(length, length, columns)
             + row_cost(length) * length,
-            "fft": fft_cost(self.grid_shape, columns),
+            "fft": self._fft_cost(columns),
         }
         if self.terms is not None:
             method_costs["kronecker"] = self._kronecker()._cost(columns)
         return method_costs
+
+    def _fft_cost(self, columns):
+        return fft_cost(self.grid_shape, columns)
 
     def _kronecker(self):
         from keras_topo.operators.algebra import Sum
@@ -180,9 +185,7 @@ class BlockToeplitz(MaskOperator):
     def _apply_fft(self, x):
         # float32 at least: transforms lose what bfloat16 has not got.
         dtype = accumulation_dtype(x.dtype, self.dtype)
-        kernel = circulant_kernel(
-            ops.cast(self.full_table(), dtype), self.grid_shape
-        )
+        kernel = self._circulant(dtype)
         shape = tuple(ops.shape(x))
         grid = ops.reshape(
             ops.cast(x, dtype), shape[:-3] + (shape[-2],) + self.grid_shape
@@ -191,6 +194,11 @@ class BlockToeplitz(MaskOperator):
             toeplitz_fft(grid, kernel, self.grid_shape),
             broadcast_shape(shape[:-3], self.batch_shape) + shape[-3:],
         )
+
+    def _circulant(self, dtype):
+        """First column of the circulant that holds the matrix."""
+        table = ops.cast(self.full_table(), dtype)
+        return circulant_kernel(table, self.grid_shape)
 
     @property
     def _row_step(self):
@@ -217,6 +225,15 @@ class BlockToeplitz(MaskOperator):
             axes = tuple(range(-len(self.grid_shape), 0))
             table = ops.flip(self.table, axes)
         return BlockToeplitz(table, self.grid_shape, self.method)
+
+    def _nonnegative(self):
+        if self.terms is None:
+            return nonnegative_values(self.table)
+        known = [nonnegative_values(x) for term in self.terms for x in term]
+        if False not in known or None in known:
+            return all_known(known) or None
+        # Negative entries of the axes may have products and sums without.
+        return nonnegative_values(self.full_table())
 
     def _cost(self, columns):
         return self._method_costs(columns)[self.chosen_method]
@@ -362,9 +379,9 @@ def padded_length(n):
     return next_fast_len(2 * n - 1, real=True)
 
 
-def fft_cost(grid_shape, columns):
+def fft_cost(grid_shape, columns, padded=None):
     """Work of `toeplitz_fft`: each axis there and back, padding as it grows."""
-    padded = [padded_length(n) for n in grid_shape]
+    padded = padded or [padded_length(n) for n in grid_shape]
     work = 0.0
     for k in range(len(grid_shape)):
         # Axes after k are padded (halved, being real), axes before it not.

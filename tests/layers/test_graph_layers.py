@@ -23,6 +23,7 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
     LogKernel,
+    NodeWise,
     RandomWalkKernel,
     ReturnProbabilities,
 )
@@ -84,6 +85,42 @@ def test_additive_scores_that_start_at_zero():
     both = (layer.query_scores, layer.key_scores)
     vectors = np.concatenate([ops.convert_to_numpy(x) for x in both])
     assert len(np.unique(vectors[:, 0, 0])) == 8
+
+
+def test_layers_of_keras_between_layers_on_graphs(tmp_path):
+    """In a Sequential that is called, fitted, summarised and saved."""
+    nodes, forms = graph_tensors()
+    graph = {
+        "nodes": nodes,
+        "kernel": forms["kernel"],
+        "node_mask": np.ones((BATCH, NODES), bool),
+    }
+    model = keras.Sequential(
+        [
+            make(combine="concatenate"),
+            NodeWise(keras.layers.ELU()),
+            NodeWise(keras.layers.Dropout(0.5, seed=0)),
+            NodeWise(keras.layers.Dense(7)),
+            GraphEncoderBlock(1),
+            GraphPooling("mean"),
+        ]
+    )
+    assert tuple(model(graph).shape) == (BATCH, 7)
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert "node_wise" in "".join(lines)
+    model.compile("sgd", "mse")
+    model.fit(graph, np.zeros((BATCH, 7)), batch_size=BATCH, verbose=0)
+    expected = ref.numpy(model(graph))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    ref.assert_close(again(graph), expected, 1e-6)
+    # And on nodes alone.
+    dense = NodeWise(keras.layers.Dense(2))
+    assert tuple(dense(nodes).shape) == (BATCH, NODES, 2)
+    assert dense.compute_output_shape(nodes.shape) == (BATCH, NODES, 2)
+    with pytest.raises(ValueError, match="`layer` expects"):
+        NodeWise("elu")
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -33,9 +33,12 @@ from keras_topo.operators import (
     MaskOperator,
     Ones,
     Scaled,
+    SparseFactors,
     SparsePairs,
     Sum,
     Toeplitz,
+    Torus,
+    hypercube,
 )
 
 COLUMNS = 3
@@ -101,6 +104,21 @@ def grid_cases(grid):
             lambda t, method=method: BlockToeplitz(t, grid, method),
             lambda t: ref.block_toeplitz(t, grid),
             table,
+        )
+    ]
+
+
+def torus_cases(grid):
+    """Torus by each method."""
+    name = "x".join(map(str, grid))
+    return [
+        c
+        for method in ("dense", "fft")
+        for c in case(
+            f"torus-{name}-{method}",
+            lambda t, method=method: Torus(t, grid, method),
+            lambda t: ref.torus(t, grid),
+            grid,
         )
     ]
 
@@ -199,7 +217,37 @@ def diffusion_cases():
 PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])
 OTHER_PAIRS = np.stack([PAIRS, (PAIRS + 2) % 5])
 
+# A repeated entry, a token and a feature without any.
+ENTRIES = np.array([(0, 1), (1, 0), (3, 2), (0, 1), (4, 2), (1, 3)])
+OTHER_ENTRIES = np.array([(2, 1), (0, 2), (3, 0), (4, 3)])
+
 CASES = [
+    *case(
+        "factors",
+        lambda v: SparseFactors(ENTRIES, v, 5),
+        lambda v: ref.sparse_factors(ENTRIES, v, ENTRIES, v, 5),
+        (6,),
+    ),
+    *case(
+        "factors-two",
+        lambda v, w: SparseFactors(ENTRIES, v, 5, 4, OTHER_ENTRIES, w),
+        lambda v, w: ref.sparse_factors(ENTRIES, v, OTHER_ENTRIES, w, 5),
+        (6,),
+        (4,),
+    ),
+    *alone(
+        "factors-broadcast",
+        lambda v, w: SparseFactors(ENTRIES, v, 5, 4, OTHER_ENTRIES, w),
+        lambda v, w: ref.sparse_factors(ENTRIES, v, OTHER_ENTRIES, w, 5),
+        (3, 1, 6),
+        (2, 4),
+    ),
+    *alone(
+        "factors-1",
+        lambda v: SparseFactors([[0, 0]], v, 1),
+        lambda v: (v**2)[None],
+        (1,),
+    ),
     *case(
         "pairs",
         lambda v: SparsePairs(PAIRS, v, 5),
@@ -291,6 +339,29 @@ CASES = [
     *separable_cases((2, 3, 2), 2, ("kronecker",)),
     *separable_cases((1, 4), 1, ("kronecker",)),
     *separable_cases((4, 1), 1, ("kronecker",)),
+    # Axes of odd and even length, of one and of two.
+    *torus_cases((5,)),
+    *torus_cases((3, 4)),
+    *torus_cases((2, 1, 3)),
+    *alone(
+        "torus-1",
+        lambda t: Torus(t, (1,), "fft"),
+        lambda t: ref.torus(t, (1,)),
+        (1,),
+    ),
+    # One factor, and two of different size.
+    *case(
+        "hypercube-3",
+        lambda t: hypercube(t, 3),
+        lambda t: ref.hypercube(t, 3),
+        (),
+    ),
+    *case(
+        "hypercube-5",
+        lambda t: hypercube(t, 5),
+        lambda t: ref.hypercube(t, 5),
+        (),
+    ),
     # Shorter than a chunk, one, one and a bit, several.
     *decay_cases(1, 5, 32, 33, 70),
     *forest_cases(),
@@ -687,6 +758,7 @@ def representatives():
     skipped += r"|separable.*(dense|fft)|separable1|decay-33|kronecker-mat"
     skipped += r"|broadcast|low_rank-batch|twice|bordered-fft|sum-grids"
     skipped += r"|scaled-low|block_toeplitz-7-|block_diagonal-low"
+    skipped += r"|torus-5|torus-.*-dense|hypercube-3"
     return [
         c
         for c in CASES

@@ -123,6 +123,41 @@ def test_far_nodes_of_a_long_path():
     ref.assert_close(y, np.full_like(y, inner), 1e-6)
 
 
+def test_light_edges_beside_heavy_ones():
+    """Distances of 1e4 and of 0.1 in one block of the scan."""
+    nodes = 40
+    weights = np.where(np.arange(nodes) % 7 == 3, 1e4, 0.1)
+    operator = ForestExponential(np.arange(-1, nodes - 1), weights, a=-1.0)
+    both = (weights[:, None], weights[:, None])
+    matrix = ref.forest_exponential(
+        np.arange(-1, nodes - 1), *both, np.array([-1.0]), np.array(0.0)
+    )
+    x = np.random.default_rng(0).random((nodes, 2)).astype("float32")
+    ref.assert_close(operator @ x, matrix @ x, 1e-6)
+
+
+def test_edge_weights_are_of_the_host():
+    for weights, message in (
+        (ops.ones(2), "a tensor or a variable"),
+        (["one", "two"], "numbers"),
+    ):
+        for make in (ForestExponential, ForestDistance):
+            arguments = {"f": ops.exp} if make is ForestDistance else {}
+            with pytest.raises(ValueError, match=message):
+                make([-1, 0], edge_weights=weights, **arguments)
+
+
+def test_plans_are_shared():
+    parents = np.arange(-1, 60)
+    first = ForestExponential(parents, a=-1.0)
+    assert ForestExponential(parents.copy(), a=-2.0)._plan is first._plan
+    assert first.T.T._plan is first._plan
+    other = ForestExponential(parents, 2.0 * np.ones(61))
+    assert other._plan is not first._plan
+    tables = [ForestDistance(parents, np.ones(61)) for _ in range(2)]
+    assert tables[0]._plan is tables[1]._plan is not first._plan
+
+
 def test_hidden_nodes_are_hidden_in_rows():
     """A cut-off has exact zeros, and softmax attention sees none of them."""
     nodes = 1000

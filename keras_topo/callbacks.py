@@ -1,0 +1,48 @@
+"""Callbacks for training."""
+
+import keras
+
+
+class Resample(keras.callbacks.Callback):
+    """Draws other random walks between epochs.
+
+    Calls `resample()` of every layer of the model that has it, in parts of
+    layers too: `RandomFeaturesMask` and `RandomWalkMask`. Otherwise walks stay
+    as they are.
+
+    Args:
+        every: int, epochs between samples. The first epoch trains on what the
+            model holds.
+
+    Raises:
+        ValueError: if no layer of the model is sampled.
+
+    Example:
+
+    >>> model.fit(x, y, epochs=10, callbacks=[Resample(every=2)])
+    """
+
+    def __init__(self, every=1):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"`every` expects a positive int. Received: every={every!r}"
+            )
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        self._sampled = [
+            layer
+            for layer in self.model._flatten_layers()
+            if hasattr(layer, "resample")
+        ]
+        if not self._sampled:
+            raise ValueError(
+                "Resample expects a model with a layer that has `resample`. "
+                f"Received: the model {self.model.name!r} without one"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch and epoch % self.every == 0:
+            for layer in self._sampled:
+                layer.resample()

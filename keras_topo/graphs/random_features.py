@@ -1,0 +1,221 @@
+"""Graph random features: functions of a matrix from weighted random walks."""
+
+import dataclasses
+import math
+
+import numpy as np
+import scipy.sparse
+
+from keras_topo.graphs.graph import Graph, as_adjacency
+from keras_topo.graphs.kernels import check_walk
+from keras_topo.graphs.walks import walk_visits, walker
+
+# Visits that are sorted at once, some 60 bytes each.
+BLOCK_VISITS = 2**22
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphRandomFeatures:
+    """Sparse estimates of the powers of a matrix `W`, on common entries.
+
+    Attributes:
+        num_nodes: int.
+        pairs: `(entries, 2)`, int32: the node that walks start from and one
+            that they visit; sorted.
+        values: `(length, entries)`, float32: the mean of `values[l]`, as a
+            matrix, over seeds is `W^l`.
+    """
+
+    num_nodes: int
+    pairs: np.ndarray
+    values: np.ndarray
+
+    def matrix(self, modulation):
+        """`sum_l f_l W^l`, estimated: a CSR array `(nodes, nodes)`.
+
+        Args:
+            modulation: `(length,)`, `f`.
+        """
+        modulation = np.asarray(modulation, "float32")
+        if modulation.shape != (len(self.values),):
+            raise ValueError(
+                f"`modulation` expects {len(self.values)} numbers, one for "
+                f"each node of a walk. Received: shape {modulation.shape}"
+            )
+        return scipy.sparse.csr_array(
+            (modulation @ self.values, tuple(self.pairs.T)),
+            shape=(self.num_nodes, self.num_nodes),
+        )
+
+
+def graph_random_features(
+    adjacency, num_walks=16, length=4, halt=0.0, normalize=True, seed=0
+):
+    """Walks from every node, weighted to estimate powers of the adjacency.
+
+    With `W = D^-1/2 A D^-1/2`, a walk that took the edges `e_1 ... e_l` counts
+    at its node `l` with the product of `W` over these edges, divided by the
+    probability that a walk takes them. The mean over walks is `F_l`, whose
+    expectation is `W^l` (Reid et al., 2025). A mask
+
+        M = sum_k alpha_k W^k    with    alpha = f * f (convolved)
+
+    is `(sum_l f_l W^l)^2`, which `F F^T` with `F = sum_l f_l F_l` estimates in
+    linear time: `SparseFactors`. Walks from different nodes are independent, so
+    that the estimate is unbiased off the diagonal; on it, `F F^T` has the
+    variance of `F` besides, which two samples, `F G^T`, have not.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric, not
+            negative; or a `Graph`. A step takes an edge with a probability in
+            proportion to its weight.
+        num_walks: int, walks from each node.
+        length: int, nodes of a walk, the first included.
+        halt: float in [0, 1), probability to stop before each step: fewer
+            visits far away, each of which counts for more.
+        normalize: bool; `W = A` without.
+        seed: int; the same seed gives the same walks.
+
+    Returns:
+        A `GraphRandomFeatures`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    *Complexity*: `O(nodes num_walks length)` time, and a sort of the visits of
+    a block of nodes; memory that of the result and of a block.
+
+    Example:
+
+    >>> path = np.eye(3, k=1) + np.eye(3, k=-1)
+    >>> features = graph_random_features(path, num_walks=1000, length=2)
+    >>> features.matrix([0.0, 1.0]).toarray().round(1)
+    [[0. , 0.7, 0. ],
+     [0.7, 0. , 0.7],
+     [0. , 0.7, 0. ]]
+    """
+    check_walk([length], halt, 1.0)
+    if length is None or num_walks < 1:
+        raise ValueError(
+            "`length` and `num_walks` expect positive ints. Received: "
+            f"length={length}, num_walks={num_walks}"
+        )
+    if isinstance(adjacency, Graph):
+        adjacency = adjacency.adjacency
+    adjacency = as_adjacency(adjacency)
+    degrees = adjacency.sum(axis=1, dtype="float64")
+    step = walker(adjacency)
+    random = np.random.default_rng(seed)
+    nodes = adjacency.shape[0]
+    block = max(1, BLOCK_VISITS // (num_walks * length))
+    pairs, values = [], []
+    for first in range(0, nodes, block):
+        starts = np.arange(first, min(first + block, nodes))
+        visits = walk_visits(step, starts, num_walks, length, halt, random)
+        weighted = _weights(visits, degrees, num_walks, halt, normalize)
+        found = _sum_visits(weighted, length, nodes)
+        pairs.append(found[0] + np.array([first, 0], "int32"))
+        values.append(found[1])
+    return GraphRandomFeatures(
+        nodes, np.concatenate(pairs), np.concatenate(values, axis=1)
+    )
+
+
+def sample_capacity(num_nodes, entries, num_walks, length):
+    """Entries that suffice for any other sample of the same walks.
+
+    A node has from 1 to `b = num_walks (length - 1) + 1` entries, independently
+    of others. By Hoeffding's inequality two samples differ by more than `6 b
+    sqrt(nodes)` in one of `e^36` cases.
+    """
+    most = num_walks * (length - 1) + 1
+    slack = 6 * most * math.sqrt(num_nodes)
+    return int(min(num_nodes * most, entries + slack))
+
+
+def modulation(coefficients):
+    """`f` with `f * f = alpha`: how to weigh walks for `sum_k alpha_k W^k`.
+
+    Args:
+        coefficients: `(length,)`, `alpha`, the first of them positive.
+
+    Returns:
+        `(length,)`, float64.
+
+    Raises:
+        ValueError: if the first coefficient is not positive.
+
+    Example:
+
+    >>> modulation([1.0, 2.0, 1.0])
+    array([1., 1., 0.])
+    """
+    alpha = np.asarray(coefficients, "float64")
+    if alpha.ndim != 1 or not len(alpha) or not alpha[0] > 0:
+        raise ValueError(
+            "`coefficients` expects a vector whose first number is positive. "
+            f"Received: {coefficients!r:.80}"
+        )
+    f = np.zeros_like(alpha)
+    f[0] = math.sqrt(alpha[0])
+    for k in range(1, len(alpha)):
+        known = np.dot(f[1:k], f[k - 1 : 0 : -1])
+        f[k] = (alpha[k] - known) / (2 * f[0])
+    return f
+
+
+def diffusion_modulation(time, length):
+    """`f` of the diffusion kernel `exp(time W)`: `(time / 2)^k / k!`.
+
+    With the normalized Laplacian, `exp(-time (1 - W))` is `e^-time` times it.
+
+    Args:
+        time: float.
+        length: int.
+
+    Returns:
+        `(length,)`, float64.
+    """
+    factorial = [math.factorial(k) for k in range(length)]
+    return (time / 2) ** np.arange(length) / np.array(factorial, "float64")
+
+
+def _weights(visits, degrees, num_walks, halt, normalize):
+    """Yields starts (from 0), nodes and weights of the visits of each step."""
+    # Of a walk from r: prod(W) / prod(P), P = A / d and W = A / sqrt(d d'),
+    # is sqrt(d_r / d_node); with W = A it is the product of the degrees.
+    product = before = None
+    for k, walks, origins, nodes in visits:
+        if normalize:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                weight = np.sqrt(degrees[origins] / degrees[nodes])
+            # Without edges there is only the start.
+            weight[degrees[origins] == 0] = 1.0
+        else:
+            if product is None:
+                product, before = np.ones(len(walks)), nodes.copy()
+            else:
+                product[walks] *= degrees[before[walks]]
+                before[walks] = nodes
+            weight = product[walks]
+        weight = weight / ((1 - halt) ** k * num_walks)
+        yield k, walks // num_walks, nodes, weight
+
+
+def _sum_visits(visits, length, num_nodes):
+    """Entries of a block and their values, `(length, entries)`."""
+    keys, steps, weights = [], [], []
+    for k, rows, nodes, weight in visits:
+        keys.append(rows.astype("int64") * num_nodes + nodes)
+        steps.append(np.full(len(rows), k))
+        weights.append(weight)
+    entries, place = np.unique(np.concatenate(keys), return_inverse=True)
+    flat = np.concatenate(steps) * len(entries) + place
+    values = np.bincount(
+        flat, np.concatenate(weights), minlength=length * len(entries)
+    )
+    pairs = np.stack(np.divmod(entries, num_nodes), axis=1)
+    return (
+        pairs.astype("int32"),
+        values.reshape(length, len(entries)).astype("float32"),
+    )

@@ -1,0 +1,87 @@
+"""`ForestAttention`: attention between the nodes of a forest."""
+
+import keras
+
+from keras_topo.layers.graph_attention import GraphKernelAttention
+from keras_topo.layers.graph_masks import ForestMask
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class ForestAttention(GraphKernelAttention):
+    """Attention between the nodes of a forest, by functions of the distance.
+
+    Head `h` weighs the value of node `j` for node `i` by `f_h(dist(i, j))
+    phi(q_i) . phi(k_j)`, with a learned function of the distance along the
+    edges, and divides by the sum of the weights (Choromanski et al., 2022).
+    Nodes of different trees do not see each other.
+
+    The forest belongs to the layer. A batch of trees is one forest, with their
+    nodes one after another: `Forest.from_trees`. A general graph may be given
+    by its minimum spanning forest or by breadth-first trees: the mask is then
+    that of the forest, on which most distances are longer than on the graph:
+
+    >>> forest, weights = minimum_spanning_forest(adjacency)
+    >>> layer = ForestAttention(4, 16, forest, weights, "rational")
+
+    Args:
+        num_heads: int.
+        key_dim: int, size of each head for queries and keys.
+        parents, edge_weights, function, degree: see `ForestMask`:
+            `"exponential"` takes linear time, and any other function a few
+            times that.
+        similarity: as in `GraphKernelAttention`; by default the feature map
+            `"relu"`, as in TopViT. With `"softmax"` or `"additive"` the matrix
+            of all pairs is computed, in blocks.
+        **options: other arguments of `GraphKernelAttention`: `value_dim`,
+            `combine`, `dropout`, `use_bias`, `output_shape`, `seed`, ...
+
+    Call arguments:
+        inputs: `(batch, nodes, channels)`; examples share the forest.
+        mask: `(batch, nodes)`, `True` for real nodes. Others are seen by none,
+            and ways through them count as before.
+        training: bool.
+
+    Returns:
+        `(batch, nodes, output channels)`.
+
+    Raises:
+        ValueError: as `ForestMask`, or if the number of nodes differs from
+            that of the forest.
+
+    *Complexity* for `L` nodes, `m` features and values of size `d`, a head:
+    `m (d + 1)` products with the mask, each `O(L)` for `"exponential"` and
+    `O(L log^2 L)` for other functions.
+
+    Example:
+
+    >>> parents = (np.arange(1000) - 1) // 2
+    >>> layer = ForestAttention(num_heads=4, key_dim=8, parents=parents)
+    >>> layer(np.random.rand(2, 1000, 32)).shape
+    (2, 1000, 32)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        parents,
+        edge_weights=None,
+        function="exponential",
+        degree=2,
+        similarity="relu",
+        **options,
+    ):
+        mask = ForestMask(parents, edge_weights, function, degree)
+        super().__init__(
+            num_heads,
+            key_dim,
+            fixed_kernel=mask,
+            similarity=similarity,
+            **options,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        mask = config.pop("fixed_kernel")["config"]
+        names = ("parents", "edge_weights", "function", "degree")
+        return {**config, **{name: mask[name] for name in names}}

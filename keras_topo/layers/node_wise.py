@@ -1,0 +1,73 @@
+"""`NodeWise`: any Keras layer between layers on graphs."""
+
+import keras
+
+from keras_topo.layers.graph_inputs import nodes_shape, with_nodes
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class NodeWise(keras.layers.Layer):
+    """Applies a layer to the nodes of a graph, and leaves the rest of it.
+
+    Where a graph is a dict, the layers of Keras do not know what of it is
+    theirs; this one says so, and lets them stand in a `keras.Sequential`.
+
+    Args:
+        layer: a Keras layer on `(batch, nodes, channels)`, such as `Dense`,
+            `ELU`, `Dropout` or `LayerNormalization`.
+
+    Call arguments:
+        inputs: a dict with `nodes` `(batch, nodes, channels)`; or nodes.
+        training: bool.
+
+    Returns:
+        The dict with other nodes, or nodes.
+
+    Raises:
+        ValueError: if `layer` is not a layer.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [
+    ...         GraphKernelAttention(num_heads=4, key_dim=8),
+    ...         NodeWise(keras.layers.ELU()),
+    ...         GraphPooling("mean"),
+    ...     ]
+    ... )
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        if isinstance(layer, dict):
+            layer = keras.saving.deserialize_keras_object(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(
+                f"`layer` expects a Keras layer. Received: layer={layer!r}"
+            )
+        self.layer = layer
+
+    def build(self, inputs_shape):
+        if not self.layer.built:
+            self.layer.build(nodes_shape(inputs_shape, self))
+
+    def call(self, inputs, training=None):
+        nodes = inputs["nodes"] if isinstance(inputs, dict) else inputs
+        options = {}
+        if self.layer._call_has_training_arg:
+            options["training"] = training
+        return with_nodes(inputs, self.layer(nodes, **options))
+
+    def compute_output_shape(self, inputs_shape):
+        nodes = self.layer.compute_output_shape(nodes_shape(inputs_shape, self))
+        if isinstance(inputs_shape, dict):
+            return {**inputs_shape, "nodes": nodes}
+        return nodes
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return previous_mask
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
