@@ -87,8 +87,9 @@ def export_saved_model(
             `(batch, height, width, channels)`, channels last, of pixels in
             0..255 (the rescaling is a layer of the model), and one output of
             logits `(batch, classes)`.
-        path: The folder to write, ending in the model's version, such as
-            `"run/saved_model/1"`. Its parents are created.
+        path: The folder to write. TensorFlow Serving wants a number for its
+            name, the model's version, as in `"run/saved_model/1"`; whoever
+            loads it otherwise may call it anything. Its parents are created.
         class_names: One string per class, in the order of the logits. `None`
             serves the indices as strings.
         top_k: How many classes `classify_bytes` answers with, at most.

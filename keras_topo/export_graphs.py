@@ -34,7 +34,9 @@ def export_graph_saved_model(
     """Writes a graph classifier as a TensorFlow SavedModel for serving.
 
     A client sends a graph and nothing else: kernels, degrees and whatever else
-    the model makes of edges are computed inside. Signatures, all of a free
+    the model makes of edges are computed inside. They are those of unweighted,
+    undirected graphs, and so should those be that the model was trained with:
+    weights and directions of edges are not sent. Signatures, all of a free
     batch size, an empty batch having an empty answer:
 
     - `serving_default`
@@ -58,7 +60,7 @@ def export_graph_saved_model(
         model: a functional `keras.Model` from a dict with `nodes`, `edges` and
             `node_mask` to logits `(batch, classes)`: see
             `keras_topo.models.from_edges`.
-        path: the folder to write, ending in the model's version.
+        path: the folder to write; as in `export_saved_model`.
         spec: `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
             defaults to one node feature, `features`.
         class_names: one string per class, kept in the answer's report; or
@@ -200,6 +202,7 @@ def _checked_graph(nodes, edges, node_mask):
         )
     ]
     with tf.control_dependencies(checks):
+        edges, node_mask = tf.identity(edges), tf.identity(node_mask)
         nodes = tf.where(node_mask[..., None], nodes, tf.zeros_like(nodes))
         # A prefix or not, real nodes are told by the mask: ids of edges are
         # looked up in it.
@@ -223,9 +226,9 @@ def _checked_graph(nodes, edges, node_mask):
             nodes, "`nodes` expects finite features of real nodes. Received"
         ),
     ]
+    graph = {"nodes": nodes, "edges": edges, "node_mask": node_mask}
     with tf.control_dependencies(checks):
-        nodes = tf.identity(nodes)
-    return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+        return {name: tf.identity(x) for name, x in graph.items()}
 
 
 def _logits(model, graph, max_nodes):
@@ -240,7 +243,8 @@ def _logits(model, graph, max_nodes):
         ],
     )
     with tf.control_dependencies([bounded]):
-        batch = tf.shape(graph["nodes"])[0]
+        graph = {name: tf.identity(x) for name, x in graph.items()}
+    batch = tf.shape(graph["nodes"])[0]
     # An empty batch goes through the model as one graph of one node.
     missing = tf.cast(batch == 0, tf.int32)
     nodes = tf.pad(graph["nodes"], [[0, missing], [0, missing], [0, 0]])

@@ -12,6 +12,7 @@ from keras_topo.saved_models import (
     check_logits,
     check_path,
     check_tolerance,
+    require,
     softmax,
     write_verified,
 )
@@ -49,7 +50,7 @@ def export_node_saved_model(
         model: a Keras model from nodes `(batch, nodes, features)` to logits
             `(batch, nodes, classes)`: see
             `keras_topo.models.gkat_node_classifier`.
-        path: the folder to write, ending in the model's version.
+        path: the folder to write; as in `export_saved_model`.
         features: `(nodes, features)`, those of the model's graph.
         class_names: one string per class, kept in the answer's report; or
             `None`.
@@ -146,9 +147,10 @@ def _add_signatures(archive, model, held, shape):
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     def serving_default(ids):
-        inside = tf.reduce_all((ids >= 0) & (ids < num_nodes))
-        check = tf.debugging.Assert(
-            inside, [f"`ids` expects nodes from 0 to {num_nodes - 1}"]
+        check = require(
+            (ids >= 0) & (ids < num_nodes),
+            f"`ids` expects nodes from 0 to {num_nodes - 1}. Received:",
+            ids,
         )
         with tf.control_dependencies([check]):
             ids = tf.identity(ids)
@@ -156,7 +158,9 @@ def _add_signatures(archive, model, held, shape):
         return answer(tf.gather(logits[0], ids))
 
     def classify_features(nodes):
-        # A loaded signature does not hold what it gets against its spec.
+        # The signature declares no shape: a loaded one does not hold what it
+        # gets against its spec, and TensorFlow would take the check below for
+        # known to pass, and answer to two sets of features with one.
         expected = (1, num_nodes, channels)
         checks = [
             tf.debugging.Assert(

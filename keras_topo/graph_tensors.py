@@ -12,6 +12,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_topo.saved_models import require
+
 
 @dataclasses.dataclass(frozen=True)
 class GraphTensorSpec:
@@ -138,64 +140,75 @@ def parse_graph_examples(examples, spec, max_nodes=None):
             **{f"{ns}.{name}": flat(tf.float32) for name in spec.features},
         },
     )
+    # Traced, operations run side by side: nothing is to compute with what a
+    # check may refuse before it has, or its own error may come first.
     components = parsed[f"{ns}.#size"].row_lengths()
-    checks = [
-        _require(
-            components == 1,
-            f"`{ns}.#size` expects one number, the nodes of the graph. "
-            "Received: numbers",
-            components,
-        )
-    ]
-    with tf.control_dependencies(checks):
-        sizes = parsed[f"{ns}.#size"].values
-    source, target = parsed[f"{es}.#source"], parsed[f"{es}.#target"]
-    checks = [
-        _require(
-            sizes >= 1,
-            f"`{ns}.#size` expects at least one node. Received: nodes",
-            sizes,
-        ),
-        _require(
-            sizes <= (2**31 if max_nodes is None else max_nodes),
-            f"`{ns}.#size` expects at most {max_nodes} nodes. Received: nodes",
-            sizes,
-        ),
-        _require(
-            source.row_lengths() == target.row_lengths(),
-            f"`{es}.#source` and `{es}.#target` expect the same number of "
-            "ends. Received: sources",
-            source.row_lengths(),
-        ),
-    ]
+    sources, targets = (
+        parsed[f"{es}.{name}"].row_lengths() for name in ("#source", "#target")
+    )
+    parsed = _after(
+        [
+            require(
+                components == 1,
+                f"`{ns}.#size` expects one number, the nodes of the graph. "
+                "Received: numbers",
+                components,
+            ),
+            require(
+                sources == targets,
+                f"`{es}.#source` and `{es}.#target` expect the same number of "
+                "ends. Received: sources",
+                sources,
+            ),
+        ],
+        parsed,
+    )
+    sizes = parsed[f"{ns}.#size"].values
+    parsed = _after(
+        [
+            require(
+                sizes >= 1,
+                f"`{ns}.#size` expects at least one node. Received: nodes",
+                sizes,
+            ),
+            require(
+                sizes <= (2**31 if max_nodes is None else max_nodes),
+                f"`{ns}.#size` expects at most {max_nodes} nodes. Received: "
+                "nodes",
+                sizes,
+            ),
+        ],
+        parsed,
+    )
+    sizes = parsed[f"{ns}.#size"].values
+    checks = []
     for name, channels in spec.features.items():
         found = parsed[f"{ns}.{name}"]
-        checks.append(
-            _require(
+        checks += [
+            require(
                 found.row_lengths() == sizes * channels,
                 f"`{ns}.{name}` expects {channels} numbers for each node. "
                 "Received: numbers",
                 found.row_lengths(),
-            )
-        )
-        checks.append(
+            ),
             tf.debugging.assert_all_finite(
                 found.values, f"`{ns}.{name}` expects finite numbers. Received"
-            )
-        )
-    for name, ends in (("#source", source), ("#target", target)):
+            ),
+        ]
+    for name in ("#source", "#target"):
+        ends = parsed[f"{es}.{name}"]
         most = tf.repeat(sizes, ends.row_lengths())
-        # Lengths first: repeated sizes belong to their edges only then.
         checks.append(
-            _require(
+            require(
                 (ends.values >= 0) & (ends.values < most),
                 f"`{es}.{name}` expects ids of nodes, from 0 to below their "
                 "number. Received: ids",
                 ends.values,
             )
         )
-    with tf.control_dependencies(checks):
-        sizes = tf.identity(sizes)
+    parsed = _after(checks, parsed)
+    sizes = parsed[f"{ns}.#size"].values
+    source, target = parsed[f"{es}.#source"], parsed[f"{es}.#target"]
     nodes = [
         tf.RaggedTensor.from_row_lengths(
             tf.reshape(parsed[f"{ns}.{name}"].values, (-1, channels)),
@@ -224,7 +237,8 @@ def graph_to_example(graph, spec):
     """A `keras_topo.graphs.Graph` as a GraphTensor, a `tf.train.Example`.
 
     Args:
-        graph: `Graph`, whose features are those of the spec, together.
+        graph: `Graph`, undirected and without weights, whose features are
+            those of the spec, together.
         spec: `GraphTensorSpec`.
 
     Returns:
@@ -232,8 +246,23 @@ def graph_to_example(graph, spec):
         stored in both directions, as they are in the graph.
 
     Raises:
-        ValueError: if the graph has another number of features.
+        ValueError: if the graph has another number of features, is directed,
+            or has weights other than 1: served models compute kernels of
+            unweighted, undirected graphs.
     """
+    adjacency = graph.adjacency
+    if (adjacency.data != 1).any():
+        weight = adjacency.data[adjacency.data != 1][0]
+        raise ValueError(
+            "`graph` expects weights of 1: served models compute the kernels "
+            "of unweighted graphs, and a GraphTensor carries no weights. "
+            f"Received: a graph with the weight {weight:g}"
+        )
+    if not graph.is_undirected():
+        raise ValueError(
+            "`graph` expects edges in both directions: served models compute "
+            "the kernels of undirected graphs. Received: a directed graph"
+        )
     features = graph.features
     found = 0 if features is None else features.shape[1]
     if found != spec.num_features:
@@ -263,15 +292,10 @@ def _ints(values):
     return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
-def _require(condition, message, values):
-    """An assertion that shows the first value that breaks it."""
-    # Traced, a comparison of splits does not know that it has one axis.
-    condition, values = tf.reshape(condition, [-1]), tf.reshape(values, [-1])
-    bad = tf.boolean_mask(values, tf.logical_not(condition))[:1]
-    text = tf.strings.join(
-        [message, " ", tf.strings.reduce_join(tf.strings.as_string(bad))]
-    )
-    return tf.debugging.Assert(tf.reduce_all(condition), [text])
+def _after(checks, tensors):
+    """The same tensors, ragged ones or not, once the checks have passed."""
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(x) for name, x in tensors.items()}
 
 
 def _one_set(sets, name, argument, path):

@@ -112,6 +112,28 @@ def write(archive, folder):
         logger.setLevel(level)
 
 
+def require(condition, message, values):
+    """An assertion in a signature that shows the first value that breaks it.
+
+    Args:
+        condition: bool tensor, true where all is well.
+        message: str, before the value.
+        values: tensor of the shape of `condition`.
+
+    Returns:
+        An operation to put into `tf.control_dependencies`.
+    """
+    import tensorflow as tf
+
+    # Traced, a comparison of splits does not know that it has one axis.
+    condition, values = tf.reshape(condition, [-1]), tf.reshape(values, [-1])
+    bad = tf.boolean_mask(values, tf.logical_not(condition))[:1]
+    text = tf.strings.join(
+        [message, " ", tf.strings.reduce_join(tf.strings.as_string(bad))]
+    )
+    return tf.debugging.Assert(tf.reduce_all(condition), [text])
+
+
 def add_endpoints(archive, endpoints):
     """Adds signatures to an archive.
 

@@ -113,6 +113,7 @@ def changed(**fields):
             "size": "nodes/atoms.#size",
             "labels": "nodes/atoms.labels",
             "source": "edges/bonds.#source",
+            "target": "edges/bonds.#target",
             "extra": "nodes/atoms.extra",
         }[key]
         example.features.feature[key].Clear()
@@ -132,11 +133,39 @@ BROKEN = {
     "nan": (lambda: changed(labels=[np.nan] * 8), "atoms.labels"),
     "no-nodes": (lambda: changed(size=[0]), "#size"),
     "missing-size": (lambda: changed(size=None), "#size"),
-    "components": (lambda: changed(size=[2, 2]), "#size"),
+    "negative-size": (lambda: changed(size=[-4]), "#size"),
+    "components": (lambda: changed(size=[2, 1]), "#size.*one number.* 2"),
     "range": (lambda: changed(source=[0, 1, 1, 2, 2, 0, 2, 4]), "#source"),
     "negative": (lambda: changed(source=[0, 1, 1, 2, 2, 0, 2, -1]), "#source"),
-    "ends": (lambda: changed(source=[0, 1]), "#source"),
+    "ends": (lambda: changed(source=[0, 1]), "#source.*same number.* 2"),
+    "no-targets": (lambda: changed(target=None), "#target.*same number.* 8"),
 }
+
+
+@pytest.fixture(scope="module")
+def parse():
+    return tf.function(
+        lambda examples: parse_graph_examples(examples, SPEC),
+        input_signature=[tf.TensorSpec((None,), tf.string)],
+    )
+
+
+UNSERVED = {
+    "weighted": (
+        {"edges": [(0, 1), (1, 2)], "weights": [1, 2.5]},
+        "unweighted.*2.5",
+    ),
+    "directed": ({"edges": [(0, 1)], "directed": True}, "undirected"),
+}
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+def test_graphs_that_are_not_served(name):
+    """Kernels in Python would use what a GraphTensor does not carry."""
+    fields, message = UNSERVED[name]
+    graph = Graph.from_edges(num_nodes=3, features=np.ones((3, 3)), **fields)
+    with pytest.raises(ValueError, match=message):
+        graph_to_example(graph, SPEC)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -145,6 +174,16 @@ def test_broken_examples(name):
     examples = [*serialized(graphs()), make()]
     with pytest.raises(InvalidArgument, match=message):
         parse_graph_examples(examples, SPEC)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_examples_traced(parse, name):
+    """Operations run side by side, and still the clear error comes first."""
+    make, message = BROKEN[name]
+    examples = tf.constant([*serialized(graphs()), make()])
+    for _ in range(20):
+        with pytest.raises(InvalidArgument, match=message):
+            parse(examples)
 
 
 def test_what_is_not_asked_for_is_not_read():
@@ -234,7 +273,7 @@ def served(tmp_path_factory):
     model = from_edges(inner, layer, 3, max_degree=2, return_steps=4)
     path = tmp_path_factory.mktemp("served") / "1"
     export_graph_saved_model(model, path, spec=SPEC, max_nodes=8, verify=False)
-    return tf.saved_model.load(str(path)).signatures["serving_default"]
+    return tf.saved_model.load(str(path)).signatures
 
 
 def tensors(**fields):
@@ -255,13 +294,24 @@ def tensors(**fields):
 @pytest.mark.parametrize("name", BAD_TENSORS)
 def test_bad_tensors(served, name):
     fields, message = BAD_TENSORS[name]
-    with pytest.raises(InvalidArgument, match=message):
-        served(**tensors(**fields))
+    served = served["serving_default"]
+    for _ in range(20):
+        with pytest.raises(InvalidArgument, match=message):
+            served(**tensors(**fields))
     assert served(**tensors())["logits"].shape == (1, 2)
     # NaN at padding does not matter.
     nodes = np.zeros((1, 4, 3))
     nodes[0, 3] = np.nan
     assert np.isfinite(served(**tensors(nodes=nodes))["logits"]).all()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_examples(served, name):
+    make, message = BROKEN[name]
+    examples = tf.constant([*serialized(graphs()), make()])
+    for _ in range(20):
+        with pytest.raises(InvalidArgument, match=message):
+            served["serve_examples"](examples=examples)
 
 
 def ends_in_softmax():

@@ -174,8 +174,8 @@ def _load_folder(folder, image_size, limit):
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            '`data` must be "digits", "cifar10" or an existing folder. '
-            f"Received: data={str(folder)!r}"
+            '`data` (--data) must be "digits", "cifar10" or an existing '
+            f"folder. Received: data={str(folder)!r}"
         )
     remarks = []
     if (folder / "train").is_dir():

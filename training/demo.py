@@ -69,7 +69,9 @@ def main(argv=None):
                 return 2
         raise
     if "keras_topo" not in sys.modules:
-        print("Classified from encoded bytes, without keras_topo:")
+        images = "classify_bytes" in model.signatures
+        kind = "encoded images" if images else "serialized graphs"
+        print(f"Classified from {kind}, without keras_topo:")
 
     right = 0
     for file, row, shares in zip(files, names, scores, strict=True):

@@ -25,6 +25,10 @@ from keras_topo.graphs import (
 from keras_topo.graphs.generators import MOTIFS
 
 GENERATED = ("cycles", *(f"motif-{name.replace('_', '-')}" for name in MOTIFS))
+CLASSES = {
+    "cycles": ["shorter cycle", "longest cycle"],
+    "motif": ["without motif", "with motif"],
+}
 KERNELS = ("random_walk", "diffusion", "ones")
 MAX_DEGREE = 64
 
@@ -107,7 +111,11 @@ def load_graphs(name, data_dir=None, seed=0):
         ends = np.cumsum([len(part) for part in parts])
         split = np.split(np.arange(ends[-1]), ends[:-1])
         graphs = [graph for part in parts for graph in part.graphs]
-        return dataclasses.replace(parts[0], graphs=graphs), split
+        classes = CLASSES[name.partition("-")[0]]
+        return (
+            dataclasses.replace(parts[0], graphs=graphs, classes=classes),
+            split,
+        )
     path = Path(data_dir) if data_dir else Path(name)
     if not path.exists():
         raise ValueError(
@@ -115,7 +123,10 @@ def load_graphs(name, data_dir=None, seed=0):
             "file or folder, or its name with --data-dir. Received: "
             f"{path}, which does not exist"
         )
-    return load_tu_dataset(path, name if data_dir else None), None
+    try:
+        return load_tu_dataset(path, name if data_dir else None), None
+    except ValueError as error:
+        raise ValueError(f"--data {name}: {error}") from error
 
 
 def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
@@ -229,12 +240,8 @@ class GraphBatches:
                 [self.kernels[i] for i in ids],
                 num_nodes,
             )
-            inputs = {
-                "nodes": batch.nodes,
-                "kernel": batch.kernel,
-                "node_mask": batch.node_mask,
-            }
-            yield inputs, np.eye(self.num_classes, dtype="f4")[batch.labels]
+            targets = np.eye(self.num_classes, dtype="f4")[batch.labels]
+            yield batch.inputs(), targets
 
     def dataset(self, first=0, epochs=1):
         """A `tf.data.Dataset` of the epochs from `first` to before `epochs`."""

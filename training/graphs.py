@@ -448,7 +448,8 @@ def train(run, arguments, task, split):
 
 
 def describe_model(arguments):
-    text = f"{arguments['model']}, {arguments['depth']} layers"
+    depth = arguments["depth"]
+    text = f"{arguments['model']}, {depth} layer{'s' * (depth > 1)}"
     if arguments["model"].startswith("gkat"):
         sizes = " ".join(f"{size:g}" for size in arguments["kernel_sizes"])
         text += f", {arguments['similarity']}, kernel {arguments['kernel']}"
@@ -493,7 +494,9 @@ def finish(run, arguments, task, split, model, statistics, command):
         "versions": versions(),
     }
     title = f"{describe_model(arguments)}, on {task.dataset.name}"
-    pictures.draw_curves(history, run.folder / "curves.png", title)
+    pictures.draw_curves(
+        history, run.folder / "curves.png", title, num_training=len(split[0])
+    )
     draw_kernels(run, arguments, task, split[2])
     if keras.backend.backend() == "tensorflow":
         from keras_topo import export_graph_saved_model
@@ -557,15 +560,22 @@ def draw_kernels(run, arguments, task, ids):
         members = [i for i in ids if task.labels[i] == label]
         members.sort(key=lambda i: task.graphs[i].num_nodes)
         chosen.append(members[len(members) // 2])
-    unit = "walk length {:g}"
-    if arguments["kernel"] == "diffusion":
-        unit = "diffusion time {:g}"
+    sizes = arguments["kernel_sizes"]
+    drawn = list(range(len(sizes)))
+    unit = "diffusion time {:g}"
+    if arguments["kernel"] == "random_walk":
+        unit = "walk of {:g} nodes"
+        # A walk of one node is where it began, and that is nothing to see.
+        drawn = [k for k in drawn if sizes[k] > 1]
+    if not drawn:
+        return
     kernels = task.kernels(arguments)
+    classes = [task.dataset.classes[task.labels[i]] for i in chosen]
     pictures.draw_kernels(
         [task.graphs[i] for i in chosen],
-        [kernels[i] for i in chosen],
-        [f"class {task.dataset.classes[task.labels[i]]}" for i in chosen],
-        [unit.format(size) for size in arguments["kernel_sizes"]],
+        [kernels[i][drawn] for i in chosen],
+        [c if isinstance(c, str) else f"class {c}" for c in classes],
+        [unit.format(sizes[k]) for k in drawn],
         run.folder / "kernels.png",
     )
 
@@ -650,29 +660,30 @@ def assess(run, arguments, task, command):
             with file.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
             finished.append(line)
-            print(format_run(line), flush=True)
             return line
 
         chosen = grid[0]
         if len(grid) > 1:
-            scores = [
-                chosen_accuracy(
-                    result(choice, arguments["seed"]), "validation", arguments
-                )
-                for choice in grid
-            ]
+            scores = []
+            for choice in grid:
+                line = result(choice, arguments["seed"])
+                # Accuracies of test graphs are for what has been chosen.
+                print(format_run(line, "choice", ["validation"]), flush=True)
+                scores.append(chosen_accuracy(line, "validation", arguments))
             chosen = grid[int(np.argmax(scores))]
         for seed in range(arguments["final_runs"]):
-            used.append(result(chosen, arguments["seed"] + seed))
+            line = result(chosen, arguments["seed"] + seed)
+            print(format_run(line, "final", ["validation", "test"]), flush=True)
+            used.append(line)
+    runs = arguments["final_runs"]
     # Final runs of a choice that is no longer made do not count.
     summary = summarise(used, arguments, command)
     write_json(run.folder / "folds.json", summary)
     write_text(run.folder / "folds.md", format_folds(summary))
     print(
-        f"\nTest accuracy {100 * summary['mean']:.2f} +- "
-        f"{100 * summary['deviation']:.2f} over {summary['folds']} "
-        f"{'fold' if summary['folds'] == 1 else 'folds'} "
-        f"(mean of {arguments['final_runs']} runs each): "
+        f"\nTest accuracy {format_mean(summary, '+-')} over "
+        f"{count_folds(summary)} "
+        f"({'mean of ' * (runs > 1)}{runs} run{'s' * (runs > 1)} each): "
         f"{run.folder / 'folds.json'}"
     )
     return 0
@@ -750,15 +761,34 @@ def chosen_accuracy(line, name, arguments):
     return line[f"{name}_accuracy_{arguments['choose_epoch']}"]
 
 
-def format_run(line):
+def format_run(line, kind, sets):
+    """What a run gave on some sets, at its last and at its best epoch."""
+
+    def accuracies(when):
+        return ", ".join(
+            f"{name} {line[f'{name}_accuracy_{when}']:.2%}" for name in sets
+        )
+
     choice = " ".join(f"{k}={v}" for k, v in line["choice"].items())
     return (
-        f"fold {line['fold']} seed {line['seed']} {choice} "
-        f"validation {line['validation_accuracy_last']:.3f} test "
-        f"{line['test_accuracy_last']:.3f} (best epoch {line['best_epoch']}: "
-        f"{line['test_accuracy_validation']:.3f}) {line['seconds']:.0f} s"
+        f"fold {line['fold']} {kind} {choice + ' ' * bool(choice)}"
+        f"seed {line['seed']}: {accuracies('last')} (best epoch "
+        f"{line['best_epoch']}: {accuracies('validation')}) "
+        f"{line['seconds']:.0f} s"
         + (f" FAILED: {line['failed']}" if "failed" in line else "")
     )
+
+
+def format_mean(summary, sign):
+    """In percent, with the deviation over folds if there are several."""
+    text = f"{100 * summary['mean']:.2f}"
+    if summary["folds"] > 1:
+        text += f" {sign} {100 * summary['deviation']:.2f}"
+    return text + "%"
+
+
+def count_folds(summary):
+    return f"{summary['folds']} fold{'s' * (summary['folds'] > 1)}"
 
 
 def summarise(lines, arguments, command):
@@ -811,9 +841,8 @@ def format_folds(summary):
     lines = [
         f"`{summary['command']}`",
         "",
-        f"{summary['data']}: {100 * summary['mean']:.2f} ± "
-        f"{100 * summary['deviation']:.2f}% of test graphs, over "
-        f"{summary['folds']} folds. Chosen on validation graphs, in each fold: "
+        f"{summary['data']}: {format_mean(summary, '±')} of test graphs, over "
+        f"{count_folds(summary)}. Chosen on validation graphs, in each fold: "
         f"{grid}. The best epoch is the one with the highest validation "
         "accuracy.",
         "",

@@ -397,7 +397,12 @@ def finish(run, arguments, data, model, command):
 
     print("Drawing ...", flush=True)
     title = f"{describe_model(arguments)}, on {Path(arguments['data']).name}"
-    pictures.draw_curves(history, run.folder / "curves.png", title)
+    pictures.draw_curves(
+        history,
+        run.folder / "curves.png",
+        title,
+        num_training=data.sizes()["train"],
+    )
     if not pictures.draw_masks(model, run.folder / "masks.png"):
         print("No masks to draw: this attention has none.")
     save_samples(run.folder / "samples", data)

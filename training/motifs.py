@@ -302,8 +302,17 @@ def format_table(summary):
 def format_cell(cell):
     if cell is None:
         return ""
-    text = f"{100 * cell['mean']:.1f} ± {100 * cell['deviation']:.1f}"
+    text = f"{100 * cell['mean']:.1f}"
+    if cell["seeds"] > 1:
+        text += f" ± {100 * cell['deviation']:.1f}"
     return text + f" ({cell['failed']} failed)" * bool(cell["failed"])
+
+
+def deviations(cells):
+    """In percent; not a number, which is not drawn, of a single run."""
+    return [
+        100 * c["deviation"] if c["seeds"] > 1 else float("nan") for c in cells
+    ]
 
 
 def tasks_and_methods(summary):
@@ -356,7 +365,7 @@ def draw_bars(summary, axis):
             [i + (k - (len(methods) - 1) / 2) * width for i, _ in found],
             [100 * c["mean"] for _, c in found],
             width,
-            yerr=[100 * c["deviation"] for _, c in found],
+            yerr=deviations(c for _, c in found),
             label=method,
             capsize=2,
         )
@@ -375,7 +384,7 @@ def draw_curves(summary, axis):
         axis.errorbar(
             [c["walk_length"] for c in walks],
             [100 * c["mean"] for c in walks],
-            [100 * c["deviation"] for c in walks],
+            deviations(walks),
             label=f"{task}, gkat",
             color=f"C{k}",
             marker="o",

@@ -166,7 +166,9 @@ def main(argv=None):
             line, history = train(run, arguments, data, kernel, seed)
             if seed == arguments["seed"]:
                 title = f"{describe_model(arguments)}, on {data.name}"
-                pictures.draw_curves(history, run.folder / "curves.png", title)
+                pictures.draw_curves(
+                    history, run.folder / "curves.png", title, len(data.train)
+                )
             with file.open("a") as lines:
                 lines.write(json.dumps(line) + "\n")
             finished.append(line)
@@ -202,10 +204,11 @@ def main(argv=None):
         "versions": versions(),
     }
     run.finish(summary)
+    spread = ""
+    if len(scores) > 1:
+        spread = f" +- {summary['test_deviation']:.2%} over {len(scores)} seeds"
     print(
-        f"\nTest accuracy {summary['test_accuracy']:.2%} +- "
-        f"{summary['test_deviation']:.2%} over {len(scores)} "
-        f"{'seed' if len(scores) == 1 else 'seeds'}, "
+        f"\nTest accuracy {summary['test_accuracy']:.2%}{spread}, "
         f"{describe_model(arguments)}.\n"
     )
     contents = {

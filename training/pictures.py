@@ -22,30 +22,46 @@ def load_pyplot():
     return plt
 
 
-def draw_curves(history, path, title):
+# Fewer training examples than this say little by how many of them are right.
+FEW = 20
+
+
+def draw_curves(history, path, title, num_training=None):
     """Draws loss and accuracy of training and validation over the epochs.
+
+    The learning rate is drawn where it changes, and the training accuracy
+    where it is of `FEW` examples or more.
 
     Args:
         history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
             `val_accuracy` (where there was validation) and `learning_rate`.
         path: file to write, PNG.
         title: str.
+        num_training: int, training examples; `None` for enough of them.
     """
     plt = load_pyplot()
     epochs = [line["epoch"] for line in history]
+    few = num_training is not None and num_training < FEW
+    training = ("training", "C0")
+    validation = ("validation", "C1")
     panels = [
-        ("Loss", [("training", "loss"), ("validation", "val_loss")]),
-        (
-            "Accuracy",
-            [("training", "accuracy"), ("validation", "val_accuracy")],
-        ),
-        ("Learning rate", [(None, "learning_rate")]),
+        ("Loss", {"loss": training, "val_loss": validation}),
+        ("Accuracy", {"accuracy": training, "val_accuracy": validation}),
     ]
+    if few and "val_accuracy" in history[0]:
+        panels[1] = ("Accuracy", {"val_accuracy": validation})
+    if len({line["learning_rate"] for line in history}) > 1:
+        panels.append(("Learning rate", {"learning_rate": (None, "C0")}))
+    widths = (3, 3, 2)[: len(panels)]
     figure, axes = plt.subplots(
-        1, 3, figsize=(11, 3.4), layout="constrained", width_ratios=(3, 3, 2)
+        1,
+        len(panels),
+        figsize=(11 * sum(widths) / 8, 3.7),
+        layout="constrained",
+        width_ratios=widths,
     )
     for axis, (name, curves) in zip(axes, panels, strict=True):
-        for (label, key), color in zip(curves, ("C0", "C1"), strict=False):
+        for key, (label, color) in curves.items():
             if key not in history[0]:
                 continue  # Without validation.
             axis.plot(
@@ -60,9 +76,15 @@ def draw_curves(history, path, title):
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        if len(curves) > 1:
-            axis.legend(frameon=False)
-    axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    if len(panels) > 2:
+        axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    # Below the panels: within them it would hide curves.
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -204,6 +226,9 @@ def draw_masks(model, path):
 def draw_kernels(graphs, kernels, names, titles, path):
     """Draws kernels of graphs, as seen from one node of each.
 
+    Colors show shares of the largest value of a panel: attention is normalized,
+    so that a factor of a kernel changes nothing.
+
     Args:
         graphs: list of `keras_topo.graphs.Graph`s, a row each.
         kernels: list of arrays `(kernels, nodes, nodes)`, a column each.
@@ -217,7 +242,7 @@ def draw_kernels(graphs, kernels, names, titles, path):
     figure, axes = plt.subplots(
         len(graphs),
         len(titles),
-        figsize=(2.6 * len(titles) + 1, 2.5 * len(graphs) + 0.6),
+        figsize=(2.6 * len(titles) + 1.2, 2.5 * len(graphs) + 0.8),
         layout="constrained",
         squeeze=False,
     )
@@ -236,7 +261,12 @@ def draw_kernels(graphs, kernels, names, titles, path):
                 *ends.transpose(2, 1, 0), color="0.75", linewidth=0.6, zorder=0
             )
             image = axis.scatter(
-                *places.T, c=matrix[query], s=16, vmin=0, cmap="viridis_r"
+                *places.T,
+                c=matrix[query] / matrix[query].max(),
+                s=16,
+                vmin=0,
+                vmax=1,
+                cmap="viridis_r",
             )
             axis.plot(
                 *places[query],
@@ -247,11 +277,14 @@ def draw_kernels(graphs, kernels, names, titles, path):
             )
             axis.set_axis_off()
             axis.set_title(f"{name}, {title}", fontsize=9)
-            figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.colorbar(
+        image, ax=axes, shrink=0.8, label="share of the largest value"
+    )
     figure.suptitle(
         "Kernels, which multiply the attention of a node (red circle) to "
         "others",
         fontsize=11,
+        wrap=True,
     )
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -4,6 +4,10 @@ import dataclasses
 
 import numpy as np
 
+# What is below zero by no more, relative to the largest entry, is an error of
+# rounding.
+ROUNDING = 1e-6
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GraphBatch:
@@ -27,18 +31,20 @@ class GraphBatch:
         """Pads and stacks graphs.
 
         Args:
-            graphs: list of `Graph`s with features of the same length; may be
-                empty only where `num_nodes` is given.
+            graphs: list of `Graph`s, at least one, with features of the same
+                length.
             kernels: list of arrays or sparse arrays `(nodes, nodes)` or
-                `(kernels, nodes, nodes)`, one for each graph; defaults to the
-                adjacency matrices.
+                `(kernels, nodes, nodes)`, not negative, one for each graph;
+                defaults to the adjacency matrices. What rounding left just
+                below zero becomes zero.
             num_nodes: int, nodes after padding; defaults to the most that a
                 graph has.
 
         Raises:
             ValueError: if there are no graphs, a graph has no features or
                 another number of them, is larger than `num_nodes`, or a
-                kernel does not fit its graph.
+                kernel does not fit its graph, or has entries that are negative
+                or not finite.
         """
         if not graphs:
             raise ValueError(
@@ -83,6 +89,7 @@ class GraphBatch:
             dense = matrix.toarray() if hasattr(matrix, "toarray") else matrix
             kernel[k, ..., :n, :n] = dense
             node_mask[k, :n] = True
+        _check_kernel(kernel)
         labels = None
         if all(graph.label is not None for graph in graphs):
             labels = np.array([graph.label for graph in graphs], "int32")
@@ -90,6 +97,34 @@ class GraphBatch:
 
     def __len__(self):
         return len(self.nodes)
+
+    def inputs(self):
+        """A dict of `nodes`, `kernel` and `node_mask`: what models take."""
+        return {
+            "nodes": self.nodes,
+            "kernel": self.kernel,
+            "node_mask": self.node_mask,
+        }
+
+
+def _check_kernel(kernel):
+    """Raises a ValueError unless a batch of masks has numbers from zero on.
+
+    Negative ones that are rounding errors are set to zero.
+    """
+    lowest, highest = kernel.min(initial=0.0), kernel.max(initial=0.0)
+    if not (lowest >= -ROUNDING * highest and highest < np.inf):
+        wrong = ~np.isfinite(kernel)
+        if not wrong.any():
+            wrong = kernel < -ROUNDING * highest
+        place = np.unravel_index(np.argmax(wrong), kernel.shape)
+        raise ValueError(
+            "`kernels` expects finite entries that are not negative. Received: "
+            f"{kernel[place]:g} in the kernel of graph {place[0]}, at "
+            f"{tuple(map(int, place[1:]))}"
+        )
+    if lowest < 0:
+        np.maximum(kernel, 0.0, out=kernel)
 
 
 def bucket_sizes(sizes, num_buckets=6):

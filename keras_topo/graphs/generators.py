@@ -135,11 +135,11 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
 
     Points in the unit square, each joined to its eight nearest, are in regions
     (the Voronoi cells of a point for every 2,000 nodes) of a class each. A node
-    knows nothing of its class: its features are four random numbers. But for
-    the beacons, one node in a hundred, which show a class besides, in one
-    case out of four a wrong one: a node has to weigh the beacons around it,
-    of which hardly one is within two hops. Nodes near a border of regions
-    stay uncertain: nobody is right everywhere.
+    knows nothing of itself, and has zeros for features, but for the beacons:
+    one node in a hundred shows a class, in one case out of four a wrong one.
+    A node has to weigh the beacons around it, of which hardly one is within two
+    hops. Nodes near a border of regions stay uncertain: nobody is right
+    everywhere.
 
     Args:
         num_nodes: int, at least 100.
@@ -175,9 +175,8 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
     shown, others = np.split(order, [max(1, round(beacons * num_nodes))])
     wrong = random.random(len(shown)) < 0.25
     shift = np.where(wrong, random.integers(1, num_classes, len(shown)), 0)
-    features = np.zeros((num_nodes, num_classes + 4), "float32")
+    features = np.zeros((num_nodes, num_classes), "float32")
     features[shown, (labels[shown] + shift) % num_classes] = 1.0
-    features[:, num_classes:] = random.normal(size=(num_nodes, 4))
     graph = Graph.from_edges(
         edges, num_nodes, features=features, label=labels.astype("int64")
     )

@@ -1,6 +1,7 @@
 """`Graph`: a sparse adjacency matrix and what is known about its nodes."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 import scipy.sparse
@@ -11,10 +12,9 @@ class Graph:
     """A graph on the host.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or anything that
-            `scipy.sparse.csr_array` takes; `adjacency[i, j]` is the weight of
-            the edge from `i` to `j`, positive. Kept as a float32 CSR array
-            without explicit zeros.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; `adjacency[i, j]`
+            is the weight of the edge from `i` to `j`, positive. Kept as a
+            float32 CSR array without explicit zeros.
         features: `(nodes, features)`, float32, or `None`.
         node_labels: `(nodes,)`, int, a category for each node, or `None`.
         label: int, the class of the graph; or `(nodes,)`, int, the classes of
@@ -22,8 +22,8 @@ class Graph:
 
     Raises:
         ValueError: if the graph has no nodes, the adjacency is not square, a
-            weight is negative or not finite, a feature is not finite, or the
-            numbers of nodes differ.
+            weight is negative or not finite, a feature is not finite, a label
+            is no integer, or the numbers of nodes differ.
 
     Example:
 
@@ -40,13 +40,13 @@ class Graph:
     def __post_init__(self):
         adjacency = as_adjacency(self.adjacency)
         object.__setattr__(self, "adjacency", adjacency)
-        for name, dtype, rank in (
-            ("features", "float32", 2),
-            ("node_labels", "int64", 1),
+        for name, read, rank in (
+            ("features", as_numbers, 2),
+            ("node_labels", as_integers, 1),
         ):
             value = getattr(self, name)
             if value is not None:
-                value = np.asarray(value, dtype)
+                value = read(value, name)
                 if value.ndim != rank or len(value) != self.num_nodes:
                     raise ValueError(
                         f"`{name}` expects {rank} axes, the first of "
@@ -54,6 +54,17 @@ class Graph:
                         f"{value.shape}"
                     )
                 object.__setattr__(self, name, value)
+        if self.label is not None:
+            label = as_integers(self.label, "label")
+            if label.shape not in ((), (self.num_nodes,)):
+                raise ValueError(
+                    "`label` expects the class of the graph, an int, or a "
+                    f"class for each of its {self.num_nodes} nodes. Received: "
+                    f"label of shape {label.shape}"
+                )
+            object.__setattr__(
+                self, "label", label if label.ndim else int(label)
+            )
         if self.features is not None:
             finite = np.isfinite(self.features).all(axis=1)
             if not finite.all():
@@ -69,22 +80,26 @@ class Graph:
         """A graph from a list of edges.
 
         Args:
-            edges: `(edges, 2)`, int, node ids from 0. Repeated edges count
-                once, with the weight of the last, in either direction unless
-                `directed`.
+            edges: `(edges, 2)`, integers (or floats without a fraction), node
+                ids from 0: the transpose of an `edge_index`. Repeated edges
+                count once, with the weight of the last, in either direction
+                unless `directed`. May be empty.
             num_nodes: int.
-            weights: `(edges,)`, or `None` for ones.
+            weights: `(edges,)`, positive, or `None` for ones. An edge of
+                weight 0 is none.
             directed: bool; otherwise each edge is one in both directions.
             **fields: `features`, `node_labels`, `label`.
 
         Raises:
-            ValueError: if an id is not one of a node.
+            ValueError: if `edges` has another shape or holds something else
+                than integers, an id is not one of a node, or weights are no
+                numbers or not as many as edges.
         """
-        edges = np.asarray(edges, "int64").reshape(-1, 2)
+        edges = _as_edges(edges)
         check_node_ids(edges, num_nodes, "edges")
         if weights is None:
             weights = np.ones(len(edges), "float32")
-        weights = np.asarray(weights, "float32")
+        weights = as_numbers(weights, "weights")
         if weights.shape != (len(edges),):
             raise ValueError(
                 f"`weights` expects one number an edge, {len(edges)}. "
@@ -111,9 +126,40 @@ class Graph:
 
     @classmethod
     def from_networkx(cls, graph, weight="weight", **fields):
-        """A graph from a `networkx.Graph`, nodes in its order."""
+        """A graph from one of networkx, nodes in its order.
+
+        Args:
+            graph: `networkx.Graph`, or one of its directed and multiple kinds;
+                parallel edges count as one with the sum of their weights.
+                Attributes of nodes are not read: see `features`.
+            weight: str, the attribute of edges that holds their weights, read
+                by default; edges without it weigh 1. `None` for ones.
+            **fields: `features`, `node_labels`, `label`.
+
+        Raises:
+            ValueError: if `graph` is no graph of networkx or has no nodes, or
+                a weight is no number, negative or not finite.
+        """
         import networkx
 
+        if not isinstance(graph, networkx.Graph):
+            raise ValueError(
+                "`graph` expects a networkx.Graph. Received: "
+                f"{type(graph).__name__}"
+            )
+        if not len(graph):
+            raise ValueError(
+                "`graph` expects at least one node. Received: a graph without "
+                "nodes"
+            )
+        if weight is not None:
+            for i, j, value in graph.edges(data=weight, default=1):
+                if not isinstance(value, (numbers.Real, np.bool_)):
+                    raise ValueError(
+                        f"`weight={weight!r}` expects numbers at edges, or "
+                        f"`weight=None`. Received: {value!r} at the edge "
+                        f"({i!r}, {j!r})"
+                    )
         adjacency = networkx.to_scipy_sparse_array(
             graph, weight=weight, dtype="float32", format="csr"
         )
@@ -126,7 +172,7 @@ class Graph:
     @property
     def num_edges(self):
         """Edges, an undirected one (both directions) counting once."""
-        loops = np.count_nonzero(self.adjacency.diagonal())
+        loops = int(np.count_nonzero(self.adjacency.diagonal()))
         stored = self.adjacency.nnz - loops
         return loops + (stored // 2 if self.is_undirected() else stored)
 
@@ -169,17 +215,28 @@ class Graph:
 
 
 def as_adjacency(adjacency, dtype="float32"):
-    """`adjacency`, checked, as a CSR array without stored zeros."""
+    """`adjacency`, checked, as a CSR array without stored zeros.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
+        dtype: of the result.
+
+    Raises:
+        ValueError: if it is not square, has no nodes, or a weight is negative
+            or not finite; the message names the edge.
+    """
+    if isinstance(adjacency, Graph):
+        return adjacency.adjacency.astype(dtype)
     if not scipy.sparse.issparse(adjacency):
-        adjacency = np.asarray(adjacency)
-        if adjacency.ndim != 2 or adjacency.dtype.kind not in "biuf":
-            raise ValueError(
-                "`adjacency` expects a scipy sparse matrix or an array of "
-                "numbers with two axes. Received: adjacency of shape "
-                f"{adjacency.shape} and dtype {adjacency.dtype}"
-            )
+        adjacency = as_array(adjacency, "adjacency")
+    if adjacency.ndim != 2 or adjacency.dtype.kind not in "biuf":
+        raise ValueError(
+            "`adjacency` expects a Graph, a scipy sparse matrix or an array, "
+            "with two axes, of numbers. Received: adjacency of shape "
+            f"{adjacency.shape} and dtype {adjacency.dtype}"
+        )
     adjacency = scipy.sparse.csr_array(adjacency, dtype=dtype, copy=True)
-    if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
+    if adjacency.shape[0] != adjacency.shape[1]:
         raise ValueError(
             "`adjacency` expects a square matrix. Received: adjacency of "
             f"shape {adjacency.shape}"
@@ -189,15 +246,31 @@ def as_adjacency(adjacency, dtype="float32"):
             "a graph needs at least one node. Received: adjacency of shape "
             f"{adjacency.shape}"
         )
-    if not (np.isfinite(adjacency.data) & (adjacency.data >= 0)).all():
+    wrong = ~(np.isfinite(adjacency.data) & (adjacency.data >= 0))
+    if wrong.any():
+        edges, first = adjacency.tocoo(), int(np.argmax(wrong))
+        i, j = int(edges.row[first]), int(edges.col[first])
         raise ValueError(
             "`adjacency` expects finite weights that are not negative. "
-            f"Received: weights from {adjacency.data.min()} to "
-            f"{adjacency.data.max()}"
+            f"Received: the weight {adjacency.data[first]:g} at the edge "
+            f"({i}, {j})"
         )
     adjacency.sum_duplicates()
     adjacency.eliminate_zeros()
     return adjacency
+
+
+def check_symmetric(adjacency):
+    """Raises a ValueError unless a sparse matrix is, but for rounding."""
+    difference = abs(adjacency - adjacency.T).tocoo()
+    if difference.nnz and difference.max() > 1e-6 * adjacency.data.max():
+        largest = np.argmax(difference.data)
+        i, j = int(difference.row[largest]), int(difference.col[largest])
+        raise ValueError(
+            "`adjacency` expects a symmetric matrix. Received: "
+            f"{adjacency[i, j]:g} from {i} to {j} and {adjacency[j, i]:g} "
+            "back"
+        )
 
 
 def check_node_ids(ids, num_nodes, name):
@@ -208,3 +281,60 @@ def check_node_ids(ids, num_nodes, name):
             f"`{name}` expects node ids from 0 to {num_nodes - 1}. Received: "
             f"{int(ids[outside][0])}"
         )
+
+
+def as_array(values, name):
+    """`values` as an array of any dtype."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # Rows of different lengths.
+        raise ValueError(
+            f"`{name}` expects an array. Received: {name} of rows that differ "
+            "in length"
+        ) from error
+
+
+def as_numbers(values, name):
+    """`values` as a float32 array, if they are numbers."""
+    array = as_array(values, name)
+    if array.dtype.kind not in "biuf" and array.size:
+        raise ValueError(
+            f"`{name}` expects numbers. Received: {name} of dtype "
+            f"{array.dtype}, such as {array.ravel()[:1].tolist()[0]!r}"
+        )
+    return array.astype("float32", copy=False)
+
+
+def as_integers(values, name):
+    """`values` as an int64 array, if they are integers, of any dtype."""
+    array = as_array(values, name)
+    integral = array.dtype.kind in "biu" or not array.size
+    if array.dtype.kind == "f":
+        whole = np.isfinite(array) & (array == np.floor(array))
+        integral = whole.all()
+        array = array if integral else array[~whole]
+    if not integral:
+        raise ValueError(
+            f"`{name}` expects integers. Received: {name} of dtype "
+            f"{array.dtype}, such as {array.ravel()[:1].tolist()[0]!r}"
+        )
+    return array.astype("int64", copy=False)
+
+
+def _as_edges(edges):
+    """`edges` as an int64 array `(edges, 2)`."""
+    edges = as_array(edges, "edges")
+    if edges.size == 0:
+        return np.zeros((0, 2), "int64")
+    if edges.ndim != 2 or edges.shape[1] != 2:
+        hint = ""
+        if edges.ndim == 2 and edges.shape[0] == 2:
+            hint += ". The pairs of an edge_index are its transpose, `.T`"
+        if edges.ndim == 2 and edges.shape[1] == 3:
+            hint += ". The third numbers of triples go into `weights=`"
+        raise ValueError(
+            "`edges` expects pairs of node ids, the shape (edges, 2). "
+            f"Received: edges of shape {edges.shape} and dtype {edges.dtype}"
+            + hint
+        )
+    return as_integers(edges, "edges")

@@ -5,7 +5,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from keras_topo.graphs.graph import as_adjacency
+from keras_topo.graphs.graph import as_adjacency, check_symmetric
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05
@@ -21,15 +21,16 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
     have a row of zeros.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array.
-        time: float, or a sequence of floats for several kernels.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
+        time: float, not negative, or a sequence of floats for several kernels.
         generator: `"laplacian"`, `"adjacency"` or `"normalized_laplacian"`.
 
     Returns:
         float64 array `(nodes, nodes)`, or `(times, nodes, nodes)`.
 
     Raises:
-        ValueError: if `generator` is unknown or a time is not finite.
+        ValueError: if `generator` is unknown or a time is negative or not
+            finite.
 
     *Complexity*: `O(nodes^3)`, one eigendecomposition for all times; for
     directed graphs a matrix exponential a time.
@@ -41,9 +42,10 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
            [0.316, 0.684]])
     """
     times = np.asarray(time, "float64")
-    if times.ndim > 1 or not np.isfinite(times).all():
+    if times.ndim > 1 or not (np.isfinite(times) & (times >= 0)).all():
         raise ValueError(
-            f"`time` expects a finite number or a sequence. Received: {time}"
+            "`time` expects a finite number that is not negative, or a "
+            f"sequence of these. Received: time={time}"
         )
     matrix = generator_matrix(adjacency, generator).toarray()
     if np.array_equal(matrix, matrix.T):
@@ -64,7 +66,8 @@ def pagerank_kernel(adjacency, halt=0.1):
     step ends at another.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric.
+        adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric; or a
+            `Graph`.
         halt: float in (0, 1], or a sequence of floats for several kernels;
             about one over how many steps the kernel reaches.
 
@@ -72,7 +75,8 @@ def pagerank_kernel(adjacency, halt=0.1):
         float64 array `(nodes, nodes)`, or `(halts, nodes, nodes)`.
 
     Raises:
-        ValueError: if `halt` is outside its range.
+        ValueError: if `halt` is outside its range or `adjacency` is not
+            symmetric.
 
     *Complexity*: `O(nodes^3)` a kernel.
 
@@ -88,6 +92,8 @@ def pagerank_kernel(adjacency, halt=0.1):
             "`halt` expects a number in (0, 1] or a sequence. Received: "
             f"halt={halt}"
         )
+    adjacency = as_adjacency(adjacency, "float64")
+    check_symmetric(adjacency)
     matrix = normalized_adjacency(adjacency).toarray()
     identity = np.eye(len(matrix))
     rest = 1 - halts[..., None, None]
@@ -128,7 +134,7 @@ def random_walk_kernel(
         K(k, l) = <f_k, f_l>,   each f divided by its norm if `normalize`
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         length: int, nodes of a walk; or `None` for walks without a bound, for
             which `discount * (1 - halt)` must be less than 1; or a sequence
             of these, for several kernels.
@@ -236,10 +242,11 @@ def transition_matrix(adjacency):
 
 
 def _without_noise(kernels, matrix):
-    """Zeros between components, where rounding leaves something else.
+    """Zeros between components, and for what rounding made negative.
 
-    A mask hides an entry only if it is zero.
+    A mask hides an entry only if it is zero. Of these kernels none is less.
     """
+    kernels = np.maximum(kernels, 0.0)
     count, component = scipy.sparse.csgraph.connected_components(matrix != 0)
     if count == 1:
         return kernels
@@ -250,7 +257,7 @@ def normalized_adjacency(adjacency, self_loops=True):
     """`D^-1/2 (A + I) D^-1/2`, the kernel of graph convolutions (GCN).
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         self_loops: bool; `False` leaves `I` out.
 
     Returns:
@@ -267,7 +274,7 @@ def return_probabilities(adjacency, steps):
     """Probabilities that a walk stands where it began, after 1 to `steps`.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         steps: int.
 
     Returns:

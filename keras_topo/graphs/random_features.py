@@ -6,7 +6,7 @@ import math
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import Graph, as_adjacency
+from keras_topo.graphs.graph import as_adjacency
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.walks import walk_visits, walker
 
@@ -24,23 +24,67 @@ class GraphRandomFeatures:
             that they visit; sorted.
         values: `(length, entries)`, float32: the mean of `values[l]`, as a
             matrix, over seeds is `W^l`.
+        num_walks: int, walks from each node.
     """
 
     num_nodes: int
     pairs: np.ndarray
     values: np.ndarray
+    num_walks: int
+
+    @property
+    def capacity(self):
+        """Entries that suffice for a sample from any other seed.
+
+        See `sample_capacity`; what shapes that are compiled or saved once have
+        to hold, where walks are drawn again.
+        """
+        return sample_capacity(
+            self.num_nodes, len(self.pairs), self.num_walks, len(self.values)
+        )
+
+    def padded(self, capacity):
+        """The same features with `capacity` entries.
+
+        Those that are added have the value 0 and stand at the last pair of
+        nodes, which keeps the pairs sorted.
+
+        Args:
+            capacity: int.
+
+        Raises:
+            ValueError: if there are more entries than that.
+        """
+        missing = capacity - len(self.pairs)
+        if missing < 0:
+            raise ValueError(
+                f"`capacity` expects at least {len(self.pairs)} entries. "
+                f"Received: capacity={capacity}"
+            )
+        padding = ((0, missing), (0, 0))
+        return dataclasses.replace(
+            self,
+            pairs=np.pad(
+                self.pairs, padding, constant_values=self.num_nodes - 1
+            ),
+            values=np.pad(self.values, padding[::-1]),
+        )
 
     def matrix(self, modulation):
         """`sum_l f_l W^l`, estimated: a CSR array `(nodes, nodes)`.
 
         Args:
             modulation: `(length,)`, `f`.
+
+        Raises:
+            ValueError: if `modulation` has another shape.
         """
         modulation = np.asarray(modulation, "float32")
         if modulation.shape != (len(self.values),):
             raise ValueError(
                 f"`modulation` expects {len(self.values)} numbers, one for "
-                f"each node of a walk. Received: shape {modulation.shape}"
+                "each node of a walk. Received: modulation of shape "
+                f"{modulation.shape}"
             )
         return scipy.sparse.csr_array(
             (modulation @ self.values, tuple(self.pairs.T)),
@@ -62,13 +106,20 @@ def graph_random_features(
 
     is `(sum_l f_l W^l)^2`, which `F F^T` with `F = sum_l f_l F_l` estimates in
     linear time: `SparseFactors`. Walks from different nodes are independent, so
-    that the estimate is unbiased off the diagonal; on it, `F F^T` has the
-    variance of `F` besides, which two samples, `F G^T`, have not.
+    that the estimate is unbiased off the diagonal; on it,
+
+        E[(F F^T)_ii] = M_ii + sum_k Var(F_ik),
+
+    an excess that falls as `1 / num_walks`. The product of two independent
+    samples, `F G^T` from two seeds, is unbiased throughout, but neither
+    symmetric nor positive semi-definite.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric, not
-            negative; or a `Graph`. A step takes an edge with a probability in
-            proportion to its weight.
+        adjacency: `(nodes, nodes)`, scipy sparse or array, not negative; or a
+            `Graph`. A step takes an edge with a probability in proportion to
+            its weight. If it is not symmetric, `D` holds the sums of rows, `W`
+            is zero at nodes that no edge leaves, and `F F^T` estimates the
+            product of `sum_l f_l W^l` with its transpose.
         num_walks: int, walks from each node.
         length: int, nodes of a walk, the first included.
         halt: float in [0, 1), probability to stop before each step: fewer
@@ -94,14 +145,13 @@ def graph_random_features(
      [0.7, 0. , 0.7],
      [0. , 0.7, 0. ]]
     """
-    check_walk([length], halt, 1.0)
-    if length is None or num_walks < 1:
+    if length is None or not num_walks >= 1 or num_walks != int(num_walks):
         raise ValueError(
             "`length` and `num_walks` expect positive ints. Received: "
             f"length={length}, num_walks={num_walks}"
         )
-    if isinstance(adjacency, Graph):
-        adjacency = adjacency.adjacency
+    check_walk([length], halt, 1.0)
+    length, num_walks = int(length), int(num_walks)
     adjacency = as_adjacency(adjacency)
     degrees = adjacency.sum(axis=1, dtype="float64")
     step = walker(adjacency)
@@ -117,7 +167,10 @@ def graph_random_features(
         pairs.append(found[0] + np.array([first, 0], "int32"))
         values.append(found[1])
     return GraphRandomFeatures(
-        nodes, np.concatenate(pairs), np.concatenate(values, axis=1)
+        nodes,
+        np.concatenate(pairs),
+        np.concatenate(values, axis=1),
+        num_walks,
     )
 
 
@@ -125,8 +178,16 @@ def sample_capacity(num_nodes, entries, num_walks, length):
     """Entries that suffice for any other sample of the same walks.
 
     A node has from 1 to `b = num_walks (length - 1) + 1` entries, independently
-    of others. By Hoeffding's inequality two samples differ by more than `6 b
-    sqrt(nodes)` in one of `e^36` cases.
+    of others. By Hoeffding's inequality a second sample has `t` entries more
+    than the first with a chance below `exp(-t^2 / (nodes b^2))`: with `t = 6 b
+    sqrt(nodes)`, in one of `e^36` cases, less than 1e-15.
+
+    Args:
+        num_nodes, num_walks, length: ints.
+        entries: int, those of one sample.
+
+    Returns:
+        int.
     """
     most = num_walks * (length - 1) + 1
     slack = 6 * most * math.sqrt(num_nodes)
@@ -143,7 +204,10 @@ def modulation(coefficients):
         `(length,)`, float64.
 
     Raises:
-        ValueError: if the first coefficient is not positive.
+        ValueError: if the first coefficient is not positive, or one is not
+            finite.
+
+    *Complexity*: `O(length^2)`.
 
     Example:
 
@@ -151,10 +215,15 @@ def modulation(coefficients):
     array([1., 1., 0.])
     """
     alpha = np.asarray(coefficients, "float64")
-    if alpha.ndim != 1 or not len(alpha) or not alpha[0] > 0:
+    if (
+        alpha.ndim != 1
+        or not len(alpha)
+        or not alpha[0] > 0
+        or not np.isfinite(alpha).all()
+    ):
         raise ValueError(
-            "`coefficients` expects a vector whose first number is positive. "
-            f"Received: {coefficients!r:.80}"
+            "`coefficients` expects a vector of finite numbers, the first of "
+            f"them positive. Received: coefficients={coefficients!r:.80}"
         )
     f = np.zeros_like(alpha)
     f[0] = math.sqrt(alpha[0])
@@ -175,9 +244,26 @@ def diffusion_modulation(time, length):
 
     Returns:
         `(length,)`, float64.
+
+    Raises:
+        ValueError: if `time` is not finite or `length` no positive int.
+
+    Example:
+
+    >>> diffusion_modulation(2.0, 4)
+    array([1.        , 1.        , 0.5       , 0.16666667])
     """
-    factorial = [math.factorial(k) for k in range(length)]
-    return (time / 2) ** np.arange(length) / np.array(factorial, "float64")
+    if not np.isfinite(time):
+        raise ValueError(
+            f"`time` expects a finite number. Received: time={time}"
+        )
+    if not length >= 1 or length != int(length):
+        raise ValueError(
+            f"`length` expects a positive int. Received: length={length}"
+        )
+    # Term by term: the factorials themselves overflow from 171 on.
+    ratios = np.append(1.0, time / 2 / np.arange(1, int(length)))
+    return np.cumprod(ratios)
 
 
 def _weights(visits, degrees, num_walks, halt, normalize):
@@ -189,8 +275,10 @@ def _weights(visits, degrees, num_walks, halt, normalize):
         if normalize:
             with np.errstate(divide="ignore", invalid="ignore"):
                 weight = np.sqrt(degrees[origins] / degrees[nodes])
-            # Without edges there is only the start.
-            weight[degrees[origins] == 0] = 1.0
+            # The start counts fully even without edges; W has no entries at
+            # a node that no edge leaves, which walks along directed edges
+            # may reach.
+            weight[degrees[nodes] == 0] = float(k == 0)
         else:
             if product is None:
                 product, before = np.ones(len(walks)), nodes.copy()

@@ -1,5 +1,7 @@
 """`GraphEncoderBlock`: a pre-norm Transformer block on graphs."""
 
+import types
+
 import keras
 
 from keras_topo.layers.arguments import rate
@@ -67,7 +69,9 @@ class GraphEncoderBlock(keras.layers.Layer):
             "num_features": num_features,
             "implementation": implementation,
         }
-        self.fixed_kernel = fixed_kernel
+        # Not an attribute itself: a mask would be taken for a layer of the
+        # block, where it is the model of one that its attention makes.
+        self._given = types.SimpleNamespace(fixed_kernel=fixed_kernel)
         self.dropout = rate(dropout, "dropout")
         self.attention_dropout = rate(attention_dropout, "attention_dropout")
         self.epsilon = epsilon
@@ -93,7 +97,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.attention = GraphKernelAttention(
             self.num_heads,
             self.key_dim or channels // self.num_heads,
-            fixed_kernel=self.fixed_kernel,
+            fixed_kernel=self._given.fixed_kernel,
             dropout=self.attention_dropout,
             seed=self.seed,
             dtype=policy,
@@ -146,7 +150,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             "key_dim": self.key_dim,
             "mlp_dim": self.mlp_dim,
             **self.options,
-            "fixed_kernel": fixed_kernel_config(self.fixed_kernel),
+            "fixed_kernel": fixed_kernel_config(self._given.fixed_kernel),
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "epsilon": self.epsilon,

@@ -104,27 +104,7 @@ class SparsePairs(MaskOperator):
     def _rows(self, start, size):
         # All rows, where their number is traced.
         length = size if self.num_tokens is None else self.num_tokens
-        row = self.pairs[..., 0] - start
-        inside = ops.logical_and(row >= 0, row < size)
-        # One number for a place in the block; those of others add zero to it.
-        place = ops.where(inside, row * length + self.pairs[..., 1], 0)
-        values = ops.where(inside, self.values, ops.zeros_like(self.values))
-        lead = broadcast_sizes(
-            tuple(ops.shape(place))[:-1], tuple(ops.shape(values))[:-1]
-        )
-        total, count = math.prod(lead), tuple(ops.shape(values))[-1]
-        place = ops.reshape(
-            ops.broadcast_to(place, lead + (count,)), (total, count)
-        )
-        offset = size * length * ops.arange(total, dtype="int32")
-        dense = ops.segment_sum(
-            ops.reshape(
-                ops.broadcast_to(values, lead + (count,)), (total * count,)
-            ),
-            ops.reshape(place + offset[:, None], (total * count,)),
-            num_segments=total * size * length,
-        )
-        return ops.reshape(dense, lead + (size, length))
+        return dense_rows(self.pairs, self.values, start, size, length)
 
     def _transpose(self):
         return SparsePairs(
@@ -161,6 +141,41 @@ def check_pairs(pairs):
             f"shape {tuple(pairs.shape)}"
         )
     return pairs
+
+
+def dense_rows(pairs, values, start, size, width):
+    """Rows of the matrix that sums `values` at `pairs`.
+
+    Args:
+        pairs: `(*batch, entries, 2)`.
+        values: `(*batch, entries)`; the batch axes broadcast.
+        start, size: the first row, an int or traced, and their number.
+        width: int, columns of the matrix.
+
+    Returns:
+        `(*batch, size, width)`.
+    """
+    row = pairs[..., 0] - start
+    inside = ops.logical_and(row >= 0, row < size)
+    # One number for a place in the block; those of others add zero to it.
+    place = ops.where(inside, row * width + pairs[..., 1], 0)
+    values = ops.where(inside, values, ops.zeros_like(values))
+    lead = broadcast_sizes(
+        tuple(ops.shape(place))[:-1], tuple(ops.shape(values))[:-1]
+    )
+    total, count = math.prod(lead), tuple(ops.shape(values))[-1]
+    place = ops.reshape(
+        ops.broadcast_to(place, lead + (count,)), (total, count)
+    )
+    offset = size * width * ops.arange(total, dtype="int32")
+    dense = ops.segment_sum(
+        ops.reshape(
+            ops.broadcast_to(values, lead + (count,)), (total * count,)
+        ),
+        ops.reshape(place + offset[:, None], (total * count,)),
+        num_segments=total * size * width,
+    )
+    return ops.reshape(dense, lead + (size, width))
 
 
 def flat_pairs(pairs, lead, length):

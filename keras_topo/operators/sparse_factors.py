@@ -2,18 +2,25 @@
 
 import math
 
+import keras
+import numpy as np
 from keras import ops
 
 from keras_topo._backend import sparse_product
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
     MaskOperator,
+    accumulation_dtype,
     all_known,
     as_tensor,
     broadcast_batch,
     nonnegative_values,
 )
-from keras_topo.operators.sparse import broadcast_sizes, check_pairs
+from keras_topo.operators.sparse import (
+    broadcast_sizes,
+    check_pairs,
+    dense_rows,
+)
 
 
 class SparseFactors(MaskOperator):
@@ -23,21 +30,26 @@ class SparseFactors(MaskOperator):
     seen at `k`, and two nodes see each other as far as their walks meet. With
     one factor, `M = F F^T`, the mask is symmetric and positive semi-definite.
 
-    *Complexity*: products `O(entries)` a column, which hold the features,
-    `(features, columns)`, and nothing of the size of the entries.
+    *Complexity*: products `O(entries)` a column, rows `O(entries)` each. They
+    hold the features, `(features, columns)`; TensorFlow outside of XLA nothing
+    of the size of entries times columns, in either direction.
 
     Args:
-        pairs: `(entries, 2)`, int: token and feature of each entry of `F`. One
-            listed twice has the sum; one of value 0 may stand anywhere.
-        values: `(*batch, entries)`.
+        pairs: `(entries, 2)`, int: token and feature of each entry of `F`, the
+            same for all batch axes. One listed twice has the sum; one of value
+            0 may stand anywhere.
+        values: `(*batch, entries)`, with batch axes of known sizes.
         num_nodes: int, `L`.
         num_features: int; defaults to `num_nodes`.
-        right_pairs: `(entries, 2)`, of `G`; defaults to `F`.
-        right_values: `(*batch, entries)`.
+        right_pairs: `(right_entries, 2)`, of `G`; `G = F` by default.
+        right_values: `(*batch, right_entries)`; the batch axes of both
+            broadcast.
 
     Raises:
         ValueError: if `pairs` does not hold pairs, or not as many as `values`,
-            or one of `right_pairs` and `right_values` is missing.
+            or ids outside of the matrix (arrays are looked at, tensors are
+            not); if a number of tokens or features is not positive; if one of
+            `right_pairs` and `right_values` is missing.
 
     Example:
 
@@ -58,8 +70,19 @@ class SparseFactors(MaskOperator):
         right_pairs=None,
         right_values=None,
     ):
-        self.num_features = num_nodes if num_features is None else num_features
-        self.pairs, self.values = _factor(pairs, values, "")
+        num_features = num_nodes if num_features is None else num_features
+        for name, size in (
+            ("num_nodes", num_nodes),
+            ("num_features", num_features),
+        ):
+            if not isinstance(size, (int, np.integer)) or size < 1:
+                raise ValueError(
+                    f"`{name}` expects a positive int. Received: "
+                    f"{name}={size!r}"
+                )
+        num_nodes, self.num_features = int(num_nodes), int(num_features)
+        sizes = num_nodes, self.num_features
+        self.pairs, self.values = _factor(pairs, values, sizes, "")
         self.right_pairs = self.right_values = None
         if (right_pairs is None) != (right_values is None):
             raise ValueError(
@@ -70,9 +93,11 @@ class SparseFactors(MaskOperator):
         batch, dtype = self.values.shape[:-1], self.values.dtype
         if right_pairs is not None:
             self.right_pairs, self.right_values = _factor(
-                right_pairs, right_values, "right_"
+                right_pairs, right_values, sizes, "right_"
             )
             batch = broadcast_batch(batch, self.right_values.shape[:-1])
+            if self.right_values.dtype != dtype:
+                dtype = accumulation_dtype(dtype, self.right_values.dtype)
         super().__init__((*batch, num_nodes, num_nodes), dtype)
 
     @property
@@ -108,6 +133,28 @@ class SparseFactors(MaskOperator):
         )
         return ops.expand_dims(x, -1)
 
+    def _rows(self, start, size):
+        # Rows of F, and G times their transpose.
+        (pairs, values), (right_pairs, right_values) = self._factors()
+        dtype = accumulation_dtype(self.dtype)
+        left = dense_rows(
+            pairs, ops.cast(values, dtype), start, size, self.num_features
+        )
+        rows = multiply(
+            right_pairs[:, 0],
+            right_pairs[:, 1],
+            ops.cast(right_values, dtype),
+            ops.swapaxes(left, -1, -2),
+            self.num_tokens,
+        )
+        return ops.cast(ops.swapaxes(rows, -1, -2), self.dtype)
+
+    @property
+    def _rows_cost(self):
+        _, (right_pairs, _) = self._factors()
+        left = costs.ELEMENT * self.num_tokens * self.num_features
+        return left + self._entries_cost(right_pairs, self.num_tokens)
+
     def _transpose(self):
         if self.right_pairs is None:
             return self
@@ -130,20 +177,60 @@ class SparseFactors(MaskOperator):
         return all_known(found) or None
 
     def _cost(self, columns):
-        entries = sum(pairs.shape[0] or 0 for pairs, _ in self._factors())
-        return 8 * costs.LAUNCH + 3 * costs.ELEMENT * entries * columns
+        return sum(
+            self._entries_cost(pairs, columns) for pairs, _ in self._factors()
+        )
+
+    def _entries_cost(self, pairs, columns):
+        entries = pairs.shape[0]
+        if entries is None:
+            entries = 32 * self.num_tokens  # a guess
+        return 4 * costs.LAUNCH + 3 * costs.ELEMENT * entries * columns
 
 
-def _factor(pairs, values, side):
+def _factor(pairs, values, sizes, side):
+    """The entries of a factor, checked, as tensors."""
+    if not (ops.is_tensor(pairs) or isinstance(pairs, keras.Variable)):
+        _check_ids(np.asarray(pairs), sizes, side)
     pairs, values = check_pairs(pairs), as_tensor(values, f"{side}values", 1)
-    if len(pairs.shape) != 2 or pairs.shape[0] != values.shape[-1]:
+    counts = {pairs.shape[0], values.shape[-1]} - {None}
+    if len(pairs.shape) != 2 or len(counts) > 1:
         raise ValueError(
             f"`{side}pairs` expects the shape (entries, 2) and `{side}values` "
             f"(..., entries). Received: {side}pairs of shape "
             f"{tuple(pairs.shape)}, {side}values of shape "
             f"{tuple(values.shape)}"
         )
+    if None in values.shape[:-1]:
+        # There is one product for each set of values.
+        raise ValueError(
+            f"`{side}values` expects batch axes of known sizes. Received: "
+            f"{side}values of shape {tuple(values.shape)}"
+        )
     return pairs, values
+
+
+def _check_ids(pairs, sizes, side):
+    """Raises a ValueError unless ids are of tokens and features.
+
+    Products would pass over entries that stand elsewhere, or read at random.
+    """
+    if pairs.ndim != 2 or pairs.shape[-1] != 2 or not pairs.size:
+        return  # For the check of shapes.
+    if pairs.dtype.kind not in "iu":
+        raise ValueError(
+            f"`{side}pairs` expects integers. Received: {side}pairs of dtype "
+            f"{pairs.dtype}"
+        )
+    for k, (name, size) in enumerate(
+        zip(("tokens", "features"), sizes, strict=True)
+    ):
+        ids = pairs[:, k]
+        if ids.min() < 0 or ids.max() >= size:
+            raise ValueError(
+                f"`{side}pairs` expects ids of {name} from 0 to {size - 1}. "
+                f"Received: {int(ids.min() if ids.min() < 0 else ids.max())}"
+            )
 
 
 def multiply(rows, columns, values, x, num_rows):
@@ -160,13 +247,16 @@ def multiply(rows, columns, values, x, num_rows):
     """
     size, channels = tuple(ops.shape(x))[-2:]
     batch = tuple(values.shape[:-1])
-    lead = broadcast_sizes(tuple(ops.shape(x))[:-2], batch)
+    # The known sizes of the values first: those of x may be traced.
+    lead = broadcast_sizes(batch, tuple(ops.shape(x))[:-2])
     x = ops.broadcast_to(x, lead + (size, channels))
+    entries = tuple(ops.shape(values))[-1]
+    # One product for each set of values; other axes are columns of it.
+    while batch and batch[0] == 1:
+        batch, values = batch[1:], ops.squeeze(values, 0)
     rank = len(batch)
     outer, inner = lead[: len(lead) - rank], lead[len(lead) - rank :]
-    # One product for each set of values; other axes are columns of it.
     copies = math.prod(inner)
-    entries = values.shape[-1]
     values = ops.broadcast_to(values, tuple(inner) + (entries,))
     values = ops.reshape(values, (copies, entries))
     x = ops.reshape(x, (math.prod(outer), copies, size, channels))

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from keras_topo.graphs import Forest
+from keras_topo.graphs import (
+    Forest,
+    breadth_first_forest,
+    minimum_spanning_forest,
+)
 
 
 def random_forest(nodes, roots, seed):
@@ -79,3 +83,43 @@ def test_a_cycle_is_named():
         int, str(caught.value).split("edge from ")[1].split(" to its parent ")
     )
     assert {child, parent} <= {3, 4, 5} and parents[child] == parent
+
+
+def test_forests_of_graphs():
+    """Against networkx, on graphs of several parts, with lengths."""
+    networkx = pytest.importorskip("networkx")
+    random = np.random.default_rng(0)
+    for seed in range(4):
+        graph = networkx.gnp_random_graph(40, 0.05, seed=seed)
+        for _, _, edge in graph.edges(data=True):
+            edge["weight"] = float(random.integers(1, 50))
+        matrix = networkx.to_scipy_sparse_array(graph, nodelist=range(40))
+        parts = networkx.number_connected_components(graph)
+        forest, weights = minimum_spanning_forest(matrix)
+        tree = networkx.minimum_spanning_tree(graph)
+        assert weights.sum() == tree.size("weight")
+        assert (forest.parents < 0).sum() == parts
+        forest, weights = breadth_first_forest(matrix)
+        assert (forest.parents < 0).sum() == parts
+        for root in np.flatnonzero(forest.parents < 0):
+            lengths = networkx.single_source_shortest_path_length(graph, root)
+            for node, length in lengths.items():
+                assert forest.depth[node] == length
+        for node in np.flatnonzero(forest.parents >= 0):
+            assert weights[node] == matrix[node, forest.parents[node]]
+
+
+def test_roots_and_directions():
+    square = [[0, 1, 0, 3], [1, 0, 2, 0], [0, 2, 0, 1], [3, 0, 1, 0]]
+    forest, weights = breadth_first_forest(square, roots=[2])
+    np.testing.assert_array_equal(forest.parents, [1, 2, -1, 2])
+    np.testing.assert_array_equal(weights, [1, 2, 0, 1])
+    with pytest.raises(ValueError, match="at most one node of each"):
+        breadth_first_forest(square, roots=[0, 2])
+    with pytest.raises(ValueError, match="`roots` expects node ids"):
+        breadth_first_forest(square, roots=[4])
+    # The smaller of both directions, and the only one.
+    directed = [[0, 5, 0], [2, 0, 0], [0, 7, 0]]
+    forest, weights = minimum_spanning_forest(directed)
+    np.testing.assert_array_equal(forest.parents, [-1, 0, 1])
+    np.testing.assert_array_equal(weights, [0, 2, 7])

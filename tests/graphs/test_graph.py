@@ -56,7 +56,87 @@ def test_graph_from_networkx_and_permuted():
     assert other.label == 1
 
 
+def test_forms_of_edges():
+    expected = Graph.from_edges([[0, 1], [1, 2]], 3).adjacency.toarray()
+    edge_index = np.array([[0, 1], [1, 2]]).T
+    for edges in (
+        edge_index.T,
+        [(0.0, 1.0), (1.0, 2.0)],
+        networkx.path_graph(3).edges,
+        np.array([[0, 1], [1, 2]], "uint8"),
+    ):
+        found = Graph.from_edges(edges, 3).adjacency.toarray()
+        np.testing.assert_array_equal(found, expected)
+    for empty in ([], np.zeros((0, 2)), np.zeros((2, 0), int)):
+        assert Graph.from_edges(empty, 3).num_edges == 0
+
+
+def test_weights_of_networkx():
+    network = networkx.path_graph(3)
+    network[0][1]["weight"] = np.float32(2)
+    found = Graph.from_networkx(network).adjacency.toarray()
+    np.testing.assert_array_equal(found, [[0, 2, 0], [2, 0, 1], [0, 1, 0]])
+    network[0][1]["weight"] = "thick"
+    ones = Graph.from_networkx(network, weight=None)
+    np.testing.assert_array_equal(ones.degrees(), [1, 2, 1])
+    with pytest.raises(ValueError, match=r"'thick' at the edge \(0, 1\)"):
+        Graph.from_networkx(network)
+
+
+def test_labels():
+    assert Graph([[1.0]], label=np.int32(2)).label == 2
+    assert Graph([[1.0]], label=2.0).label == 2
+    graph = path_graph(3, label=[0, -1, 1])
+    assert graph.permuted([2, 0, 1]).label.tolist() == [1, 0, -1]
+
+
+def one_feature(kernel):
+    """A batch of two graphs, the second with this kernel."""
+    graph = path_graph(3, features=np.ones((3, 1)))
+    return GraphBatch.from_graphs([graph, graph], [np.eye(3), np.array(kernel)])
+
+
 GRAPH_ERRORS = {
+    "edge-index": (
+        lambda: Graph.from_edges(np.zeros((2, 4), int), 4),
+        r"`edges`.*\(2, 4\).*`.T`",
+    ),
+    "triples": (
+        lambda: Graph.from_edges([(0, 1, 0.5)] * 4, 4),
+        r"`edges`.*\(4, 3\).*`weights=`",
+    ),
+    "ragged": (lambda: Graph.from_edges([(0, 1), (1,)], 4), "`edges`"),
+    "fraction": (lambda: Graph.from_edges([[0.5, 1]], 4), "`edges`.*0.5"),
+    "nan-id": (lambda: Graph.from_edges([[np.nan, 1]], 4), "`edges`.*nan"),
+    "strings": (lambda: Graph.from_edges([["a", "b"]], 4), "`edges`.*'a'"),
+    "string-weights": (
+        lambda: Graph.from_edges([[0, 1]], 4, weights=["x"]),
+        "`weights`.*'x'",
+    ),
+    "string-matrix": (lambda: Graph([["x"]]), "`adjacency`.*numbers"),
+    "negative": (lambda: Graph([[0, 1], [-2, 0]]), r"weight -2 .*\(1, 0\)"),
+    "nan-weight": (lambda: Graph([[0, np.nan]] * 2), r"nan .*\(0, 1\)"),
+    "complex": (lambda: Graph(scipy.sparse.eye(2) * 1j), "complex"),
+    "networkx": (lambda: Graph.from_networkx([[0, 1]]), "`graph`.*list"),
+    "no-nodes": (
+        lambda: Graph.from_networkx(networkx.Graph()),
+        "`graph`.*one node",
+    ),
+    "label": (lambda: Graph([[1.0]], label="cat"), "`label`.*'cat'"),
+    "label-length": (lambda: path_graph(3, label=[1, 2]), "`label`.*3 nodes"),
+    "label-fraction": (lambda: path_graph(3, label=0.5), "`label`.*0.5"),
+    "string-features": (
+        lambda: Graph([[1.0]], [["x"]]),
+        "`features` expects numbers",
+    ),
+    "nan-kernel": (
+        lambda: one_feature(np.full((3, 3), np.nan)),
+        r"`kernels`.*nan .*graph 1, at \(0, 0\)",
+    ),
+    "negative-kernel": (
+        lambda: one_feature([[1, 0, 0], [0, 1, -0.5], [0, 0, 1]]),
+        r"`kernels`.*-0.5 .*graph 1, at \(1, 2\)",
+    ),
     "id": (lambda: Graph.from_edges([[0, 3]], 3), "`edges`.*3"),
     "weights": (lambda: Graph.from_edges([[0, 1]], 2, [1, 2]), "`weights`"),
     "empty": (lambda: Graph.from_edges([], 0), "one node"),
@@ -181,6 +261,11 @@ def test_batch():
         assert (batch.kernel[k, :, :n, :n] == n).all()
         assert batch.kernel[k].sum() == 4 * n**3
         assert batch.nodes[k].sum() == 2 * n * n
+    inputs = batch.inputs()
+    assert list(inputs) == ["nodes", "kernel", "node_mask"]
+    assert inputs["kernel"] is batch.kernel
+    # Rounding errors do not hide as negative entries.
+    assert one_feature(np.eye(3) - 1e-9).kernel.min() == 0
     plain = GraphBatch.from_graphs(graphs)
     np.testing.assert_array_equal(
         plain.kernel[1], graphs[1].adjacency.toarray()

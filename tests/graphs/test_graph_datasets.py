@@ -6,7 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from keras_topo.graphs import load_planetoid, load_tu_dataset
+from keras_topo.graphs import (
+    beacon_dataset,
+    load_planetoid,
+    load_tu_dataset,
+)
 
 pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
 
@@ -236,3 +240,20 @@ def test_public_planetoid(shared_data, name, nodes, features, edges, classes):
     assert data.graph.num_edges == edges and data.num_classes == classes
     assert len(data.train) == 20 * classes
     assert (len(data.validation), len(data.test)) == (500, 1000)
+
+
+def test_beacons():
+    data = beacon_dataset(2000, num_classes=3, seed=1)
+    again = beacon_dataset(2000, num_classes=3, seed=1)
+    np.testing.assert_array_equal(data.graph.features, again.graph.features)
+    assert data.graph.is_undirected() and data.graph.degrees().min() >= 8
+    shown = data.graph.features[:, :3].sum(axis=1) > 0
+    assert shown.sum() == 20
+    parts = [data.train, data.validation, data.test]
+    everything = np.sort(np.concatenate([*parts, np.flatnonzero(shown)]))
+    np.testing.assert_array_equal(everything, np.arange(2000))
+    # Some of the beacons are wrong, and most are right.
+    right = data.graph.features[:, :3].argmax(1) == data.graph.label
+    assert 0.5 < right[shown].mean() < 1
+    with pytest.raises(ValueError, match="`num_nodes`"):
+        beacon_dataset(50)

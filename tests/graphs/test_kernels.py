@@ -1,5 +1,7 @@
 """Graph kernels against closed forms, scipy and sampled walks."""
 
+import functools
+
 import networkx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import scipy.linalg
 import scipy.special
 
 from keras_topo.graphs import (
+    Graph,
     diffusion_kernel,
     normalized_adjacency,
     pagerank_kernel,
@@ -248,7 +251,36 @@ def test_pagerank():
     np.testing.assert_array_equal(pagerank_kernel(matrix, 0.2), kernels[0])
 
 
+def test_kernels_of_a_graph():
+    """A `Graph` stands for its adjacency matrix."""
+    matrix = random_graph(weighted=True)
+    for kernel in (
+        diffusion_kernel,
+        pagerank_kernel,
+        random_walk_kernel,
+        walk_expectations,
+        random_walk_features,
+        normalized_adjacency,
+        functools.partial(return_probabilities, steps=2),
+    ):
+        found, expected = kernel(Graph(matrix)), kernel(matrix)
+        if hasattr(found, "toarray"):
+            found, expected = found.toarray(), expected.toarray()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_no_negative_noise():
+    """Far ends of a path: far less than what rounding leaves there."""
+    path = adjacency(networkx.path_graph(60))
+    assert diffusion_kernel(path, 0.1).min() == 0
+
+
 ERRORS = {
+    "directed": (
+        lambda: pagerank_kernel([[0, 1], [0, 0]]),
+        "symmetric.*1 from 0 to 1 and 0 back",
+    ),
+    "past": (lambda: diffusion_kernel(np.eye(2), [1, -1]), "`time`.*-1"),
     "pagerank": (lambda: pagerank_kernel([[0.0]], 0.0), "`halt`"),
     "generator": (
         lambda: diffusion_kernel(np.eye(2), generator="heat"),

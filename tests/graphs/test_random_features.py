@@ -72,13 +72,14 @@ def test_the_mask_is_unbiased():
     f = diffusion_modulation(1.0, LENGTH)
     square = np.einsum("l,lij->ij", f, powers(normalized(graph())))
     expected = square @ square
+    adjacency = graph()
 
     def mask(seed, independent):
-        first, second = [
-            graph_random_features(graph(), 4, LENGTH, seed=s).matrix(f)
-            for s in (2 * seed, 2 * seed + independent)
+        first, *other = [
+            graph_random_features(adjacency, 4, LENGTH, seed=s).matrix(f)
+            for s in range(2 * seed, 2 * seed + 1 + independent)
         ]
-        return (first @ second.T).toarray()
+        return (first @ (other or [first])[0].T).toarray()
 
     for independent in (True, False):
         samples = np.stack([mask(s, independent) for s in range(1024)])
@@ -131,6 +132,44 @@ def test_capacity():
     for count in counts:
         capacity = module.sample_capacity(400, count, 4, 3)
         assert max(counts) <= capacity <= 400 * 9
+    features = graph_random_features(adjacency, 4, 3)
+    assert features.capacity == module.sample_capacity(400, counts[0], 4, 3)
+    # One node of a walk: nothing is left to chance.
+    assert graph_random_features(adjacency, 4, 1).capacity == 400
+
+
+def test_padding():
+    features = graph_random_features(graph(), 2, LENGTH)
+    padded = features.padded(features.capacity)
+    assert padded.pairs.shape == (features.capacity, 2)
+    assert padded.values.shape == (LENGTH, features.capacity)
+    assert padded.pairs.dtype == "int32" and padded.values.dtype == "float32"
+    keys = padded.pairs @ [NODES, 1]
+    assert (np.diff(keys) >= 0).all()
+    f = diffusion_modulation(1.0, LENGTH)
+    np.testing.assert_array_equal(
+        padded.matrix(f).toarray(), features.matrix(f).toarray()
+    )
+    entries = len(features.pairs)
+    assert len(features.padded(entries).pairs) == entries
+    with pytest.raises(ValueError, match=f"`capacity` .* {entries} .*Received"):
+        features.padded(entries - 1)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_directed_edges(normalize):
+    """Powers of the matrix, also where walks reach a dead end."""
+    matrix = np.zeros((5, 5))
+    for i, j, weight in [(0, 1, 1), (0, 2, 3), (1, 2, 2), (2, 0, 1), (1, 3, 2)]:
+        matrix[i, j] = weight
+    expected = normalized(matrix) if normalize else matrix
+    features = graph_random_features(
+        matrix, 20000, LENGTH, normalize=normalize, seed=1
+    )
+    for power, f in zip(powers(expected), np.eye(LENGTH), strict=True):
+        found = features.matrix(f).toarray()
+        error = abs(found - power).max()
+        assert error < 0.05 * max(1.0, power.max())
 
 
 def test_modulation():
@@ -141,15 +180,22 @@ def test_modulation():
     np.testing.assert_allclose(
         modulation(exponential), diffusion_modulation(0.8, 4), atol=1e-12
     )
-    for wrong in ([0.0, 1.0], [], [[1.0]], [np.nan]):
+    for wrong in ([0.0, 1.0], [], [[1.0]], [np.nan], [1.0, np.inf]):
         with pytest.raises(ValueError, match="`coefficients` expects"):
             modulation(wrong)
+    # Factorials of more than 170 are no floats.
+    assert np.isfinite(diffusion_modulation(5.0, 300)).all()
+    for wrong in ((np.nan, 4), (1.0, 0), (1.0, 2.5)):
+        with pytest.raises(ValueError, match="Received: (time|length)="):
+            diffusion_modulation(*wrong)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_walks": 0}, "`num_walks`"),
+        ({"num_walks": 2.5}, "Received.*num_walks=2.5"),
+        ({"length": None}, "`length`"),
         ({"length": 0}, "`length`"),
         ({"halt": 1.0}, "`halt`"),
         ({"adjacency": -graph()}, "not negative"),

@@ -147,6 +147,14 @@ def test_folds(tmp_path, archive, capsys):
     command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
     command += ["--select", "kernel=ones,random_walk", "--final-runs", "2"]
     assert graphs.main([*command, "--folds", "0"]) == 0
+    # Test graphs are told about only where nothing is chosen any more.
+    text = capsys.readouterr().out.splitlines()
+    told = [line.split()[2] for line in text if line.startswith("fold 0")]
+    assert told == ["choice", "choice", "final", "final"]
+    for line in text:
+        if line.startswith("fold 0"):
+            assert (": validation " in line) and "%" in line
+            assert (", test " in line) == (" final " in line)
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     # Two to choose from, one of which is the first final run.
@@ -168,7 +176,12 @@ def test_folds(tmp_path, archive, capsys):
     assert "| 0 |" in (out / "folds.md").read_text()
     expected = np.mean([line["test_accuracy_last"] for line in finals])
     assert summary["mean"] == pytest.approx(expected)
-    assert "over 1 fold" in capsys.readouterr().out
+    mean = f"{100 * expected:.2f}%"
+    text = capsys.readouterr().out
+    assert f"Test accuracy {mean} over 1 fold (mean of 2 runs each)" in text
+    assert f": {mean} of test" in (out / "folds.md").read_text()
+    two = {"mean": 0.5, "deviation": 0.25, "folds": 2}
+    assert graphs.format_mean(two, "+-") == "50.00 +- 25.00%"
     # A version before this one compared it.
     stored = json.loads((out / "arguments.json").read_text())
     (out / "arguments.json").write_text(json.dumps({**stored, "out": "a"}))
@@ -198,7 +211,8 @@ def test_wrong_choices_are_known_before_training(tmp_path, archive, capsys):
 
 
 ERRORS = {
-    "data": (["--data", "nowhere.zip"], "does not exist"),
+    "data": (["--data", "nowhere.zip"], "--data expects"),
+    "name": (["--data", "NOPE", "--data-dir", "."], "--data NOPE: "),
     "splits": (
         ["--protocol", "folds", "--splits", "nowhere.json"],
         "--splits",
@@ -232,6 +246,7 @@ def test_wrong_folds(tmp_path, archive, capsys):
 def test_batches_hold_every_graph():
     dataset, split = load_graphs("motif-grid", seed=1)
     assert len(dataset) == 2 * (768 + 256 + 256)
+    assert dataset.classes == ["without motif", "with motif"]
     ids = split[2][:50]
     kernels = [g.adjacency.toarray() for g in dataset.graphs]
     batches = GraphBatches(dataset.graphs, kernels, ids, 8, 2, seed=3)

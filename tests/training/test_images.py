@@ -129,7 +129,7 @@ def test_the_demo_needs_tensorflow_only(finished_run):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert err == ""
-    assert "without keras_topo" in out
+    assert "Classified from encoded images, without keras_topo" in out
     assert "of 12 held-out examples right" in out
     assert str(folder / "masks.png") in out
 

@@ -68,7 +68,7 @@ def test_curves_of_many_lengths(tmp_path):
             "walk_length": n,
             "mean": 0.9,
             "deviation": 0.01,
-            "seeds": 1,
+            "seeds": 5,
             "failed": 0,
             "parameters": [12],
         }
@@ -80,3 +80,8 @@ def test_curves_of_many_lengths(tmp_path):
     table = motifs.format_table(summary)
     assert "| gkat, walks of 3 | 90.0 ± 1.0 |" in table
     assert "\n12 parameters" in table
+    # One run has no deviation.
+    for cell in cells:
+        cell["seeds"] = 1
+    assert "| gkat, walks of 3 | 90.0 |" in motifs.format_table(summary)
+    motifs.draw(summary, tmp_path / "curves.png")

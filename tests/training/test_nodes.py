@@ -60,7 +60,32 @@ def test_trains_and_saves(tmp_path, planetoid, model, capsys, no_export):
     logits = loaded(np.eye(12, dtype="float32")[None])
     assert tuple(logits.shape) == (1, 12, 2)
     assert (out / "curves.png").exists()
-    assert "over 1 seed" in capsys.readouterr().out
+    assert "Test accuracy" in capsys.readouterr().out
+
+
+def test_a_large_graph(tmp_path, no_export):
+    """Smaller here: a mask known by its products, walks drawn again."""
+    command = ["--data", "beacons", "--nodes", "300", "--epochs", "3"]
+    for model, more in (
+        ("gkat-diffusion", ["--kernel-sizes", "1", "4"]),
+        ("gkat-features", ["--resample", "1", "--kernel-sizes", "5"]),
+    ):
+        out = tmp_path / model
+        model = ["--model", model, *more, "--out", str(out)]
+        assert nodes.main([*command, *model]) == 0
+        (line,) = (out / "runs.jsonl").read_text().splitlines()
+        assert json.loads(line)["epochs"] == 3
+
+
+def test_arguments_of_masks(capsys):
+    for wrong in (
+        ["--model", "gkat-walks", "--kernel-sizes", "2", "4"],
+        ["--model", "gkat-diffusion", "--resample", "2"],
+        ["--model", "gkat-features", "--kernel-sizes", "2.5"],
+    ):
+        with pytest.raises(SystemExit):
+            nodes.main([*wrong, "--out", "unused"])
+    assert "--resample is for" in capsys.readouterr().err
 
 
 def test_learns_from_two_nodes(tmp_path, planetoid):

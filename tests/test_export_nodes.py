@@ -1,0 +1,38 @@
+"""SavedModels of node classifiers: what they refuse, and how they say so."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_topo import export_node_saved_model
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    model = keras.Sequential(
+        [keras.Input((None, 3), name="nodes"), keras.layers.Dense(2)]
+    )
+    path = tmp_path_factory.mktemp("served") / "any name"
+    export_node_saved_model(model, path, np.eye(5, 3), verify=False)
+    return tf.saved_model.load(str(path)).signatures
+
+
+@pytest.mark.parametrize("wrong", [5, -1])
+def test_an_id_that_is_no_node(served, wrong):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=f"`ids` expects nodes from 0 to 4. Received: {wrong}",
+    ):
+        served["serving_default"](ids=tf.constant([0, wrong, 9]))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 3), (2, 5, 3), (1, 5, 4)])
+def test_features_of_another_shape(served, shape):
+    """Two sets of features would be answered to with one."""
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="`nodes` expects the shape"
+    ):
+        served["classify_features"](nodes=tf.zeros(shape))
