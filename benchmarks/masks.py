@@ -24,13 +24,14 @@ error is that of the first eight columns against a peer in float64, relative to
 the norm of each column, at its largest.
 
 Preparation is what the host does once for a tree or a graph: a plan, sampled
-walks, spectral bounds. The first call traces and then runs. Memory is by how
-much the resident set grows at most (Linux) in preparation and first call, input
-and output included; each operator has a process of its own.
+walks, spectral bounds. The first call traces and then runs. From 100,000 tokens
+on each result of an operator comes from a fresh process, and memory is by how
+much its resident set grows at most (Linux) in preparation and first call, input
+and output included.
 
 A result is written to `--json` as soon as it is known, and the same command
 goes on where it was interrupted. What would take longer than `--limit` seconds
-is left out. All of it takes about a quarter of an hour on two cores.
+a call is left out.
 """
 
 import argparse
@@ -69,6 +70,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 GRIDS = (32**2, 100**2, 320**2, 1000**2)
 CUBES = (2**10, 2**14, 2**17, 2**20)
 SLOPE_FROM = 10_000
+FRESH_FROM = 100_000  # a process for each result, which tells its memory
 CHECKED_COLUMNS = 8
 OURS, OURS_64, DENSE = "product", "product, float64", "dense"
 
@@ -95,7 +97,7 @@ class Peer:
     name: str
     prepare: Callable
     dtype: str = "float32"
-    exponent: float = 1.3
+    exponent: float = 1.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,13 +145,14 @@ def main():
         answer = {"keras": answer_keras, "peers": answer_peers}
         return serve(arguments.worker, answer[arguments.worker]())
     report = open_report(arguments)
-    peers = start("peers", arguments)
+    workers = {kind: start(kind, arguments) for kind in ("keras", "peers")}
     for row in arguments.operators:
-        for result in measure_row(row, peers, arguments, report["results"]):
+        for result in measure_row(row, workers, arguments, report["results"]):
             report["results"].append(result)
             save_lines(report, arguments.json)
             print(format_result(result), flush=True)
-    peers.close()
+    for worker in workers.values():
+        worker.close()
     print("\n" + format_summary(report["results"]))
     print("\n" + format_targets(report["results"]))
     if arguments.json:
@@ -175,9 +178,14 @@ def parse_arguments():
     parser.add_argument(
         "--limit",
         type=float,
+        default=90.0,
+        help="seconds that one call may take",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
         default=30.0,
-        help="seconds that one call may take, and the rounds of one size; at "
-        "least one round",
+        help="seconds for the rounds of one result, at least one round",
     )
     parser.add_argument(
         "--dense-to",
@@ -218,7 +226,7 @@ def parse_arguments():
 
 def open_report(arguments):
     """The report of an interrupted run of the same arguments, or a new one."""
-    keys = ("columns", "rounds", "limit", "dense_to", "threads")
+    keys = ("columns", "rounds", "limit", "budget", "dense_to", "threads")
     report = {
         "command": "python -m benchmarks.masks " + " ".join(sys.argv[1:]),
         "arguments": {key: getattr(arguments, key) for key in keys},
@@ -261,16 +269,13 @@ def start(kind, arguments):
     return Worker("benchmarks.masks", kind, arguments.threads)
 
 
-def measure_row(row, peers, arguments, known):
+def measure_row(row, workers, arguments, known):
     """Yields the results of a row that are not known yet."""
     columns = row.columns or arguments.columns
     finished = {r["tokens"]: r for r in known if r["row"] == row.name}
     sizes = [n for n in row.sizes if n <= arguments.max_tokens]
-    if all(n in finished for n in sizes):
-        return
     # How long methods take, by the largest size before.
     previous = {}
-    workers = {"keras": start("keras", arguments), "peers": peers}
     for tokens in sizes:
         result = finished.get(tokens)
         if result is None:
@@ -284,11 +289,17 @@ def measure_row(row, peers, arguments, known):
             if OURS not in methods:
                 break
             request = {"row": row.name, "tokens": tokens, "columns": columns}
-            result = measure_size(workers, methods, request, arguments)
+            if tokens < FRESH_FROM:
+                result = measure_size(workers, methods, request, arguments)
+            else:
+                fresh = start("keras", arguments)
+                result = measure_size(
+                    {**workers, "keras": fresh}, methods, request, arguments
+                )
+                fresh.close()
             yield result
         for method, found in result["methods"].items():
             previous[method] = (tokens, found["seconds"])
-    workers["keras"].close()
 
 
 def methods_of(row):
@@ -306,7 +317,7 @@ def expected_seconds(row, method, tokens, previous):
         # What was too slow there is too slow here.
         return math.inf if previous else 0.0
     exponents = {peer.name: peer.exponent for peer in row.peers}
-    exponents |= {OURS: 1.3, OURS_64: 1.3, DENSE: 2.0}
+    exponents |= {OURS: 1.2, OURS_64: 1.2, DENSE: 2.0}
     earlier, seconds = previous[method]
     return seconds * (tokens / earlier) ** exponents[method]
 
@@ -325,12 +336,13 @@ def measure_size(workers, methods, request, arguments):
         first = ask(OURS, prepare=path)
         error = workers["peers"].ask({**request, "check": path})["error"]
     for method in methods:  # compiles, and warms up
-        ask(method)
+        if method != OURS:
+            ask(method)
     rounds, began = [], time.perf_counter()
     for _ in range(arguments.rounds):
         rounds.append({method: ask(method) for method in methods})
         spent = time.perf_counter() - began
-        if spent * (1 + 1 / len(rounds)) > arguments.limit:
+        if spent * (1 + 1 / len(rounds)) > arguments.budget:
             break
     return {
         **request,
@@ -359,13 +371,16 @@ def format_result(result):
         for name, found in result["methods"].items()
         if name != OURS
     ]
+    memory = ""
+    if "megabytes" in result:
+        memory = f", {result['megabytes']:,.0f} MB"
     return (
         f"{result['row']}, {result['tokens']:,} x {result['columns']}: "
         f"{format_seconds(result['seconds'])} "
         f"({result['rounds']} rounds; prepared in "
         f"{format_seconds(result['prepare'])}, first call "
-        f"{format_seconds(result['first'])}, {result['megabytes']:,.0f} MB, "
-        f"error {result['error']:.0e})\n    times as long: "
+        f"{format_seconds(result['first'])}, "
+        f"error {result['error']:.0e}{memory})\n    times as long: "
         + (", ".join(others) or "-")
     )
 
@@ -435,7 +450,7 @@ def format_summary(results):
             "" if peer is None else f"{format_ratio(peer[2])} {peer[1]}",
             f"{last['error']:.0e}",
             format_seconds(last["prepare"]),
-            f"{last['megabytes'] / 1e3:.1f} GB",
+            f"{last['megabytes'] / 1e3:.1f} GB" if "megabytes" in last else "",
         ]
         if peer is not None and peer[0] != last["tokens"]:
             cells[5] += f" ({peer[0]:,})"
@@ -609,9 +624,12 @@ def prepare_keras(row, request, prepared):
             np.save(request["prepare"], y[:, :CHECKED_COLUMNS])
         prepared["call"] = call
 
-    found["megabytes"] = measure_growth(prepare)
-    # Of the whole process, interpreter and frameworks included.
-    found["process_megabytes"] = memory_status("VmHWM") / 1e6
+    if tokens < FRESH_FROM:
+        prepare()
+    else:
+        found["megabytes"] = measure_growth(prepare)
+        # Of the whole process, interpreter and frameworks included.
+        found["process_megabytes"] = memory_status("VmHWM") / 1e6
     return prepared.pop("call"), found
 
 
@@ -650,7 +668,7 @@ def measure_seconds(call):
 
 
 def release_memory():
-    """Gives back what the allocator keeps, so that growth can be seen."""
+    """Gives back what the allocator keeps: others measure meanwhile."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
@@ -1331,7 +1349,7 @@ ROWS = {row.name: row for row in ROWS}
 
 def at(tokens, field):
     """A target's measure: a field of the result at a size."""
-    return lambda row: row[tokens][field] if tokens in row else None
+    return lambda row: row[tokens].get(field) if tokens in row else None
 
 
 def times_expm_multiply(name):

@@ -101,7 +101,7 @@ MASKED = {
     "depth": 1,
     "dropout": 0.0,
     "attention_dropout": 0.0,
-    "learning_rate": 1e-2,
+    "learning_rate": 5e-2,
     "weight_decay": 0.0,
     "similarity": "relu",
 }
@@ -453,7 +453,7 @@ def build_model(arguments, data, kernel):
     if kind.startswith("gkat"):
         form = kind.removeprefix("gkat").lstrip("-") or "published"
         return models.gkat_node_classifier(
-            form="modern" if kind in MASKS else form,
+            form="published" if kind in MASKS else form,
             depth=arguments["depth"],
             similarity=arguments["similarity"],
             **heads,

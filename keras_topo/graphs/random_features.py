@@ -139,7 +139,7 @@ def graph_random_features(
     Example:
 
     >>> path = np.eye(3, k=1) + np.eye(3, k=-1)
-    >>> features = graph_random_features(path, num_walks=1000, length=2)
+    >>> features = graph_random_features(path, num_walks=10000, length=2)
     >>> features.matrix([0.0, 1.0]).toarray().round(1)
     [[0. , 0.7, 0. ],
      [0.7, 0. , 0.7],
