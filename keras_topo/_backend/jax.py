@@ -33,6 +33,10 @@ def sparse_sum(x, rows, columns, weights, num_rows):
     return jax.ops.segment_sum(terms, rows, num_rows, indices_are_sorted=True)
 
 
+# Numbers that are gathered at a time.
+ENTRY_BLOCK = 2**24
+
+
 def sparse_product(values, x, rows, columns, num_rows):
     """`A x`: `y[r] = sum values[e] x[columns[e]]` over entries of row `r`.
 
@@ -44,8 +48,30 @@ def sparse_product(values, x, rows, columns, num_rows):
 
     Returns:
         `(num_rows, c)`.
+
+    Large products, and their gradients, gather a block of entries at a time.
     """
-    return jax.ops.segment_sum(values[:, None] * x[columns], rows, num_rows)
+    count = values.shape[0]
+    size = max(ENTRY_BLOCK // max(x.shape[1], 1), 1)
+    if count <= size:
+        return jax.ops.segment_sum(values[:, None] * x[columns], rows, num_rows)
+    blocks = -(-count // size)
+
+    def split(entries):
+        # Entries of value 0 fill the last block.
+        padded = jnp.pad(entries, (0, blocks * size - count))
+        return padded.reshape(blocks, size)
+
+    @jax.checkpoint
+    def terms(values, x, columns):
+        return values[:, None] * x[columns]
+
+    def step(y, block):
+        values, rows, columns = block
+        return y.at[rows].add(terms(values, x, columns)), None
+
+    y = jnp.zeros((num_rows, x.shape[1]), jnp.result_type(values, x))
+    return jax.lax.scan(step, y, tuple(map(split, (values, rows, columns))))[0]
 
 
 def toeplitz_fft(x, kernel, grid_shape):

@@ -108,13 +108,28 @@ def sparse_product(values, x, rows, columns, num_rows):
     shape = tf.cast(tf.stack([num_rows, tf.shape(x)[0]]), tf.int64)
 
     def multiply(values, x, transposed):
-        return tf.raw_ops.SparseTensorDenseMatMul(
-            a_indices=indices,
-            a_values=values,
-            a_shape=shape,
-            b=x,
-            adjoint_a=transposed,
-        )
+        width = x.shape[-1]
+        parts = [x]
+        if width is not None and width > SPARSE_COLUMNS:
+            parts = tf.split(
+                x,
+                [
+                    min(SPARSE_COLUMNS, width - k)
+                    for k in range(0, width, SPARSE_COLUMNS)
+                ],
+                axis=1,
+            )
+        products = [
+            tf.raw_ops.SparseTensorDenseMatMul(
+                a_indices=indices,
+                a_values=values,
+                a_shape=shape,
+                b=part,
+                adjoint_a=transposed,
+            )
+            for part in parts
+        ]
+        return products[0] if len(parts) == 1 else tf.concat(products, axis=1)
 
     @tf.custom_gradient
     def product(values, x):
@@ -130,6 +145,9 @@ def sparse_product(values, x, rows, columns, num_rows):
     return product(values, x)
 
 
+# TensorFlow's sparse product takes several times as long per column from 32
+# columns on.
+SPARSE_COLUMNS = 16
 # Numbers of each factor that are gathered at a time.
 ENTRY_BLOCK = 2**24
 
