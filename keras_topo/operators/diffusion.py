@@ -142,6 +142,7 @@ class GraphDiffusion(MaskOperator):
         # Once for all steps: in a traced function these are its constants.
         multiply = Multiplier(self.generator, x.dtype)
 
+        # Nodes first: sparse products gather and sum rows.
         @ops.custom_gradient
         def product(x, time):
             y = self._expand(ops.stop_gradient(x), time, degree, multiply)
@@ -150,26 +151,28 @@ class GraphDiffusion(MaskOperator):
                 if upstream is None:
                     (upstream,) = arguments
                 dx = self._expand(upstream, time, degree, multiply)
-                dtime = -ops.sum(upstream * multiply(y), axis=(-2, -1))
+                dtime = -ops.sum(upstream * multiply(y), axis=(0, -1))
                 return _sum_to(dx, x), _sum_to(dtime, time)
 
             return y, gradient
 
-        return ops.expand_dims(product(x, time), -1)
+        # As many axes as the times have: a gradient is summed over others.
+        missing = len(time.shape) - (len(x.shape) - 2)
+        for _ in range(missing):
+            x = ops.expand_dims(x, 0)
+        y = product(ops.moveaxis(x, -2, 0), time)
+        return ops.expand_dims(ops.moveaxis(y, 0, -2), -1)
 
     def _expand(self, x, time, degree, multiply):
-        """The series, for `x` `(..., L, columns)`."""
+        """The series, for `x` `(L, ..., columns)`."""
         low, high = self.generator.bounds
         center, radius = (low + high) / 2, (high - low) / 2
         weights = chebyshev_coefficients(time, center, radius, degree)
-        weights = ops.expand_dims(ops.expand_dims(weights, -2), -2)
+        weights = ops.expand_dims(weights, -2)
         total = weights[..., 0] * x
         if not degree:
             return total
-
-        def step(x):
-            return (multiply(x) - center * x) / radius
-
+        step = multiply.mapped(center, radius)
         before, current = x, step(x)
         total = total + weights[..., 1] * current
         for k in range(2, degree + 1):
@@ -191,7 +194,7 @@ class GraphDiffusion(MaskOperator):
 
 
 class Multiplier:
-    """`T x` for `x` `(..., L, columns)`, with the graph as tensors."""
+    """`T x` for `x` `(L, ...)`, with the graph as tensors."""
 
     def __init__(self, generator, dtype):
         def tensor(values):
@@ -200,29 +203,45 @@ class Multiplier:
         def floats(values):
             return None if values is None else ops.cast(tensor(values), dtype)
 
-        def column(values):
-            return None if values is None else floats(values)[:, None]
-
         self._num_nodes = generator.num_nodes
         self._rows = tensor(generator.rows)
         self._columns = tensor(generator.columns)
         self._weights = floats(generator.weights)
-        self._scale = column(generator.scale)
-        self._diagonal = column(generator.diagonal)
+        self._scale = floats(generator.scale)
+        self._diagonal = floats(generator.diagonal)
 
     def __call__(self, x):
-        scaled = x if self._scale is None else self._scale * x
-        # Nodes first.
-        y = ops.moveaxis(scaled, -2, 0)
+        return self._multiply(x, self._diagonal, self._scale)
+
+    def mapped(self, center, radius):
+        """A function that multiplies by `(T - center) / radius`."""
+        root = math.sqrt(radius)
+        scale = 1 / root if self._scale is None else self._scale / root
+        diagonal = 0.0 if self._diagonal is None else self._diagonal
+        if center or self._diagonal is not None:
+            diagonal = (diagonal - center) / radius
+        else:
+            diagonal = None
+        return lambda x: self._multiply(x, diagonal, scale)
+
+    def _multiply(self, x, diagonal, scale):
+        """`diagonal x - scale A (scale x)`."""
+
+        def by_node(values):
+            if not ops.is_tensor(values):
+                return values
+            return ops.reshape(values, (-1,) + (1,) * (len(x.shape) - 1))
+
+        y = x if scale is None else by_node(scale) * x
         shape = tuple(ops.shape(y))
         y = ops.reshape(y, (self._num_nodes, math.prod(shape[1:])))
         y = sparse_sum(
             y, self._rows, self._columns, self._weights, self._num_nodes
         )
-        y = -ops.moveaxis(ops.reshape(y, shape), 0, -2)
-        if self._scale is not None:
-            y = self._scale * y
-        return y if self._diagonal is None else y + self._diagonal * x
+        y = ops.reshape(y, shape)
+        if scale is not None:
+            y = by_node(scale) * y
+        return -y if diagonal is None else by_node(diagonal) * x - y
 
 
 def known_value(time):

@@ -9,6 +9,8 @@ from keras_topo.graphs import (
     minimum_spanning_forest,
 )
 
+pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
+
 
 def random_forest(nodes, roots, seed):
     """Parents of nodes in a random order; each is a root by `roots`."""

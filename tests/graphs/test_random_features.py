@@ -13,6 +13,8 @@ from keras_topo.graphs import (
 )
 from keras_topo.graphs import random_features as module
 
+pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
+
 NODES, LENGTH = 12, 4
 
 

@@ -28,6 +28,9 @@ from keras_topo.layers import (
 from keras_topo.operators import Dense
 
 NODES, CHANNELS, HEADS = 40, 6, 2
+
+# On JAX what is eager is compiled step by step, for a minute.
+eager = pytest.mark.skipif(ref.on_jax, reason="slow to run eagerly on JAX")
 FUNCTIONS = (
     "exponential",
     "exponentiated_polynomial",
@@ -87,6 +90,7 @@ def perturb(model):
         weight.assign(value + 0.1 * random.normal(size=value.shape))
 
 
+@eager
 @pytest.mark.parametrize("name", MASKS)
 def test_a_layer_with_a_mask_is_one_with_its_matrix(name):
     x = nodes()
@@ -134,6 +138,7 @@ def test_gradients_and_files(name, tmp_path):
     np.testing.assert_allclose(ref.numpy(clone(x)), expected, atol=1e-6)
 
 
+@eager
 def test_forest_functions():
     """Against distances along the edges, and their names."""
     forest = Forest.from_parents(parents())
@@ -211,6 +216,7 @@ def test_forest_attention(tmp_path):
         assert "fixed_kernel" not in config and len(config["parents"]) == NODES
 
 
+@eager
 def test_a_batch_of_trees_is_a_forest():
     chain, star = np.array([-1, 0, 1, 2]), np.array([1, -1, 1])
     forest = Forest.from_trees([chain, Forest.from_parents(star)])
@@ -229,6 +235,7 @@ def test_a_batch_of_trees_is_a_forest():
         )
 
 
+@eager
 def test_forests_of_a_graph():
     for make in (minimum_spanning_forest, breadth_first_forest):
         forest, weights = make(graph())
@@ -259,6 +266,7 @@ def test_diffusion_times():
     ref.assert_close(fixed.operator().to_dense(), dense, 1e-5)
 
 
+@eager
 def test_sampled_masks():
     mask = RandomWalkMask(graph(), num_walks=4, seed=3)
     mask.build((HEADS,))
