@@ -16,7 +16,8 @@ that time in doubly logarithmic axes, by least squares over the sizes from
   and in float32. They are in float32 but where their name says float64.
   Everything that a peer can prepare (factorizations, transposes, spectra) is
   prepared and not timed. Sparse products, solves and filters of SciPy use one
-  thread, BLAS and FFTs, like TensorFlow, as many as `--threads` says.
+  thread; FFTs as many as `--threads` says, like TensorFlow; BLAS both, in rows
+  of their own.
 
 Everything takes and returns arrays of shape (tokens, columns), each method is
 called once before it is timed, and the median of the rounds is reported. The
@@ -92,12 +93,14 @@ class Peer:
             dtype of `x` at least.
         dtype: str, of `x`.
         exponent: float, with which its time grows, for `--limit`.
+        process: `"peers"`, or `"single"` for that with one thread.
     """
 
     name: str
     prepare: Callable
     dtype: str = "float32"
     exponent: float = 1.2
+    process: str = "peers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,10 +145,13 @@ class Target:
 def main():
     arguments = parse_arguments()
     if arguments.worker:
-        answer = {"keras": answer_keras, "peers": answer_peers}
-        return serve(arguments.worker, answer[arguments.worker]())
+        is_keras = arguments.worker == "keras"
+        answer = answer_keras() if is_keras else answer_peers()
+        return serve(arguments.worker, answer)
     report = open_report(arguments)
-    workers = {kind: start(kind, arguments) for kind in ("keras", "peers")}
+    workers = {
+        kind: start(kind, arguments) for kind in ("keras", "peers", "single")
+    }
     for row in arguments.operators:
         for result in measure_row(row, workers, arguments, report["results"]):
             report["results"].append(result)
@@ -246,7 +252,10 @@ def open_report(arguments):
                 f"{path} has results of other {key}; --no-resume replaces "
                 f"them. Received: {report[key]}, not {earlier.get(key)}"
             )
-    report["results"] = [r for r in earlier["results"] if r["row"] in ROWS]
+    # What failed is tried again.
+    report["results"] = [
+        r for r in earlier["results"] if r["row"] in ROWS and "failed" not in r
+    ]
     return report
 
 
@@ -266,7 +275,8 @@ def save_lines(report, path):
 
 
 def start(kind, arguments):
-    return Worker("benchmarks.masks", kind, arguments.threads)
+    threads = 1 if kind == "single" else arguments.threads
+    return Worker("benchmarks.masks", kind, threads)
 
 
 def measure_row(row, workers, arguments, known):
@@ -292,14 +302,29 @@ def measure_row(row, workers, arguments, known):
             if tokens < FRESH_FROM:
                 result = measure_size(workers, methods, request, arguments)
             else:
-                fresh = start("keras", arguments)
-                result = measure_size(
-                    {**workers, "keras": fresh}, methods, request, arguments
-                )
-                fresh.close()
+                result = measure_fresh(workers, methods, request, arguments)
             yield result
+        if "failed" in result:
+            break
         for method, found in result["methods"].items():
             previous[method] = (tokens, found["seconds"])
+
+
+def measure_fresh(workers, methods, request, arguments):
+    """As `measure_size`, with masks in a process of their own."""
+    fresh = start("keras", arguments)
+    workers = {**workers, "keras": fresh}
+    try:
+        result = measure_size(workers, methods, request, arguments)
+    except RuntimeError:
+        # The system ends a process that needs more memory than there is; one
+        # that is well ends by itself.
+        fresh.process.stdin.close()
+        if fresh.process.wait() == 0:
+            raise
+        return {**request, "failed": "the process ended early"}
+    fresh.close()
+    return result
 
 
 def methods_of(row):
@@ -308,7 +333,7 @@ def methods_of(row):
     if row.also_float64:
         methods[OURS_64] = "keras"
     methods[DENSE] = "keras"
-    return methods | {peer.name: "peers" for peer in row.peers}
+    return methods | {peer.name: peer.process for peer in row.peers}
 
 
 def expected_seconds(row, method, tokens, previous):
@@ -366,6 +391,11 @@ def measure_size(workers, methods, request, arguments):
 
 
 def format_result(result):
+    if "failed" in result:
+        return (
+            f"{result['row']}, {result['tokens']:,} x {result['columns']}: "
+            "the process ended early, probably for lack of memory"
+        )
     others = [
         f"{name} {format_ratio(found['ratio'])}"
         for name, found in result["methods"].items()
@@ -386,10 +416,11 @@ def format_result(result):
 
 
 def by_row(results):
-    """`{row: {tokens: result}}`, in the order of the table."""
+    """`{row: {tokens: result}}` in the order of the table; no failures."""
     found = {name: {} for name in ROWS}
     for result in sorted(results, key=lambda r: r["tokens"]):
-        found[result["row"]][result["tokens"]] = result
+        if "failed" not in result:
+            found[result["row"]][result["tokens"]] = result
     return {name: row for name, row in found.items() if row}
 
 
@@ -432,6 +463,7 @@ def format_summary(results):
         "preparation | memory |",
         "|---|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
+    failed = {r["row"]: r["tokens"] for r in results if "failed" in r}
     for name, row in by_row(results).items():
         last = row[max(row)]
         gradient = slope(row)
@@ -443,7 +475,8 @@ def format_summary(results):
         peer = fastest_peer(row)
         cells = [
             name,
-            f"{last['tokens']:,}",
+            f"{last['tokens']:,}"
+            + (f" (not {failed[name]:,})" if name in failed else ""),
             format_seconds(last["seconds"]),
             "" if gradient is None else f"{gradient:.2f}",
             f"{format_ratio(dense[-1][1])} ({dense[-1][0]:,})" if dense else "",
@@ -508,6 +541,16 @@ PANELS = {
 }
 
 
+def dense_seconds(results):
+    """Tokens and seconds of the dense product, the median over the rows."""
+    found = {}
+    for result in results:
+        if DENSE in result.get("methods", ()) and result["tokens"] in SIZES:
+            seconds = result["methods"][DENSE]["seconds"]
+            found.setdefault(result["tokens"], []).append(seconds)
+    return sorted((n, statistics.median(s)) for n, s in found.items())
+
+
 def plot(results, path):
     """Time against tokens; dotted, the fastest peer at each size."""
     import matplotlib
@@ -519,6 +562,7 @@ def plot(results, path):
         1, 3, figsize=(12, 4.4), layout="constrained", sharey=True
     )
     rows = by_row(results)
+    dense = dense_seconds(results)
     for panel, (title, kinds) in zip(axes, PANELS.items(), strict=True):
         panel.set_title(title)
         shown = [
@@ -526,7 +570,6 @@ def plot(results, path):
             for name, row in rows.items()
             if name.split(",")[0].split()[0] in kinds and len(row) > 1
         ]
-        dense = {}
         for row in shown:
             points = [(n, result["seconds"]) for n, result in row.items()]
             (line,) = panel.loglog(
@@ -539,8 +582,6 @@ def plot(results, path):
             points = []
             for tokens, result in row.items():
                 found = result["methods"]
-                if DENSE in found:
-                    dense[tokens] = found[DENSE]["seconds"]
                 seconds = [found[name]["seconds"] for name in peers_of(result)]
                 if seconds:
                     points.append((tokens, min(seconds)))
@@ -551,9 +592,9 @@ def plot(results, path):
                     linewidth=1.2,
                     color=line.get_color(),
                 )
-        if dense:
+        if shown and dense:
             panel.loglog(
-                *zip(*sorted(dense.items()), strict=True),
+                *zip(*dense, strict=True),
                 color="black",
                 linewidth=2,
                 label="dense matrix",
@@ -1213,6 +1254,15 @@ DIFFUSION_PEERS = (
 SPARSE_FACTORS = Peer("two sparse products", prepare_factors)
 
 
+def in_numpy(name, prepare, **options):
+    """Two peers: BLAS with all threads, and with one, which is faster for
+    small matrices and wherever a core is busy with something else."""
+    return (
+        Peer(name, prepare, **options),
+        Peer(f"{name}, one thread", prepare, process="single", **options),
+    )
+
+
 def filter_peer(rate):
     return Peer("lfilter", functools.partial(prepare_filter, rate))
 
@@ -1239,7 +1289,7 @@ ROWS = (
         build_forest_distance,
         (
             Peer("a sparse product a distance", prepare_spheres),
-            Peer("blocks of rows", prepare_blocks, exponent=2.0),
+            *in_numpy("blocks of rows", prepare_blocks, exponent=2.0),
         ),
     ),
     Row(
@@ -1286,7 +1336,7 @@ ROWS = (
         SIZES,
         random_graph,
         build_anchors,
-        (Peer("two NumPy products", prepare_anchors), SPARSE_FACTORS),
+        (*in_numpy("two NumPy products", prepare_anchors), SPARSE_FACTORS),
         share=anchor_feature_matrix,
     ),
     Row(
@@ -1301,7 +1351,7 @@ ROWS = (
         SIZES,
         random_rank,
         build_low_rank,
-        (Peer("two NumPy products", prepare_low_rank),),
+        in_numpy("two NumPy products", prepare_low_rank),
     ),
     Row(
         "Toeplitz",
@@ -1332,14 +1382,14 @@ ROWS = (
         GRIDS,
         random_factors,
         build_kronecker,
-        (Peer("two NumPy products", prepare_kronecker),),
+        in_numpy("two NumPy products", prepare_kronecker),
     ),
     Row(
         "hypercube",
         CUBES,
         num_dimensions,
         build_hypercube,
-        (Peer("NumPy, axis by axis", prepare_hypercube),),
+        in_numpy("NumPy, axis by axis", prepare_hypercube),
     ),
     Row("ExponentialDecay", SIZES, int, build_decay, (filter_peer(DECAY),)),
     Row("Causal", SIZES, int, build_causal, (Peer("cumsum", prepare_cumsum),)),

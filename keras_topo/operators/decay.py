@@ -10,6 +10,9 @@ from keras_topo.operators.toeplitz import toeplitz_rows
 # Long enough for matrix products to be worth their while, short enough for
 # them to be few.
 CHUNK = 32
+# What is carried between chunks is a matrix of their number squared: beyond so
+# many, they get longer.
+MOST_CHUNKS = 4096
 
 
 class ExponentialDecay(MaskOperator):
@@ -17,10 +20,12 @@ class ExponentialDecay(MaskOperator):
 
     An exponentiated affine function of the distance on a path. Off the
     diagonal the matrix has rank one on each side, so the product is a scan: a
-    dense product inside chunks of 32 tokens, and one number a column carried
-    from chunk to chunk in each direction.
+    dense product inside chunks, of 32 tokens and more in sequences of more than
+    131,072, and one number a column carried from chunk to chunk in each
+    direction.
 
-    *Complexity*: about `36 L` multiply-adds a column.
+    *Complexity*: about `36 L` multiply-adds a column up to 131,072 tokens, `250
+    L` for a million.
 
     Args:
         rate: `(*batch,)`, non-negative rates of decay per token. A negative
@@ -61,7 +66,8 @@ class ExponentialDecay(MaskOperator):
         return self._apply_first(x)
 
     def _chunks(self):
-        chunk = min(CHUNK, self.num_tokens)
+        chunk = max(CHUNK, -(-self.num_tokens // MOST_CHUNKS))
+        chunk = min(chunk, self.num_tokens)
         count = -(-self.num_tokens // chunk)
         return chunk, count
 
@@ -158,6 +164,6 @@ class ExponentialDecay(MaskOperator):
         elements = self.num_tokens * columns
         return (
             4 * costs.LAUNCH
-            + elements * (CHUNK + 4) * costs.SMALL_PRODUCT
+            + elements * (self._chunks()[0] + 4) * costs.SMALL_PRODUCT
             + 2 * costs.ELEMENT * elements
         )

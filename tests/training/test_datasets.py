@@ -200,7 +200,7 @@ def test_a_truncated_tar_is_named(tmp_path, keep):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match="`data` must be .* Received: data="):
+    with pytest.raises(ValueError, match="`data` .*must be .* Received: data="):
         load_images(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="`data_dir` must be a folder"):
         load_images("cifar10", tmp_path)
