@@ -9,7 +9,7 @@ RUN ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-tensorflow test-jax lint format bench clean
+.PHONY: demo test test-tensorflow test-jax test-all lint format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
@@ -20,6 +20,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m training.demo runs/motif-cycle
 
 test: test-tensorflow test-jax
+
+# With the slow ones: half an hour.
+test-all:
+	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
 # which use one core. A file stays in one of them, for its fixtures.

@@ -21,12 +21,18 @@ import pytest  # noqa: E402
 
 def pytest_collection_modifyitems(items):
     backend = keras.config.backend()
-    if backend == "tensorflow":
-        return
-    skip = pytest.mark.skip(reason=f"tensorflow_only, on {backend}")
+    reasons = {}
+    if backend != "tensorflow":
+        reasons["tensorflow_only"] = f"tensorflow_only, on {backend}"
+    # `make test-all` runs them: CI has minutes.
+    if not os.environ.get("KERAS_TOPO_SLOW"):
+        reasons["slow"] = "slow; run by make test-all"
+        if backend == "jax":
+            reasons["slow_on_jax"] = "slow on JAX; run by make test-all"
     for item in items:
-        if "tensorflow_only" in item.keywords:
-            item.add_marker(skip)
+        for marker, reason in reasons.items():
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,7 @@ def test_hidden_keys_do_not_set_the_scale(name):
     assert np.isfinite(actual).all()
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("name", RANDOM_FEATURE_MAPS)
 def test_random_features_approximate_softmax_attention(name):
     query, key = inputs(6, 0.7, seed=1), inputs(6, 0.7, seed=2)

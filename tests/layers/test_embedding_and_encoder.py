@@ -145,6 +145,7 @@ def image_model():
 
 
 # Each compiles for long: one of them a backend.
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "policy", ["float32" if ref.on_jax else "mixed_bfloat16"]
 )

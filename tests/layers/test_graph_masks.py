@@ -186,6 +186,7 @@ def cosine(distance):
     return ops.cos(distance)
 
 
+@pytest.mark.slow_on_jax
 def test_forest_attention(tmp_path):
     """From a tree, two directions of vectors, a callable; saved and loaded."""
     random = np.random.default_rng(0)

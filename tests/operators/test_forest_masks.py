@@ -9,6 +9,8 @@ from keras.backend import standardize_dtype
 from keras_topo.graphs import Forest
 from keras_topo.operators import ForestDistance, ForestExponential
 
+pytestmark = pytest.mark.slow_on_jax
+
 
 def caterpillar(nodes):
     spine = (nodes + 1) // 2

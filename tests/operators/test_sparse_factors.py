@@ -166,6 +166,7 @@ def ring(nodes):
     return matrix + matrix.T
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("implementation", ["explicit", "fast"])
 def test_attention_with_sampled_walks(implementation):
     """The modulation of the walks is learned a head, through `values`."""
@@ -226,6 +227,7 @@ def test_gradients_in_blocks_of_entries(monkeypatch):
         ref.assert_close(other, one, 1e-12)
 
 
+@pytest.mark.slow_on_jax
 def test_large_products_hold_no_square():
     """200,000 tokens: a dense matrix would have 4e10 entries."""
     tokens, entries = 200_000, 1_000_000

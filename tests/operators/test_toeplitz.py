@@ -87,6 +87,7 @@ def test_toeplitz_by_hand():
     np.testing.assert_array_equal(ref.numpy(mask.to_dense()), expected)
 
 
+@pytest.mark.slow_on_jax
 def test_grid_by_hand():
     """Two rows of two: the sign of an offset is query minus key."""
     #        key: right, same, left  (columns of the table)
@@ -121,6 +122,7 @@ def test_full_table_of_a_separable_one():
 EXAMPLES = 3 if keras.backend.backend() == "jax" else 15
 
 
+@pytest.mark.slow_on_jax
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 @given(
     grid=st.lists(st.integers(1, 6), min_size=1, max_size=3),

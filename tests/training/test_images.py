@@ -154,6 +154,7 @@ def write_folder(folder, corrupt=False):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_without_a_mask(tmp_path, capsys):
     data = write_folder(tmp_path / "pets")
     out = tmp_path / "run"
