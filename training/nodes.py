@@ -407,11 +407,13 @@ def make_kernel(adjacency, arguments):
     model = arguments["model"]
     graph, sizes = Graph(adjacency), arguments["kernel_sizes"]
     if model == "gkat-diffusion":
-        # The times start apart, and may grow beyond the longest.
+        # Times may grow to four times the longest.
         return DiffusionMask(graph, "normalized_laplacian", sizes)
     if model in MASKS:
         kind = {"gkat-features": RandomFeaturesMask}.get(model, RandomWalkMask)
-        return kind(graph, arguments["walks"], int(sizes[0]))
+        return kind(
+            graph, arguments["walks"], int(sizes[0]), seed=arguments["seed"]
+        )
     if not model.startswith("gkat"):
         return adjacency_kernels([graph], model)[0]
     if arguments["kernel"] == "random_walk":
@@ -507,6 +509,10 @@ def train(run, arguments, data, kernel, seed):
     """One run; returns its line and its history, one dict an epoch."""
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
+    if isinstance(kernel, (RandomFeaturesMask, RandomWalkMask)):
+        # Walks are part of what seeds differ by.
+        with_seed = {**arguments, "seed": seed}
+        kernel = make_kernel(data.graph.adjacency, with_seed)
     model = build_model(arguments, data, kernel)
     model.compile(
         keras.optimizers.Adam(arguments["learning_rate"]),

@@ -73,7 +73,9 @@ def sparse_sum(x, rows, columns, weights, num_rows):
         num_rows: int.
     """
     if not rows.shape[0]:
-        return tf.zeros((num_rows, x.shape[-1]), x.dtype)
+        # The number of columns may be traced.
+        zeros = tf.zeros(tf.stack([num_rows, tf.shape(x)[-1]]), x.dtype)
+        return tf.ensure_shape(zeros, (num_rows, x.shape[-1]))
     graph = tf.compat.v1.get_default_graph()
     if weights is None and not GraphOrParentsInXlaContext(graph):
         # Nothing is gathered: the rows are summed where they are. XLA has no
@@ -100,6 +102,9 @@ def sparse_product(values, x, rows, columns, num_rows):
         `(num_rows, c)`.
     """
     graph = tf.compat.v1.get_default_graph()
+    if not rows.shape[0] and rows.shape[0] is not None:
+        zeros = tf.zeros(tf.stack([num_rows, tf.shape(x)[-1]]), x.dtype)
+        return tf.ensure_shape(zeros, (num_rows, x.shape[-1]))
     if GraphOrParentsInXlaContext(graph):
         # XLA has no sparse products.
         terms = values[:, None] * tf.gather(x, columns)

@@ -112,8 +112,11 @@ def _check_kernel(kernel):
 
     Negative ones that are rounding errors are set to zero.
     """
-    lowest, highest = kernel.min(initial=0.0), kernel.max(initial=0.0)
-    if not (lowest >= -ROUNDING * highest and highest < np.inf):
+    # Graph by graph: what is rounding beside one kernel is an entry of another.
+    axes = tuple(range(1, kernel.ndim))
+    options = {"axis": axes, "initial": 0.0, "keepdims": True}
+    lowest, highest = kernel.min(**options), kernel.max(**options)
+    if not ((lowest >= -ROUNDING * highest) & (highest < np.inf)).all():
         wrong = ~np.isfinite(kernel)
         if not wrong.any():
             wrong = kernel < -ROUNDING * highest
@@ -123,7 +126,7 @@ def _check_kernel(kernel):
             f"{kernel[place]:g} in the kernel of graph {place[0]}, at "
             f"{tuple(map(int, place[1:]))}"
         )
-    if lowest < 0:
+    if lowest.min(initial=0.0) < 0:
         np.maximum(kernel, 0.0, out=kernel)
 
 

@@ -72,8 +72,15 @@ class Forest:
         """A batch of trees as one forest, their nodes one after another.
 
         Args:
-            forests: list of `parents` or of `Forest`s.
+            forests: list of `parents` or of `Forest`s, at least one.
+
+        Raises:
+            ValueError: if there is none, or one is not a forest.
         """
+        if not len(forests):
+            raise ValueError(
+                "`forests` expects at least one forest. Received: an empty list"
+            )
         parents, first = [], 0
         for forest in forests:
             if not isinstance(forest, Forest):
@@ -211,7 +218,7 @@ def _rooted(adjacency, roots=()):
     parents = np.where(before == nodes, -1, before).astype(np.int64)
     weights = np.zeros(nodes)
     child = np.flatnonzero(parents >= 0)
-    weights[child] = adjacency[child, parents[child]]
+    weights[child] = np.asarray(adjacency[child, parents[child]]).ravel()
     return Forest.from_parents(parents), weights
 
 

@@ -1,6 +1,9 @@
 """Constructor arguments that layers share: checks, copies, configs."""
 
+import functools
+
 import keras
+import numpy as np
 
 #: Names of fixed weights that hold node ids.
 INTEGERS = ("pairs", "edges", "rows", "columns")
@@ -8,11 +11,11 @@ INTEGERS = ("pairs", "edges", "rows", "columns")
 
 def positive(value, name):
     """`value`, which must be a positive int."""
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(
             f"`{name}` expects a positive int. Received: {name}={value!r}"
         )
-    return value
+    return int(value)
 
 
 def rate(value, name):
@@ -52,17 +55,26 @@ def add_fixed_weights(layer, prefix, shapes, arrays):
     weights = {}
     for name, shape in shapes.items():
         integers = name in INTEGERS
+        dtype = "int32" if integers else "float32"
+        initializer = "zeros"
+        if arrays is not None:
+            # Not assigned: within `fit`, where a model may be built, what is
+            # assigned is lost, and only the initializer counts.
+            array = np.asarray(arrays[name], dtype)
+            initializer = functools.partial(_as_initializer, array)
         weights[name] = layer.add_weight(
             name=f"{prefix}_{name}",
             shape=tuple(shape),
-            dtype="int32" if integers else "float32",
-            initializer="zeros",
+            dtype=dtype,
+            initializer=initializer,
             trainable=False,
             autocast=False,
         )
-        if arrays is not None:
-            weights[name].assign(arrays[name])
     return weights
+
+
+def _as_initializer(array, shape, dtype=None):
+    return keras.ops.convert_to_tensor(array, dtype)
 
 
 def copy_initializer(initializer, offset=0):

@@ -21,6 +21,7 @@ from keras_topo.layers.arguments import (
 )
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
+    check_not_negative,
     nodes_shape,
     with_nodes,
 )
@@ -136,6 +137,7 @@ class GraphKernelAttention(GraphKernelLayer):
         **kwargs,
     ):
         super().__init__(fixed_kernel, **kwargs)
+        check_not_negative(self._fixed_arrays)
         self.num_heads = positive(num_heads, "num_heads")
         self.key_dim = positive(key_dim, "key_dim")
         value_dim = key_dim if value_dim is None else value_dim

@@ -276,6 +276,18 @@ def fixed_kernel_config(fixed_kernel):
     }
 
 
+def check_not_negative(arrays):
+    """Raises where a fixed kernel has negative entries, beyond rounding:
+    attention divides by sums of them."""
+    for name in ("kernel", "pair_values"):
+        array = (arrays or {}).get(name)
+        if array is not None and array.min() < -1e-6 * abs(array).max():
+            raise ValueError(
+                "`fixed_kernel` expects no negative numbers. Received: "
+                f"{array.min():g}"
+            )
+
+
 def _is_mask_config(fixed_kernel):
     return isinstance(fixed_kernel, dict) and "class_name" in fixed_kernel
 

@@ -30,6 +30,7 @@ from keras_topo.operators import (
     exponentiated_polynomial,
     rational,
 )
+from keras_topo.operators.diffusion import MOST_GROWTH
 from keras_topo.operators.forest import check_edge_weights, shared_plan
 from keras_topo.operators.forest_distance import CentroidPlan, check_weights
 
@@ -63,7 +64,23 @@ class GraphMask(keras.layers.Layer):
 
     def clone(self):
         """A mask like this one with weights of its own, not built yet."""
-        return type(self)(**self.arguments())
+        twin = type(self)(**self.arguments())
+        twin.name, twin.trainable = self.name, self.trainable
+        twin.dtype_policy = self.dtype_policy
+        self._give_arrays(twin)
+        return twin
+
+    def get_config(self):
+        """Arguments, arrays as lists. A subclass whose arrays are weights
+        leaves them out."""
+        arguments = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in self.arguments().items()
+        }
+        return {**super().get_config(), **arguments}
+
+    def _give_arrays(self, twin):
+        """Hands on what a mask from a file holds in its weights alone."""
 
 
 FUNCTIONS = (
@@ -90,6 +107,9 @@ class ForestMask(GraphMask):
     | `"damped_cosine"` | `exp(-r d) (1 + cos(w d)) / 2` | `r, w > 0` |
     | `"table"` | a number for each distance | its absolute value, ones at the start |
     | a callable | `f(d)` | nothing |
+
+    (The longest distance of the plan: with weights that have no common step it
+    may be up to twice the longest of two nodes.)
 
     Positive numbers are softplus of a weight; at the start they differ from
     head to head. A constant factor of a mask cancels in attention: none is
@@ -241,11 +261,11 @@ class ForestMask(GraphMask):
         """Of an edge, the sum of the absolute values of its components."""
         if self.edge_weights is None:
             return 1.0
-        both = np.asarray(self.edge_weights, "float64")
+        both = np.abs(np.asarray(self.edge_weights, "float64"))
         has_parent = self.forest.parents >= 0
         if isinstance(self.edge_weights, tuple):
             both = both.mean(axis=0)
-        both = np.abs(both.reshape(self.num_nodes, -1)).sum(axis=1)[has_parent]
+        both = both.reshape(self.num_nodes, -1).sum(axis=1)[has_parent]
         return max(float(both.mean()), 1e-12) if len(both) else 1.0
 
     def _check_values(self):
@@ -320,15 +340,6 @@ class DiffusionMask(GraphMask):
                 "`times` expects finite numbers that are not negative. "
                 f"Received: times={times}"
             )
-        if max_time is None:
-            max_time = max(self.times) * (4 if learn_times else 1)
-        self.max_time = float(max_time)
-        if learn_times and not all(0 < t < self.max_time for t in self.times):
-            raise ValueError(
-                f"`times` expects numbers between 0 and max_time="
-                f"{self.max_time:g} where they are learned. Received: "
-                f"times={times}"
-            )
         self._arrays = None
         if isinstance(adjacency, dict):
             self._spec = dict(adjacency)
@@ -344,6 +355,22 @@ class DiffusionMask(GraphMask):
                 "bounds": list(made.bounds),
                 "shapes": {k: list(x.shape) for k, x in self._arrays.items()},
             }
+        if max_time is None:
+            max_time = max(self.times) * (4 if learn_times else 1)
+            growth = -self._spec["bounds"][0]
+            if learn_times and growth > 0:
+                # As far as exp(time A) stays within the range of float32.
+                largest = max(self.times)
+                max_time = max(min(max_time, MOST_GROWTH / growth), largest)
+                if max_time == largest:
+                    max_time = 1.001 * largest
+        self.max_time = float(max_time)
+        if learn_times and not all(0 < t < self.max_time for t in self.times):
+            raise ValueError(
+                f"`times` expects numbers between 0 and max_time="
+                f"{self.max_time:g} where they are learned. Received: "
+                f"times={times}"
+            )
         self._adjacency = adjacency
         self.generator = generator
         self.num_nodes = self._spec["num_nodes"]
@@ -406,10 +433,16 @@ class DiffusionMask(GraphMask):
     def get_config(self):
         return {
             **super().get_config(),
-            **self.arguments(),
             "times": list(self.times),
             "adjacency": self._spec,
         }
+
+    def _give_arrays(self, twin):
+        if self._arrays is None and self.built:
+            twin._arrays = {
+                name: ops.convert_to_numpy(weight)
+                for name, weight in self.graph_weights.items()
+            }
 
 
 class SampledMask(GraphMask):
@@ -425,7 +458,6 @@ class SampledMask(GraphMask):
         self.num_walks = positive(num_walks, "num_walks")
         self.length = positive(length, "length")
         self.halt, self.seed = float(halt), int(seed)
-        self._draws = 0
         self._adjacency, self._arrays, self._sample = adjacency, None, None
         if isinstance(adjacency, dict):
             self._spec = dict(adjacency)
@@ -463,10 +495,19 @@ class SampledMask(GraphMask):
             "pairs": (capacity, 2),
             "values": (*self._values_shape(), capacity),
         }
-        self.sample_weights = add_fixed_weights(self, "sample", shapes, None)
+        sample = None
         if self._sample is not None:
-            self._assign(*self._sample)
-            self._sample = None
+            sample = self._padded(*self._sample)
+        self.sample_weights = add_fixed_weights(self, "sample", shapes, sample)
+        # In files too, so that no sample comes twice.
+        self.draws = self.add_weight(
+            name="draws",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
 
     def resample(self):
         """Draws other walks, from the next seed."""
@@ -482,11 +523,14 @@ class SampledMask(GraphMask):
         matrix = scipy.sparse.coo_array(
             (weights, tuple(edges.T)), shape=(self.num_nodes,) * 2
         )
-        self._draws += 1
-        self._assign(*self._draw(matrix, self.seed + self._draws))
+        draws = int(ops.convert_to_numpy(self.draws)) + 1
+        self.draws.assign(draws)
+        sample = self._padded(*self._draw(matrix, [self.seed, draws]))
+        for name, array in sample.items():
+            self.sample_weights[name].assign(array)
 
-    def _assign(self, pairs, values):
-        """Keeps a sample, padded by entries of value zero."""
+    def _padded(self, pairs, values):
+        """Weights of a sample: entries of value zero fill them up."""
         missing = self._spec["capacity"] - len(pairs)
         if missing < 0:
             raise ValueError(
@@ -498,8 +542,21 @@ class SampledMask(GraphMask):
         last = pairs[-1:] if len(pairs) else np.zeros((1, 2), "int32")
         pairs = np.concatenate([pairs, np.repeat(last, missing, axis=0)])
         values = np.pad(values, (*((0, 0),) * (values.ndim - 1), (0, missing)))
-        self.sample_weights["pairs"].assign(pairs.astype("int32"))
-        self.sample_weights["values"].assign(values.astype("float32"))
+        return {
+            "pairs": pairs.astype("int32"),
+            "values": values.astype("float32"),
+        }
+
+    def _give_arrays(self, twin):
+        if self._arrays is None and self.built:
+            twin._arrays, twin._sample = (
+                {
+                    name: ops.convert_to_numpy(weight)
+                    for name, weight in weights.items()
+                }
+                for weights in (self.graph_weights, self.sample_weights)
+            )
+            twin._sample = (twin._sample["pairs"], twin._sample["values"])
 
     def arguments(self):
         return {
@@ -511,11 +568,7 @@ class SampledMask(GraphMask):
         }
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            **self.arguments(),
-            "adjacency": self._spec,
-        }
+        return {**super().get_config(), "adjacency": self._spec}
 
     def _draw(self, adjacency, seed):
         """`pairs` `(entries, 2)` and `values` `(..., entries)` of a sample."""

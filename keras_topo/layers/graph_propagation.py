@@ -46,6 +46,7 @@ class GraphPropagation(GraphKernelLayer):
     def build(self, inputs_shape, kernel_shape=None):
         del kernel_shape
         nodes_shape(inputs_shape, self)
+        self._check_heads(1)
         self._build_fixed_kernel()
 
     def call(self, inputs, kernel=None, mask=None):

@@ -57,6 +57,9 @@ class NodeWise(keras.layers.Layer):
         options = {}
         if self.layer._call_has_training_arg:
             options["training"] = training
+        if isinstance(inputs, dict) and self.layer._call_has_mask_arg:
+            # Statistics, where a layer takes any, are of real nodes.
+            options["mask"] = inputs.get("node_mask")
         return with_nodes(inputs, self.layer(nodes, **options))
 
     def compute_output_shape(self, inputs_shape):

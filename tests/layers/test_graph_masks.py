@@ -275,7 +275,7 @@ def test_sampled_masks():
     first = ref.numpy(mask.operator().to_dense())
     ref.assert_close(first, (features @ features.T).toarray(), 1e-5)
     mask.resample()
-    features = random_walk_features(graph(), 4, seed=4)
+    features = random_walk_features(graph(), 4, seed=[3, 1])
     second = ref.numpy(mask.operator().to_dense())
     ref.assert_close(second, (features @ features.T).toarray(), 1e-5)
     # The features of many walks: the diffusion kernel they start as.
@@ -328,18 +328,105 @@ def test_one_mask_for_many_layers():
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
 
 
+@pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
+def test_a_model_that_fit_builds_has_its_graph(name):
+    """Keras builds it where nothing can be assigned."""
+    kernels = {
+        "pairs": lambda: graph(),
+        "dense": lambda: graph().toarray(),
+        "low-rank": lambda: {"factors": np.ones((NODES, 2))},
+    }
+    x = nodes()
+    make = {**MASKS, **kernels}[name]
+    built, unbuilt = [keras.Sequential([layer(make())]) for _ in range(2)]
+    built(x)
+    unbuilt.compile(keras.optimizers.SGD(0.0), "mse")
+    unbuilt.fit(x, x, batch_size=2, verbose=0)
+    for mine, other in zip(
+        built.layers[0].non_trainable_weights,
+        unbuilt.layers[0].non_trainable_weights,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ref.numpy(mine), ref.numpy(other))
+
+
+@pytest.mark.parametrize("name", ["diffusion", "features", "walks"])
+def test_a_mask_of_a_loaded_model(name, tmp_path):
+    """It may be given to other layers, and draws on where it stopped."""
+    x = nodes()
+    model = keras.Sequential([keras.Input((NODES, CHANNELS))])
+    model.add(layer(MASKS[name]()))
+    mask = model.layers[0].graph_mask
+    if name != "diffusion":
+        mask.resample()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    other = loaded.layers[0].graph_mask
+    again = layer(other)
+    again(x)
+    ref.assert_close(
+        again.graph_mask.operator().to_dense(),
+        ref.numpy(mask.operator().to_dense()),
+        1e-6,
+    )
+    if name != "diffusion":
+        for one in (mask, other):
+            one.resample()
+        for key, weight in mask.sample_weights.items():
+            np.testing.assert_array_equal(
+                ref.numpy(weight), ref.numpy(other.sample_weights[key])
+            )
+
+
+def test_a_frozen_mask_stays_frozen():
+    mask = DiffusionMask(graph(), name="heat", trainable=False)
+    found = layer(mask)
+    found(nodes())
+    assert found.graph_mask.name == "heat"
+    assert not found.graph_mask.trainable_weights
+
+
+def test_degenerate_graphs():
+    x = nodes()
+    empty = np.zeros((NODES, NODES))
+    for mask in (
+        DiffusionMask(empty, "laplacian"),
+        DiffusionMask(empty),
+        RandomFeaturesMask(empty),
+        RandomWalkMask(empty, anchors=1),
+        ForestMask(np.full(NODES, -1), function="rational"),
+    ):
+        model = keras.Sequential([layer(mask, implementation="fast")])
+        model.compile("sgd", "mse")
+        model.fit(x, x, batch_size=2, verbose=0)
+        assert np.isfinite(ref.numpy(model(x))).all()
+    # Opposite weights do not cancel in where rates start.
+    mask = ForestMask(np.arange(-1, 9), (np.ones(10), -np.ones(10)))
+    mask.build((2,))
+    assert ref.numpy(mask.rate_weight).max() < 10
+    # exp(time A) of a star leaves float32 early.
+    star = np.zeros((600, 600))
+    star[0, 1:] = star[1:, 0] = 1
+    assert 1 < DiffusionMask(star, "adjacency", 1.0).max_time < 4
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class SameParity(GraphMask):
     """Even nodes see even ones; a mask that nobody else has."""
 
     num_nodes = NODES
 
+    def __init__(self, parity=None, **kwargs):
+        super().__init__(**kwargs)
+        given = np.arange(NODES) % 2 if parity is None else parity
+        self.parity = np.asarray(given)
+
     def operator(self):
-        parity = np.arange(NODES) % 2
-        return Dense((parity[:, None] == parity).astype("float32"))
+        same = self.parity[:, None] == self.parity
+        return Dense(same.astype("float32"))
 
     def arguments(self):
-        return {}
+        return {"parity": self.parity}
 
 
 def test_a_mask_of_ones_own(tmp_path):
@@ -375,6 +462,14 @@ def test_a_mask_of_ones_own(tmp_path):
         (lambda: RandomWalkMask(graph(), anchors=100), "`anchors`"),
         (lambda: RandomWalkMask(graph()).resample(), "built"),
         (lambda: layer(DiffusionMask(graph(), times=(1, 2, 3))), "3 kernels"),
+        (
+            lambda: GraphPropagation(
+                fixed_kernel=DiffusionMask(graph(), times=(1, 2))
+            )(nodes()),
+            "2 kernels",
+        ),
+        (lambda: layer(np.eye(NODES) - 0.1), "no negative numbers"),
+        (lambda: Forest.from_trees([]), "at least one forest"),
         (lambda: layer(DiffusionMask(graph()))(nodes()[:, :5]), "40 nodes"),
         (lambda: Resample(0), "`every`"),
     ],
