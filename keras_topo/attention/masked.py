@@ -342,7 +342,10 @@ def _fast(query_features, key_features, value, mask):
         (*query.shape[:2], mask._held_per_column, num_features)
     )
     elements = max(1, elements)  # an empty batch
-    block = max(1, min(value_dim + 1, BLOCK_ELEMENTS // elements))
+    # Of an unknown batch there may be one.
+    columns = math.prod(n or 1 for n in (*query.shape[:2], num_features))
+    least = -(-mask._fewest_columns // columns)
+    block = min(value_dim + 1, max(least, BLOCK_ELEMENTS // elements))
     # As equal as they can be: a short last block wastes its launches.
     block = -(-(value_dim + 1) // -(-(value_dim + 1) // block))
     output = map_blocks(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 #: Names of fixed weights that hold node ids.
-INTEGERS = ("pairs", "edges", "rows", "columns")
+INTEGERS = ("pairs", "edges", "rows", "columns", "order", "inverse")
 
 
 def positive(value, name):

@@ -14,6 +14,7 @@ from keras import ops
 from keras_topo.graphs.forest import Forest
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.graphs.graph import Graph, as_adjacency
+from keras_topo.graphs.local_order import local_order
 from keras_topo.graphs.random_features import (
     diffusion_modulation,
     graph_random_features,
@@ -25,6 +26,7 @@ from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
     GraphDiffusion,
+    Permuted,
     SparseFactors,
     damped_cosine,
     exponentiated_polynomial,
@@ -299,6 +301,18 @@ class ForestMask(GraphMask):
         return ops.convert_to_tensor(getattr(self, f"{name}_weight"))
 
 
+# Fields of a `DiffusionGenerator`; those that are `None` are left out.
+ARRAYS = (
+    "rows",
+    "columns",
+    "weights",
+    "diagonal",
+    "scale",
+    "order",
+    "inverse",
+)
+
+
 @keras.saving.register_keras_serializable(package="keras_topo")
 class DiffusionMask(GraphMask):
     """The graph diffusion kernel `exp(-time T)`, its time learned a head.
@@ -347,7 +361,7 @@ class DiffusionMask(GraphMask):
             made = DiffusionGenerator.from_adjacency(adjacency, generator)
             self._arrays = {
                 name: getattr(made, name)
-                for name in ("rows", "columns", "weights", "diagonal", "scale")
+                for name in ARRAYS
                 if getattr(made, name) is not None
             }
             self._spec = {
@@ -408,7 +422,7 @@ class DiffusionMask(GraphMask):
         return np.repeat(times, self._repeats)
 
     def operator(self):
-        arrays = {"weights": None, "diagonal": None, "scale": None}
+        arrays = dict.fromkeys(ARRAYS)
         for name, weight in self.graph_weights.items():
             arrays[name] = ops.convert_to_tensor(weight)
         generator = DiffusionGenerator(
@@ -464,8 +478,16 @@ class SampledMask(GraphMask):
         else:
             if isinstance(adjacency, Graph):
                 adjacency = adjacency.adjacency
-            matrix = as_adjacency(adjacency).tocoo()
+            matrix = as_adjacency(adjacency)
             nodes = matrix.shape[0]
+            self._arrays = {}
+            order = local_order(matrix)
+            if order is not None:
+                # All of the mask is in this order; `in_order` undoes it.
+                matrix = matrix[order][:, order]
+                inverse = np.argsort(order).astype("int32")
+                self._arrays = {"order": order, "inverse": inverse}
+            matrix = matrix.tocoo()
             self._sample = self._draw(matrix, self.seed)
             pairs = self._sample[0]
             capacity = sample_capacity(
@@ -475,8 +497,9 @@ class SampledMask(GraphMask):
                 "num_nodes": nodes,
                 "num_edges": matrix.nnz,
                 "capacity": capacity,
+                "ordered": order is not None,
             }
-            self._arrays = {
+            self._arrays |= {
                 "edges": np.stack(matrix.coords, axis=1).astype("int32"),
                 "edge_weights": matrix.data.astype("float32"),
             }
@@ -485,11 +508,11 @@ class SampledMask(GraphMask):
     def build(self, input_shape):
         edges, capacity = self._spec["num_edges"], self._spec["capacity"]
         # The graph is kept for other samples of it.
+        shapes = {"edges": (edges, 2), "edge_weights": (edges,)}
+        if self._spec.get("ordered"):
+            shapes |= dict.fromkeys(("order", "inverse"), (self.num_nodes,))
         self.graph_weights = add_fixed_weights(
-            self,
-            "graph",
-            {"edges": (edges, 2), "edge_weights": (edges,)},
-            self._arrays,
+            self, "graph", shapes, self._arrays
         )
         shapes = {
             "pairs": (capacity, 2),
@@ -528,6 +551,18 @@ class SampledMask(GraphMask):
         sample = self._padded(*self._draw(matrix, [self.seed, draws]))
         for name, array in sample.items():
             self.sample_weights[name].assign(array)
+
+    def in_order(self, operator):
+        """An operator on the nodes of the mask as one on those of the graph."""
+        if not self._spec.get("ordered"):
+            return operator
+        return Permuted(
+            operator,
+            *(
+                ops.convert_to_tensor(self.graph_weights[name])
+                for name in ("order", "inverse")
+            ),
+        )
 
     def _padded(self, pairs, values):
         """Weights of a sample: entries of value zero fill them up."""
@@ -635,11 +670,12 @@ class RandomFeaturesMask(SampledMask):
     def operator(self):
         modulation = ops.convert_to_tensor(self.modulation_weight)
         values = ops.convert_to_tensor(self.sample_weights["values"])
-        return SparseFactors(
+        factors = SparseFactors(
             ops.convert_to_tensor(self.sample_weights["pairs"]),
             ops.matmul(ops.softplus(modulation), values),
             self.num_nodes,
         )
+        return self.in_order(factors)
 
     def arguments(self):
         return {**super().arguments(), "time": self.time}
@@ -691,12 +727,13 @@ class RandomWalkMask(SampledMask):
         super().__init__(adjacency, num_walks, length, halt, seed, **kwargs)
 
     def operator(self):
-        return SparseFactors(
+        factors = SparseFactors(
             ops.convert_to_tensor(self.sample_weights["pairs"]),
             ops.convert_to_tensor(self.sample_weights["values"]),
             self.num_nodes,
             self.anchors or self.num_nodes,
         )
+        return self.in_order(factors)
 
     def arguments(self):
         return {

@@ -1,6 +1,12 @@
 """Attention masks as linear operators."""
 
-from keras_topo.operators.algebra import BlockDiagonal, Bordered, Scaled, Sum
+from keras_topo.operators.algebra import (
+    BlockDiagonal,
+    Bordered,
+    Permuted,
+    Scaled,
+    Sum,
+)
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
@@ -40,6 +46,7 @@ __all__ = [
     "LowRank",
     "MaskOperator",
     "Ones",
+    "Permuted",
     "Scaled",
     "SparseFactors",
     "SparsePairs",

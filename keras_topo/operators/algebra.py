@@ -63,6 +63,10 @@ class Sum(MaskOperator):
     def _held_per_column(self):
         return max(o._held_per_column or 0 for o in self.operators) or None
 
+    @property
+    def _fewest_columns(self):
+        return max(o._fewest_columns for o in self.operators)
+
     def _apply(self, x):
         total = self.operators[0].apply(x)
         for operator in self.operators[1:]:
@@ -154,6 +158,10 @@ class Scaled(MaskOperator):
     @property
     def _held_per_column(self):
         return self.operator._held_per_column
+
+    @property
+    def _fewest_columns(self):
+        return self.operator._fewest_columns
 
     def _apply(self, x):
         return self._times(self.operator.apply(x), 3)
@@ -359,6 +367,84 @@ class Bordered(MaskOperator):
     def _cost(self, columns):
         passes = 3 * costs.ELEMENT * self.num_tokens * columns
         return costs.LAUNCH + passes + self.operator._cost(columns)
+
+
+class Permuted(MaskOperator):
+    """A mask whose tokens come in another order: `M[order[i], order[j]]` is
+    entry `(i, j)` of `operator`.
+
+    Graphs are kept in an order in which neighbors are near each other.
+
+    *Complexity*: that of `operator`, and two passes over a column.
+
+    Args:
+        operator: the mask in the other order.
+        order: `(L,)`, int32, which token of this mask each one of `operator`
+            is.
+        inverse: `(L,)`, int32, the inverse permutation.
+    """
+
+    _fields = ("operator",)
+
+    def __init__(self, operator, order, inverse):
+        require_operator(operator, "operator")
+        self.operator, self.order, self.inverse = operator, order, inverse
+        super().__init__(operator.shape, operator.dtype)
+
+    @property
+    def _layouts(self):
+        return (self.num_tokens,)
+
+    @property
+    def _held_per_column(self):
+        return 2 * self.num_tokens + self.operator._held_per_column
+
+    @property
+    def _fewest_columns(self):
+        return self.operator._fewest_columns
+
+    def _apply(self, x):
+        x = permute(x, self.order, self.inverse, -3)
+        return permute(self.operator.apply(x), self.inverse, self.order, -3)
+
+    def _unit_product(self, x):
+        x = permute(x, self.order, self.inverse, -1)
+        y = self.operator._unit_product(x)
+        return permute(y, self.inverse, self.order, -1)
+
+    def _transpose(self):
+        return Permuted(self.operator._transpose(), self.order, self.inverse)
+
+    def _nonnegative(self):
+        return self.operator.nonnegative
+
+    def factors(self):
+        pair = self.operator.factors()
+        if pair is None:
+            return None
+        return tuple(
+            permute(factor, self.inverse, self.order, -2) for factor in pair
+        )
+
+    def _cost(self, columns):
+        passes = 4 * costs.ELEMENT * self.num_tokens * columns
+        return 2 * costs.LAUNCH + passes + self.operator._cost(columns)
+
+
+def permute(x, order, inverse, axis):
+    """`x` in another order along an axis; the gradient is a permutation too,
+    where that of a gather would be a sum over equal ids."""
+
+    @ops.custom_gradient
+    def permuted(x):
+        def gradient(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            return ops.take(upstream, inverse, axis=axis)
+
+        return ops.take(x, order, axis=axis), gradient
+
+    return permuted(x)
 
 
 def _broadcast_leading(tensors, trailing):

@@ -217,6 +217,11 @@ class MaskOperator:
         return self.num_tokens
 
     @property
+    def _fewest_columns(self):
+        """Columns below which a product takes hardly less time."""
+        return 1
+
+    @property
     def _row_step(self):
         """Granularity of `_rows`: with a traced start, blocks of rows begin at
         multiples of this and are multiples of it long."""

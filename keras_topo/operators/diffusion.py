@@ -36,7 +36,7 @@ class GraphDiffusion(MaskOperator):
 
     *Complexity*: `degree` sparse products, `O(edges)` a column each, for all
     times together; the degree grows like `time r` while that is small and like
-    a few times its square root for large times. Memory of five times `x`, and
+    a few times its square root for large times. Memory of six times `x`, and
     of a number an edge and column for weighted graphs and under XLA.
 
     Args:
@@ -133,7 +133,12 @@ class GraphDiffusion(MaskOperator):
     @property
     def _held_per_column(self):
         gathered = 0 if self.generator.weights is None else 1
-        return 5 * self.num_tokens + gathered * self.generator.num_entries
+        return 6 * self.num_tokens + gathered * self.generator.num_entries
+
+    @property
+    def _fewest_columns(self):
+        # Rows are gathered: they should be several cache lines long.
+        return 64
 
     def _apply(self, x):
         x = ops.squeeze(x, -1)
@@ -145,16 +150,19 @@ class GraphDiffusion(MaskOperator):
         # Nodes first: sparse products gather and sum rows.
         @ops.custom_gradient
         def product(x, time):
-            y = self._expand(ops.stop_gradient(x), time, degree, multiply)
+            near = multiply.to_order(ops.stop_gradient(x))
+            y = self._expand(near, time, degree, multiply)
 
             def gradient(*arguments, upstream=None):
                 if upstream is None:
                     (upstream,) = arguments
+                upstream = multiply.to_order(upstream)
                 dx = self._expand(upstream, time, degree, multiply)
+                dx = multiply.from_order(dx)
                 dtime = -ops.sum(upstream * multiply(y), axis=(0, -1))
                 return _sum_to(dx, x), _sum_to(dtime, time)
 
-            return y, gradient
+            return multiply.from_order(y), gradient
 
         # As many axes as the times have: a gradient is summed over others.
         missing = len(time.shape) - (len(x.shape) - 2)
@@ -194,7 +202,10 @@ class GraphDiffusion(MaskOperator):
 
 
 class Multiplier:
-    """`T x` for `x` `(L, ...)`, with the graph as tensors."""
+    """`T x` for `x` `(L, ...)`, with the graph as tensors.
+
+    Nodes are in the order of the generator: `to_order` and `from_order`.
+    """
 
     def __init__(self, generator, dtype):
         def tensor(values):
@@ -209,6 +220,18 @@ class Multiplier:
         self._weights = floats(generator.weights)
         self._scale = floats(generator.scale)
         self._diagonal = floats(generator.diagonal)
+        self._order = self._inverse = None
+        if generator.order is not None:
+            self._order = tensor(generator.order)
+            self._inverse = tensor(generator.inverse)
+
+    def to_order(self, x):
+        return x if self._order is None else ops.take(x, self._order, axis=0)
+
+    def from_order(self, x):
+        if self._inverse is None:
+            return x
+        return ops.take(x, self._inverse, axis=0)
 
     def __call__(self, x):
         return self._multiply(x, self._diagonal, self._scale)

@@ -108,6 +108,11 @@ class SparseFactors(MaskOperator):
     def _held_per_column(self):
         return 2 * self.num_tokens + self.num_features
 
+    @property
+    def _fewest_columns(self):
+        # Entries are read once for several columns.
+        return 16 * max(1, math.prod(self.batch_shape))
+
     def _factors(self):
         left = self.pairs, self.values
         if self.right_pairs is None:

@@ -12,6 +12,7 @@ from keras_topo.callbacks import Resample
 from keras_topo.graphs import (
     Forest,
     breadth_first_forest,
+    local_order,
     minimum_spanning_forest,
     random_walk_features,
 )
@@ -57,6 +58,14 @@ def parents():
     return found
 
 
+def in_order(kind, **options):
+    """A mask that puts its nodes in order, which small graphs do not need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_order, "REORDER_FROM", 2)
+        patch.setattr(local_order, "REORDER_GAIN", 1)
+        return kind(graph(), **options)
+
+
 #: One of each, by name.
 MASKS = {
     **{
@@ -64,6 +73,8 @@ MASKS = {
         for name in FUNCTIONS
     },
     "diffusion": lambda: DiffusionMask(graph(), times=(0.5, 2.0)),
+    "diffusion-ordered": lambda: in_order(DiffusionMask, times=(0.5, 2.0)),
+    "features-ordered": lambda: in_order(RandomFeaturesMask, num_walks=4),
     "features": lambda: RandomFeaturesMask(graph(), num_walks=4),
     "walks": lambda: RandomWalkMask(graph(), num_walks=4),
     "anchors": lambda: RandomWalkMask(graph(), num_walks=4, anchors=7),
@@ -249,8 +260,10 @@ def test_forests_of_a_graph():
         assert ((matrix > 0) == same).all()
 
 
-def test_diffusion_times():
-    mask = DiffusionMask(graph(), times=(0.5, 2.0))
+@pytest.mark.parametrize("name", ["diffusion", "diffusion-ordered"])
+def test_diffusion_times(name):
+    mask = MASKS[name]()
+    assert ("order" in mask._spec["shapes"]) == (name == "diffusion-ordered")
     mask.build((4,))
     np.testing.assert_allclose(
         ref.numpy(mask.current_times()), [0.5, 0.5, 2, 2], rtol=1e-5

@@ -32,6 +32,7 @@ from keras_topo.operators import (
     LowRank,
     MaskOperator,
     Ones,
+    Permuted,
     Scaled,
     SparseFactors,
     SparsePairs,
@@ -71,6 +72,10 @@ class Case:
 
     def matrix(self):
         return self.dense(*self.parameters())
+
+
+# Of the tokens of a permuted mask.
+ORDER = np.array([2, 0, 5, 1, 4, 3], "int32")
 
 
 def case(name, build, dense, *shapes, low_rank=False, batches=((), (2,))):
@@ -525,6 +530,24 @@ CASES = [
         ),
         (2, 2),
         (3, 1),
+        low_rank=True,
+    ),
+    *case(
+        "permuted",
+        lambda t: Permuted(BlockToeplitz(t, (2, 3)), ORDER, np.argsort(ORDER)),
+        lambda t: ref.block_toeplitz(t, (2, 3))[
+            ..., np.argsort(ORDER)[:, None], np.argsort(ORDER)
+        ],
+        (3, 5),
+    ),
+    *case(
+        "permuted-low-rank",
+        lambda u, w: Permuted(LowRank(u, w), ORDER, np.argsort(ORDER)),
+        lambda u, w: (u @ w.swapaxes(-1, -2))[
+            ..., np.argsort(ORDER)[:, None], np.argsort(ORDER)
+        ],
+        (6, 2),
+        (6, 2),
         low_rank=True,
     ),
     *case(

@@ -97,6 +97,63 @@ def test_a_larger_graph_against_scipy():
     assert operator.degree("float32") <= 10
 
 
+def shuffled_grid(weighted=False):
+    """A grid large enough to be put in order, nodes in random order."""
+    grid = networkx.to_scipy_sparse_array(networkx.grid_2d_graph(101, 100))
+    grid = scipy.sparse.triu(grid).tocoo()
+    weights = np.random.default_rng(0).integers(1, 9, grid.nnz) / 4
+    names = np.random.default_rng(1).permutation(grid.shape[0])
+    grid = scipy.sparse.coo_array(
+        (
+            weights if weighted else grid.data,
+            (names[grid.row], names[grid.col]),
+        ),
+        shape=grid.shape,
+    )
+    return (grid + grid.T).astype("float64").tocsr()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nodes_are_put_in_an_order_with_neighbors_nearby(weighted):
+    adjacency = shuffled_grid(weighted)
+    generator = DiffusionGenerator.from_adjacency(adjacency)
+    distance = np.abs(generator.rows - generator.columns).mean()
+    coo = adjacency.tocoo()
+    assert distance < np.abs(coo.row - coo.col).mean() / 20
+
+    random = np.random.default_rng(2)
+    x = random.normal(size=(generator.num_nodes, 2))
+    upstream = random.normal(size=x.shape)
+    laplacian = scipy.sparse.csgraph.laplacian(adjacency)
+
+    def product(time, x):
+        return GraphDiffusion(generator, time=time, max_time=1.0) @ x
+
+    y, (dtime, dx) = ref.with_gradients(product)(
+        *(ref.tensor(v, "float64") for v in (upstream, 0.4, x))
+    )
+    expected = scipy.sparse.linalg.expm_multiply(-0.4 * laplacian, x)
+    ref.assert_close(ref.numpy(y), expected, 1e-11)
+    ref.assert_close(
+        ref.numpy(dtime), -(upstream * (laplacian @ expected)).sum(), 1e-11
+    )
+    ref.assert_close(
+        ref.numpy(dx),
+        scipy.sparse.linalg.expm_multiply(-0.4 * laplacian, upstream),
+        1e-11,
+    )
+
+
+def test_order_is_kept_where_none_brings_neighbors_nearer():
+    random = np.random.default_rng(0)
+    ends = random.integers(0, 10_000, (2, 50_000))
+    half = scipy.sparse.coo_array(
+        (np.ones(50_000), ends), shape=(10_000, 10_000)
+    )
+    generator = DiffusionGenerator.from_adjacency((half + half.T).tocsr())
+    assert generator.order is None
+
+
 def test_gradient_with_respect_to_time_by_finite_differences():
     adjacency = adjacency_of(GRAPHS["hubs"], True)
     x = np.random.default_rng(1).normal(size=(60, 3))
