@@ -10,19 +10,21 @@ that time in doubly logarithmic axes, by least squares over the sizes from
 - the dense product, a matrix that was computed before, in a graph as well, up
   to `--dense-to` tokens (its entries are random numbers: they do not matter to
   its time);
-- what one would call without this package, from SciPy and NumPy, each in the
-  best form found: sparse triangular solves, a sparse product a level of a
-  tree, recursive filters, FFTs with several workers, `expm_multiply` in float64
-  and in float32. They are in float32 but where their name says float64.
-  Everything that a peer can prepare (factorizations, transposes, spectra) is
-  prepared and not timed. Sparse products, solves and filters of SciPy use one
-  thread; FFTs as many as `--threads` says, like TensorFlow; BLAS both, in rows
-  of their own.
+- what one would call or write without this package, from SciPy and NumPy, each
+  in the best form found: sparse triangular solves, a sparse product a level of
+  a tree, recursive filters, FFTs with several workers, `expm_multiply` in
+  float64 and in float32 (to full precision in both), the Chebyshev series.
+  They are in float32 but where their name says float64. Everything that a peer
+  can prepare (factorizations, transposes, spectra) is prepared and not timed.
+  Sparse products, solves and filters of SciPy use one thread; FFTs as many as
+  `--threads` says, like TensorFlow; BLAS both, in rows of their own.
 
 Everything takes and returns arrays of shape (tokens, columns), each method is
 called once before it is timed, and the median of the rounds is reported. The
 error is that of the first eight columns against a peer in float64, relative to
-the norm of each column, at its largest.
+the norm of each column, at its largest; of sampled masks the peer has the same
+sample. Slopes that begin at 10,000 tokens include what a call takes whatever
+its size; those from 100,000 on do not.
 
 Preparation is what the host does once for a tree or a graph: a plan, sampled
 walks, spectral bounds. The first call traces and then runs. From 100,000 tokens
@@ -58,6 +60,7 @@ import scipy.signal
 import scipy.sparse
 import scipy.sparse.csgraph
 import scipy.sparse.linalg
+import scipy.special
 
 from benchmarks.workers import (
     Worker,
@@ -424,13 +427,13 @@ def by_row(results):
     return {name: row for name, row in found.items() if row}
 
 
-def slope(row):
+def slope(row, start=SLOPE_FROM):
     """Of the time of a product, in doubly logarithmic axes; `None` with fewer
-    than two sizes."""
+    than two sizes from `start` tokens on."""
     points = [
         (math.log(tokens), math.log(result["seconds"]))
         for tokens, result in row.items()
-        if tokens >= SLOPE_FROM
+        if tokens >= start
     ]
     if len(points) < 2:
         return None
@@ -459,14 +462,14 @@ def fastest_peer(row):
 def format_summary(results):
     """A row of Markdown for each operator, at its largest size."""
     lines = [
-        "| mask | tokens | product | slope | dense | fastest peer | error | "
-        "preparation | memory |",
-        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
+        "| mask | tokens | product | rounds | slope | from 100,000 | dense | "
+        "fastest peer | error | preparation | memory |",
+        "|---|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
     failed = {r["row"]: r["tokens"] for r in results if "failed" in r}
     for name, row in by_row(results).items():
         last = row[max(row)]
-        gradient = slope(row)
+        slopes = [slope(row), slope(row, FRESH_FROM)]
         dense = [
             (tokens, result["methods"][DENSE]["ratio"])
             for tokens, result in row.items()
@@ -478,7 +481,8 @@ def format_summary(results):
             f"{last['tokens']:,}"
             + (f" (not {failed[name]:,})" if name in failed else ""),
             format_seconds(last["seconds"]),
-            "" if gradient is None else f"{gradient:.2f}",
+            str(last["rounds"]),
+            *("" if k is None else f"{k:.2f}" for k in slopes),
             f"{format_ratio(dense[-1][1])} ({dense[-1][0]:,})" if dense else "",
             "" if peer is None else f"{format_ratio(peer[2])} {peer[1]}",
             f"{last['error']:.0e}",
@@ -486,7 +490,7 @@ def format_summary(results):
             f"{last['megabytes'] / 1e3:.1f} GB" if "megabytes" in last else "",
         ]
         if peer is not None and peer[0] != last["tokens"]:
-            cells[5] += f" ({peer[0]:,})"
+            cells[7] += f" ({peer[0]:,})"
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -1146,6 +1150,36 @@ def prepare_expm_multiply(adjacency, x):
     return lambda: scipy.sparse.linalg.expm_multiply(generator, x)
 
 
+def prepare_chebyshev(adjacency, x):
+    """The series of `GraphDiffusion`, written down with SciPy."""
+    degrees = np.asarray(adjacency.sum(axis=1, dtype="float64")).ravel()
+    connected = degrees > 0
+    scale = np.zeros_like(degrees)
+    scale[connected] = degrees[connected] ** -0.5
+    scale = scipy.sparse.diags_array(scale)
+    # The Laplacian less one, with eigenvalues from -1 to 1.
+    shifted = scipy.sparse.diags_array(connected.astype("float64") - 1)
+    shifted = (shifted - scale @ adjacency.astype("float64") @ scale).tocsr()
+    shifted = shifted.astype(x.dtype)
+    factors = 2 * scipy.special.ive(np.arange(100), TIME)
+    factors[0] /= 2
+    factors[1::2] *= -1
+    factors = factors[: int((np.abs(factors) > 1e-8).sum())].tolist()
+
+    def product():
+        before, current = x, shifted @ x
+        total = factors[0] * x + factors[1] * current
+        for factor in factors[2:]:
+            following = shifted @ current
+            following *= 2
+            following -= before
+            before, current = current, following
+            total += factor * current
+        return total
+
+    return product
+
+
 def sample_graph_features(adjacency):
     from keras_topo.graphs import graph_random_features
 
@@ -1250,6 +1284,7 @@ SOLVE = Peer("SuperLU", prepare_solve)
 DIFFUSION_PEERS = (
     Peer("expm_multiply, float64", prepare_expm_multiply, "float64"),
     Peer("expm_multiply", prepare_expm_multiply),
+    Peer("Chebyshev series in SciPy", prepare_chebyshev),
 )
 SPARSE_FACTORS = Peer("two sparse products", prepare_factors)
 

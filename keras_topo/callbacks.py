@@ -31,6 +31,7 @@ class Resample(keras.callbacks.Callback):
         self.every = every
 
     def on_train_begin(self, logs=None):
+        self._first = None
         self._sampled = [
             layer
             for layer in self.model._flatten_layers()
@@ -43,6 +44,8 @@ class Resample(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch and epoch % self.every == 0:
+        if self._first is None:
+            self._first = epoch  # not 0 where a training is resumed
+        elif (epoch - self._first) % self.every == 0:
             for layer in self._sampled:
                 layer.resample()

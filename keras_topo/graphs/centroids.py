@@ -153,6 +153,8 @@ def _cut(nodes, component, start, total, size, parent, depth):
     branch = np.where(nodes < centroid, before, after)
     branch = np.where(inside, centroid, branch)
     distance = depth[nodes] + depth[centroid] - 2 * depth[branch]
+    # Of floats, rounding may leave less than nothing.
+    distance = np.maximum(distance, 0)
 
     is_centroid = nodes == centroid
     is_child = parent[nodes] == centroid

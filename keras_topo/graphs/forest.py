@@ -165,8 +165,9 @@ def breadth_first_forest(adjacency, roots=None):
     order = np.lexsort((-degree, component))
     chosen = order[np.searchsorted(component[order], np.arange(count))]
     if roots is not None:
-        roots = np.asarray(roots, np.int64).reshape(-1)
+        roots = np.asarray(roots).reshape(-1)
         check_node_ids(roots, nodes, "roots")
+        roots = roots.astype(np.int64)
         if len(np.unique(component[roots])) < len(roots):
             raise ValueError(
                 "`roots` expects at most one node of each component. Received: "

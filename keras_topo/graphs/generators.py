@@ -163,6 +163,11 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
             "`beacons` a number between 0 and 1. Received: num_nodes="
             f"{num_nodes}, num_classes={num_classes}, beacons={beacons}"
         )
+    if round(beacons * num_nodes) > num_nodes - 10:
+        raise ValueError(
+            "`beacons` expects to leave at least ten nodes that are none. "
+            f"Received: beacons={beacons} of {num_nodes} nodes"
+        )
     random = np.random.default_rng(seed)
     points = random.random((num_nodes, 2))
     nearest = scipy.spatial.cKDTree(points).query(points, k=9)[1][:, 1:]

@@ -274,7 +274,12 @@ def check_symmetric(adjacency):
 
 
 def check_node_ids(ids, num_nodes, name):
-    """Raises a ValueError unless all of `ids` are from 0 to below num_nodes."""
+    """Raises a ValueError unless `ids` are ints from 0 to below num_nodes."""
+    if ids.size and ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"`{name}` expects node ids, ints. Received: {name} of dtype "
+            f"{ids.dtype}"
+        )
     outside = (ids < 0) | (ids >= num_nodes)
     if outside.any():
         raise ValueError(

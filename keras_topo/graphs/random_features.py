@@ -8,7 +8,7 @@ import scipy.sparse
 
 from keras_topo.graphs.graph import as_adjacency
 from keras_topo.graphs.kernels import check_walk
-from keras_topo.graphs.walks import walk_visits, walker
+from keras_topo.graphs.walks import check_sampling, walk_visits, walker
 
 # Visits that are sorted at once, some 60 bytes each.
 BLOCK_VISITS = 2**22
@@ -145,11 +145,7 @@ def graph_random_features(
      [0.7, 0. , 0.7],
      [0. , 0.7, 0. ]]
     """
-    if length is None or not num_walks >= 1 or num_walks != int(num_walks):
-        raise ValueError(
-            "`length` and `num_walks` expect positive ints. Received: "
-            f"length={length}, num_walks={num_walks}"
-        )
+    check_sampling(num_walks, length, seed)
     check_walk([length], halt, 1.0)
     length, num_walks = int(length), int(num_walks)
     adjacency = as_adjacency(adjacency)

@@ -55,12 +55,8 @@ def random_walk_features(
     >>> random_walk_features(ring, length=2, normalize=False).toarray()[0]
     array([1., 1., 0., 0., 0.], dtype=float32)
     """
+    check_sampling(num_walks, length, seed)
     check_walk([length], halt, discount)
-    if length is None or num_walks < 1:
-        raise ValueError(
-            "`length` and `num_walks` expect positive ints. Received: "
-            f"length={length}, num_walks={num_walks}"
-        )
     adjacency = as_adjacency(adjacency)
     random = np.random.default_rng(seed)
     nodes = adjacency.shape[0]
@@ -83,6 +79,21 @@ def random_walk_features(
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
         features = scipy.sparse.diags_array(scale) @ features
     return scipy.sparse.csr_array(features, dtype="float32")
+
+
+def check_sampling(num_walks, length, seed):
+    """Checks how many walks are drawn, and from which seed."""
+    for name, value in (("num_walks", num_walks), ("length", length)):
+        if value is None or not value >= 1 or value != int(value):
+            raise ValueError(
+                f"`{name}` expects a positive int. Received: {name}={value}"
+            )
+    seeds = seed if isinstance(seed, (list, tuple)) else [seed]
+    if any(not isinstance(n, (int, np.integer)) or n < 0 for n in seeds):
+        raise ValueError(
+            "`seed` expects an int that is not negative. Received: "
+            f"seed={seed!r}"
+        )
 
 
 def walker(adjacency):
@@ -170,14 +181,15 @@ def _anchor_columns(anchors, nodes, random):
     if anchors is None:
         return None
     if np.ndim(anchors) == 0:
-        if not 1 <= anchors <= nodes:
+        if not 1 <= anchors <= nodes or anchors != int(anchors):
             raise ValueError(
                 f"`anchors` expects 1 to {nodes} nodes. Received: {anchors}"
             )
-        anchors = np.sort(random.choice(nodes, anchors, replace=False))
+        anchors = np.sort(random.choice(nodes, int(anchors), replace=False))
     anchors = np.asarray(anchors)
     if (
         anchors.size == 0
+        or anchors.dtype.kind not in "iu"
         or anchors.min() < 0
         or anchors.max() >= nodes
         or len(np.unique(anchors)) != len(anchors)

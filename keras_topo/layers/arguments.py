@@ -1,12 +1,70 @@
 """Constructor arguments that layers share: checks, copies, configs."""
 
+import collections.abc
 import functools
+import hashlib
+import weakref
 
 import keras
 import numpy as np
 
 #: Names of fixed weights that hold node ids.
 INTEGERS = ("pairs", "edges", "rows", "columns", "order", "inverse")
+
+
+_IN_USE = weakref.WeakValueDictionary()
+
+
+class FixedArrays(collections.abc.Mapping):
+    """Arrays by name, of fixed weights.
+
+    A config holds a digest of them in place of the numbers, by which a copy
+    finds them as long as a layer has them (`recall`): a model that
+    `keras.models.clone_model` makes is of the same graph.
+    """
+
+    # Not a dict: attributes of layers that are get copied.
+
+    def __init__(self, arrays, digest):
+        self._arrays, self.digest = dict(arrays), digest
+
+    def __getitem__(self, name):
+        return self._arrays[name]
+
+    def __iter__(self):
+        return iter(self._arrays)
+
+    def __len__(self):
+        return len(self._arrays)
+
+
+def remember(arrays):
+    """`FixedArrays` with these arrays; the same for equal ones."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array)
+    key = digest.hexdigest()
+    found = _IN_USE.get(key)
+    if found is None:
+        found = _IN_USE[key] = FixedArrays(arrays, key)
+    return found
+
+
+def recall(digest):
+    """The arrays with a digest, or `None` where no layer has them."""
+    return _IN_USE.get(digest)
+
+
+def remember_weights(weights):
+    """The `FixedArrays` of weights that came from a file."""
+    return remember(
+        {
+            name: keras.ops.convert_to_numpy(weight)
+            for name, weight in weights.items()
+        }
+    )
 
 
 def positive(value, name):

@@ -21,7 +21,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.layers.arguments import add_fixed_weights
+from keras_topo.layers.arguments import (
+    add_fixed_weights,
+    recall,
+    remember,
+    remember_weights,
+)
 from keras_topo.layers.graph_masks import GraphMask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
@@ -62,9 +67,12 @@ class GraphKernelLayer(keras.layers.Layer):
         self.fixed = {}
 
     def get_config(self):
+        if self._fixed_arrays is None and self.fixed:
+            self._fixed_arrays = remember_weights(self.fixed)
         config = self._fixed_shapes and {
             "shapes": self._fixed_shapes,
             "num_nodes": self._fixed_nodes,
+            "digest": self._fixed_arrays and self._fixed_arrays.digest,
         }
         if self.graph_mask is not None:
             config = self.graph_mask
@@ -264,15 +272,17 @@ def _check_nodes(name, x, num_nodes, axes):
 
 
 def fixed_kernel_config(fixed_kernel):
-    """What a config holds of a fixed kernel: shapes; numbers are weights."""
+    """What a config holds of a fixed kernel: shapes and a digest; numbers are
+    weights."""
     if isinstance(fixed_kernel, GraphMask):
         return keras.saving.serialize_keras_object(fixed_kernel)
     if fixed_kernel is None or _is_mask_config(fixed_kernel):
         return fixed_kernel
-    shapes, _, num_nodes = _fixed(fixed_kernel)
+    shapes, arrays, num_nodes = _fixed(fixed_kernel)
     return {
         "shapes": {key: list(shape) for key, shape in shapes.items()},
         "num_nodes": num_nodes,
+        "digest": arrays and arrays.digest,
     }
 
 
@@ -312,7 +322,7 @@ def _fixed(kernel):
     """
     if isinstance(kernel, dict) and "shapes" in kernel:
         shapes = {k: tuple(shape) for k, shape in kernel["shapes"].items()}
-        return shapes, None, kernel.get("num_nodes")
+        return shapes, recall(kernel.get("digest")), kernel.get("num_nodes")
     num_nodes = None
     if hasattr(kernel, "tocoo"):
         num_nodes = kernel.shape[0]
@@ -348,4 +358,4 @@ def _fixed(kernel):
     if form != "pairs":
         num_nodes = arrays[form].shape[-2]
     shapes = {key: array.shape for key, array in arrays.items()}
-    return shapes, arrays, num_nodes
+    return shapes, remember(arrays), num_nodes

@@ -21,7 +21,14 @@ from keras_topo.graphs.random_features import (
     sample_capacity,
 )
 from keras_topo.graphs.walks import random_walk_features
-from keras_topo.layers.arguments import add_fixed_weights, one_of, positive
+from keras_topo.layers.arguments import (
+    add_fixed_weights,
+    one_of,
+    positive,
+    recall,
+    remember,
+    remember_weights,
+)
 from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
@@ -69,7 +76,7 @@ class GraphMask(keras.layers.Layer):
         twin = type(self)(**self.arguments())
         twin.name, twin.trainable = self.name, self.trainable
         twin.dtype_policy = self.dtype_policy
-        self._give_arrays(twin)
+        self._give_sample(twin)
         return twin
 
     def get_config(self):
@@ -81,8 +88,8 @@ class GraphMask(keras.layers.Layer):
         }
         return {**super().get_config(), **arguments}
 
-    def _give_arrays(self, twin):
-        """Hands on what a mask from a file holds in its weights alone."""
+    def _give_sample(self, twin):
+        """Hands on the state of a mask that is sampled."""
 
 
 FUNCTIONS = (
@@ -271,10 +278,14 @@ class ForestMask(GraphMask):
         return max(float(both.mean()), 1e-12) if len(both) else 1.0
 
     def _check_values(self):
+        """Refuses a callable that is not finite, or negative between nodes."""
+        operator = self.operator_of(self.function)
         distances = self._plan.distances
-        given = ops.convert_to_tensor(distances, keras.config.floatx())
-        values = ops.convert_to_numpy(self.function(given))
-        bad = ~(np.isfinite(values) & (values >= 0))
+        values = ops.convert_to_numpy(operator.values)
+        bad = ~np.isfinite(values)
+        # Some distances of a plan are between no two nodes.
+        if not bad.any() and operator.nonnegative is not True:
+            bad = values < 0
         if bad.any():
             place = tuple(np.argwhere(bad)[0])
             raise ValueError(
@@ -286,7 +297,7 @@ class ForestMask(GraphMask):
     def _add(self, name, initial, is_positive=True):
         if is_positive:
             # Inverse of the softplus, which is the identity for large numbers.
-            initial = np.maximum(initial, 1e-6)
+            initial = np.maximum(initial, 1e-30)
             initial = initial + np.log(-np.expm1(-initial))
         weight = self.add_weight(
             name=name,
@@ -357,17 +368,21 @@ class DiffusionMask(GraphMask):
         self._arrays = None
         if isinstance(adjacency, dict):
             self._spec = dict(adjacency)
+            self._arrays = recall(self._spec.get("digest"))
         else:
             made = DiffusionGenerator.from_adjacency(adjacency, generator)
-            self._arrays = {
-                name: getattr(made, name)
-                for name in ARRAYS
-                if getattr(made, name) is not None
-            }
+            self._arrays = remember(
+                {
+                    name: getattr(made, name)
+                    for name in ARRAYS
+                    if getattr(made, name) is not None
+                }
+            )
             self._spec = {
                 "num_nodes": made.num_nodes,
                 "bounds": list(made.bounds),
                 "shapes": {k: list(x.shape) for k, x in self._arrays.items()},
+                "digest": self._arrays.digest,
             }
         if max_time is None:
             max_time = max(self.times) * (4 if learn_times else 1)
@@ -385,12 +400,11 @@ class DiffusionMask(GraphMask):
                 f"{self.max_time:g} where they are learned. Received: "
                 f"times={times}"
             )
-        self._adjacency = adjacency
         self.generator = generator
         self.num_nodes = self._spec["num_nodes"]
         # Whether exp(time A) stays in range is better known now.
         self.graph_weights = {}
-        if self._arrays is not None:
+        if not isinstance(adjacency, dict):
             GraphDiffusion(made, time=self.max_time)
 
     def build(self, input_shape):
@@ -437,7 +451,7 @@ class DiffusionMask(GraphMask):
 
     def arguments(self):
         return {
-            "adjacency": self._adjacency,
+            "adjacency": self._graph_config(),
             "generator": self.generator,
             "times": self.times,
             "learn_times": self.learn_times,
@@ -445,18 +459,13 @@ class DiffusionMask(GraphMask):
         }
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "times": list(self.times),
-            "adjacency": self._spec,
-        }
+        return {**super().get_config(), "times": list(self.times)}
 
-    def _give_arrays(self, twin):
+    def _graph_config(self):
         if self._arrays is None and self.built:
-            twin._arrays = {
-                name: ops.convert_to_numpy(weight)
-                for name, weight in self.graph_weights.items()
-            }
+            self._arrays = remember_weights(self.graph_weights)
+            self._spec["digest"] = self._arrays.digest
+        return self._spec
 
 
 class SampledMask(GraphMask):
@@ -472,24 +481,24 @@ class SampledMask(GraphMask):
         self.num_walks = positive(num_walks, "num_walks")
         self.length = positive(length, "length")
         self.halt, self.seed = float(halt), int(seed)
-        self._adjacency, self._arrays, self._sample = adjacency, None, None
+        self._first_draw = 0
         if isinstance(adjacency, dict):
             self._spec = dict(adjacency)
+            self._arrays = recall(self._spec.get("digest"))
         else:
             if isinstance(adjacency, Graph):
                 adjacency = adjacency.adjacency
             matrix = as_adjacency(adjacency)
             nodes = matrix.shape[0]
-            self._arrays = {}
+            arrays = {}
             order = local_order(matrix)
             if order is not None:
                 # All of the mask is in this order; `in_order` undoes it.
                 matrix = matrix[order][:, order]
                 inverse = np.argsort(order).astype("int32")
-                self._arrays = {"order": order, "inverse": inverse}
+                arrays = {"order": order, "inverse": inverse}
             matrix = matrix.tocoo()
-            self._sample = self._draw(matrix, self.seed)
-            pairs = self._sample[0]
+            pairs, values = self._draw(matrix, self.seed)
             capacity = sample_capacity(
                 nodes, len(pairs), self.num_walks, self.length
             )
@@ -499,11 +508,17 @@ class SampledMask(GraphMask):
                 "capacity": capacity,
                 "ordered": order is not None,
             }
-            self._arrays |= {
-                "edges": np.stack(matrix.coords, axis=1).astype("int32"),
-                "edge_weights": matrix.data.astype("float32"),
-            }
+            self._arrays = remember(
+                {
+                    **arrays,
+                    "edges": np.stack(matrix.coords, axis=1).astype("int32"),
+                    "edge_weights": matrix.data.astype("float32"),
+                    **self._padded(pairs, values),
+                }
+            )
+            self._spec["digest"] = self._arrays.digest
         self.num_nodes = self._spec["num_nodes"]
+        self.graph_weights, self.sample_weights = {}, {}
 
     def build(self, input_shape):
         edges, capacity = self._spec["num_edges"], self._spec["capacity"]
@@ -518,16 +533,15 @@ class SampledMask(GraphMask):
             "pairs": (capacity, 2),
             "values": (*self._values_shape(), capacity),
         }
-        sample = None
-        if self._sample is not None:
-            sample = self._padded(*self._sample)
-        self.sample_weights = add_fixed_weights(self, "sample", shapes, sample)
+        self.sample_weights = add_fixed_weights(
+            self, "sample", shapes, self._arrays
+        )
         # In files too, so that no sample comes twice.
         self.draws = self.add_weight(
             name="draws",
             shape=(),
             dtype="int32",
-            initializer="zeros",
+            initializer=keras.initializers.Constant(self._first_draw),
             trainable=False,
             autocast=False,
         )
@@ -582,28 +596,26 @@ class SampledMask(GraphMask):
             "values": values.astype("float32"),
         }
 
-    def _give_arrays(self, twin):
-        if self._arrays is None and self.built:
-            twin._arrays, twin._sample = (
-                {
-                    name: ops.convert_to_numpy(weight)
-                    for name, weight in weights.items()
-                }
-                for weights in (self.graph_weights, self.sample_weights)
-            )
-            twin._sample = (twin._sample["pairs"], twin._sample["values"])
+    def _give_sample(self, twin):
+        if self.built:
+            twin._first_draw = int(ops.convert_to_numpy(self.draws))
+
+    def _graph_config(self):
+        weights = {**self.graph_weights, **self.sample_weights}
+        drawn = self.built and int(ops.convert_to_numpy(self.draws)) > 0
+        if self.built and (self._arrays is None or drawn):
+            self._arrays = remember_weights(weights)
+            self._spec["digest"] = self._arrays.digest
+        return self._spec
 
     def arguments(self):
         return {
-            "adjacency": self._adjacency,
+            "adjacency": self._graph_config(),
             "num_walks": self.num_walks,
             "length": self.length,
             "halt": self.halt,
             "seed": self.seed,
         }
-
-    def get_config(self):
-        return {**super().get_config(), "adjacency": self._spec}
 
     def _draw(self, adjacency, seed):
         """`pairs` `(entries, 2)` and `values` `(..., entries)` of a sample."""

@@ -30,9 +30,13 @@ class GraphDiffusion(MaskOperator):
     whose terms take one sparse product each, and whose degree follows from
     `time * r` and the tolerance before anything is multiplied: what is left
     out is at most `4 sum_{k > degree} exp(-time r) I_k(time r)`, relative to
-    the norm of the kernel. The gradient with respect to time is
-    `-T exp(-time T)`, exactly, and that with respect to `x` is the product
-    itself, so that neither direction keeps the terms of the series.
+    the norm of the kernel. `exp(time A)` grows from one part of a graph to
+    another like its eigenvalues: there the series is that of Taylor, whose
+    terms are not negative and leave no large numbers to cancel, with `sum_{k >
+    degree} exp(-time r) (time r)^k / k!` left out. The gradient with respect to
+    time is `-T exp(-time T)`, exactly, and that with respect to `x` is the
+    product itself, so that neither direction keeps the terms of the series.
+    There are no second-order gradients.
 
     *Complexity*: `degree` sparse products, `O(edges)` a column each, for all
     times together; the degree grows like `time r` while that is small and like
@@ -124,7 +128,14 @@ class GraphDiffusion(MaskOperator):
         """Sparse products that a product takes."""
         tolerance = self.tolerance or TOLERANCE[dtype]
         low, high = self.generator.bounds
-        return chebyshev_degree(self.max_time * (high - low) / 2, tolerance)
+        z = self.max_time * (high - low) / 2
+        if self._taylor:
+            return taylor_degree(z, tolerance)
+        return chebyshev_degree(z, tolerance)
+
+    @property
+    def _taylor(self):
+        return self.generator.name == "adjacency"
 
     @property
     def _layouts(self):
@@ -173,6 +184,8 @@ class GraphDiffusion(MaskOperator):
 
     def _expand(self, x, time, degree, multiply):
         """The series, for `x` `(L, ..., columns)`."""
+        if self._taylor:
+            return self._expand_taylor(x, time, degree, multiply)
         low, high = self.generator.bounds
         center, radius = (low + high) / 2, (high - low) / 2
         weights = chebyshev_coefficients(time, center, radius, degree)
@@ -186,6 +199,18 @@ class GraphDiffusion(MaskOperator):
         for k in range(2, degree + 1):
             before, current = current, 2 * step(current) - before
             total = total + weights[..., k] * current
+        return total
+
+    def _expand_taylor(self, x, time, degree, multiply):
+        """`sum_k (time A)^k / k! x`, `A = -T`."""
+        # Powers of the longest time: neither they nor the factors overflow.
+        share = ops.expand_dims(time / (self.max_time or 1.0), -1)
+        weight, term = ops.ones_like(share), x
+        total = weight * term
+        for k in range(1, degree + 1):
+            term = multiply(term) * (-self.max_time / k)
+            weight = weight * share
+            total = total + weight * term
         return total
 
     def _transpose(self):
@@ -285,6 +310,15 @@ def chebyshev_degree(z, tolerance):
     # Of interpolation: twice what truncation leaves out.
     rest = 4 * np.cumsum(terms[::-1])[::-1]
     return max(1, int((rest > tolerance).sum()))
+
+
+def taylor_degree(z, tolerance):
+    """The degree after which the series of `exp(z)` may end."""
+    if z == 0:
+        return 0
+    degree = np.arange(int(z + 20 * math.sqrt(z + 1) + 40))
+    # The chance of more than `degree` events where `z` are expected.
+    return max(1, int((scipy.special.pdtrc(degree, z) > tolerance).sum()))
 
 
 def chebyshev_coefficients(time, center, radius, degree):

@@ -36,6 +36,12 @@ class ForestExponential(MaskOperator):
 
     *Complexity*: products of `O(L)` operations a column, about `70 L`
     multiply-adds, in `O(log L)` steps; preparation on the host `O(L log L)`.
+    Factors of the scans take memory of some `32 L` numbers for each `a` of a
+    batch, several times that with the gradient.
+
+    Where weights *grow* by more than a factor of about 1,000 an edge, float32
+    loses what is near beside what is far: what comes from outside of a subtree
+    is the sum of all less that from within it.
 
     Args:
         parents: `(L,)`, ints on the host: the parent of each node, -1 for

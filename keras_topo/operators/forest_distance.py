@@ -23,8 +23,15 @@ from keras_topo.operators.toeplitz import Toeplitz
 
 # Entries of dense plans for weights without a common step.
 MOST_ENTRIES = 2**26
-# Tokens up to which rows of the mask are exact.
+# Of these no more is asked.
+FEW_BUCKETS = 4096
+# Distances that differ by less, relative to the longest, are one: they are
+# sums of float64.
+SAME = 2.0**-46
+# Tokens up to which zeros in explicit rows of the mask are exact by themselves.
 EXACT_ROWS = 8192
+# Beyond them, what is smaller relative to the largest entry is a zero.
+NOISE = 4e-6
 
 
 class ForestDistance(MaskOperator):
@@ -43,6 +50,9 @@ class ForestDistance(MaskOperator):
     Weights that are multiples of a common step are handled like edges of that
     many steps. Others, or of a step far smaller than they are, work through
     the distinct distances from each centroid, which have to be few.
+
+    Explicit rows of more than 8,192 tokens, which softmax attention uses, have
+    zeros for entries below 4e-6 times the largest value of `f`.
 
     *Complexity*: products of `O(L log^2 L)` operations a column in `O(log L)`
     steps, preparation on the host `O(L log^2 L)`; without a common step
@@ -121,10 +131,16 @@ class ForestDistance(MaskOperator):
         return ops.expand_dims(y, -1)
 
     def _unit_product(self, x):
-        # An FFT leaves noise where there should be zeros. Beyond this length
-        # its matrices would be too large.
-        method = "dense" if self.num_tokens <= EXACT_ROWS else "auto"
-        y = self._apply(relayout(x, self.num_tokens), method)
+        # An FFT leaves noise where there should be zeros. Without one, long
+        # trees would take matrices that are too large.
+        exact = self.num_tokens <= EXACT_ROWS
+        y = self._apply(
+            relayout(x, self.num_tokens), "dense" if exact else "auto"
+        )
+        if not exact:
+            values = ops.abs(ops.cast(self.values, y.dtype))
+            largest = ops.max(values, axis=-1)[..., None, None, None]
+            y = ops.where(ops.abs(y) < NOISE * largest, ops.zeros_like(y), y)
         return relayout(y, x.shape[-3])
 
     def _transpose(self):
@@ -174,10 +190,13 @@ def check_weights(edge_weights, forest):
 
 
 def common_step(weights):
-    """The largest number that all weights are multiples of; `None` without."""
+    """The largest number that all weights are multiples of, to within the
+    rounding of float32; `None` without."""
     if weights is None or not (weights > 0).any():
         return 1.0
     positive = np.unique(weights[weights > 0])
+    if positive[-1] < 2**53 and (positive == np.rint(positive)).all():
+        return float(np.gcd.reduce(positive.astype(np.int64)))
     # Euclid, with the rounding of float32 or of float64.
     as_float32 = positive.astype("float32").astype("float64")
     rounding = 1e-6 if (positive == as_float32).all() else 1e-12
@@ -191,7 +210,11 @@ def common_step(weights):
                 weight = 0.0
         if positive[-1] > 2**20 * step:
             return None
-    return float(step)
+    # The step that fits all of them best, if it fits each of them.
+    multiples = np.rint(positive / step)
+    step = (multiples @ positive) / (multiples @ multiples)
+    misfit = np.abs(multiples * step - positive)
+    return float(step) if (misfit <= rounding * positive).all() else None
 
 
 class CentroidPlan:
@@ -204,20 +227,30 @@ class CentroidPlan:
 
     def __init__(self, forest, weights):
         self.num_nodes = forest.num_nodes
-        self.common_step = step = common_step(weights)
-        if step:
-            steps = weights
-            if weights is not None:
-                steps = np.rint(weights / step).astype(np.int64)
-            cuts = centroid_decomposition(forest, steps)
-            if not few_buckets(cuts.levels):
-                # Of a step far shorter than the weights.
-                self.common_step = None
-        if not self.common_step:
-            cuts = centroid_decomposition(forest, weights)
+        step = common_step(weights)
+        if step is None:
+            self._prepare(centroid_decomposition(forest, weights), None)
+            return
+        steps = weights
+        if weights is not None:
+            steps = np.rint(weights / step).astype(np.int64)
+        cuts = centroid_decomposition(forest, steps)
+        if few_buckets(cuts, 8):
+            self._prepare(cuts, step)
+            return
+        # Of a step far shorter than the weights.
+        try:
+            self._prepare(centroid_decomposition(forest, weights), None)
+        except ValueError:
+            if not few_buckets(cuts, 128):
+                raise
+            self._prepare(cuts, step)
+
+    def _prepare(self, cuts, step):
+        self.common_step = step
         visible = cuts.leaf_nodes >= 0
         visible = visible[:, :, None] & visible[:, None, :]
-        number = None if self.common_step else Numbers()
+        number = None if step else Numbers()
         if number is not None:
             number.add(cuts.leaf_distances[visible])
         levels = [
@@ -407,10 +440,10 @@ class Block:
         numbers.entries += entries
         if numbers.entries > MOST_ENTRIES:
             raise ValueError(
-                "`edge_weights` expects multiples of a common step, or few "
-                "distinct distances from each centroid. Received: weights that "
-                f"need more than {MOST_ENTRIES:,} values of f; round them to a "
-                "common step"
+                "`edge_weights` expects multiples of a common step that is not "
+                "far shorter than they are, or few distinct distances from "
+                "each centroid. Received: weights that need more than "
+                f"{MOST_ENTRIES:,} values of f; round them to a longer step"
             )
         self._sums = table[:, :, None] + table[:, None, :]
         numbers.add(self._sums[~np.isnan(self._sums)])
@@ -462,7 +495,7 @@ class Numbers:
 
     def finish(self):
         found = np.unique(np.concatenate(self._found))
-        close = np.append(True, np.diff(found) > 1e-13 * found[-1])
+        close = np.append(True, np.diff(found) > SAME * found[-1])
         self.distances = found[close]
         return self.distances
 
@@ -478,15 +511,18 @@ class Numbers:
         return np.where(nearer, below, above)
 
 
-def few_buckets(levels):
-    """Whether buckets for all multiples of the step are not many more than
-    nodes."""
-    buckets = nodes = 0
-    for level in levels:
+def few_buckets(cuts, share):
+    """Whether buckets for all multiples of the step, and such distances, are
+    at most `share` times as many as nodes, or not worth to speak of."""
+    buckets, nodes = 0, len(cuts.leaf_nodes.ravel())
+    longest = [cuts.leaf_distances.max(initial=0)]
+    for level in cuts.levels:
         most = np.zeros(int(level.part.max()) + 1, np.int64)
         np.maximum.at(most, level.part, level.distance)
         buckets, nodes = buckets + (most + 1).sum(), nodes + len(level.nodes)
-    return buckets <= 8 * max(nodes, 1)
+        longest.append(farthest(level).max())
+    most = max(share * nodes, FEW_BUCKETS)
+    return buckets <= most and max(longest) <= most
 
 
 def ranks(group, distance):
@@ -498,7 +534,7 @@ def ranks(group, distance):
     """
     order = np.lexsort((distance, group))
     g, d = group[order], distance[order]
-    scale = 1e-13 * float(distance.max())
+    scale = SAME * float(distance.max())
     new = np.append(True, (g[1:] != g[:-1]) | (d[1:] - d[:-1] > scale))
     number = np.cumsum(new) - 1
     owner = g[new]

@@ -143,8 +143,16 @@ def test_gradients_and_files(name, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(ref.numpy(again(x)), expected, atol=1e-6)
-    # And as a copy, which shares no weights with the first.
-    clone = keras.models.clone_model(model)
+    # And as a copy, which shares no weights with the first, but is of the
+    # same graph.
+    for original in (model, again):
+        clone = keras.models.clone_model(original)
+        for mine, weight in zip(
+            clone.non_trainable_weights,
+            original.non_trainable_weights,
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ref.numpy(mine), ref.numpy(weight))
     clone.set_weights(model.get_weights())
     np.testing.assert_allclose(ref.numpy(clone(x)), expected, atol=1e-6)
 

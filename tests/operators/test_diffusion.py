@@ -97,6 +97,21 @@ def test_a_larger_graph_against_scipy():
     assert operator.degree("float32") <= 10
 
 
+def test_the_adjacency_generator_keeps_small_parts_beside_large_ones():
+    """`exp(time A)` of an edge beside a star whose eigenvalue is 20."""
+    star = networkx.disjoint_union(
+        networkx.star_graph(400), networkx.path_graph(2)
+    )
+    adjacency = networkx.to_scipy_sparse_array(star, dtype="float64")
+    for time in (0.8, 3.0):
+        operator = GraphDiffusion(adjacency, "adjacency", np.float32(time))
+        x = np.zeros((403, 1), "float32")
+        x[-1] = 1
+        y = ref.numpy(operator @ x)
+        ref.assert_close(y[-2:, 0], [np.sinh(time), np.cosh(time)], 1e-5)
+        assert (y >= 0).all()
+
+
 def shuffled_grid(weighted=False):
     """A grid large enough to be put in order, nodes in random order."""
     grid = networkx.to_scipy_sparse_array(networkx.grid_2d_graph(101, 100))

@@ -253,3 +253,54 @@ def test_weights_with_too_many_distances(monkeypatch):
     weights = np.random.default_rng(0).random(300)
     with pytest.raises(ValueError, match="few distinct distances"):
         ForestDistance(random_tree(300), lambda d: d, weights)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        [0, 2, 3, 1e6],
+        np.float32([0, 0.05, 0.07, 1e4]),
+        [0, 1e5, 77777, 1],
+        [0, 1e-3, 2e-3, 1e10],
+    ],
+)
+def test_steps_divide_small_weights_beside_large_ones(weights):
+    operator = ForestDistance([-1, 0, 1, 2], lambda d: 1 / (1 + d), weights)
+    place = np.cumsum(np.asarray(weights, "float64"))
+    expected = 1 / (1 + np.abs(place[:, None] - place))
+    ref.assert_close(ref.numpy(operator.to_dense()), expected, 1e-5)
+
+
+def test_tables_are_no_longer_than_trees_are_large():
+    few = ForestDistance([-1, 0, 0], ops.exp, [0, 1e-6, 0.777777e-6])
+    assert len(few.values) < 10
+
+
+def test_integer_weights_of_a_large_tree():
+    """Where distances are many, and the step is short."""
+    random = np.random.default_rng(0)
+    parents = (random.random(20_000) * np.arange(20_000)).astype(int)
+    parents[0] = -1
+    weights = random.integers(1, 1000, 20_000)
+    operator = ForestDistance(parents, lambda d: ops.exp(-d / 500), weights)
+    exponential = ForestExponential(parents, weights, -1 / 500)
+    x = random.normal(size=(20_000, 2)).astype("float32")
+    ref.assert_close(ref.numpy(operator @ x), ref.numpy(exponential @ x), 1e-4)
+
+
+def test_distances_are_not_negative():
+    """Sums of square roots, with edges of no length."""
+    random = np.random.default_rng(0)
+    parents = np.arange(-1, 199)
+    weights = random.choice([0, 0.1, 2**0.5, 3**0.5 / 7], 200)
+    operator = ForestDistance(parents, lambda d: ops.exp(-ops.sqrt(d)), weights)
+    assert np.isfinite(ref.numpy(operator.values)).all()
+
+
+@pytest.mark.slow_on_jax
+def test_hidden_nodes_are_hidden_in_rows_of_a_long_path():
+    table = np.zeros(8193, "float32")
+    table[:3] = 1.0
+    operator = ForestDistance(np.arange(-1, 8192), table)
+    row = ref.numpy(operator.rows(4000, 4001))[0]
+    assert set(np.flatnonzero(row)) == set(range(3998, 4003))
