@@ -1,6 +1,7 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
 from keras_topo import attention, layers, operators
+from keras_topo.trained import from_preset, presets
 
 __version__ = "0.1.0"
 
@@ -9,8 +10,10 @@ __all__ = [
     "export_graph_saved_model",
     "export_node_saved_model",
     "export_saved_model",
+    "from_preset",
     "layers",
     "operators",
+    "presets",
 ]
 
 

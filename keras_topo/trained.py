@@ -1,0 +1,231 @@
+"""Trained models by name: what there is, and loading one to go on with."""
+
+import json
+import os
+import pathlib
+
+import keras
+
+from keras_topo.layers import GraphKernelAttention
+
+# Names of the files of a preset.
+MODEL, METRICS = "model.keras", "metrics.json"
+
+
+def presets():
+    """The trained models that come with the package.
+
+    Returns:
+        A dict from names to dicts with `task` (`"images"`, `"graphs"` or
+        `"nodes"`), `data`, `test_accuracy` (0 to 1), `parameters` and `path`,
+        a folder with `model.keras`, `metrics.json` and a model card.
+
+    Example:
+
+    >>> sorted(keras_topo.presets())
+    ['gkat-citeseer', 'gkat-cora', 'gkat-enzymes', ...]
+    """
+    found = {}
+    for zoo in _zoo_folders():
+        for file in sorted(zoo.glob(f"*/{MODEL}")):
+            folder = file.parent
+            if folder.name in found:
+                continue
+            metrics = read_metrics(folder)
+            found[folder.name] = {
+                "task": metrics.get("task"),
+                "data": metrics.get("arguments", {}).get("data"),
+                "test_accuracy": metrics.get("test_accuracy"),
+                "parameters": metrics.get("parameters"),
+                "path": str(folder),
+            }
+    return found
+
+
+def from_preset(name_or_path, num_classes=None, image_shape=None):
+    """Loads a trained model, to use it as it is or to fine-tune it.
+
+    With neither of the other arguments the model is exactly the one that was
+    saved. What was changed, and what starts untrained, is printed.
+
+    Args:
+        name_or_path: one of `keras_topo.presets()`; a folder that holds
+            `model.keras`, such as a run folder of the training scripts, or
+            that file; or `"hf://user/repository"`, with a revision after `@`
+            if need be, where huggingface_hub is installed.
+        num_classes: int; if it is given, the last layer is replaced by an
+            untrained one for so many classes.
+        image_shape: `(height, width)` or `(height, width, channels)`, of a
+            model of images; its position embeddings and Toeplitz masks are
+            resampled to the new grid, linearly and relative to its extent, so
+            that they mean the same at another resolution. The weights are kept
+            as they were trained; the layers resample in every call.
+
+    Returns:
+        A `keras.Model`, not compiled.
+
+    Raises:
+        ValueError: if there is no such preset, `num_classes` is not a positive
+            int, or `image_shape` does not fit the model.
+        ImportError: for `hf://` without huggingface_hub.
+
+    Example:
+
+    >>> model = keras_topo.from_preset("topvit-cifar10", num_classes=3,
+    ...                                image_shape=(40, 48))
+    >>> model(np.zeros((1, 40, 48, 3))).shape
+    (1, 3)
+    """
+    folder = find_preset(name_or_path)
+    model = keras.saving.load_model(folder / MODEL, compile=False)
+    if image_shape is not None:
+        model = _with_image_shape(model, image_shape)
+    if num_classes is not None:
+        model = _with_classes(model, num_classes)
+    return model
+
+
+def find_preset(name_or_path):
+    """The local folder of a preset, downloaded if it is an `hf://` handle."""
+    text = os.fspath(name_or_path)
+    if text.startswith("hf://"):
+        return _download(text)
+    path = pathlib.Path(text)
+    if path.name == MODEL:
+        path = path.parent
+    if (path / MODEL).is_file():
+        return path
+    if os.sep not in text:
+        for zoo in _zoo_folders():
+            if (zoo / text / MODEL).is_file():
+                return zoo / text
+    raise ValueError(
+        "`name_or_path` expects a folder with a model.keras, a handle "
+        f"hf://user/repository, or one of {sorted(presets())}. Received: "
+        f"name_or_path={text!r}"
+    )
+
+
+def read_metrics(folder):
+    """What `metrics.json` of a preset says; empty without one."""
+    file = pathlib.Path(folder) / METRICS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _zoo_folders():
+    """Where presets lie: in the installed package, or in a checkout."""
+    package = pathlib.Path(__file__).parent
+    return [package / "zoo", package.parent / "saved_models"]
+
+
+def _download(handle):
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "hf:// handles need huggingface_hub: pip install huggingface_hub. "
+            f"Received: name_or_path={handle!r}"
+        ) from error
+    repository, _, revision = handle.removeprefix("hf://").partition("@")
+    if repository.count("/") != 1:
+        raise ValueError(
+            "`name_or_path` expects hf://user/repository or "
+            f"hf://user/repository@revision. Received: {handle!r}"
+        )
+    folder = huggingface_hub.snapshot_download(
+        repository, revision=revision or None, allow_patterns=[MODEL, METRICS]
+    )
+    folder = pathlib.Path(folder)
+    if not (folder / MODEL).is_file():
+        raise ValueError(f"{handle} has no {MODEL}. Received: {handle!r}")
+    return folder
+
+
+def _with_image_shape(model, image_shape):
+    """The model on another grid, with the same weights."""
+    (old,) = [tuple(x.shape[1:]) for x in model.inputs[:1]]
+    if len(model.inputs) != 1 or len(old) != 3:
+        raise ValueError(
+            "`image_shape` is for models of images. Received: image_shape="
+            f"{image_shape} for {model.name!r}, which is not one"
+        )
+    new = tuple(image_shape)
+    if len(new) == 2:
+        new += old[-1:]
+    if len(new) != 3 or any(not isinstance(n, int) or n < 1 for n in new):
+        raise ValueError(
+            "`image_shape` expects (height, width) or (height, width, "
+            f"channels), positive ints. Received: image_shape={image_shape}"
+        )
+    if new[-1] != old[-1]:
+        raise ValueError(
+            f"`image_shape` expects {old[-1]} channels, those of the model. "
+            f"Received: image_shape={image_shape}"
+        )
+    if new == old:
+        return model
+    inputs = model.inputs[0]
+    clone = keras.models.clone_model(
+        model,
+        input_tensors=keras.Input(new, name=inputs.name, dtype=inputs.dtype),
+    )
+    clone.set_weights(model.get_weights())
+    resampled = [
+        layer.name
+        for layer in clone.layers
+        if any(
+            weight.name.startswith(("mask_", "embeddings"))
+            for weight in layer.weights
+        )
+    ]
+    keras.utils.io_utils.print_msg(
+        f"{model.name}: images of {new[0]} x {new[1]} instead of {old[0]} x "
+        f"{old[1]}; resampled in {', '.join(resampled) or 'no layer'}."
+    )
+    return clone
+
+
+# What the number of classes is called in the last layer of a model.
+CLASSES = {keras.layers.Dense: "units", GraphKernelAttention: "key_dim"}
+
+
+def _with_classes(model, num_classes):
+    """The model with another last layer, all others with their weights."""
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(
+            "`num_classes` expects a positive int. Received: num_classes="
+            f"{num_classes!r}"
+        )
+    before = model.output_shape[-1]
+    changed = _with_head(model, num_classes)
+    keras.utils.io_utils.print_msg(
+        f"{model.name}: a new, untrained last layer for {num_classes} classes "
+        f"instead of the one for {before}."
+    )
+    return changed
+
+
+def _with_head(model, num_classes):
+    head = model.layers[-1]
+    kind = type(head)
+
+    def copy(layer):
+        if layer is not head:
+            return type(layer).from_config(layer.get_config())
+        if isinstance(head, keras.Model):
+            # A classifier behind what computes its inputs.
+            return _with_head(head, num_classes)
+        return kind.from_config(
+            {**head.get_config(), CLASSES[kind]: num_classes}
+        )
+
+    if kind not in CLASSES and not isinstance(head, keras.Model):
+        raise ValueError(
+            "`num_classes` is for models whose last layer is a Dense or a "
+            f"GraphKernelAttention. Received: {model.name!r}, which ends in "
+            f"{kind.__name__}"
+        )
+    clone = keras.models.clone_model(model, clone_function=copy)
+    for mine, layer in zip(clone.layers[:-1], model.layers[:-1], strict=True):
+        mine.set_weights(layer.get_weights())
+    return clone
