@@ -171,10 +171,12 @@ def export_saved_model(
         archive, model, spec, signatures, class_names, top_k, max_pixels
     )
 
+    batches = _random_batches(spec)
+    requests = _requests(batches, signatures)
+
     def check(folder):
-        return _verify_image_signatures(
-            folder, model, spec, signatures, class_names, top_k, tolerance
-        )
+        answers = answers_of_a_clean_process(folder, requests)
+        return _compare(answers, model, batches, class_names, top_k, tolerance)
 
     return write_verified(
         archive,
@@ -182,6 +184,8 @@ def export_saved_model(
         {"signatures": described, "classes": spec.classes},
         check if verify else None,
         tolerance,
+        files=(),
+        warmup=requests,
     )
 
 
@@ -460,20 +464,18 @@ def _as_text(number):
 # ----------------------------------------------------------- the verification
 
 
-def _verify_image_signatures(
-    folder, model, spec, signatures, class_names, top_k, tolerance
-):
-    """Compares the written model with the one in memory.
-
-    Returns:
-        {output name: largest absolute difference}.
-    """
-    image_shape = (spec.height, spec.width, spec.channels)
+def _random_batches(spec):
+    """Batches of 0, 1 and 3 images of noise, uint8."""
     rng = np.random.default_rng(0)
-    batches = [
-        rng.integers(0, 256, (size, *image_shape), dtype=np.uint8)
+    shape = (spec.height, spec.width, spec.channels)
+    return [
+        rng.integers(0, 256, (size, *shape), dtype=np.uint8)
         for size in (0, 1, 3)
     ]
+
+
+def _requests(batches, signatures):
+    """A request for each signature and batch, signature by signature."""
     requests = [
         ("serving_default", {"images": batch.astype(np.float32)})
         for batch in batches
@@ -483,8 +485,15 @@ def _verify_image_signatures(
             ("classify_bytes", {"image_bytes": _encode_png(batch)})
             for batch in batches
         ]
-    answers = answers_of_a_clean_process(folder, requests)
+    return requests
 
+
+def _compare(answers, model, batches, class_names, top_k, tolerance):
+    """Compares the answers of the written model with the one in memory.
+
+    Returns:
+        {output name: largest absolute difference}.
+    """
     logits = [_reference_logits(model, batch) for batch in batches]
     probabilities = [softmax(rows) for rows in logits]
     # What rounds the logits moves the probabilities by as much at most.

@@ -102,8 +102,12 @@ def export_graph_saved_model(
     archive.track(model)
     described = _add_signatures(archive, model, spec, max_nodes)
 
+    batches = _random_batches(spec)
+    requests = _requests(batches, spec)
+
     def check(folder):
-        return _verify(folder, model, spec, tolerance)
+        answers = answers_of_a_clean_process(folder, requests)
+        return _compare(answers, model, batches, spec, tolerance)
 
     return write_verified(
         archive,
@@ -116,6 +120,7 @@ def export_graph_saved_model(
         check if verify else None,
         tolerance,
         files=[(SCHEMA_FILE, spec.to_schema())],
+        warmup=requests,
     )
 
 
@@ -261,21 +266,44 @@ def _logits(model, graph, max_nodes):
     return tf.cast(logits, tf.float32)[:batch]
 
 
-def _verify(folder, model, spec, tolerance):
-    """Compares the written model with the one in memory."""
-    import tensorflow as tf
+def _random_batches(spec):
+    """Batches of no, one and three random graphs."""
+    random = np.random.default_rng(0)
+    return [
+        [_random_graph(n, spec.num_features, random) for n in sizes]
+        for sizes in ([], [5], [9, 1, 6])
+    ]
 
+
+def _requests(batches, spec):
+    """A request to each signature for every batch, batch by batch."""
     from keras_topo.graph_tensors import graph_to_example
 
-    random = np.random.default_rng(0)
-    requests, references = [], []
-    for sizes in ([], [5], [9, 1, 6]):
-        graphs = [_random_graph(n, spec.num_features, random) for n in sizes]
+    requests = []
+    for graphs in batches:
+        encoded = [
+            graph_to_example(graph, spec).SerializeToString()
+            for graph in graphs
+        ]
         inputs = padded(graphs, spec.num_features)
+        requests.append(("serving_default", inputs))
+        requests.append(
+            ("serve_examples", {"examples": np.array(encoded, object)})
+        )
+    return requests
+
+
+def _compare(answers, model, batches, spec, tolerance):
+    """Compares the answers of the written model with the one in memory."""
+    import tensorflow as tf
+
+    references = []
+    for graphs in batches:
         logits = np.zeros((0, model.output_shape[-1]), "float32")
-        if sizes:
+        if graphs:
             # On the CPU, as in the other process.
             with tf.device("CPU:0"):
+                inputs = padded(graphs, spec.num_features)
                 outputs = model(inputs, training=False)
             logits = np.asarray(keras.tree.flatten(outputs)[0], "float32")
         if not np.isfinite(logits).all():
@@ -283,16 +311,7 @@ def _verify(folder, model, spec, tolerance):
                 "`model` gives logits that are not finite for random graphs; "
                 "it was not exported."
             )
-        encoded = [
-            graph_to_example(graph, spec).SerializeToString()
-            for graph in graphs
-        ]
-        requests.append(("serving_default", inputs))
-        requests.append(
-            ("serve_examples", {"examples": np.array(encoded, object)})
-        )
         references += [logits, logits]
-    answers = answers_of_a_clean_process(folder, requests)
     scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
     comparison = Comparison(tolerance * scale)
     for answer, logits in zip(answers, references, strict=True):

@@ -90,6 +90,9 @@ def export_node_saved_model(
         },
         check if verify else None,
         tolerance,
+        files=(),
+        # Not features of all nodes: they may take a lot of space.
+        warmup=[("serving_default", {"ids": np.zeros(1, "int32")})],
     )
 
 

@@ -178,7 +178,7 @@ def _with_image_shape(model, image_shape):
             for weight in layer.weights
         )
     ]
-    keras.utils.io_utils.print_msg(
+    print(
         f"{model.name}: images of {new[0]} x {new[1]} instead of {old[0]} x "
         f"{old[1]}; resampled in {', '.join(resampled) or 'no layer'}."
     )
@@ -186,7 +186,10 @@ def _with_image_shape(model, image_shape):
 
 
 # What the number of classes is called in the last layer of a model.
-CLASSES = {keras.layers.Dense: "units", GraphKernelAttention: "key_dim"}
+CLASSES = {
+    keras.layers.Dense: ("units",),
+    GraphKernelAttention: ("key_dim", "value_dim"),
+}
 
 
 def _with_classes(model, num_classes):
@@ -198,7 +201,7 @@ def _with_classes(model, num_classes):
         )
     before = model.output_shape[-1]
     changed = _with_head(model, num_classes)
-    keras.utils.io_utils.print_msg(
+    print(
         f"{model.name}: a new, untrained last layer for {num_classes} classes "
         f"instead of the one for {before}."
     )
@@ -215,9 +218,8 @@ def _with_head(model, num_classes):
         if isinstance(head, keras.Model):
             # A classifier behind what computes its inputs.
             return _with_head(head, num_classes)
-        return kind.from_config(
-            {**head.get_config(), CLASSES[kind]: num_classes}
-        )
+        sizes = dict.fromkeys(CLASSES[kind], num_classes)
+        return kind.from_config({**head.get_config(), **sizes})
 
     if kind not in CLASSES and not isinstance(head, keras.Model):
         raise ValueError(

@@ -55,6 +55,53 @@ def add_run_arguments(parser):
     )
 
 
+def add_fine_tuning_arguments(parser, unused):
+    """`--from` and `--freeze`.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        unused: names of options that a trained model has decided already.
+    """
+    group = parser.add_argument_group("fine-tuning")
+    group.add_argument(
+        "--from",
+        dest="preset",
+        metavar="PRESET",
+        help="go on from a trained model: a name of keras_topo.presets(), a "
+        "run folder, or hf://user/repository; not with "
+        + ", ".join(f"--{name}" for name in unused),
+    )
+    group.add_argument(
+        "--freeze",
+        action="store_true",
+        help="train the last layer alone",
+    )
+
+
+def check_fine_tuning(parser, argv, arguments, unused):
+    """Ends the script where arguments contradict the model of `--from`."""
+    given = {token.split("=")[0].removeprefix("--") for token in argv}
+    if arguments["preset"] is None:
+        if arguments["freeze"]:
+            parser.error("--freeze is for --from. Received: no --from")
+        return
+    decided = sorted(given & set(unused))
+    if decided:
+        parser.error(
+            "--from expects no options that the trained model has decided. "
+            f"Received: --{', --'.join(decided)}"
+        )
+
+
+def freeze_all_but_last(model):
+    """Leaves the last layer of a model trainable, and of one behind another
+    the last one of that."""
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    if isinstance(model.layers[-1], keras.Model):
+        freeze_all_but_last(model.layers[-1])
+
+
 def check_walk_lengths(parser, sizes):
     """Ends the script unless these are whole numbers of nodes."""
     if any(size != int(size) for size in sizes):

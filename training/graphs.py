@@ -16,6 +16,7 @@ choices of `--select`, and final runs on its test graphs; each run is a line of
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -28,12 +29,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_topo.trained import find_preset, from_preset, read_metrics
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
+    add_fine_tuning_arguments,
     add_run_arguments,
+    check_fine_tuning,
     check_walk_lengths,
     compiles_shapes,
+    freeze_all_but_last,
     natural,
     natural_float,
     positive_float,
@@ -85,6 +90,22 @@ SELECTABLE = {
     "weight_decay": natural_float,
     "label_smoothing": rate,
 }
+# What a trained model has decided already: the model, and what its inputs are.
+ARCHITECTURE = (
+    "model",
+    "kernel",
+    "kernel-sizes",
+    "similarity",
+    "depth",
+    "heads",
+    "key-dim",
+    "pooling",
+    "dropout",
+    "attention-dropout",
+    "return-steps",
+    "degrees",
+    "no-degrees",
+)
 # Arguments that say where, how and how much to run, not what a run gives.
 NOT_COMPARED = ("out", "resume", "folds", "final_runs")
 
@@ -232,8 +253,15 @@ def parse_arguments(argv):
         choices=["last", "validation"],
         help="which epoch counts: the last, or the best on validation graphs",
     )
+    add_fine_tuning_arguments(parser, ARCHITECTURE)
     add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
+    check_fine_tuning(parser, argv, arguments, (*ARCHITECTURE, "select"))
+    if arguments["preset"]:
+        try:
+            arguments |= trained_arguments(arguments["preset"])
+        except (ValueError, ImportError) as error:
+            parser.error(str(error))
     if arguments["warmup_epochs"] >= arguments["epochs"]:
         arguments["warmup_epochs"] = arguments["epochs"] // 3
     try:
@@ -257,6 +285,23 @@ def parse_arguments(argv):
     if arguments["protocol"] == "folds" and not arguments["splits"]:
         parser.error("--protocol folds expects --splits, a JSON file of folds")
     return arguments
+
+
+def trained_arguments(preset):
+    """What a preset was trained with, of what it has decided."""
+    metrics = read_metrics(find_preset(preset))
+    if metrics.get("task") != "graphs":
+        raise ValueError(
+            "--from expects a classifier of graphs with a metrics.json. "
+            f"Received: {preset}"
+        )
+    trained = metrics["arguments"]
+    names = {name.replace("-", "_") for name in ARCHITECTURE} - {"no_degrees"}
+    found = {name: trained[name] for name in names}
+    # One that was not given depends on the data.
+    if found["degrees"] is None:
+        found["degrees"] = metrics["features"]["max_degree"] is not None
+    return found
 
 
 def parse_choice(text):
@@ -359,6 +404,19 @@ def build_model(arguments, task, statistics):
     from keras_topo import models
 
     keras.utils.set_random_seed(arguments["seed"])
+    if arguments.get("preset"):
+        whole = from_preset(arguments["preset"], task.dataset.num_classes)
+        model = whole.layers[-1]
+        expected = model.input["nodes"].shape[-1]
+        if expected != task.num_features:
+            raise ValueError(
+                f"--from {arguments['preset']} expects nodes of {expected} "
+                f"features. Received: {task.dataset.name}, with "
+                f"{task.num_features}"
+            )
+        if arguments["freeze"]:
+            freeze_all_but_last(model)
+        return model
     options = {
         "num_features": task.num_features,
         "num_classes": task.dataset.num_classes,
@@ -448,6 +506,9 @@ def train(run, arguments, task, split):
 
 
 def describe_model(arguments):
+    if arguments["preset"]:
+        frozen = ", last layer" if arguments["freeze"] else ""
+        return f"{Path(arguments['preset']).name}, fine-tuned{frozen}"
     depth = arguments["depth"]
     text = f"{arguments['model']}, {depth} layer{'s' * (depth > 1)}"
     if arguments["model"].startswith("gkat"):
@@ -485,6 +546,7 @@ def finish(run, arguments, task, split, model, statistics, command):
         "validation_accuracy": history[-1]["val_accuracy"],
         "training_seconds": round(sum(e["seconds"] for e in history), 1),
         "parameters": classifier.count_params(),
+        "features": dataclasses.asdict(task.recipe),
         "graphs": dict(
             zip(("train", "validation", "test"), map(len, split), strict=True)
         ),

@@ -3,6 +3,7 @@
     python -m training.images --data digits --out runs/digits
     python -m training.images --data cifar10 --data-dir FOLDER --out runs/cifar
     python -m training.images --data FOLDER_OF_CLASS_FOLDERS --out runs/mine
+    python -m training.images --data FOLDER --from PRESET --out runs/fine
 
 The same command resumes a run that was interrupted, from its last finished
 epoch. Digits take one to two minutes on two cores and end at a test accuracy
@@ -32,7 +33,10 @@ from keras_topo.training.batches import (
 )
 from keras_topo.training.command_line import (
     HelpFormatter,
+    add_fine_tuning_arguments,
     add_run_arguments,
+    check_fine_tuning,
+    freeze_all_but_last,
     natural,
     natural_float,
     positive_float,
@@ -75,6 +79,16 @@ POLICIES = {
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
+# What a trained model has decided already.
+ARCHITECTURE = (
+    "model",
+    "patch-size",
+    "attention",
+    "mask",
+    "pooling",
+    "dropout",
+    "stochastic-depth",
+)
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume")
 EVALUATION_BATCH = 250
@@ -243,8 +257,10 @@ def parse_arguments(argv):
         "--seed", type=natural, default=0, help="of everything random"
     )
 
+    add_fine_tuning_arguments(parser, ARCHITECTURE)
     add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
+    check_fine_tuning(parser, argv, arguments, ARCHITECTURE)
     kind = "digits" if arguments["data"] == "digits" else "photos"
     for name, value in RECIPES[kind].items():
         if arguments[name] is None:
@@ -257,10 +273,18 @@ def parse_arguments(argv):
 
 def build_model(arguments, data):
     """Builds the untrained model, the same one for the same arguments."""
+    from keras_topo import from_preset
     from keras_topo.models import topvit
 
     keras.config.set_dtype_policy(POLICIES[arguments["mixed_precision"]])
     keras.utils.set_random_seed(arguments["seed"])
+    if arguments["preset"]:
+        model = from_preset(
+            arguments["preset"], len(data.class_names), data.image_shape
+        )
+        if arguments["freeze"]:
+            freeze_all_but_last(model)
+        return model
     mask = arguments["mask"]
     if mask == "none" or arguments["attention"] != "toeplitz":
         mask = None
@@ -347,6 +371,9 @@ def compile_model(model, arguments, steps_per_epoch):
 
 
 def describe_model(arguments):
+    if arguments["preset"]:
+        frozen = ", last layer" if arguments["freeze"] else ""
+        return f"{Path(arguments['preset']).name}, fine-tuned{frozen}"
     height, width = arguments["patch_size"]
     patch = f"{height}" if height == width else f"{height}x{width}"
     attention = f"{arguments['attention']} attention"

@@ -6,6 +6,7 @@ Every backend module defines
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
+- `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
@@ -23,6 +24,7 @@ if keras.backend.backend() == "tensorflow":
         concrete,
         constant,
         matmul,
+        serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
@@ -34,6 +36,7 @@ elif keras.backend.backend() == "jax":
         concrete,
         constant,
         matmul,
+        serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
@@ -51,6 +54,7 @@ __all__ = [
     "concrete",
     "constant",
     "matmul",
+    "serial_loop",
     "slice_axis",
     "sparse_product",
     "sparse_sum",

@@ -74,6 +74,13 @@ def sparse_product(values, x, rows, columns, num_rows):
     return jax.lax.scan(step, y, tuple(map(split, (values, rows, columns))))[0]
 
 
+def serial_loop(start, stop, body, state):
+    """`state = body(k, *state)` for `k` from `start` to below `stop`."""
+    return jax.lax.fori_loop(
+        start, stop, lambda k, state: tuple(body(k, *state)), tuple(state)
+    )
+
+
 def toeplitz_fft(x, kernel, grid_shape):
     """Circular convolution of zero-padded `x` with `kernel`, then cropped.
 

@@ -182,6 +182,26 @@ def _entry_products(x, y, rows, columns):
     return found
 
 
+def serial_loop(start, stop, body, state):
+    """`state = body(k, *state)` for `k` from `start` to below `stop`, strictly
+    one after the other, so that no more than one state is held.
+
+    Args:
+        start, stop: ints.
+        body: function from an int32 scalar and tensors to as many tensors.
+        state: tuple of tensors.
+    """
+    counter = tf.constant(start)
+    _, *state = tf.while_loop(
+        lambda k, *_: k < stop,
+        lambda k, *state: (k + 1, *body(k, *state)),
+        (counter, *state),
+        shape_invariants=(counter.shape, *(x.shape for x in state)),
+        parallel_iterations=1,
+    )
+    return state
+
+
 def toeplitz_fft(x, kernel, grid_shape):
     """Circular convolution of zero-padded `x` with `kernel`, then cropped.
 

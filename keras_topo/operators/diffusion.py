@@ -7,7 +7,12 @@ import numpy as np
 import scipy.special
 from keras import ops
 
-from keras_topo._backend import concrete, constant, sparse_sum
+from keras_topo._backend import (
+    concrete,
+    constant,
+    serial_loop,
+    sparse_sum,
+)
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, as_tensor
@@ -194,24 +199,29 @@ class GraphDiffusion(MaskOperator):
         if not degree:
             return total
         step = multiply.mapped(center, radius)
-        before, current = x, step(x)
+        current = step(x)
         total = total + weights[..., 1] * current
-        for k in range(2, degree + 1):
-            before, current = current, 2 * step(current) - before
-            total = total + weights[..., k] * current
-        return total
+
+        def add_term(k, before, current, total):
+            following = 2 * step(current) - before
+            weight = ops.take(weights, k, axis=-1)
+            return current, following, total + weight * following
+
+        return serial_loop(2, degree + 1, add_term, (x, current, total))[-1]
 
     def _expand_taylor(self, x, time, degree, multiply):
         """`sum_k (time A)^k / k! x`, `A = -T`."""
         # Powers of the longest time: neither they nor the factors overflow.
         share = ops.expand_dims(time / (self.max_time or 1.0), -1)
-        weight, term = ops.ones_like(share), x
-        total = weight * term
-        for k in range(1, degree + 1):
-            term = multiply(term) * (-self.max_time / k)
-            weight = weight * share
-            total = total + weight * term
-        return total
+        weight = ops.ones_like(share)
+
+        def add_term(k, term, weight, total):
+            factor = -self.max_time / ops.cast(k, x.dtype)
+            term, weight = factor * multiply(term), weight * share
+            return term, weight, total + weight * term
+
+        state = (x, weight, weight * x)
+        return serial_loop(1, degree + 1, add_term, state)[-1]
 
     def _transpose(self):
         return self

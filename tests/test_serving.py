@@ -1,0 +1,99 @@
+"""What TensorFlow Serving gets: warm-up requests, configurations, messages."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+
+import keras_topo
+from keras_topo import models
+from keras_topo.layers import RandomWalkKernel
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+def export_images(path):
+    model = models.topvit("mini", image_shape=(8, 8, 3), num_classes=3)
+    return keras_topo.export_saved_model(model, path, verify=False)
+
+
+def export_graphs(path):
+    classifier = models.gkat_graph_classifier(3, 2, depth=1, num_kernels=2)
+    whole = models.from_edges(classifier, RandomWalkKernel((1, 3)), 3)
+    return keras_topo.export_graph_saved_model(whole, path, verify=False)
+
+
+def export_nodes(path):
+    ring = scipy.sparse.csr_array(np.roll(np.eye(6), 1, 0) + np.eye(6))
+    model = models.gkat_node_classifier(4, 3, ring, num_heads=2, key_dim=2)
+    features = np.ones((6, 4), "float32")
+    model(features[None])
+    return keras_topo.export_node_saved_model(
+        model, path, features, verify=False
+    )
+
+
+EXPORTS = {
+    "images": (export_images, {"serving_default", "classify_bytes"}),
+    "graphs": (export_graphs, {"serving_default", "serve_examples"}),
+    "nodes": (export_nodes, {"serving_default"}),
+}
+
+
+@pytest.fixture(scope="module", params=EXPORTS)
+def exported(request, tmp_path_factory):
+    """A name and the folder of a SavedModel."""
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp(request.param) / "1"
+    EXPORTS[request.param][0](path)
+    return request.param, path
+
+
+def signature_defs(path):
+    """What the artefact itself says of its signatures."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = saved_model_pb2.SavedModel()
+    file.ParseFromString((path / "saved_model.pb").read_bytes())
+    return file.meta_graphs[0].signature_def
+
+
+def check_request(predict, definitions):
+    """A `PredictRequest` against the signature that it names."""
+    import tensorflow as tf
+
+    definition = definitions[predict.model_spec.signature_name]
+    assert set(predict.inputs) == set(definition.inputs)
+    for name, tensor in predict.inputs.items():
+        expected = definition.inputs[name]
+        assert tensor.dtype == expected.dtype, name
+        shape = tf.TensorShape(tensor.tensor_shape)
+        assert shape.is_compatible_with(tf.TensorShape(expected.tensor_shape))
+
+
+def test_warm_up_requests_are_of_the_signatures_and_are_answered(exported):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    name, path = exported
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    definitions = signature_defs(path)
+    loaded = tf.saved_model.load(str(path))
+    seen = set()
+    for record in tf.data.TFRecordDataset(str(file)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        assert log.WhichOneof("log_type") == "predict_log"
+        predict = log.predict_log.request
+        check_request(predict, definitions)
+        seen.add(predict.model_spec.signature_name)
+        signature = loaded.signatures[predict.model_spec.signature_name]
+        outputs = signature(
+            **{
+                key: tf.constant(tf.make_ndarray(value))
+                for key, value in predict.inputs.items()
+            }
+        )
+        for values in outputs.values():
+            if values.dtype.is_floating:
+                assert np.isfinite(values.numpy()).all()
+    assert seen == EXPORTS[name][1]

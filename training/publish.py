@@ -1,0 +1,247 @@
+"""Puts a finished run into the zoo, with a model card.
+
+    python -m training.publish runs/cifar saved_models/topvit-cifar10
+
+The folder then holds `model.keras`, `1/` (the SavedModel), `metrics.json` and
+`README.md`, a card with the header that model hubs read. Figures, command,
+seed, versions and training time are those of the run; nothing is computed here.
+`--note` adds a paragraph to the card, such as what twins of the model reach.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from keras_topo.training.command_line import HelpFormatter
+from keras_topo.training.run import write_json, write_text
+
+# Of the run, what a card and `keras_topo.presets()` need.
+KEPT = (
+    "task",
+    "data_name",
+    "test_accuracy",
+    "test_deviation",
+    "runs",
+    "test_loss",
+    "validation_accuracy",
+    "epoch",
+    "training_seconds",
+    "parameters",
+    "images",
+    "graphs",
+    "features",
+    "image_shape",
+    "class_names",
+    "data_remarks",
+    "command",
+    "seed",
+    "arguments",
+    "versions",
+    "export",
+)
+PIPELINES = {
+    "images": "image-classification",
+    "graphs": "graph-ml",
+    "nodes": "graph-ml",
+}
+LAYERS = {
+    "images": "topologically masked linear attention (TopViT)",
+    "graphs": "graph kernel attention (GKAT)",
+    "nodes": "graph kernel attention (GKAT)",
+}
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.publish",
+        description="Put a finished run into the zoo, with a model card.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the folder of a finished run")
+    parser.add_argument("folder", type=Path, help="saved_models/NAME")
+    parser.add_argument("--title", help="of the card; default: the name")
+    parser.add_argument(
+        "--note", action="append", default=[], help="a paragraph of the card"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        publish(
+            arguments.run, arguments.folder, arguments.title, arguments.note
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def publish(run, folder, title=None, notes=()):
+    """Copies what was trained and writes the card.
+
+    Raises:
+        ValueError: if the run is not finished, or has no SavedModel.
+    """
+    for name in ("metrics.json", "model.keras", "saved_model/1"):
+        if not (run / name).exists():
+            raise ValueError(
+                f"`run` expects a finished run with {name}. Received: {run}"
+            )
+    metrics = json.loads((run / "metrics.json").read_text())
+    kept = {name: metrics[name] for name in KEPT if name in metrics}
+    # Where it was exported to is nobody's business.
+    kept["export"] = {
+        key: value for key, value in kept["export"].items() if key != "path"
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "model.keras", folder / "model.keras")
+    shutil.rmtree(folder / "1", ignore_errors=True)
+    shutil.copytree(run / "saved_model" / "1", folder / "1")
+    for picture in ("curves.png", "masks.png", "kernels.png"):
+        if (run / picture).exists():
+            shutil.copy(run / picture, folder / picture)
+    write_json(folder / "metrics.json", kept)
+    write_text(
+        folder / "README.md", card(folder, kept, title or folder.name, notes)
+    )
+
+
+def card(folder, metrics, title, notes):
+    """The model card, Markdown with a YAML header."""
+    task, name = metrics["task"], folder.name
+    data = Path(metrics["arguments"]["data"]).stem
+    accuracy = metrics["test_accuracy"]
+    header = f"""---
+library_name: keras
+license: apache-2.0
+pipeline_tag: {PIPELINES[task]}
+tags:
+- keras
+- tensorflow
+- keras_topo
+- linear-attention
+datasets:
+- {data}
+metrics:
+- accuracy
+model-index:
+- name: {name}
+  results:
+  - task:
+      type: {PIPELINES[task]}
+    dataset:
+      name: {data}
+      type: {data}
+    metrics:
+    - type: accuracy
+      value: {accuracy:.4f}
+---
+"""
+    paragraphs = [f"# {title}", describe(metrics, data)]
+    paragraphs += list(notes)
+    paragraphs += [usage(name, metrics), serving(name, metrics)]
+    paragraphs += [origin(metrics), limits(task)]
+    pictures = [
+        f"![{text}]({file})"
+        for file, text in (
+            ("masks.png", "Learned masks by layer and head"),
+            ("kernels.png", "Kernels of a test graph of each class"),
+            ("curves.png", "Loss and accuracy by epoch"),
+        )
+        if (folder / file).exists()
+    ]
+    return header + "\n" + "\n\n".join([*paragraphs, *pictures]) + "\n"
+
+
+def describe(metrics, data):
+    counts = metrics.get("images") or metrics.get("graphs") or {}
+    tested = f" of {counts['test']:,} test {metrics['task']}" if counts else ""
+    text = (
+        f"A classifier of {metrics['task']} by {LAYERS[metrics['task']]}, "
+        f"{metrics['parameters']:,} parameters, trained on {data}: "
+        f"**{metrics['test_accuracy']:.2%}**{tested} are right."
+    )
+    if metrics.get("runs", 1) > 1:
+        text += (
+            f" That is the mean over {metrics['runs']} seeds, with a deviation "
+            f"of {metrics['test_deviation']:.2%}; the file holds the first."
+        )
+    if counts:
+        text += (
+            f" Trained on {counts['train']:,}, epochs watched on "
+            f"{counts['validation']:,}, tested once."
+        )
+    for remark in metrics.get("data_remarks", ()):
+        text += f" {remark[0].upper()}{remark[1:]}."
+    return text
+
+
+def usage(name, metrics):
+    lines = [
+        "```python",
+        "import keras_topo",
+        "",
+        f'model = keras_topo.from_preset("{name}")',
+    ]
+    if metrics["task"] == "images":
+        shape = "height, width"
+        lines += [
+            f"finer = keras_topo.from_preset(  # {shape}: resampled",
+            f'    "{name}", num_classes=3, image_shape=(40, 48)',
+            ")",
+        ]
+    else:
+        lines += [f'other = keras_topo.from_preset("{name}", num_classes=3)']
+    return "\n".join([*lines, "```"])
+
+
+def serving(name, metrics):
+    rows = [
+        f"| `{signature}` | {fields(parts['inputs'])} | "
+        f"{fields(parts['outputs'])} |"
+        for signature, parts in metrics["export"]["signatures"].items()
+    ]
+    return "\n".join(
+        [
+            "`1/` is a SavedModel for TensorFlow Serving (`deploy/` of "
+            "keras_topo says how), with these signatures:",
+            "",
+            "| signature | inputs | outputs |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def fields(described):
+    return ", ".join(f"`{key}` {text}" for key, text in described.items())
+
+
+def origin(metrics):
+    versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
+    seconds = metrics["training_seconds"]
+    return (
+        f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
+        f"training ({versions}). `metrics.json` has all arguments."
+    )
+
+
+def limits(task):
+    if task == "images":
+        return (
+            "It knows the classes of its data and nothing else: any image gets "
+            "one of them. It was not tested on shifted or corrupted images."
+        )
+    if task == "graphs":
+        return (
+            "Graphs are taken as undirected and without weights; features are "
+            "those of the data set, in its order."
+        )
+    return "It classifies the nodes of the one graph that it holds."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
