@@ -21,8 +21,8 @@ demo: $(VENV)/.demo
 
 test: test-tensorflow test-jax
 
-# With the slow ones: half an hour.
-test-all:
+# With the slow ones, and other runtimes: half an hour.
+test-all: $(VENV)/.runtimes
 	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
@@ -66,6 +66,10 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing keras_topo and its test tools into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+$(VENV)/.runtimes: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[dev,runtimes]"
 	@touch $@
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(BIN)/python

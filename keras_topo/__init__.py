@@ -8,7 +8,9 @@ __version__ = "0.1.0"
 __all__ = [
     "attention",
     "export_graph_saved_model",
+    "export_litert",
     "export_node_saved_model",
+    "export_onnx",
     "export_saved_model",
     "from_preset",
     "layers",
@@ -39,4 +41,8 @@ def __getattr__(name):
         from keras_topo.export_nodes import export_node_saved_model
 
         return export_node_saved_model
+    if name in ("export_litert", "export_onnx"):
+        from keras_topo import runtimes
+
+        return getattr(runtimes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

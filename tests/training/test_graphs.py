@@ -293,3 +293,31 @@ def test_split_is_stratified():
 
 def test_generated_names():
     assert "motif-circular-ladder" in GENERATED and len(GENERATED) == 6
+
+
+def test_fine_tuning(tmp_path, archive, no_export):
+    """The kernel, the features and all but the last layer are the preset's."""
+    options = ["--data", str(archive), "--epochs", "1", "--jit", "off"]
+    first = tmp_path / "first"
+    shape = ["--depth", "1", "--heads", "2", "--key-dim", "4"]
+    shape += ["--kernel-sizes", "1", "3", "--return-steps", "5"]
+    assert graphs.main([*options, *shape, "--out", str(first)]) == 0
+    fine = ["--from", str(first), "--freeze", "--out", str(tmp_path / "fine")]
+    assert graphs.main([*options, *fine]) == 0
+    before, after = (
+        keras.saving.load_model(folder / "model.keras").layers[-1]
+        for folder in (first, tmp_path / "fine")
+    )
+    for old, new in zip(before.layers, after.layers, strict=True):
+        for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
+            if new.name != "logits":
+                np.testing.assert_array_equal(a, b)
+    summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    assert summary["arguments"]["kernel_sizes"] == [1.0, 3.0]
+    assert summary["features"]["return_steps"] == 5
+    other = ["--from", str(first), "--depth", "2", "--out", str(tmp_path / "x")]
+    with pytest.raises(SystemExit):
+        graphs.main([*options, *other])
+    wrong = ["--data", "motif-cycle", "--from", str(tmp_path / "nowhere")]
+    with pytest.raises(SystemExit):
+        graphs.main([*wrong, "--out", str(tmp_path / "x")])

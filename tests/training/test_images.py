@@ -219,3 +219,86 @@ def test_recipes_and_image_sizes():
     assert cifar["dropout"] == 0 and cifar["image_size"] == [32, 48]
     short = images.parse_arguments(["--out", "run", "--epochs", "3"])
     assert short["warmup_epochs"] < 3
+
+
+def test_fine_tuning_and_publishing(finished_run, tmp_path, capsys):
+    """From a run to a preset to other classes on another grid."""
+    import keras_topo
+    from keras_topo.training import publish
+
+    run, _ = finished_run
+    preset = tmp_path / "zoo" / "topvit-digits"
+    arguments = [str(run), str(preset), "--title", "Digits", "--note", "Small."]
+    assert publish.main(arguments) == 0
+    card = (preset / "README.md").read_text()
+    header, body = card.removeprefix("---\n").split("---\n", 1)
+    assert "library_name: keras" in header
+    assert "# Digits" in body and "Small." in body
+    assert "`classify_bytes`" in body and "training.images" in body
+    metrics = json.loads((preset / "metrics.json").read_text())
+    assert f"**{metrics['test_accuracy']:.2%}**" in body
+    assert "path" not in metrics["export"]
+    tf.saved_model.load(str(preset / "1"))
+
+    random = np.random.default_rng(0)
+    for label in ("dark", "bright", "medium"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        level = {"dark": 0, "medium": 100, "bright": 200}[label]
+        for k in range(20):
+            image = random.integers(level, level + 50, (12, 8, 1), "uint8")
+            file = tmp_path / "data" / label / f"{k}.png"
+            file.write_bytes(tf.io.encode_png(image).numpy())
+    arguments = ["--data", str(tmp_path / "data"), "--from", str(preset)]
+    arguments += ["--epochs", "1", "--batch-size", "8", "--freeze"]
+    found = images.main([*arguments, "--out", str(tmp_path / "fine")])
+    printed = capsys.readouterr()
+    # The images have three channels, and the model takes one.
+    assert found == 2
+    assert "expects 1 channels" in printed.err
+
+    model = keras_topo.from_preset(preset, 3, (12, 8))
+    assert model(np.zeros((1, 12, 8, 1))).shape == (1, 3)
+
+
+def test_fine_tuning_leaves_a_frozen_model_as_it_is(finished_run, tmp_path):
+    run, _ = finished_run
+    arguments = [*SMALL, "--epochs", "1", "--from", str(run), "--freeze"]
+    arguments += ["--image-size", "12x8"]
+    assert images.main([*arguments, "--out", str(tmp_path / "fine")]) == 0
+    before = keras.saving.load_model(run / "model.keras")
+    after = keras.saving.load_model(tmp_path / "fine" / "model.keras")
+    assert after.input_shape == (None, 12, 8, 1)
+    for old, new in zip(before.layers, after.layers, strict=True):
+        for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
+            assert np.array_equal(a, b) == (new.name != "logits")
+    summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    assert summary["arguments"]["preset"] == str(run)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--freeze"],
+        ["--from", "nowhere"],
+        ["--from", "{run}", "--model", "Ti"],
+        ["--from", "{run}", "--mask=none"],
+    ],
+)
+def test_fine_tuning_arguments(finished_run, tmp_path, arguments, capsys):
+    run, _ = finished_run
+    arguments = [text.format(run=run) for text in arguments]
+    try:
+        status = images.main([*arguments, "--out", str(tmp_path / "fine")])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    assert "Received: " in capsys.readouterr().err
+
+
+def test_only_finished_runs_are_published(tmp_path, capsys):
+    from keras_topo.training import publish
+
+    (tmp_path / "run").mkdir()
+    found = publish.main([str(tmp_path / "run"), str(tmp_path / "zoo")])
+    assert found == 2
+    assert "finished run" in capsys.readouterr().err
