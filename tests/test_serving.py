@@ -1,5 +1,9 @@
 """What TensorFlow Serving gets: warm-up requests, configurations, messages."""
 
+import importlib.util
+import json
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +14,11 @@ from keras_topo import models
 from keras_topo.layers import RandomWalkKernel
 
 pytestmark = pytest.mark.tensorflow_only
+
+DEPLOY = pathlib.Path(__file__).parents[1] / "deploy"
+spec = importlib.util.spec_from_file_location("client", DEPLOY / "client.py")
+client = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(client)
 
 
 def export_images(path):
@@ -97,3 +106,90 @@ def test_warm_up_requests_are_of_the_signatures_and_are_answered(exported):
             if values.dtype.is_floating:
                 assert np.isfinite(values.numpy()).all()
     assert seen == EXPORTS[name][1]
+
+
+def inputs_of(name):
+    """An input for every signature, by its name."""
+    import tensorflow as tf
+
+    from keras_topo.export_graphs import padded
+    from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+    from keras_topo.graphs import Graph
+
+    if name == "images":
+        images = np.full((2, 8, 8, 3), 100, "float32")
+        files = [tf.io.encode_png(x.astype("uint8")).numpy() for x in images]
+        return {
+            "serving_default": {"images": images},
+            "classify_bytes": {"image_bytes": np.array(files, object)},
+        }
+    if name == "graphs":
+        path = np.eye(4, k=1) + np.eye(4, k=-1)
+        graph = Graph(path, features=np.ones((4, 3), "float32"))
+        spec = GraphTensorSpec({"features": 3})
+        example = graph_to_example(graph, spec).SerializeToString()
+        return {
+            "serving_default": padded([graph], 3),
+            "serve_examples": {"examples": np.array([example], object)},
+        }
+    return {
+        "serving_default": {"ids": np.array([0, 5], "int32")},
+        "classify_features": {"nodes": np.ones((1, 6, 4), "float32")},
+    }
+
+
+def test_requests_of_every_signature(exported):
+    """Over gRPC as the artefact declares them; over REST the same numbers."""
+    import tensorflow as tf
+
+    name, path = exported
+    definitions = signature_defs(path)
+    found = inputs_of(name)
+    assert set(found) == {k for k in definitions if not k.startswith("__")}
+    loaded = tf.saved_model.load(str(path))
+    for signature, inputs in found.items():
+        request = client.grpc_request("model", signature, inputs)
+        check_request(request, definitions)
+        assert request.model_spec.name == "model"
+        tensors = {
+            key: tf.constant(tf.make_ndarray(value))
+            for key, value in request.inputs.items()
+        }
+        outputs = loaded.signatures[signature](**tensors)
+        body = json.loads(client.rest_request(signature, inputs))
+        assert body["signature_name"] == signature
+        again = loaded.signatures[signature](
+            **{
+                key: as_the_server_reads_it(value, tensors[key].dtype)
+                for key, value in body["inputs"].items()
+            }
+        )
+        for key, values in outputs.items():
+            np.testing.assert_array_equal(values, again[key])
+
+
+def as_the_server_reads_it(value, dtype):
+    """A JSON value of the columnar format as a tensor."""
+    import base64
+
+    import tensorflow as tf
+
+    if dtype == tf.string:
+        value = [base64.b64decode(item["b64"]) for item in value]
+    return tf.constant(value, dtype)
+
+
+def test_configurations_are_those_of_the_server():
+    """Parsed by the messages of TensorFlow Serving."""
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    text = (DEPLOY / "models.config").read_text()
+    config = text_format.Parse(
+        text, model_server_config_pb2.ModelServerConfig()
+    )
+    models = config.model_config_list.config
+    assert len({m.name for m in models}) == len(models)
+    for model in models:
+        assert model.base_path == f"/models/{model.name}"
+        assert model.model_platform == "tensorflow"
