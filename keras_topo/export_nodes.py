@@ -97,16 +97,40 @@ def export_node_saved_model(
 
 
 class _Held(keras.layers.Layer):
-    """Numbers that belong to an artefact, as a weight: no constant of a graph
-    may have more than 2 GB."""
+    """Features that belong to an artefact, as weights: no constant of a graph
+    may have more than 2 GB. Of bags of words only what is not zero is kept."""
 
     def __init__(self, array):
         super().__init__(name="graph")
-        self.array = self.add_weight(
-            name="features", shape=array.shape, trainable=False
-        )
-        self.array.assign(array)
+        self.shape = array.shape
+        places = np.argwhere(array)
+        self.is_sparse = 4 * len(places) < array.size
+        if self.is_sparse:
+            self.places = self._weight("places", places.astype("int32"))
+            array = array[tuple(places.T)]
+        self.values = self._weight("features", array)
         self.built = True
+
+    def _weight(self, name, array):
+        weight = self.add_weight(
+            name=name,
+            shape=array.shape,
+            dtype=str(array.dtype),
+            trainable=False,
+        )
+        weight.assign(array)
+        return weight
+
+    def features(self):
+        """`(nodes, features)`, dense."""
+        import tensorflow as tf
+
+        values = tf.convert_to_tensor(self.values)
+        if not self.is_sparse:
+            return values
+        return tf.scatter_nd(
+            tf.convert_to_tensor(self.places), values, self.shape
+        )
 
     def call(self, inputs):
         return inputs
@@ -157,7 +181,7 @@ def _add_signatures(archive, model, held, shape):
         )
         with tf.control_dependencies([check]):
             ids = tf.identity(ids)
-        logits = logits_of(tf.convert_to_tensor(held.array)[None])
+        logits = logits_of(held.features()[None])
         return answer(tf.gather(logits[0], ids))
 
     def classify_features(nodes):

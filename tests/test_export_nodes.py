@@ -36,3 +36,18 @@ def test_features_of_another_shape(served, shape):
         tf.errors.InvalidArgumentError, match="`nodes` expects the shape"
     ):
         served["classify_features"](nodes=tf.zeros(shape))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.9])
+def test_features_are_held_as_they_are(tmp_path, share):
+    """Sparse ones by their entries, which makes the file small."""
+    random = np.random.default_rng(0)
+    features = random.random((200, 300)) * (random.random((200, 300)) < share)
+    model = keras.Sequential(
+        [keras.Input((None, 300), name="nodes"), keras.layers.Dense(2)]
+    )
+    path = tmp_path / "1"
+    report = export_node_saved_model(model, path, features)
+    assert report["max_abs_difference"] < 1e-5
+    size = (path / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert (size < 100_000) == (share < 0.1)
