@@ -77,7 +77,14 @@ def test_other_classes_keep_all_but_the_last_layer(tmp_path, capsys):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("mask", ["table", "separable", "distance"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "table",
+        pytest.param("separable", marks=pytest.mark.slow),
+        pytest.param("distance", marks=pytest.mark.slow),
+    ],
+)
 def test_another_grid_is_resampled(mask, tmp_path, capsys):
     folder = save(image_model(mask), tmp_path / "tiny")
     found = keras_topo.from_preset(folder, 3, (24, 40))
