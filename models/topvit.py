@@ -32,6 +32,7 @@ def topvit(
     stochastic_depth=0.0,
     seed=None,
     name=None,
+    stem="patches",
     **attention_options,
 ):
     """A vision Transformer on grids: TopViT, Performer or ViT.
@@ -60,6 +61,12 @@ def topvit(
         seed: int, seed of dropouts and random features. Initial weights come
             from the global seed, as in Keras (`keras.utils.set_random_seed`).
         name: name of the model.
+        stem: `"patches"`, one linear map of each patch, or `"convolutions"`,
+            3 x 3 convolutions of stride 2, one for each halving of the image
+            down to one position a patch, with normalisation and GELU, and a
+            linear map (Xiao et al., *Early convolutions help Transformers see
+            better*, 2021): more accurate after short trainings. `patch_size`
+            is a power of two then.
         **attention_options: more arguments of `TopologicalEncoderBlock`, such
             as `feature_map` or `mask_rank`.
 
@@ -69,8 +76,9 @@ def topvit(
         num_classes)`. The scaling of pixels is its first layer.
 
     Raises:
-        ValueError: if `size`, `attention`, `mask` or `pooling` is not one of
-            the above, or the image is smaller than a patch.
+        ValueError: if `size`, `attention`, `mask`, `pooling` or `stem` is not
+            one of the above, the image is smaller than a patch, or
+            `patch_size` is no power of two with `stem="convolutions"`.
 
     Example:
 
@@ -86,6 +94,11 @@ def topvit(
     if pooling not in ("gap", "token"):
         raise ValueError(
             f"`pooling` expects 'gap' or 'token'. Received: pooling={pooling!r}"
+        )
+    if stem not in ("patches", "convolutions"):
+        raise ValueError(
+            "`stem` expects 'patches' or 'convolutions'. Received: "
+            f"stem={stem!r}"
         )
     if len(image_shape) != 3 or not all(
         isinstance(n, int) and n > 0 for n in image_shape
@@ -103,7 +116,10 @@ def topvit(
     channels, heads, mlp_dim, depth = SIZES[size]
     images = keras.Input(image_shape, name="images", dtype="float32")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)
-    x = PatchEmbedding(channels, patch_size, name="patches")(x)
+    if stem == "convolutions":
+        x = _convolutions(x, channels, patch_size)
+    else:
+        x = PatchEmbedding(channels, patch_size, name="patches")(x)
     x = PositionEmbedding(name="positions")(x)
     if pooling == "token":
         attention_options = {
@@ -135,3 +151,38 @@ def topvit(
     x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=name or f"topvit_{size.lower()}")
+
+
+def _convolutions(x, channels, patch_size):
+    """Convolutions of stride 2 down to one position a patch."""
+    sides = (patch_size,) if isinstance(patch_size, int) else patch_size
+    side = sides[0]
+    if len(set(sides)) > 1 or side < 2 or side & (side - 1):
+        raise ValueError(
+            "`patch_size` expects a power of two, the same for height and "
+            f'width, with stem="convolutions". Received: '
+            f"patch_size={patch_size}"
+        )
+    if side > min(x.shape[1:3]):
+        raise ValueError(
+            "`image_shape` expects an image at least as large as a patch. "
+            f"Received: an image of {x.shape[1]} x {x.shape[2]}, "
+            f"patch_size={patch_size}"
+        )
+    halvings = side.bit_length() - 1
+    for k in range(1, halvings + 1):
+        x = keras.layers.Conv2D(
+            # The channels double as the image is halved.
+            max(1, channels >> (halvings - k)),
+            3,
+            strides=2,
+            padding="same",
+            use_bias=False,
+            data_format="channels_last",
+            name=f"stem_{k}",
+        )(x)
+        x = keras.layers.LayerNormalization(
+            epsilon=1e-6, name=f"stem_norm_{k}"
+        )(x)
+        x = keras.layers.Activation("gelu", name=f"stem_gelu_{k}")(x)
+    return keras.layers.Dense(channels, name="patches")(x)

@@ -86,6 +86,7 @@ ARCHITECTURE = (
     "attention",
     "mask",
     "pooling",
+    "stem",
     "dropout",
     "stochastic-depth",
 )
@@ -210,6 +211,12 @@ def parse_arguments(argv):
         choices=["gap", "token"],
         help="average over the grid, or a class token",
     )
+    group.add_argument(
+        "--stem",
+        default="patches",
+        choices=["patches", "convolutions"],
+        help="what makes tokens of pixels",
+    )
     group.add_argument("--dropout", type=rate, help=recipe("dropout"))
     group.add_argument(
         "--stochastic-depth",
@@ -296,6 +303,7 @@ def build_model(arguments, data):
         attention=arguments["attention"],
         mask=mask,
         pooling=arguments["pooling"],
+        stem=arguments["stem"],
         dropout=arguments["dropout"],
         stochastic_depth=arguments["stochastic_depth"],
     )
@@ -379,7 +387,8 @@ def describe_model(arguments):
     attention = f"{arguments['attention']} attention"
     if arguments["attention"] == "toeplitz":
         attention += f", mask {arguments['mask']}"
-    return f"TopViT-{arguments['model']}/{patch}, {attention}"
+    stem = ", stem of convolutions" if arguments["stem"] != "patches" else ""
+    return f"TopViT-{arguments['model']}/{patch}{stem}, {attention}"
 
 
 def finish(run, arguments, data, model, command):

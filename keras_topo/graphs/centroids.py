@@ -30,21 +30,32 @@ class CentroidLevel:
 
 
 @dataclasses.dataclass(frozen=True)
+class CentroidLeaves:
+    """Components that are left whole, of similar size.
+
+    Attributes:
+        nodes: `(leaves, m)`, nodes, -1 for padding.
+        distances: `(leaves, m, m)`; zero at padding.
+    """
+
+    nodes: np.ndarray
+    distances: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class CentroidDecomposition:
-    """Levels of cuts, and what is left: components of at most `LEAF_SIZE`.
+    """Levels of cuts, and what is left: components of at most `leaf_size`.
 
     Every pair of nodes of a tree is either in one leaf, or in one component of
     exactly one level without being in one part there.
 
     Attributes:
         levels: list of `CentroidLevel`s.
-        leaf_nodes: `(leaves, m)`, nodes, -1 for padding.
-        leaf_distances: `(leaves, m, m)`; zero at padding.
+        leaves: list of `CentroidLeaves`, each of its own size.
     """
 
     levels: list
-    leaf_nodes: np.ndarray
-    leaf_distances: np.ndarray
+    leaves: list
 
 
 def centroid_decomposition(forest, edge_weights=None, leaf_size=LEAF_SIZE):
@@ -89,10 +100,7 @@ def centroid_decomposition(forest, edge_weights=None, leaf_size=LEAF_SIZE):
         stays = ~level.is_centroid
         levels.append(dataclasses.replace(level, nodes=order[nodes]))
         nodes, top = nodes[stays], top[stays]
-    leaf_nodes, leaf_distances = _leaves(leaves, parent, weight, leaf_size)
-    padded = leaf_nodes < 0
-    leaf_nodes = np.where(padded, -1, order[leaf_nodes])
-    return CentroidDecomposition(levels, leaf_nodes, leaf_distances)
+    return CentroidDecomposition(levels, _leaves(leaves, parent, weight, order))
 
 
 def distances_to_root(parent, weight):
@@ -169,16 +177,30 @@ def _cut(nodes, component, start, total, size, parent, depth):
     return CentroidLevel(nodes, component, part, distance, is_centroid), top
 
 
-def _leaves(leaves, parent, weight, leaf_size):
-    """Nodes of small components in rows, and the distances between them."""
+def _leaves(leaves, parent, weight, order):
+    """Small components in rows, those of similar size together."""
     if not leaves:
-        shape = (0, leaf_size)
-        return np.empty(shape, np.int64), np.empty((*shape, leaf_size))
+        return []
     nodes, top = (np.concatenate(x) for x in zip(*leaves, strict=True))
     top, nodes = _sorted(top, nodes)
     row, start, total = _runs(top)
-    column = np.arange(len(nodes)) - start[row]
-    table = np.full((len(start), total.max()), -1)
+    # Powers of four: little padding, and few groups.
+    group = np.ceil(np.log2(total) / 2).astype(np.int64)
+    found = []
+    for size in np.unique(group):
+        mine = group[row] == size
+        rows = np.cumsum(group == size)[row[mine]] - 1
+        column = (np.arange(len(nodes)) - start[row])[mine]
+        table, distances = _between(nodes[mine], rows, column, parent, weight)
+        found.append(
+            CentroidLeaves(np.where(table < 0, -1, order[table]), distances)
+        )
+    return found
+
+
+def _between(nodes, row, column, parent, weight):
+    """Components as rows of a table, and distances between their nodes."""
+    table = np.full((row.max() + 1, column.max() + 1), -1)
     table[row, column] = nodes
     # A node's parent in the component comes before it: its distances are
     # those of the parent, and one edge more.

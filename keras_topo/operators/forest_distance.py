@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete, constant, matmul
-from keras_topo.graphs.centroids import centroid_decomposition
+from keras_topo.graphs.centroids import LEAF_SIZE, centroid_decomposition
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import (
@@ -23,6 +23,8 @@ from keras_topo.operators.toeplitz import Toeplitz
 
 # Entries of dense plans for weights without a common step.
 MOST_ENTRIES = 2**26
+# Entries of the matrices of small components, where no more are needed.
+FEW_ENTRIES = 2**20
 # Of these no more is asked.
 FEW_BUCKETS = 4096
 # Distances that differ by less, relative to the longest, are one: they are
@@ -125,6 +127,11 @@ class ForestDistance(MaskOperator):
     def _layouts(self):
         return (self.num_tokens,)
 
+    @property
+    def _fewest_columns(self):
+        # Values of `f` are looked up anew for every product.
+        return min(max(64, self._plan.entries // self.num_tokens), 512)
+
     def _apply(self, x, method="auto"):
         values = ops.cast(self.values, x.dtype)
         y = self._plan.apply(ops.squeeze(x, -1), values, method)
@@ -223,64 +230,88 @@ class CentroidPlan:
     Attributes:
         distances: `(n,)`, float64: where `f` is needed.
         common_step: the step of `distances`, or `None`.
+        entries: of the matrices that it looks up values of `f` for.
     """
 
     def __init__(self, forest, weights):
         self.num_nodes = forest.num_nodes
         step = common_step(weights)
         if step is None:
-            self._prepare(centroid_decomposition(forest, weights), None)
+            self._prepare_dense(forest, weights)
             return
         steps = weights
         if weights is not None:
             steps = np.rint(weights / step).astype(np.int64)
-        cuts = centroid_decomposition(forest, steps)
+        # The smaller the tree, the less it is worth to cut it.
+        leaf_size = max(LEAF_SIZE, FEW_ENTRIES // max(1, self.num_nodes))
+        cuts = centroid_decomposition(forest, steps, leaf_size)
         if few_buckets(cuts, 8):
-            self._prepare(cuts, step)
+            self._prepare(*self._plans(cuts), step)
             return
         # Of a step far shorter than the weights.
         try:
-            self._prepare(centroid_decomposition(forest, weights), None)
+            self._prepare_dense(forest, weights)
         except ValueError:
             if not few_buckets(cuts, 128):
                 raise
-            self._prepare(cuts, step)
+            self._prepare(*self._plans(cuts), step)
 
-    def _prepare(self, cuts, step):
-        self.common_step = step
-        visible = cuts.leaf_nodes >= 0
-        visible = visible[:, :, None] & visible[:, None, :]
-        number = None if step else Numbers()
-        if number is not None:
-            number.add(cuts.leaf_distances[visible])
+    def _prepare_dense(self, forest, weights):
+        """Takes the plan of the fewest values of `f`: with many distinct
+        distances that is the matrix itself."""
+        found, error, leaf_size = [], None, LEAF_SIZE
+        while leaf_size == LEAF_SIZE or (
+            leaf_size * self.num_nodes <= MOST_ENTRIES
+            # Of smaller trees nothing has been cut before.
+            and leaf_size < 8 * self.num_nodes
+        ):
+            number = Numbers()
+            cuts = centroid_decomposition(forest, weights, leaf_size)
+            try:
+                found.append((*self._plans(cuts, number), None, number))
+            except ValueError as too_many:
+                error = too_many
+            if len(found) > 1 and found[-1][-1].entries > found[-2][-1].entries:
+                break
+            leaf_size *= 8
+        if not found:
+            raise error
+        self._prepare(*min(found, key=lambda plans: plans[-1].entries))
+
+    def _plans(self, cuts, number=None):
+        leaves = [LeafPlan(leaf, number) for leaf in cuts.leaves]
         levels = [
             LevelPlan(level, self.num_nodes, number) for level in cuts.levels
         ]
-        leaf_distances = cuts.leaf_distances
+        return leaves, levels
+
+    def _prepare(self, leaves, levels, step, number=None):
+        self.common_step = step
         if number is None:
-            between = [leaf_distances[visible], *map(farthest, cuts.levels)]
-            longest = max((int(x.max()) for x in between if x.size), default=0)
-            self.distances = step * np.arange(longest + 1)
+            between = [plan.longest for plan in (*leaves, *levels)]
+            self.distances = step * np.arange(int(max(between, default=0)) + 1)
         else:
             self.distances = number.finish()
-            leaf_distances = number.index(leaf_distances)
-            for level in levels:
-                level.number(number)
-        self.levels = levels
-        self._leaf_distances = leaf_distances.astype("int32")
-        self._leaf_visible = visible
-        # Padding reads a row of zeros, and nodes of no leaf do too.
-        nodes = cuts.leaf_nodes
-        self._leaf_nodes = np.where(nodes < 0, self.num_nodes, nodes)
-        self._leaf_place = np.full(self.num_nodes, nodes.size)
-        flat = np.flatnonzero(nodes.ravel() >= 0)
-        self._leaf_place[nodes.ravel()[flat]] = flat
+            for plan in (*leaves, *levels):
+                plan.number(number)
+        self.levels, self._leaves = levels, leaves
+        self.entries = (
+            number.entries if number else sum(leaf.work for leaf in leaves)
+        )
+        # Nodes of no leaf read a row of zeros.
+        first = 0
+        places = []
+        for leaf in leaves:
+            places.append(first + np.flatnonzero(leaf.used))
+            first += leaf.used.size
+        self._leaf_place = np.full(self.num_nodes, first)
+        for leaf, place in zip(leaves, places, strict=True):
+            self._leaf_place[leaf.nodes[leaf.used]] = place
 
     @property
     def work(self):
         """Work of a column, in units of `cost`."""
-        leaves = self._leaf_distances.size
-        return leaves + sum(level.work for level in self.levels)
+        return sum(plan.work for plan in (*self._leaves, *self.levels))
 
     def apply(self, x, values, method):
         """`f(dist) x` for `x` `(..., L, columns)`, `values` `(*batch, n)`."""
@@ -291,24 +322,59 @@ class CentroidPlan:
         x = ops.broadcast_to(x, shape)
         # Nodes first: they are gathered and summed in rows.
         x = ops.moveaxis(x, -2, 0)
-        y = self._leaves(x, values)
+        y = self._apply_leaves(x, values)
         for level in self.levels:
             y = y + level.apply(x, values, method)
         return ops.moveaxis(y, 0, -2)
 
-    def _leaves(self, x, values):
-        rows, size = self._leaf_nodes.shape
-        if not rows:
+    def _apply_leaves(self, x, values):
+        if not self._leaves:
             return ops.zeros_like(x)
-        inner = ops.take(
-            append_zero(x), constant(self._leaf_nodes.ravel()), axis=0
-        )
-        distances = constant(self._leaf_distances)
+        padded = append_zero(x)
+        found = [leaf.apply(padded, values) for leaf in self._leaves]
+        found.append(ops.zeros_like(x[:1]))
+        found = ops.concatenate(found, axis=0)
+        return ops.take(found, constant(self._leaf_place), axis=0)
+
+
+class LeafPlan:
+    """Components whose matrices are used as they are.
+
+    Attributes:
+        nodes: `(rows, size)`; for padding some node.
+        used: `(rows, size)`, bool.
+        longest: the longest distance.
+    """
+
+    def __init__(self, leaf, number):
+        self.used = leaf.nodes >= 0
+        self.nodes = leaf.nodes
+        self._visible = self.used[:, :, None] & self.used[:, None, :]
+        self._distances = leaf.distances
+        self.longest = leaf.distances.max()
+        if number is not None:
+            number.count(leaf.distances.size)
+            number.add(leaf.distances[self._visible])
+
+    @property
+    def work(self):
+        return self._distances.size
+
+    def number(self, numbers):
+        self._distances = numbers.index(self._distances)
+
+    def apply(self, padded, values):
+        """Rows of `f(dist) x`, leaf by leaf; `padded`: `x` and a row of 0."""
+        # Padding reads that row.
+        nodes = np.where(self.used, self.nodes, padded.shape[0] - 1)
+        inner = ops.take(padded, constant(nodes.ravel()), axis=0)
+        distances = constant(self._distances.astype("int32"))
         matrix = ops.take(values, distances, axis=-1)
-        visible = constant(self._leaf_visible)
-        matrix = ops.where(visible, matrix, ops.zeros_like(matrix))
-        y = multiply_rows(inner, rows, size, lambda z: matmul(matrix, z))
-        return ops.take(append_zero(y), constant(self._leaf_place), axis=0)
+        if not self.used.all():
+            visible = constant(self._visible)
+            matrix = ops.where(visible, matrix, ops.zeros_like(matrix))
+        rows, size = self.nodes.shape
+        return multiply_rows(inner, rows, size, lambda z: matmul(matrix, z))
 
 
 class LevelPlan:
@@ -316,9 +382,13 @@ class LevelPlan:
 
     Nodes are summed into *buckets*, one for each part and distance in it. The
     buckets of the parts are summed into those of the components.
+
+    Attributes:
+        longest: the longest way through a centroid.
     """
 
     def __init__(self, level, num_nodes, number):
+        self.longest = farthest(level).max()
         parts = np.bincount(level.part)
         component = np.empty(len(parts), np.int64)
         component[level.part] = level.component
@@ -436,15 +506,7 @@ class Block:
 
     def set_distances(self, table, numbers):
         """Distances of buckets, `(rows, size)`, nan where there are none."""
-        entries = table.size * self.size
-        numbers.entries += entries
-        if numbers.entries > MOST_ENTRIES:
-            raise ValueError(
-                "`edge_weights` expects multiples of a common step that is not "
-                "far shorter than they are, or few distinct distances from "
-                "each centroid. Received: weights that need more than "
-                f"{MOST_ENTRIES:,} values of f; round them to a longer step"
-            )
+        numbers.count(table.size * self.size)
         self._sums = table[:, :, None] + table[:, None, :]
         numbers.add(self._sums[~np.isnan(self._sums)])
 
@@ -490,6 +552,16 @@ class Numbers:
     def __init__(self):
         self._found, self.entries = [np.zeros(1)], 0
 
+    def count(self, entries):
+        self.entries += entries
+        if self.entries > MOST_ENTRIES:
+            raise ValueError(
+                "`edge_weights` expects multiples of a common step that is not "
+                "far shorter than they are, or few distinct distances from "
+                "each centroid. Received: weights that need more than "
+                f"{MOST_ENTRIES:,} values of f; round them to a longer step"
+            )
+
     def add(self, distances):
         self._found.append(np.unique(distances))
 
@@ -514,8 +586,8 @@ class Numbers:
 def few_buckets(cuts, share):
     """Whether buckets for all multiples of the step, and such distances, are
     at most `share` times as many as nodes, or not worth to speak of."""
-    buckets, nodes = 0, len(cuts.leaf_nodes.ravel())
-    longest = [cuts.leaf_distances.max(initial=0)]
+    buckets, nodes = 0, sum(leaf.nodes.size for leaf in cuts.leaves)
+    longest = [0, *(leaf.distances.max() for leaf in cuts.leaves)]
     for level in cuts.levels:
         most = np.zeros(int(level.part.max()) + 1, np.int64)
         np.maximum.at(most, level.part, level.distance)

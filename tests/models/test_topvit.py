@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import reference as ref
@@ -48,6 +49,22 @@ def test_any_image(attention, pooling):
     assert logits.shape == (2, 3) and np.all(np.isfinite(logits))
 
 
+@pytest.mark.parametrize("pooling", ["gap", "token"])
+def test_a_stem_of_convolutions(pooling):
+    model = topvit(
+        "mini", 4, (18, 31, 3), 3, stem="convolutions", pooling=pooling
+    )
+    assert model.get_layer("stem_1").output.shape[1:] == (9, 16, 48)
+    assert model.get_layer("patches").output.shape[1:] == (5, 8, 96)
+    larger = keras.models.clone_model(
+        model, input_tensors=keras.Input((40, 48, 3))
+    )
+    larger.set_weights(model.get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, (2, 40, 48, 3))
+    logits = ref.numpy(larger(images.astype("float32")))
+    assert logits.shape == (2, 3) and np.all(np.isfinite(logits))
+
+
 def test_a_class_token_sees_positions():
     """With equal pixels everywhere, only its place tells a token's grid."""
     model = topvit("mini", 2, (8, 8, 1), 10, pooling="token")
@@ -63,6 +80,13 @@ def test_a_class_token_sees_positions():
         ({"attention": "none"}, "`attention`.*'none'"),
         ({"mask": "tabel"}, "`mask`.*'tabel'"),
         ({"image_shape": (3, 32, 3)}, "size of a patch"),
+        ({"stem": "conv"}, "`stem`.*'conv'"),
+        ({"stem": "convolutions", "patch_size": 6}, "power of two.*6"),
+        ({"stem": "convolutions", "patch_size": (4, 2)}, "power of two"),
+        (
+            {"stem": "convolutions", "image_shape": (3, 32, 3)},
+            "`image_shape`.*3 x 32",
+        ),
     ],
 )
 def test_errors(options, message):

@@ -7,7 +7,11 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from keras_topo.graphs import Forest
-from keras_topo.operators import ForestDistance, ForestExponential
+from keras_topo.operators import (
+    ForestDistance,
+    ForestExponential,
+    forest_distance,
+)
 
 pytestmark = pytest.mark.slow_on_jax
 
@@ -99,6 +103,62 @@ def test_functions_of_the_distance(kind, nodes, weights):
     # Distances reach `f` in float32.
     tolerance = 1e-5 if weights == "no-step" else 1e-6
     ref.assert_close(product(operator, x), matrix @ x, tolerance)
+
+
+@pytest.mark.parametrize("weights", ["ones", "no-step"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_trees_are_not_cut(kind, weights, monkeypatch):
+    monkeypatch.setattr(forest_distance, "FEW_ENTRIES", 2**20)
+    # A seed of its own: plans in use elsewhere would be found again.
+    parents = shuffled(KINDS[kind](60), seed=5)
+    operator = ForestDistance(
+        parents, lambda d: 1 / (1 + d), WEIGHTS[weights](60)
+    )
+    if weights == "ones":
+        assert not operator._plan.levels
+    w = 1.0 if weights == "ones" else WEIGHTS[weights](60)
+    distances, reached = ref.forest_distances(
+        parents, *2 * (np.broadcast_to(w, 60)[:, None],)
+    )
+    matrix = np.where(reached, 1 / (1 + distances[..., 0]), 0)
+    ref.assert_close(operator.to_dense(), matrix, 1e-6)
+
+
+def test_many_distances_take_the_matrix():
+    """Of distances that all differ, cuts would need more values than it."""
+    parents = random_tree(500)
+    weights = np.random.default_rng(0).random(500)
+    operator = ForestDistance(parents, lambda d: 1 / (1 + d), weights)
+    assert not operator._plan.levels
+    assert operator._plan.entries == 500**2
+    star = ForestDistance(KINDS["star"](500), lambda d: 1 / (1 + d), weights)
+    assert star._plan.entries <= 500**2
+
+
+def test_few_distances_are_cut():
+    """Weights without a common step, a star of paths."""
+    nodes, arms = 901, 100
+    parents = np.append(-1, np.maximum(np.arange(900) - arms + 1, 0))
+    weights = np.append(0, np.repeat(np.sqrt(np.arange(2, 11)), arms))
+    operator = ForestDistance(parents, lambda d: 1 / (1 + d), weights)
+    assert operator._plan.levels and not operator._plan.common_step
+    distances, _ = ref.forest_distances(parents, *2 * (weights[:, None],))
+    x = np.random.default_rng(1).normal(size=(nodes, 2))
+    matrix = 1 / (1 + distances[..., 0])
+    ref.assert_close(product(operator, x), matrix @ x, 1e-5)
+
+
+def test_leaves_of_all_sizes():
+    """Many single nodes beside a tree do not become rows of its length."""
+    parents = np.full(5000, -1)
+    parents[1:30] = np.arange(29)
+    operator = ForestDistance(parents, lambda d: ops.exp(-d))
+    assert operator._plan.entries < 5000 + 30**2 + 1
+    x = np.random.default_rng(0).normal(size=(5000, 2)).astype("float32")
+    y = ref.numpy(operator @ x)
+    path = np.exp(-np.abs(np.subtract.outer(np.arange(30), np.arange(30))))
+    ref.assert_close(y[:30], path @ x[:30], 1e-5)
+    ref.assert_close(y[30:], x[30:], 1e-6)
 
 
 def test_a_forest_is_ordered_once():
