@@ -20,11 +20,11 @@ __all__ = [
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, "graphs", "models"})
+    return sorted({*globals(), *__all__, "graphs", "models", "visualize"})
 
 
 def __getattr__(name):
-    if name in ("graphs", "models", "training"):
+    if name in ("graphs", "models", "training", "visualize"):
         import importlib
 
         return importlib.import_module(f"keras_topo.{name}")

@@ -89,7 +89,12 @@ def main(argv=None):
         print(f"{right} of {len(files)} held-out examples right.")
         drawn = [
             str(run / name)
-            for name in ("curves.png", "masks.png", "kernels.png")
+            for name in (
+                "curves.png",
+                "masks.png",
+                "kernels.png",
+                "attention.png",
+            )
             if (run / name).exists()
         ]
         if drawn:

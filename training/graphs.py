@@ -29,6 +29,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_topo import visualize
 from keras_topo.trained import find_preset, from_preset, read_metrics
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
@@ -523,7 +524,8 @@ def finish(run, arguments, task, split, model, statistics, command):
     """Saves, tests and draws the trained model; returns the summary."""
     history = run.history()
     # Without an optimizer: the file holds the model as it is used.
-    classifier = build_model(arguments, task, statistics)
+    before = build_model(arguments, task, statistics)
+    classifier = keras.models.clone_model(before)
     classifier.set_weights(model.get_weights())
     whole = whole_model(arguments, task, classifier)
     file = run.folder / "model.keras"
@@ -559,7 +561,10 @@ def finish(run, arguments, task, split, model, statistics, command):
     pictures.draw_curves(
         history, run.folder / "curves.png", title, num_training=len(split[0])
     )
-    draw_kernels(run, arguments, task, split[2])
+    # Graphs of which something can be seen: the median size of the class.
+    chosen = median_graphs(task, split[2])
+    draw_kernels(run, arguments, task, chosen)
+    draw_attention(run, arguments, task, before, classifier, chosen[0])
     if keras.backend.backend() == "tensorflow":
         from keras_topo import export_graph_saved_model
 
@@ -610,18 +615,37 @@ def whole_model(arguments, task, classifier):
     )
 
 
-def draw_kernels(run, arguments, task, ids):
-    """Draws the kernels of a test graph of each class, up to three."""
-    if not arguments["model"].startswith("gkat"):
-        return
-    if arguments["kernel"] == "ones":
-        return
-    # Graphs of which something can be seen: the median size of the class.
+def median_graphs(task, ids):
+    """A graph of each class, up to three."""
     chosen = []
     for label in np.unique(task.labels[ids])[:3]:
         members = [i for i in ids if task.labels[i] == label]
         members.sort(key=lambda i: task.graphs[i].num_nodes)
         chosen.append(members[len(members) // 2])
+    return chosen
+
+
+def draw_attention(run, arguments, task, before, after, chosen):
+    """Draws what a node attends to, before and after training."""
+    if not visualize.attention_layers(after):
+        return
+    batches = task.batches(arguments, [chosen]).dataset()
+    inputs, _ = next(iter(batches))
+    figure = visualize.plot_graph_attention(
+        {"before": before, "after": after},
+        task.graphs[chosen],
+        inputs,
+        max_layers=2,
+    )
+    figure.savefig(run.folder / "attention.png")
+
+
+def draw_kernels(run, arguments, task, chosen):
+    """Draws the kernels of some graphs."""
+    if not arguments["model"].startswith("gkat"):
+        return
+    if arguments["kernel"] == "ones":
+        return
     sizes = arguments["kernel_sizes"]
     drawn = list(range(len(sizes)))
     unit = "diffusion time {:g}"
@@ -633,13 +657,13 @@ def draw_kernels(run, arguments, task, ids):
         return
     kernels = task.kernels(arguments)
     classes = [task.dataset.classes[task.labels[i]] for i in chosen]
-    pictures.draw_kernels(
+    figure = visualize.plot_kernels(
         [task.graphs[i] for i in chosen],
         [kernels[i][drawn] for i in chosen],
         [c if isinstance(c, str) else f"class {c}" for c in classes],
         [unit.format(sizes[k]) for k in drawn],
-        run.folder / "kernels.png",
     )
+    figure.savefig(run.folder / "kernels.png")
 
 
 def save_samples(folder, task, ids, count=12):
@@ -677,6 +701,7 @@ def report(run, summary):
         "metrics.jsonl": "loss and accuracy of every epoch",
         "curves.png": "the same, drawn",
         "kernels.png": "the kernels of a test graph of each class",
+        "attention.png": "what a node of a test graph attends to",
         "samples": "some test graphs, by class, as serialized GraphTensors",
         "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }

@@ -9,8 +9,8 @@ The same command resumes a run that was interrupted, from its last finished
 epoch. Digits take one to two minutes on two cores and end at a test accuracy
 of 97.5 to 99.2% (of 359 images, with seeds 0, 1 and 2). The run folder then
 holds `model.keras`, `saved_model/1/`,
-`metrics.json`, `metrics.jsonl`, `curves.png`, `masks.png`, a few test images
-in `samples/` and the logs for TensorBoard.
+`metrics.json`, `metrics.jsonl`, `curves.png`, `masks.png`, `attention.png`, a
+few test images in `samples/` and the logs for TensorBoard.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -25,7 +25,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_topo.training import pictures
+from keras_topo import visualize
+from keras_topo.training import distribution, pictures
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
@@ -46,6 +47,7 @@ from keras_topo.training.command_line import (
     versions,
 )
 from keras_topo.training.datasets import load_images
+from keras_topo.training.distribution import add_distribution_arguments
 from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
@@ -91,7 +93,7 @@ ARCHITECTURE = (
     "stochastic-depth",
 )
 # Arguments that say where and how to run, not what comes out.
-NOT_COMPARED = ("out", "resume")
+NOT_COMPARED = ("out", "resume", *distribution.NOT_COMPARED)
 EVALUATION_BATCH = 250
 SAMPLES = 12
 
@@ -100,10 +102,15 @@ def main(argv=None):
     """Runs the script; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_arguments(argv)
-    run = Run(arguments["out"])
     if keras.backend.backend() != "tensorflow":
         # Only tf.data is used then; the other backend gets the GPUs.
         tf.config.set_visible_devices([], "GPU")
+    try:
+        devices = distribution.start(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    run = Run(arguments["out"], writes=devices.is_first)
     try:
         run.open(arguments, arguments["resume"], NOT_COMPARED)
         summary = run.summary()
@@ -118,13 +125,17 @@ def main(argv=None):
             arguments["image_size"],
             arguments["limit"],
         )
-        model = build_model(arguments, data)
+        # Of the others none begins before the folder is this run's.
+        devices.wait("open")
+        with devices.scope():
+            model = build_model(arguments, data)
     except (ValueError, ImportError) as error:
         run.discard_unused()
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        train(run, arguments, data, model)
+        with devices.scope():
+            train(run, arguments, data, model, devices)
     except NonFiniteLoss as error:
         print(
             f"\nerror: {error}. Training stopped; the run folder "
@@ -139,7 +150,9 @@ def main(argv=None):
         print("\ninterrupted: the same command resumes.", file=sys.stderr)
         return 130
     command = shlex.join(["python", "-m", "training.images", *argv])
-    report(run, finish(run, arguments, data, model, command))
+    if devices.is_first:
+        report(run, finish(run, arguments, data, model, command))
+    devices.wait("finish")
     return 0
 
 
@@ -265,6 +278,7 @@ def parse_arguments(argv):
     )
 
     add_fine_tuning_arguments(parser, ARCHITECTURE)
+    add_distribution_arguments(parser)
     add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
     check_fine_tuning(parser, argv, arguments, ARCHITECTURE)
@@ -309,7 +323,7 @@ def build_model(arguments, data):
     )
 
 
-def train(run, arguments, data, model):
+def train(run, arguments, data, model, devices):
     """Trains the model from the last finished epoch of the run to its end."""
     epochs = arguments["epochs"]
     kind = "digits" if arguments["data"] == "digits" else "photos"
@@ -331,32 +345,43 @@ def train(run, arguments, data, model):
     compile_model(model, arguments, steps)
     finished = run.restore(model)
 
+    if devices.is_first:
+        describe(run, arguments, data, model, finished)
+    if finished == epochs:
+        return
+    validation = evaluation_batches(
+        data.validation, num_classes, EVALUATION_BATCH
+    )
+    model.fit(
+        devices.share(batches(finished)[0]),
+        steps_per_epoch=steps,
+        epochs=epochs,
+        initial_epoch=finished,
+        shuffle=False,  # Shuffled already, by epoch.
+        validation_data=devices.share(validation),
+        callbacks=training_callbacks(run, arguments["seed"]),
+        verbose="auto" if devices.is_first else 0,
+    )
+
+
+def describe(run, arguments, data, model, finished):
+    """Prints what is about to be trained."""
     for remark in data.remarks:
         print(f"Data: {remark}.")
     sizes = ", ".join(f"{n:,} {name}" for name, n in data.sizes().items())
     print(
         f"Data: {sizes} images {format_shape(data.image_shape)}, "
-        f"{num_classes} classes."
+        f"{len(data.class_names)} classes."
     )
     print(
         f"Model: {describe_model(arguments)}, {model.count_params():,} "
         "parameters."
     )
     if finished:
-        print(f"Resuming {run.folder} after epoch {finished} of {epochs}.")
-    if finished == epochs:
-        return
-    model.fit(
-        batches(finished)[0],
-        steps_per_epoch=steps,
-        epochs=epochs,
-        initial_epoch=finished,
-        shuffle=False,  # Shuffled already, by epoch.
-        validation_data=evaluation_batches(
-            data.validation, num_classes, EVALUATION_BATCH
-        ),
-        callbacks=training_callbacks(run, arguments["seed"]),
-    )
+        print(
+            f"Resuming {run.folder} after epoch {finished} of "
+            f"{arguments['epochs']}."
+        )
 
 
 def compile_model(model, arguments, steps_per_epoch):
@@ -373,7 +398,8 @@ def compile_model(model, arguments, steps_per_epoch):
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=arguments["label_smoothing"]
         ),
-        metrics=["accuracy"],
+        # Of rows with weights, which several hosts may feed, too.
+        weighted_metrics=["accuracy"],
         jit_compile=use_jit(arguments["jit"]),
     )
 
@@ -399,7 +425,8 @@ def finish(run, arguments, data, model, command):
     """
     history = run.history()
     # The file holds the model as it is used; the optimizer stays behind.
-    bare = build_model(arguments, data)
+    before = build_model(arguments, data)
+    bare = keras.models.clone_model(before)
     bare.set_weights(model.get_weights())
     file = run.folder / "model.keras"
     bare.save(file, overwrite=True)
@@ -439,8 +466,7 @@ def finish(run, arguments, data, model, command):
         title,
         num_training=data.sizes()["train"],
     )
-    if not pictures.draw_masks(model, run.folder / "masks.png"):
-        print("No masks to draw: this attention has none.")
+    draw_inside(run, arguments, data, before, model)
     save_samples(run.folder / "samples", data)
 
     if keras.backend.backend() == "tensorflow":
@@ -461,6 +487,19 @@ def finish(run, arguments, data, model, command):
         )
     run.finish(summary)
     return summary
+
+
+def draw_inside(run, arguments, data, before, after):
+    """Draws masks, and what a token of a test image attends to."""
+    models = {"before training": before, "after": after}
+    # Masks of untrained models hide nothing, and there is nothing to see.
+    masks = visualize.plot_masks(models if arguments["preset"] else after)
+    if masks is None:
+        print("No masks to draw: this attention has none.")
+    else:
+        masks.savefig(run.folder / "masks.png")
+    picture = visualize.plot_attention(models, data.test.images[0])
+    picture.savefig(run.folder / "attention.png")
 
 
 def save_samples(folder, data):
@@ -493,6 +532,7 @@ def report(run, summary):
         "metrics.jsonl": "loss and accuracy of every epoch",
         "curves.png": "the same, drawn",
         "masks.png": "the learned masks of every layer and head",
+        "attention.png": "what a token of a test image attends to",
         "samples": "some test images, by class",
         "tensorboard": f"logs: tensorboard --logdir {run.folder}",
     }

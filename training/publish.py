@@ -104,7 +104,7 @@ def publish(run, folder, title=None, notes=()):
     shutil.copy(run / "model.keras", folder / "model.keras")
     shutil.rmtree(folder / "1", ignore_errors=True)
     shutil.copytree(run / "saved_model" / "1", folder / "1")
-    for picture in ("curves.png", "masks.png", "kernels.png"):
+    for picture in ("curves.png", "masks.png", "kernels.png", "attention.png"):
         if (run / picture).exists():
             shutil.copy(run / picture, folder / picture)
     write_json(folder / "metrics.json", kept)
@@ -153,6 +153,7 @@ model-index:
         for file, text in (
             ("masks.png", "Learned masks by layer and head"),
             ("kernels.png", "Kernels of a test graph of each class"),
+            ("attention.png", "What a token attends to, by layer and head"),
             ("curves.png", "Loss and accuracy by epoch"),
         )
         if (folder / file).exists()

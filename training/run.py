@@ -26,6 +26,8 @@ class Run:
 
     Args:
         folder: path of the folder; made by `open`.
+        writes: `False` in processes that take part in a run which another
+            one records.
 
     Attributes:
         folder: `pathlib.Path`.
@@ -34,6 +36,7 @@ class Run:
     # What `open(resume=False)` may delete: nothing that a run did not write.
     _WRITTEN = (
         "arguments.json",
+        "attention.png",
         "checkpoint",
         "curves.png",
         "masks.png",
@@ -52,8 +55,9 @@ class Run:
         "tensorboard",
     )
 
-    def __init__(self, folder):
+    def __init__(self, folder, writes=True):
         self.folder = Path(folder)
+        self.writes = writes
 
     def open(self, arguments, resume=True, ignored=()):
         """Makes the folder, or reopens the run that it holds.
@@ -70,6 +74,8 @@ class Run:
         Raises:
             ValueError: the folder holds another run, or other files.
         """
+        if not self.writes:
+            return
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(
                 "The run folder must be a folder, new or existing. "
@@ -104,6 +110,8 @@ class Run:
 
     def discard_unused(self):
         """Removes the folder of a run that could not begin."""
+        if not self.writes:
+            return
         written = [path.name for path in self.folder.glob("*")]
         if written == ["arguments.json"]:
             (self.folder / "arguments.json").unlink()
@@ -160,6 +168,8 @@ class Run:
             model: compiled Keras model.
             metrics: dict with `"epoch"`, counted from 1.
         """
+        if not self.writes:
+            return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(metrics) + "\n")
         folder = self.folder / "checkpoint"
@@ -185,6 +195,8 @@ class Run:
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(checkpoints[-1])
             epochs = int(checkpoints[-1].name.split(".")[0])
+        if not self.writes:
+            return epochs
         # Lines of an epoch that was cut off are written again.
         finished = [
             json.dumps(line)
@@ -316,15 +328,13 @@ def training_callbacks(run, seed):
         A list: non-finite stop, seeding, TensorBoard, the record of epochs
         and the progress bar, in the order in which they must be called.
     """
-    return [
-        StopOnNonFiniteLoss(),
-        SeedEpochs(seed),
-        keras.callbacks.TensorBoard(
+    callbacks = [StopOnNonFiniteLoss(), SeedEpochs(seed)]
+    if run.writes:
+        logs = keras.callbacks.TensorBoard(
             str(run.folder / "tensorboard"), write_graph=False
-        ),
-        RecordEpochs(run),
-        ProgressBar(),
-    ]
+        )
+        callbacks += [logs, RecordEpochs(run), ProgressBar()]
+    return callbacks
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):

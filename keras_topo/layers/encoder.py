@@ -180,6 +180,27 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         branch = self.dropout_layer(branch, training=training)
         return x + self._maybe_skip(branch, training)
 
+    def attention_weights(self, inputs, mask=None):
+        """What the tokens take of each other, as a matrix, to look at.
+
+        Args:
+            inputs, mask: as in a call.
+
+        Returns:
+            `(batch, heads, tokens, tokens)`; rows sum to 1.
+
+        Raises:
+            ValueError: with more than 8,192 tokens.
+        """
+        x = self.attention_norm(inputs)
+        if self.attention_kind != "softmax":
+            return self.attention.attention_weights(x, mask)
+        x, mask = self._flat(x, mask)
+        _, weights = self.attention(
+            x, x, attention_mask=mask, return_attention_scores=True
+        )
+        return weights
+
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
@@ -207,12 +228,18 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         if self.attention_kind != "softmax":
             return self.attention(x, mask=mask, training=training)
         shape = tuple(ops.shape(x))
+        x, mask = self._flat(x, mask)
+        x = self.attention(x, x, attention_mask=mask, training=training)
+        return ops.reshape(x, shape)
+
+    def _flat(self, x, mask):
+        """Tokens in a row, and a mask as Keras attention takes it."""
+        shape = tuple(ops.shape(x))
         tokens = math.prod(x.shape[1:-1])
         x = ops.reshape(x, (shape[0], tokens, shape[-1]))
         if mask is not None:
             mask = ops.reshape(ops.cast(mask, "bool"), (shape[0], 1, tokens))
-        x = self.attention(x, x, attention_mask=mask, training=training)
-        return ops.reshape(x, shape)
+        return x, mask
 
     def _maybe_skip(self, branch, training):
         """Stochastic depth: dropout of a branch, a whole example at a time."""

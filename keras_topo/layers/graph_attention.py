@@ -19,6 +19,7 @@ from keras_topo.layers.arguments import (
     rate,
     serialized,
 )
+from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     check_not_negative,
@@ -234,43 +235,62 @@ class GraphKernelAttention(GraphKernelLayer):
         nodes, operator, mask = self._graph(
             inputs, kernel, mask, self.num_heads
         )
-        shape = tuple(ops.shape(nodes))
-        if self.similarity == "additive":
-            x, scores = self._values_and_scores(nodes)
-        else:
-            x = self.projection_dense(nodes)
-        x = self._split_heads(x, shape)
+        query, key, value = self._project(nodes)
         options = {}
         if training and self.dropout:
             options = {"dropout": self.dropout, "seed": self.seed_generator}
+        x = self._attend(query, key, value, operator, mask, **options)
+        return with_nodes(inputs, self._combine(x, tuple(ops.shape(nodes))))
+
+    def attention_weights(self, inputs, kernel=None, mask=None):
+        """What the nodes take of each other, as a matrix, to look at.
+
+        Args:
+            inputs, kernel, mask: as in a call.
+
+        Returns:
+            `(batch, heads, nodes, nodes)`; rows sum to 1, or to 0 where a row
+            of the kernel is zero.
+
+        Raises:
+            ValueError: with more than 8,192 nodes.
+        """
+        nodes, operator, mask = self._graph(
+            inputs, kernel, mask, self.num_heads
+        )
+        query, key, _ = self._project(nodes)
+        return weights_of(
+            lambda value: self._attend(query, key, value, operator, mask), query
+        )
+
+    def _project(self, nodes):
+        """Queries, keys and values, `(batch, heads, nodes, units)`; of the
+        additive similarity the former are scores of one unit."""
+        shape = tuple(ops.shape(nodes))
         if self.similarity == "additive":
+            x, scores = self._values_and_scores(nodes)
             query, key = ops.split(self._split_heads(scores, shape), 2, -1)
-            x = masked_additive_attention(
-                query,
-                key,
-                x,
-                operator,
-                mask,
-                **options,
+            return query, key, self._split_heads(x, shape)
+        x = self._split_heads(self.projection_dense(nodes), shape)
+        return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
+
+    def _attend(self, query, key, value, operator, mask, **options):
+        if self.similarity == "additive":
+            return masked_additive_attention(
+                query, key, value, operator, mask, **options
             )
-        else:
-            query, key, value = ops.split(
-                x, [self.key_dim, 2 * self.key_dim], axis=-1
+        if self.similarity == "softmax":
+            return masked_softmax_attention(
+                query, key, value, operator, mask, **options
             )
-            if self.similarity == "softmax":
-                x = masked_softmax_attention(
-                    query, key, value, operator, mask, **options
-                )
-            else:
-                x = masked_linear_attention(
-                    self._features(query, True),
-                    self._features(key, False, mask),
-                    value,
-                    operator,
-                    mask,
-                    implementation=self.implementation,
-                )
-        return with_nodes(inputs, self._combine(x, shape))
+        return masked_linear_attention(
+            self._features(query, True),
+            self._features(key, False, mask),
+            value,
+            operator,
+            mask,
+            implementation=self.implementation,
+        )
 
     def compute_output_shape(self, inputs_shape, kernel_shape=None):
         del kernel_shape

@@ -136,6 +136,13 @@ class GraphEncoderBlock(keras.layers.Layer):
         x = x + self.dropout_layer(branch, training=training)
         return with_nodes(inputs, x)
 
+    def attention_weights(self, inputs, kernel=None, mask=None):
+        """See `GraphKernelAttention.attention_weights`."""
+        x, kernel, mask = split_graph(inputs, kernel, mask)
+        return self.attention.attention_weights(
+            self.attention_norm(x), kernel or None, mask
+        )
+
     def compute_output_shape(self, inputs_shape, kernel_shape=None):
         del kernel_shape
         return inputs_shape

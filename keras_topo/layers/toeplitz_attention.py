@@ -18,6 +18,7 @@ from keras_topo.layers.arguments import (
     rate,
     serialized,
 )
+from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
@@ -212,6 +213,37 @@ class ToeplitzAttention(keras.layers.Layer):
         self.projection = add_random_projection(self, self.feature_map)
 
     def call(self, inputs, mask=None, training=None):
+        query, key, value = self._project(inputs)
+        value = self._drop_keys(value, training)
+        output = self._attend(query, key, value, mask)
+        output = ops.transpose(output, (0, 2, 1, 3))
+        value_units = self.num_heads * self.value_dim
+        shape = tuple(ops.shape(inputs))
+        output = ops.reshape(output, (*shape[:-1], value_units))
+        return self.output_dense(output)
+
+    def attention_weights(self, inputs, mask=None):
+        """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
+
+        To look at; `call` never forms it.
+
+        Args:
+            inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
+            mask: as in a call.
+
+        Returns:
+            `(batch, heads, tokens, tokens)`; rows sum to 1.
+
+        Raises:
+            ValueError: with more than 8,192 tokens.
+        """
+        query, key, _ = self._project(inputs)
+        return weights_of(
+            lambda value: self._attend(query, key, value, mask), query
+        )
+
+    def _project(self, inputs):
+        """Queries, keys and values, `(batch, heads, tokens, units)`."""
         if self._grid_of(inputs.shape) != self.grid:
             raise ValueError(
                 f"{type(self).__name__} was built on the grid {self.grid}. A "
@@ -222,31 +254,28 @@ class ToeplitzAttention(keras.layers.Layer):
                 f"mask_grid_shape={self.mask_grid_shape}. Received: inputs of "
                 f"shape {tuple(inputs.shape)}"
             )
-        shape = tuple(ops.shape(inputs))
         tokens = self.num_prefix_tokens + math.prod(self.grid)
         x = self.qkv_dense(inputs)
         # Spelled out: a -1 beside an unknown batch size loses the static shape.
         head_units = 2 * self.key_dim + self.value_dim
-        x = ops.reshape(x, (shape[0], tokens, self.num_heads, head_units))
+        batch = tuple(ops.shape(inputs))[0]
+        x = ops.reshape(x, (batch, tokens, self.num_heads, head_units))
         x = ops.transpose(x, (0, 2, 1, 3))
         # A split, whose gradient is one concatenation; slices would be slow.
-        query, key, value = ops.split(
-            x, [self.key_dim, 2 * self.key_dim], axis=-1
-        )
+        return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
+
+    def _attend(self, query, key, value, mask):
         if mask is not None:
-            mask = ops.reshape(mask, (shape[0], tokens))
-        output = masked_linear_attention(
+            shape = tuple(ops.shape(query))
+            mask = ops.reshape(mask, (shape[0], shape[2]))
+        return masked_linear_attention(
             self._features(query, True),
             self._features(key, False, mask),
-            self._drop_keys(value, training),
+            value,
             self.mask_operator(),
             padding_mask=mask,
             implementation=self.implementation,
         )
-        output = ops.transpose(output, (0, 2, 1, 3))
-        value_units = self.num_heads * self.value_dim
-        output = ops.reshape(output, (*shape[:-1], value_units))
-        return self.output_dense(output)
 
     def mask_operator(self):
         """The learned mask on the grid the layer was built on.

@@ -1,10 +1,8 @@
 """What is drawn of a run, and what is left out."""
 
 import matplotlib.figure
-import numpy as np
 import pytest
 
-from keras_topo.graphs import Graph
 from keras_topo.training import pictures
 
 pytestmark = pytest.mark.tensorflow_only
@@ -60,15 +58,3 @@ def test_curves_that_say_nothing(saved):
     bare = history([0.1], validation=False)
     pictures.draw_curves(bare, "b", "B", num_training=4)
     assert drawn(saved["b"]) == {"Loss": ["training"], "Accuracy": ["training"]}
-
-
-def test_kernels(saved):
-    """One color bar, of shares: a factor of a kernel does not matter."""
-    graph = Graph.from_edges([(0, 1), (1, 2)], 3)
-    kernels = np.array([[[1, 2, 0], [2, 4, 2], [0, 2, 1]], np.eye(3) * 1e-3])
-    pictures.draw_kernels([graph], [kernels], ["path"], ["a", "b"], "k")
-    *panels, bar = saved["k"].axes
-    assert [axis.get_title() for axis in panels] == ["path, a", "path, b"]
-    colors = [axis.collections[0].get_array() for axis in panels]
-    np.testing.assert_allclose(colors, [[0.5, 1, 0.5], [0, 1, 0]])
-    assert "largest" in bar.get_ylabel()

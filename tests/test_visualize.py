@@ -1,0 +1,181 @@
+"""What a token attends to, as matrices and as pictures."""
+
+import keras
+import numpy as np
+import pytest
+import reference as ref
+
+from keras_topo import visualize
+from keras_topo.graphs import Graph
+from keras_topo.layers import (
+    GraphKernelAttention,
+    ToeplitzAttention,
+    TopologicalEncoderBlock,
+)
+from keras_topo.models import topvit
+
+pytest.importorskip("matplotlib")
+
+
+def applied(layer, weights, value):
+    """`weights` times the values of each head, side by side."""
+    found = np.einsum("bhij,bhjd->bihd", weights, ref.numpy(value))
+    return found.reshape(*found.shape[:2], -1)
+
+
+@pytest.mark.parametrize("mask", ["table", "separable", None])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_weights_on_a_grid_are_those_that_are_used(mask, prefix):
+    layer = ToeplitzAttention(
+        2, 3, mask=mask, grid_shape=(3, 5), num_prefix_tokens=prefix
+    )
+    x = np.random.default_rng(0).normal(size=(2, 15 + prefix, 8))
+    x = x.astype("float32")
+    padding = np.ones(x.shape[:2], bool)
+    padding[1, -3:] = False
+    output = ref.numpy(layer(x, mask=padding))
+    weights = ref.numpy(layer.attention_weights(x, padding))
+    assert weights.shape == (2, 2, 15 + prefix, 15 + prefix)
+    ref.assert_close(weights.sum(-1), np.ones(weights.shape[:-1]), 1e-5)
+    assert not weights[1, :, :, -3:].any()
+    _, _, value = layer._project(ref.tensor(x))
+    expected = layer.output_dense(applied(layer, weights, value))
+    ref.assert_close(output, ref.numpy(expected), 1e-5)
+
+
+@pytest.mark.parametrize("similarity", ["softmax", "additive", "relu"])
+def test_weights_on_a_graph_are_those_that_are_used(similarity):
+    layer = GraphKernelAttention(
+        2, 3, similarity=similarity, combine="concatenate", use_bias=False
+    )
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 7, 4)).astype("float32")
+    kernel = random.uniform(0, 1, (2, 7, 7)).astype("float32")
+    kernel[0, 3] = 0
+    output = ref.numpy(layer(x, kernel))
+    weights = ref.numpy(layer.attention_weights(x, kernel))
+    sums = np.ones((2, 2, 7))
+    sums[0, :, 3] = 0
+    ref.assert_close(weights.sum(-1), sums, 1e-5)
+    assert (weights >= 0).all()
+    _, _, value = layer._project(ref.tensor(x))
+    ref.assert_close(output, applied(layer, weights, value), 1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "token"])
+@pytest.mark.parametrize("attention", ["toeplitz", "linear", "softmax"])
+def test_every_block_of_a_model(attention, pooling):
+    model = topvit("mini", 4, (8, 12, 1), 3, attention, pooling=pooling)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 1))
+    before = ref.numpy(model(images))
+    weights = visualize.attention_weights(model, images)
+    assert list(weights) == [f"block_{k}" for k in (1, 2, 3, 4)]
+    tokens = 6 + (pooling == "token")
+    for found in weights.values():
+        assert found.shape == (2, 3, tokens, tokens)
+        np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+    # Nothing is left of the recording.
+    assert all("call" not in vars(layer) for layer in model.layers)
+    ref.assert_close(ref.numpy(model(images)), before, 1e-6)
+
+
+def test_models_within_models():
+    inner = keras.Sequential(
+        [
+            keras.Input((4, 6)),
+            TopologicalEncoderBlock(2, attention="linear", name="block"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((4, 6))
+    x = TopologicalEncoderBlock(2, name="block")(inputs)
+    model = keras.Model(inputs, inner(x))
+    weights = visualize.attention_weights(model, np.ones((1, 4, 6)))
+    assert set(weights) == {"block", "inner/block"}
+
+
+def test_rows_of_masks():
+    model = topvit("mini", 4, (8, 12, 1), 3, pooling="token")
+    rows = visualize.mask_rows(model, (1, 2))
+    operator = model.get_layer("block_2").attention.mask_operator()
+    dense = ref.numpy(operator.to_dense())
+    np.testing.assert_allclose(
+        rows["block_2"], dense[:, 1 + 5, 1:].reshape(3, 2, 3), rtol=1e-6
+    )
+    assert not visualize.mask_rows(topvit(attention="softmax"), (0, 0))
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes]
+
+
+def test_pictures_of_images():
+    models = {
+        "before": topvit("mini", 4, (8, 12, 1), 3),
+        "after": topvit("mini", 4, (8, 12, 1), 3),
+    }
+    image = np.random.default_rng(0).uniform(0, 255, (8, 12, 1))
+    figure = visualize.plot_attention(models, image, (1, 0))
+    assert titles(figure)[1:3] == ["before", "after"]
+    # Four layers and three heads, with lines of nothing between them.
+    shares = figure.axes[1].images[0].get_array()
+    assert shares.shape == (4 * 3 - 1, 3 * 4 - 1)
+    assert np.nanmax(shares) == 1
+    assert visualize.plot_attention(models["after"], image)
+    softmax = topvit("mini", 4, (8, 12, 1), 3, "softmax", pooling="token")
+    assert visualize.plot_attention(softmax, image)
+    assert visualize.plot_masks(softmax) is None
+    assert len(titles(visualize.plot_masks(models))) == 4 + 1
+    one = visualize.plot_masks(models["after"], [(1, 2)])
+    assert titles(one)[0] == "from row 2, column 3"
+
+
+def test_pictures_of_graphs():
+    """One color bar, of shares: a factor of a kernel does not matter."""
+    pytest.importorskip("networkx")
+    graph = Graph.from_edges([(0, 1), (1, 2)], 3)
+    kernels = np.array([[[1, 2, 0], [2, 4, 2], [0, 2, 1]], np.eye(3) * 1e-3])
+    figure = visualize.plot_kernels([graph], [kernels], ["path"], ["a", "b"])
+    *panels, bar = figure.axes
+    assert [axis.get_title() for axis in panels] == ["path, a", "path, b"]
+    colors = [axis.collections[0].get_array() for axis in panels]
+    np.testing.assert_allclose(colors, [[0.5, 1, 0.5], [0, 1, 0]])
+    assert "largest" in bar.get_ylabel()
+
+    model = keras.Sequential(
+        [
+            keras.Input((3, 2)),
+            GraphKernelAttention(2, 3, fixed_kernel=kernels[0], name="hop"),
+        ]
+    )
+    inputs = np.random.default_rng(0).normal(size=(1, 3, 2))
+    figure = visualize.plot_graph_attention(
+        {"before": model, "after": model}, graph, inputs, node=0
+    )
+    *panels, bar = figure.axes
+    assert [axis.get_title() for axis in panels] == [
+        f"{when}: hop, head {head}"
+        for when in ("before", "after")
+        for head in (1, 2)
+    ]
+    # Node 2 is out of sight of node 0.
+    assert panels[0].collections[0].get_array()[2] == 0
+
+
+def test_errors():
+    model = topvit("mini", 4, (8, 12, 1), 3)
+    image = np.zeros((8, 12, 1))
+    with pytest.raises(ValueError, match=r"`token`.*\(2, 3\).*\(2, 0\)"):
+        visualize.plot_attention(model, image, (2, 0))
+    with pytest.raises(ValueError, match="`image`.*height"):
+        visualize.plot_attention(model, image[None])
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="`model`.*masked attention"):
+        visualize.attention_weights(plain, np.zeros((1, 3)))
+    graph = Graph.from_edges([(0, 1)], 2)
+    with pytest.raises(ValueError, match="`node`.*2 nodes.*5"):
+        visualize.plot_graph_attention(model, graph, image, node=5)
+    layer = ToeplitzAttention(1, 1, mask=None)
+    layer.build((None, 9000, 1))
+    with pytest.raises(ValueError, match="8,192.*9,000"):
+        layer.attention_weights(np.zeros((1, 9000, 1), "float32"))

@@ -1,0 +1,177 @@
+"""Training on all devices of a host, or on several hosts, by data.
+
+Every device holds the whole model and a share of each batch: the same training
+as on one device with the same batches, to rounding.
+
+| `--distribute` | backend | devices |
+|---|---|---|
+| `none` | any | one |
+| `mirrored` | TensorFlow | all of this host: `tf.distribute.MirroredStrategy` |
+| `multihost` | JAX | all of all hosts: `keras.distribution` |
+
+Of several hosts each runs the same command but for `--process`, with the run
+folder and the data on storage that they share:
+
+    KERAS_BACKEND=jax python -m training.images ... --distribute multihost \\
+        --hosts host-a:9876 host-b:9876 --process 0     # 1 on host-b
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from keras_topo.training.command_line import natural
+
+# Arguments that say where to run, not what comes out.
+NOT_COMPARED = ("distribute", "hosts", "process")
+
+
+def add_distribution_arguments(parser):
+    """`--distribute`, `--hosts` and `--process`."""
+    group = parser.add_argument_group("several devices")
+    group.add_argument(
+        "--distribute",
+        default="none",
+        choices=["none", "mirrored", "multihost"],
+        help="mirrored: all devices of this host, with TensorFlow; multihost: "
+        "those of all hosts, with KERAS_BACKEND=jax. Each batch is shared out",
+    )
+    group.add_argument(
+        "--hosts",
+        nargs="+",
+        metavar="HOST:PORT",
+        help="with multihost: one for each process; the first coordinates",
+    )
+    group.add_argument(
+        "--process",
+        type=natural,
+        metavar="K",
+        help="with multihost: which of the hosts this is, from 0",
+    )
+
+
+def start(arguments):
+    """Starts what `--distribute` asks for, once in a process.
+
+    Args:
+        arguments: dict with `distribute`, `hosts`, `process`, `batch_size`.
+
+    Returns:
+        A `Distribution`.
+
+    Raises:
+        ValueError: with the wrong backend or hosts, or where devices do not
+            share out a batch evenly.
+    """
+    kind, backend = arguments["distribute"], keras.backend.backend()
+    hosts, process = arguments["hosts"], arguments["process"]
+    if kind != "multihost" and (hosts is not None or process is not None):
+        raise ValueError(
+            "`hosts` and `process` (--hosts, --process) are for --distribute "
+            f"multihost. Received: distribute={kind!r}"
+        )
+    if kind == "none":
+        return Distribution()
+    expected = {"mirrored": "tensorflow", "multihost": "jax"}[kind]
+    if backend != expected:
+        raise ValueError(
+            f"`distribute` (--distribute) {kind} expects the {expected} "
+            f"backend, KERAS_BACKEND={expected}. Received: {backend}"
+        )
+    if kind == "mirrored":
+        strategy = tf.distribute.MirroredStrategy()
+        found = Distribution(
+            strategy.scope, devices=strategy.num_replicas_in_sync
+        )
+    else:
+        found = _multihost(hosts, process)
+    if arguments["batch_size"] % found.devices:
+        raise ValueError(
+            f"`batch_size` (--batch-size) expects a multiple of the "
+            f"{found.devices} devices. Received: {arguments['batch_size']}"
+        )
+    return found
+
+
+def _multihost(hosts, process):
+    if not hosts or process is None or process >= len(hosts):
+        raise ValueError(
+            "`hosts` and `process` (--hosts, --process) expect an address for "
+            "each process, and which of them this is, from 0. Received: "
+            f"hosts={hosts}, process={process}"
+        )
+    import jax
+
+    keras.distribution.initialize(",".join(hosts), len(hosts), process)
+    # Each process makes its own share of a batch.
+    parallel = keras.distribution.DataParallel(auto_shard_dataset=False)
+    return Distribution(
+        parallel.scope,
+        devices=jax.device_count(),
+        processes=len(hosts),
+        process=process,
+    )
+
+
+class Distribution:
+    """Where a training runs.
+
+    Args:
+        scope: makes the context in which a model is built and trained.
+        devices: int, that share out a batch.
+        processes: int, of which each feeds its share.
+        process: int, this one; the first one writes, prints and tests.
+
+    Attributes:
+        devices, processes, process: see above.
+    """
+
+    def __init__(
+        self,
+        scope=contextlib.nullcontext,
+        devices=1,
+        processes=1,
+        process=0,
+    ):
+        self.scope = scope
+        self.devices, self.processes = devices, processes
+        self.process = process
+
+    @property
+    def is_first(self):
+        return self.process == 0
+
+    def share(self, dataset):
+        """The rows of each batch that this process feeds.
+
+        Args:
+            dataset: `tf.data.Dataset` of `(x, y)`, the same in all processes.
+
+        Returns:
+            A dataset of `(x, y)`; where a last batch cannot be shared out, its
+            last row is repeated, and the rows have weights: `(x, y, weights)`,
+            so that weighted means are those of the batch.
+        """
+        if self.processes == 1:
+            return dataset
+        return dataset.map(self._rows, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _rows(self, x, y):
+        count = tf.shape(y)[0]
+        per_device = -(-count // self.devices)
+        each = per_device * (self.devices // self.processes)
+        start = self.process * each
+        index = tf.range(start, start + each)
+        weights = tf.cast(index < count, tf.float32)
+        total = tf.cast(each * self.processes, tf.float32)
+        weights *= total / tf.cast(count, tf.float32)
+        index = tf.minimum(index, count - 1)
+        return tf.gather(x, index), tf.gather(y, index), weights
+
+    def wait(self, name):
+        """Returns when all processes have come here."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(name)
