@@ -149,11 +149,11 @@ class Distribution:
             dataset: `tf.data.Dataset` of `(x, y)`, the same in all processes.
 
         Returns:
-            A dataset of `(x, y)`; where a last batch cannot be shared out, its
-            last row is repeated, and the rows have weights: `(x, y, weights)`,
-            so that weighted means are those of the batch.
+            The same with one device; else a dataset of `(x, y, weights)`: a
+            batch that cannot be shared out evenly gets its last row repeated,
+            with weights of zero, and weighted means are those of the batch.
         """
-        if self.processes == 1:
+        if self.devices == 1:
             return dataset
         return dataset.map(self._rows, num_parallel_calls=tf.data.AUTOTUNE)
 

@@ -6,6 +6,7 @@ epoch, gone when the run is finished), `tensorboard/`, and at the end
 `metrics.json` beside what the task leaves there.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 
 class NonFiniteLoss(RuntimeError):
@@ -177,7 +179,8 @@ class Run:
         earlier = self._checkpoints()
         partial = folder / "partial.weights.h5"
         # Weights and optimizer state.
-        model.save_weights(partial, overwrite=True)
+        with alone():
+            model.save_weights(partial, overwrite=True)
         os.replace(partial, folder / f"{metrics['epoch']:05d}.weights.h5")
         for path in earlier:
             path.unlink()
@@ -217,6 +220,18 @@ class Run:
     def _checkpoints(self):
         folder = self.folder / "checkpoint"
         return sorted(folder.glob("[0-9]*.weights.h5"))
+
+
+@contextlib.contextmanager
+def alone():
+    """Leaves `keras.distribution`, whose variables all processes have to make
+    together; to save, Keras makes one."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def write_text(path, text):
@@ -301,16 +316,32 @@ def adamw(
         )
     else:
         schedule = schedules.CosineDecay(learning_rate, decay_steps=total)
-    optimizer = keras.optimizers.AdamW(
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    optimizer = AdamWOfBatches(
         schedule,
         weight_decay=weight_decay,
-        global_clipnorm=clip_norm,
+        global_clipnorm=clip_norm and clip_norm / replicas,
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,
     )
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if not _is_kernel(v)]
     )
     return optimizer
+
+
+class AdamWOfBatches(keras.optimizers.AdamW):
+    """AdamW that clips the gradient of a batch where replicas share it out.
+
+    Keras clips the gradient of each replica and adds them up: another training
+    than that on one device. Here all get the mean of what they have to add up,
+    so that the sum is clipped by `replicas * global_clipnorm`.
+    """
+
+    def apply(self, grads, trainable_variables=None):
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            grads = context.all_reduce(tf.distribute.ReduceOp.MEAN, grads)
+        super().apply(grads, trainable_variables)
 
 
 def _is_kernel(variable):
