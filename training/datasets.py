@@ -54,6 +54,41 @@ class ImageData:
             for name in ("train", "validation", "test")
         }
 
+    def as_rgb(self):
+        """The same, gray images repeated over three channels."""
+        if self.image_shape[-1] == 3:
+            return self
+        splits = {
+            name: Split(np.repeat(split.images, 3, axis=-1), split.labels)
+            for name, split in (
+                ("train", self.train),
+                ("validation", self.validation),
+                ("test", self.test),
+            )
+        }
+        remarks = (*self.remarks, "gray images repeated over three channels")
+        return dataclasses.replace(self, **splits, remarks=remarks)
+
+
+class _Choice(NamedTuple):
+    """Which images to take: `limit`, `classes`, `per_class` of `load_images`."""
+
+    limit: int | None
+    classes: tuple | None
+    per_class: int | None
+
+    def class_names(self, found):
+        """Those of the classes found that are chosen, in their order."""
+        if self.classes is None:
+            return found
+        unknown = sorted(set(self.classes) - set(found))
+        if unknown or len(set(self.classes)) < 2:
+            raise ValueError(
+                f"`classes` expects at least two of {list(found)}. Received: "
+                f"{list(self.classes)}"
+            )
+        return tuple(name for name in found if name in self.classes)
+
 
 class _EncodedImage(NamedTuple):
     """An image file not yet decoded; `where` names it in errors."""
@@ -63,7 +98,14 @@ class _EncodedImage(NamedTuple):
     data: object  # bytes, or a path to read
 
 
-def load_images(data="digits", data_dir=None, image_size=None, limit=None):
+def load_images(
+    data="digits",
+    data_dir=None,
+    image_size=None,
+    limit=None,
+    classes=None,
+    per_class=None,
+):
     """Loads a data set by name or by folder.
 
     The splits do not depend on any seed: what a source does not split itself
@@ -82,6 +124,10 @@ def load_images(data="digits", data_dir=None, image_size=None, limit=None):
             cifar10, for a folder the size of its first image.
         limit: take at most this many images of each split, for trial runs;
             files beyond it are not decoded.
+        classes: names of the classes to take, at least two; default: all.
+        per_class: take this many training images of each class (or all, where
+            there are fewer), always the same ones. Validation and test images
+            are not touched.
 
     Returns:
         An `ImageData`.
@@ -99,6 +145,12 @@ def load_images(data="digits", data_dir=None, image_size=None, limit=None):
         raise ValueError(
             f"`limit` must be a positive integer. Received: limit={limit}"
         )
+    if per_class is not None and per_class < 1:
+        raise ValueError(
+            "`per_class` must be a positive integer. Received: "
+            f"per_class={per_class}"
+        )
+    choice = _Choice(limit, classes and tuple(classes), per_class)
     if data != "cifar10" and data_dir is not None:
         raise ValueError(
             '`data_dir` belongs to data="cifar10"; a folder of images is '
@@ -106,13 +158,13 @@ def load_images(data="digits", data_dir=None, image_size=None, limit=None):
             f"data_dir={str(data_dir)!r}"
         )
     if data == "digits":
-        return _load_digits(image_size, limit)
+        return _load_digits(image_size, choice)
     if data == "cifar10":
-        return _load_cifar10(data_dir, image_size, limit)
-    return _load_folder(data, image_size, limit)
+        return _load_cifar10(data_dir, image_size, choice)
+    return _load_folder(data, image_size, choice)
 
 
-def _load_digits(image_size, limit):
+def _load_digits(image_size, choice):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -127,22 +179,22 @@ def _load_digits(image_size, limit):
         {"train": Split(images, digits.target.astype("int32"))},
         tuple(str(name) for name in digits.target_names),
         image_size,
-        limit,
+        choice,
     )
 
 
-def _load_cifar10(data_dir, image_size, limit):
+def _load_cifar10(data_dir, image_size, choice):
     if data_dir is None:
-        return _download_cifar10(image_size, limit)
+        return _download_cifar10(image_size, choice)
     data_dir = Path(data_dir).expanduser()
     tars = {
         name: data_dir / f"cifar10-{name}.tar" for name in ("train", "test")
     }
     if all(tar.is_file() for tar in tars.values()):
         encoded = {name: _read_tar(tar, name) for name, tar in tars.items()}
-        return _from_files(encoded, image_size or (32, 32), limit, [])
+        return _from_files(encoded, image_size or (32, 32), choice, [])
     if all((data_dir / name).is_dir() for name in tars):
-        return _load_folder(data_dir, image_size or (32, 32), limit)
+        return _load_folder(data_dir, image_size or (32, 32), choice)
     raise ValueError(
         "`data_dir` must be a folder that holds cifar10-train.tar and "
         "cifar10-test.tar, or the unpacked folders train/ and test/. "
@@ -150,7 +202,7 @@ def _load_cifar10(data_dir, image_size, limit):
     )
 
 
-def _download_cifar10(image_size, limit):
+def _download_cifar10(image_size, choice):
     import keras
 
     try:
@@ -167,10 +219,10 @@ def _download_cifar10(image_size, limit):
         "train": Split(x, y.ravel().astype("int32")),
         "test": Split(test_x, test_y.ravel().astype("int32")),
     }
-    return _from_arrays(splits, tuple(names.split()), image_size, limit)
+    return _from_arrays(splits, tuple(names.split()), image_size, choice)
 
 
-def _load_folder(folder, image_size, limit):
+def _load_folder(folder, image_size, choice):
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(
@@ -194,7 +246,7 @@ def _load_folder(folder, image_size, limit):
         }
     else:
         encoded = {"train": _read_class_folders(folder, remarks)}
-    return _from_files(encoded, image_size, limit, remarks)
+    return _from_files(encoded, image_size, choice, remarks)
 
 
 def _read_class_folders(folder, remarks):
@@ -296,13 +348,13 @@ def _check_member(path, member):
     )
 
 
-def _from_arrays(splits, class_names, image_size, limit):
+def _from_arrays(splits, class_names, image_size, choice):
     """Makes an `ImageData` of decoded `splits`, a dict of `Split`s."""
     remarks = []
     labels = {name: split.labels for name, split in splits.items()}
     taken = {}
     for name, (source, indices) in _plan(
-        labels, class_names, limit, remarks
+        labels, class_names, choice, remarks
     ).items():
         images = splits[source].images[indices]
         if image_size is not None and tuple(image_size) != images.shape[1:3]:
@@ -311,10 +363,10 @@ def _from_arrays(splits, class_names, image_size, limit):
     size = splits["train"].images.shape[1:3]
     if taken["train"].images.shape[1:3] != size:
         remarks.append(f"resized all images to {_format_size(image_size)}")
-    return ImageData(**taken, class_names=class_names, remarks=tuple(remarks))
+    return _image_data(taken, class_names, choice, remarks)
 
 
-def _from_files(encoded, image_size, limit, remarks):
+def _from_files(encoded, image_size, choice, remarks):
     """Makes an `ImageData` of `encoded`, a dict of `_EncodedImage` lists."""
     class_names = _class_names(encoded)
     index = {name: label for label, name in enumerate(class_names)}
@@ -330,7 +382,7 @@ def _from_files(encoded, image_size, limit, remarks):
         )
     taken, resized, total = {}, 0, 0
     for name, (source, indices) in _plan(
-        labels, class_names, limit, remarks
+        labels, class_names, choice, remarks
     ).items():
         pixels = np.empty((len(indices), *image_size, 3), "uint8")
         for i, position in enumerate(indices):
@@ -346,7 +398,18 @@ def _from_files(encoded, image_size, limit, remarks):
             f"resized {resized:,} of {total:,} images to "
             f"{_format_size(image_size)}"
         )
-    return ImageData(**taken, class_names=class_names, remarks=tuple(remarks))
+    return _image_data(taken, class_names, choice, remarks)
+
+
+def _image_data(taken, class_names, choice, remarks):
+    """Makes an `ImageData` of `Split`s, labels of the chosen classes alone."""
+    kept = choice.class_names(class_names)
+    new = np.array([kept.index(n) if n in kept else -1 for n in class_names])
+    taken = {
+        name: Split(split.images, new[split.labels].astype("int32"))
+        for name, split in taken.items()
+    }
+    return ImageData(**taken, class_names=kept, remarks=tuple(remarks))
 
 
 def _class_names(encoded):
@@ -391,13 +454,13 @@ def _resize(images, image_size):
     return np.clip(np.round(resized.numpy()), 0, 255).astype("uint8")
 
 
-def _plan(labels, class_names, limit, remarks):
+def _plan(labels, class_names, choice, remarks):
     """Chooses the images of every split.
 
     Args:
         labels: dict from `"train"` and the other splits of the source to
             their labels.
-        limit: largest size of a split, or `None`.
+        choice: `_Choice`.
 
     Returns:
         A dict from each of the three splits to `(split of the source, sorted
@@ -418,11 +481,29 @@ def _plan(labels, class_names, limit, remarks):
             remarks.append(
                 f"held out {held.sum():,} of {len(rest):,} images as {name} set"
             )
-    if limit is not None:
-        remarks.append(f"kept at most {limit:,} images of a split")
+    if choice.classes is not None:
+        # After holding out: an image is in the same split with and without.
+        kept = choice.class_names(class_names)
+        chosen = np.array([name in kept for name in class_names])
+        plan = {
+            name: (source, indices[chosen[labels[source][indices]]])
+            for name, (source, indices) in plan.items()
+        }
+        remarks.append(f"kept {len(kept)} of {len(class_names)} classes")
+    if choice.per_class is not None:
+        remarks.append(f"kept {choice.per_class:,} training images of a class")
+        source, indices = plan["train"]
+        order = np.random.default_rng(0).permutation(indices)
+        kept = [
+            order[labels[source][order] == label][: choice.per_class]
+            for label in range(len(class_names))
+        ]
+        plan["train"] = (source, np.sort(np.concatenate(kept)))
+    if choice.limit is not None:
+        remarks.append(f"kept at most {choice.limit:,} images of a split")
         for name, (source, indices) in plan.items():
             order = np.random.default_rng(0).permutation(len(indices))
-            plan[name] = (source, indices[np.sort(order[:limit])])
+            plan[name] = (source, indices[np.sort(order[: choice.limit])])
     return plan
 
 

@@ -119,12 +119,7 @@ def main(argv=None):
             report(run, summary)
             return 0
         pictures.load_pyplot()  # Better missing now than after the training.
-        data = load_images(
-            arguments["data"],
-            arguments["data_dir"],
-            arguments["image_size"],
-            arguments["limit"],
-        )
+        data = load_data(arguments)
         # Of the others none begins before the folder is this run's.
         devices.wait("open")
         with devices.scope():
@@ -183,8 +178,21 @@ def parse_arguments(argv):
         "--image-size",
         type=_size,
         metavar="N or HxW",
-        help="size all images are resized to, aspect ratio not kept (8 for "
-        "digits, 32 for cifar10, else that of the first image)",
+        help="size all images are resized to, aspect ratio not kept (with "
+        "--from that of the trained model; else 8 for digits, 32 for cifar10, "
+        "or that of the first image)",
+    )
+    group.add_argument(
+        "--classes",
+        type=lambda text: text.split(","),
+        metavar="NAME,NAME...",
+        help="use images of these classes only",
+    )
+    group.add_argument(
+        "--per-class",
+        type=positive_int,
+        metavar="N",
+        help="use N training images of each class, always the same ones",
     )
     group.add_argument(
         "--limit",
@@ -290,6 +298,31 @@ def parse_arguments(argv):
         # A short trial keeps the shape of the schedule.
         arguments["warmup_epochs"] = arguments["epochs"] // 3
     return arguments
+
+
+def load_data(arguments):
+    """The images, as the model of `--from` expects them if there is one."""
+    image_size, channels = arguments["image_size"], None
+    if arguments["preset"]:
+        from keras_topo import from_preset
+
+        inputs = from_preset(arguments["preset"]).inputs
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ValueError(
+                "--from expects a model of images. Received: "
+                f"{arguments['preset']}"
+            )
+        *size, channels = inputs[0].shape[1:]
+        image_size = image_size or (size if None not in size else None)
+    data = load_images(
+        arguments["data"],
+        arguments["data_dir"],
+        image_size,
+        arguments["limit"],
+        arguments["classes"],
+        arguments["per_class"],
+    )
+    return data.as_rgb() if channels == 3 else data
 
 
 def build_model(arguments, data):

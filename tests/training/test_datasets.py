@@ -230,3 +230,35 @@ def test_the_real_cifar10(shared_data):
     assert data.sizes() == {"train": 500, "validation": 500, "test": 500}
     assert data.image_shape == (32, 32, 3)
     assert data.class_names[0] == "airplane" and len(data.class_names) == 10
+
+
+def test_classes_and_images_of_a_class(tmp_path):
+    whole = load_images("digits")
+    data = load_images("digits", classes=["7", "3", "9"], per_class=20)
+    assert data.class_names == ("3", "7", "9")
+    assert np.bincount(data.train.labels).tolist() == [20, 20, 20]
+    sevens = data.train.images[data.train.labels == 1]
+    originals = whole.train.images[whole.train.labels == 7]
+    assert all((originals == image).all((1, 2, 3)).any() for image in sevens)
+    for label, name in enumerate("379"):
+        count = (whole.test.labels == int(name)).sum()
+        assert (data.test.labels == label).sum() == count
+    assert any("20 training images of a class" in r for r in data.remarks)
+
+    folder = make_folder(tmp_path / "photos", ("ant", "bee", "cat"), count=12)
+    data = load_images(folder, classes=("cat", "ant"), per_class=2)
+    assert data.class_names == ("ant", "cat")
+    assert data.sizes()["train"] == 4
+    for classes in (["ant"], ["ant", "ant"], ["ant", "dog"]):
+        with pytest.raises(ValueError, match="`classes` expects"):
+            load_images(folder, classes=classes)
+    with pytest.raises(ValueError, match="`per_class`"):
+        load_images(folder, per_class=0)
+
+
+def test_gray_images_as_rgb():
+    gray = load_images("digits", limit=20)
+    data = gray.as_rgb()
+    assert data.image_shape == (8, 8, 3)
+    assert (data.test.images == gray.test.images).all()
+    assert data.as_rgb() is data

@@ -275,6 +275,25 @@ def test_fine_tuning_leaves_a_frozen_model_as_it_is(finished_run, tmp_path):
     assert summary["arguments"]["preset"] == str(run)
 
 
+def test_gray_images_for_a_model_of_color_images(tmp_path):
+    """And of its size, where no other is asked for."""
+    from keras_topo.models import topvit
+
+    (tmp_path / "color").mkdir()
+    model = topvit("mini", patch_size=4, image_shape=(12, 16, 3), num_classes=5)
+    model.save(tmp_path / "color" / "model.keras")
+    arguments = [*SMALL, "--epochs", "1", "--freeze", "--per-class", "8"]
+    arguments += ["--classes", "1,2,7", "--from", str(tmp_path / "color")]
+    assert images.main([*arguments, "--out", str(tmp_path / "fine")]) == 0
+    fine = keras.saving.load_model(tmp_path / "fine" / "model.keras")
+    assert fine.input_shape == (None, 12, 16, 3)
+    assert fine.output_shape == (None, 3)
+    summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    assert summary["images"]["train"] == 24
+    assert summary["class_names"] == ["1", "2", "7"]
+    assert any("gray" in remark for remark in summary["data_remarks"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
