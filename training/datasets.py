@@ -71,7 +71,7 @@ class ImageData:
 
 
 class _Choice(NamedTuple):
-    """Which images to take: `limit`, `classes`, `per_class` of `load_images`."""
+    """Which images to take, by three arguments of `load_images`."""
 
     limit: int | None
     classes: tuple | None
