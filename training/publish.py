@@ -25,6 +25,7 @@ KEPT = (
     "data_name",
     "test_accuracy",
     "test_deviation",
+    "test_standard_error",
     "runs",
     "test_loss",
     "validation_accuracy",
@@ -92,6 +93,7 @@ def publish(run, folder, title=None, notes=()):
             )
     metrics = json.loads((run / "metrics.json").read_text())
     kept = {name: metrics[name] for name in KEPT if name in metrics}
+    kept |= standard_error(kept)
     lines = read_lines(run / "runs.jsonl")
     if lines:
         # The file holds the model of the first of several seeds.
@@ -111,6 +113,15 @@ def publish(run, folder, title=None, notes=()):
     write_text(
         folder / "README.md", card(folder, kept, title or folder.name, notes)
     )
+
+
+def standard_error(metrics):
+    """How far a test of so many, of one split and one seed, may be off."""
+    counts = metrics.get("images") or metrics.get("graphs")
+    if not counts:
+        return {}
+    p, n = metrics["test_accuracy"], counts["test"]
+    return {"test_standard_error": (p * (1 - p) / n) ** 0.5}
 
 
 def card(folder, metrics, title, notes):
@@ -180,7 +191,9 @@ def describe(metrics, data):
     if counts:
         text += (
             f" Trained on {counts['train']:,}, epochs watched on "
-            f"{counts['validation']:,}, tested once."
+            f"{counts['validation']:,}, tested once. The standard error of "
+            f"a share of so many {metrics['task']} is "
+            f"{metrics['test_standard_error']:.1%}."
         )
     for remark in metrics.get("data_remarks", ()):
         text += f" {remark[0].upper()}{remark[1:]}."
