@@ -17,6 +17,7 @@ MODELS = {
     "linear": {"attention": "linear"},
     "softmax": {"attention": "softmax"},
     "token": {"pooling": "token"},
+    "stem": {"stem": "convolutions"},
 }
 EXPORTS = {"litert": "tflite", "onnx": "onnx"}
 
