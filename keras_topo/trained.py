@@ -45,13 +45,14 @@ def presets():
 def from_preset(name_or_path, num_classes=None, image_shape=None):
     """Loads a trained model, to use it as it is or to fine-tune it.
 
-    With neither of the other arguments the model is exactly the one that was
-    saved. What was changed, and what starts untrained, is printed.
+    With neither of the other arguments the weights are exactly those that were
+    saved. What was changed, and what starts untrained, is printed. All layers
+    are trainable, also where some were frozen when the model was saved.
 
     Args:
         name_or_path: one of `keras_topo.presets()`; a folder that holds
-            `model.keras`, such as a run folder of the training scripts, or
-            that file; or `"hf://user/repository"`, with a revision after `@`
+            `model.keras`, such as a run folder of the training scripts; any
+            `.keras` file; or `"hf://user/repository"`, with a revision after `@`
             if need be, where huggingface_hub is installed.
         num_classes: int; if it is given, the last layer is replaced by an
             untrained one for so many classes.
@@ -76,13 +77,24 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     >>> model(np.zeros((1, 40, 48, 3))).shape
     (1, 3)
     """
-    folder = find_preset(name_or_path)
-    model = keras.saving.load_model(folder / MODEL, compile=False)
+    path = pathlib.Path(os.fspath(name_or_path))
+    if not (path.suffix == ".keras" and path.is_file()):
+        path = find_preset(name_or_path) / MODEL
+    model = keras.saving.load_model(path, compile=False)
     if image_shape is not None:
         model = _with_image_shape(model, image_shape)
     if num_classes is not None:
         model = _with_classes(model, num_classes)
+    _make_trainable(model)
     return model
+
+
+def _make_trainable(model):
+    # Layer by layer: Keras does nothing where the model itself is trainable.
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _make_trainable(layer)
+        layer.trainable = True
 
 
 def find_preset(name_or_path):
@@ -91,8 +103,8 @@ def find_preset(name_or_path):
     if text.startswith("hf://"):
         return _download(text)
     path = pathlib.Path(text)
-    if path.name == MODEL:
-        path = path.parent
+    if path.suffix == ".keras" and path.is_file():
+        return path.parent
     if (path / MODEL).is_file():
         return path
     if os.sep not in text:
@@ -100,8 +112,8 @@ def find_preset(name_or_path):
             if (zoo / text / MODEL).is_file():
                 return zoo / text
     raise ValueError(
-        "`name_or_path` expects a folder with a model.keras, a handle "
-        f"hf://user/repository, or one of {sorted(presets())}. Received: "
+        "`name_or_path` expects a folder with a model.keras, a .keras file, a "
+        f"handle hf://user/repository, or one of {sorted(presets())}. Received: "
         f"name_or_path={text!r}"
     )
 

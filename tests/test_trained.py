@@ -64,6 +64,26 @@ def test_a_preset_is_what_was_saved(tmp_path):
         np.testing.assert_array_equal(ref.numpy(found(x)), ref.numpy(model(x)))
 
 
+def test_any_keras_file_and_no_other_one(tmp_path):
+    folder = save(image_model(), tmp_path / "tiny")
+    (folder / "model.keras").rename(tmp_path / "best.keras")
+    assert keras_topo.from_preset(tmp_path / "best.keras").count_params()
+    save(image_model(), tmp_path / "other")
+    with pytest.raises(ValueError, match="`name_or_path` expects"):
+        keras_topo.from_preset(tmp_path / "other" / "missing.keras")
+
+
+def test_what_was_frozen_when_saved_can_be_trained(tmp_path):
+    model = image_model()
+    count = len(model.trainable_weights)
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    folder = save(model, tmp_path / "tiny")
+    for options in ({}, {"num_classes": 3}, {"image_shape": (24, 24)}):
+        found = keras_topo.from_preset(folder, **options)
+        assert len(found.trainable_weights) == count
+
+
 def test_other_classes_keep_all_but_the_last_layer(tmp_path, capsys):
     model = image_model()
     folder = save(model, tmp_path / "tiny")
