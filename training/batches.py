@@ -7,12 +7,15 @@ import keras
 import tensorflow as tf
 
 
-def augmentation_layers(kind):
+def augmentation_layers(kind, zoom=1.0):
     """Keras preprocessing layers for a kind of images.
 
     Args:
         kind: `"digits"` (shifts of up to one pixel in eight: a mirrored digit
             is no digit), `"photos"` (the same and mirror images), or `None`.
+        zoom: float, at least 1; images are enlarged by up to this factor, each
+            axis by another one, and cut to their size. It makes a model good
+            for images of more pixels than those it is trained on.
 
     Returns:
         A list of layers for `training_batches`.
@@ -27,10 +30,21 @@ def augmentation_layers(kind):
         interpolation="nearest",
         dtype="float32",
     )
+    if zoom < 1:
+        raise ValueError(f"`zoom` expects at least 1. Received: zoom={zoom}")
+    enlarge = []
+    if zoom > 1:
+        factor = (1 / zoom - 1, 0.0)
+        enlarge = [
+            layers.RandomZoom(
+                factor, factor, interpolation="bilinear", dtype="float32"
+            )
+        ]
     if kind == "digits":
-        return [shift]
+        return [shift, *enlarge]
     if kind == "photos":
-        return [layers.RandomFlip("horizontal", dtype="float32"), shift]
+        flip = layers.RandomFlip("horizontal", dtype="float32")
+        return [flip, shift, *enlarge]
     if kind is None:
         return []
     raise ValueError(

@@ -205,6 +205,12 @@ def parse_arguments(argv):
         default=True,
         help="random shifts and, but for digits, mirror images",
     )
+    group.add_argument(
+        "--zoom",
+        type=positive_float,
+        help="with --augment: enlarge by up to this factor, each axis by "
+        "another; for models that will be used at higher resolutions",
+    )
 
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="mini", help="mini, Ti, S, B or L")
@@ -289,6 +295,12 @@ def parse_arguments(argv):
     add_distribution_arguments(parser)
     add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
+    zoom = arguments["zoom"]
+    if zoom is not None and (zoom < 1 or not arguments["augment"]):
+        parser.error(
+            "--zoom expects at least 1, and --augment. Received: --zoom "
+            f"{zoom:g}"
+        )
     check_fine_tuning(parser, argv, arguments, ARCHITECTURE)
     kind = "digits" if arguments["data"] == "digits" else "photos"
     for name, value in RECIPES[kind].items():
@@ -329,13 +341,16 @@ def build_model(arguments, data):
     """Builds the untrained model, the same one for the same arguments."""
     from keras_topo import from_preset
     from keras_topo.models import topvit
+    from keras_topo.trained import find_preset, read_metrics
 
     keras.config.set_dtype_policy(POLICIES[arguments["mixed_precision"]])
     keras.utils.set_random_seed(arguments["seed"])
     if arguments["preset"]:
-        model = from_preset(
-            arguments["preset"], len(data.class_names), data.image_shape
-        )
+        metrics = read_metrics(find_preset(arguments["preset"]))
+        same = metrics.get("class_names") == list(data.class_names)
+        # For the very same classes the last layer is as good as the others.
+        classes = None if same else len(data.class_names)
+        model = from_preset(arguments["preset"], classes, data.image_shape)
         if arguments["freeze"]:
             freeze_all_but_last(model)
         return model
@@ -360,7 +375,9 @@ def train(run, arguments, data, model, devices):
     """Trains the model from the last finished epoch of the run to its end."""
     epochs = arguments["epochs"]
     kind = "digits" if arguments["data"] == "digits" else "photos"
-    augmentation = augmentation_layers(kind if arguments["augment"] else None)
+    augmentation = augmentation_layers(
+        kind if arguments["augment"] else None, arguments["zoom"] or 1.0
+    )
     num_classes = len(data.class_names)
 
     def batches(start_epoch):

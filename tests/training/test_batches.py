@@ -103,3 +103,24 @@ def test_evaluation_sees_all_images_in_order():
 def test_unknown_augmentation():
     with pytest.raises(ValueError, match="Received: kind='flowers'"):
         augmentation_layers("flowers")
+
+
+def test_zoom_enlarges_axis_by_axis_and_goes_on_where_it_was():
+    ramp = np.arange(32)[None, :, None, None] * np.ones((1, 1, 32, 1))
+    split = Split(np.repeat(4 * ramp, 8, 0).astype("uint8"), np.zeros(8, int))
+    layers = augmentation_layers("digits", zoom=2.0)[-1:]
+
+    def found(start):
+        dataset, _ = training_batches(split, 2, 4, 0, start, 3, layers)
+        return [x.numpy() for x, _ in dataset]
+
+    for x, again in zip(found(0)[2:], found(1), strict=True):
+        np.testing.assert_array_equal(x, again)
+    # A gradient of 4 a pixel becomes one of 2 at the most.
+    slopes = np.concatenate(found(0))[:, 8:24, :, 0]
+    slopes = np.diff(slopes, axis=1).mean((1, 2))
+    assert slopes.min() >= 1.99 and slopes.max() <= 4.01
+    assert slopes.min() < 3 < slopes.max()
+    assert len(augmentation_layers("digits", zoom=1.0)) == 1
+    with pytest.raises(ValueError, match="`zoom`"):
+        augmentation_layers("digits", zoom=0.5)

@@ -275,6 +275,19 @@ def test_fine_tuning_leaves_a_frozen_model_as_it_is(finished_run, tmp_path):
     assert summary["arguments"]["preset"] == str(run)
 
 
+def test_the_last_layer_stays_where_the_classes_do(finished_run, tmp_path):
+    run, _ = finished_run
+    arguments = [*SMALL, "--epochs", "1", "--from", str(run), "--zoom", "1.5"]
+    arguments += ["--learning-rate", "1e-12", "--weight-decay", "0"]
+    assert images.main([*arguments, "--out", str(tmp_path / "fine")]) == 0
+    before, after = (
+        keras.saving.load_model(folder / "model.keras")
+        for folder in (run, tmp_path / "fine")
+    )
+    for a, b in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
 def test_gray_images_for_a_model_of_color_images(tmp_path):
     """And of its size, where no other is asked for."""
     from keras_topo.models import topvit
