@@ -1,12 +1,13 @@
 """Trained models by name: what there is, and loading one to go on with."""
 
 import json
+import operator
 import os
 import pathlib
 
 import keras
 
-from keras_topo.layers import GraphKernelAttention
+from keras_topo.layers import GraphKernelAttention, PositionEmbedding
 
 # Names of the files of a preset.
 MODEL, METRICS = "model.keras", "metrics.json"
@@ -52,8 +53,8 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     Args:
         name_or_path: one of `keras_topo.presets()`; a folder that holds
             `model.keras`, such as a run folder of the training scripts; any
-            `.keras` file; or `"hf://user/repository"`, with a revision after `@`
-            if need be, where huggingface_hub is installed.
+            `.keras` file; or `"hf://user/repository"`, with a revision after
+            `@` if need be, where huggingface_hub is installed.
         num_classes: int; if it is given, the last layer is replaced by an
             untrained one for so many classes.
         image_shape: `(height, width)` or `(height, width, channels)`, of a
@@ -80,20 +81,21 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     path = pathlib.Path(os.fspath(name_or_path))
     if not (path.suffix == ".keras" and path.is_file()):
         path = find_preset(name_or_path) / MODEL
-    model = keras.saving.load_model(path, compile=False)
+    # Nothing of anybody else runs, also where unsafe loading was allowed.
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if image_shape is not None:
         model = _with_image_shape(model, image_shape)
     if num_classes is not None:
         model = _with_classes(model, num_classes)
-    _make_trainable(model)
+    make_trainable(model)
     return model
 
 
-def _make_trainable(model):
-    # Layer by layer: Keras does nothing where the model itself is trainable.
+def make_trainable(model):
+    """Thaws all layers of a model, also where the model itself is trainable."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            _make_trainable(layer)
+            make_trainable(layer)
         layer.trainable = True
 
 
@@ -113,8 +115,8 @@ def find_preset(name_or_path):
                 return zoo / text
     raise ValueError(
         "`name_or_path` expects a folder with a model.keras, a .keras file, a "
-        f"handle hf://user/repository, or one of {sorted(presets())}. Received: "
-        f"name_or_path={text!r}"
+        f"handle hf://user/repository, or one of {sorted(presets())}. "
+        f"Received: name_or_path={text!r}"
     )
 
 
@@ -161,10 +163,13 @@ def _with_image_shape(model, image_shape):
             "`image_shape` is for models of images. Received: image_shape="
             f"{image_shape} for {model.name!r}, which is not one"
         )
-    new = tuple(image_shape)
+    try:
+        new = tuple(operator.index(n) for n in image_shape)
+    except TypeError:
+        new = ()
     if len(new) == 2:
         new += old[-1:]
-    if len(new) != 3 or any(not isinstance(n, int) or n < 1 for n in new):
+    if len(new) != 3 or min(new) < 1:
         raise ValueError(
             "`image_shape` expects (height, width) or (height, width, "
             f"channels), positive ints. Received: image_shape={image_shape}"
@@ -176,25 +181,54 @@ def _with_image_shape(model, image_shape):
         )
     if new == old:
         return model
-    inputs = model.inputs[0]
-    clone = keras.models.clone_model(
-        model,
-        input_tensors=keras.Input(new, name=inputs.name, dtype=inputs.dtype),
-    )
+    if any(isinstance(layer, keras.Model) for layer in model.layers):
+        raise ValueError(
+            "`image_shape` is for models without models inside, such as those "
+            f"of keras_topo.models. Received: image_shape={image_shape} for "
+            f"{model.name!r}"
+        )
+    clone = _cloned(model, new, _token_grid(model, new))
     clone.set_weights(model.get_weights())
     resampled = [
         layer.name
         for layer in clone.layers
-        if any(
-            weight.name.startswith(("mask_", "embeddings"))
-            for weight in layer.weights
-        )
+        if isinstance(layer, PositionEmbedding)
+        or any(w.name.startswith("mask_") for w in layer.weights)
     ]
     print(
         f"{model.name}: images of {new[0]} x {new[1]} instead of {old[0]} x "
         f"{old[1]}; resampled in {', '.join(resampled) or 'no layer'}."
     )
     return clone
+
+
+def _token_grid(model, image_shape):
+    """The grid of tokens that a model makes of images of a shape."""
+    for layer in model.layers:
+        if isinstance(layer, PositionEmbedding):
+            tokens = keras.Model(model.inputs[0], layer.output)
+            shape = _cloned(tokens, image_shape, None).output_shape
+            return tuple(shape[1:-1])
+    return None
+
+
+def _cloned(model, image_shape, grid):
+    """The model for other images; `grid` is what layers are told of it."""
+
+    def copy(layer):
+        config = layer.get_config()
+        # Behind a class token a grid is known by the configuration alone. That
+        # of positions is the one that they were trained on.
+        known = config.get("grid_shape") is not None
+        if grid and known and not isinstance(layer, PositionEmbedding):
+            config["grid_shape"] = grid
+        return type(layer).from_config(config)
+
+    inputs = model.inputs[0]
+    images = keras.Input(image_shape, name=inputs.name, dtype=inputs.dtype)
+    return keras.models.clone_model(
+        model, input_tensors=images, clone_function=copy
+    )
 
 
 # What the number of classes is called in the last layer of a model.

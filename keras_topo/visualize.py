@@ -29,13 +29,17 @@ def attention_layers(model):
     found = {}
     for layer in model.layers:
         if hasattr(layer, "attention_weights"):
-            found[layer.name] = layer
+            inside = {layer.name: layer}
         elif isinstance(layer, keras.Model):
-            for name, inner in attention_layers(layer).items():
-                # Two inner models may have layers of one name.
-                found[name if name not in found else f"{layer.name}/{name}"] = (
-                    inner
-                )
+            inside = attention_layers(layer)
+        else:
+            continue
+        for name, inner in inside.items():
+            # Two models, one in the other, may have layers of one name.
+            if name in found:
+                outer = model if inner is layer else layer
+                name = f"{outer.name}/{name}"
+            found[name] = inner
     return found
 
 
@@ -156,12 +160,11 @@ def plot_masks(models, tokens=None):
     models = _named(models)
     panels = []
     for title, model in models.items():
+        middle = _middle(model)
+        if middle is None:
+            return None
         for token in tokens or (None, (0, 0)):
-            place = token
-            if place is None:
-                place = _middle(model)
-                if place is None:
-                    return None
+            place = middle if token is None else token
             rows = list(mask_rows(model, place).values())
             if not rows:
                 return None
@@ -216,7 +219,8 @@ def plot_attention(models, image, token=None):
         for name, matrix in weights.items():
             grid, prefix = _grid(layers[name])
             index = prefix + _index(place, grid)
-            row = matrix[0, :, index, prefix:].reshape(-1, *grid)
+            row = matrix[0, :, index, prefix:]
+            row = row.reshape(len(row), *grid)
             rows.append(row / row.max(axis=(1, 2), keepdims=True))
         panels.append((title, rows, place))
     return _draw_panels(

@@ -11,7 +11,7 @@ import reference as ref
 import scipy.sparse
 
 import keras_topo
-from keras_topo import models, trained
+from keras_topo import models, trained, visualize
 from keras_topo.layers import RandomWalkKernel
 
 
@@ -124,6 +124,33 @@ def test_another_grid_is_resampled(mask, tmp_path, capsys):
     x = images(24, 40, 3)
     np.testing.assert_allclose(
         ref.numpy(again(x)), ref.numpy(found(x)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("attention", ["toeplitz", "softmax"])
+def test_another_grid_behind_a_class_token(attention, tmp_path, capsys):
+    keras.utils.set_random_seed(0)
+    model = models.topvit(
+        "mini", image_shape=(16, 16, 3), pooling="token", attention=attention
+    )
+    folder = save(model, tmp_path / "tiny")
+    found = keras_topo.from_preset(folder, 3, (24, np.int64(40)))
+    printed = capsys.readouterr().out
+    assert "positions" in printed and "class_token" not in printed
+    x = images(24, 40, 3)
+    assert found(x).shape == (2, 3)
+    weights = visualize.attention_weights(found, x)["block_1"]
+    assert weights.shape == (2, 3, 61, 61)
+    assert visualize._grid(found.get_layer("block_1")) == ((6, 10), 1)
+    found.save(tmp_path / "again.keras")
+    again = keras_topo.from_preset(tmp_path / "again.keras", None, (16, 16))
+    x = images(16, 16, 3)
+    back = ref.numpy(again(x)).shape
+    assert back == (2, 3)
+    same = keras.models.Model(again.input, again.get_layer("norm").output)
+    first = keras.models.Model(model.input, model.get_layer("norm").output)
+    np.testing.assert_allclose(
+        ref.numpy(same(x)), ref.numpy(first(x)), atol=1e-5
     )
 
 

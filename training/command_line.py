@@ -80,7 +80,11 @@ def add_fine_tuning_arguments(parser, unused):
 
 def check_fine_tuning(parser, argv, arguments, unused):
     """Ends the script where arguments contradict the model of `--from`."""
-    given = {token.split("=")[0].removeprefix("--") for token in argv}
+    given = {
+        token.split("=")[0].removeprefix("--")
+        for token in argv
+        if token.startswith("--")
+    }
     if arguments["preset"] is None:
         if arguments["freeze"]:
             parser.error("--freeze is for --from. Received: no --from")

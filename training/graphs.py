@@ -30,7 +30,12 @@ import keras
 import numpy as np
 
 from keras_topo import visualize
-from keras_topo.trained import find_preset, from_preset, read_metrics
+from keras_topo.trained import (
+    find_preset,
+    from_preset,
+    make_trainable,
+    read_metrics,
+)
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
@@ -168,6 +173,8 @@ def parse_arguments(argv):
         prog="python -m training.graphs",
         description="Train GKAT, or a baseline, to classify graphs.",
         formatter_class=HelpFormatter,
+        # What is refused beside --from is known by whole names.
+        allow_abbrev=False,
     )
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -261,6 +268,7 @@ def parse_arguments(argv):
     if arguments["preset"]:
         try:
             arguments |= trained_arguments(arguments["preset"])
+            check_split(arguments)
         except (ValueError, ImportError) as error:
             parser.error(str(error))
     if arguments["warmup_epochs"] >= arguments["epochs"]:
@@ -296,13 +304,41 @@ def trained_arguments(preset):
             "--from expects a classifier of graphs with a metrics.json. "
             f"Received: {preset}"
         )
-    trained = metrics["arguments"]
+    trained = metrics.get("arguments", {})
     names = {name.replace("-", "_") for name in ARCHITECTURE} - {"no_degrees"}
+    missing = sorted(names - set(trained))
+    if missing or "features" not in metrics:
+        raise ValueError(
+            "--from expects a metrics.json with `features` and all `arguments`"
+            f", of this version. Received: {preset}, without "
+            + ", ".join(missing or ["features"])
+        )
     found = {name: trained[name] for name in names}
     # One that was not given depends on the data.
     if found["degrees"] is None:
         found["degrees"] = metrics["features"]["max_degree"] is not None
     return found
+
+
+def check_split(arguments):
+    """Keeps what a preset was trained on out of the graphs it is tested on."""
+    metrics = read_metrics(find_preset(arguments["preset"]))
+    trained = metrics["arguments"]
+    name = Path(arguments["data"]).stem
+    if name in GENERATED or name != Path(trained["data"]).stem:
+        return
+    if arguments["protocol"] == "folds":
+        raise ValueError(
+            "--from with --protocol folds expects other data than the model "
+            f"was trained on: test graphs were among them. Received: {name}"
+        )
+    if arguments["seed"] != trained["seed"]:
+        raise ValueError(
+            f"--from expects --seed {trained['seed']} on the data that the "
+            "model was trained on: by another split it would be tested on "
+            f"graphs that it knows. Received: --seed {arguments['seed']} on "
+            f"{name}"
+        )
 
 
 def parse_choice(text):
@@ -348,10 +384,14 @@ class Task:
         most = max(
             int(np.diff(g.adjacency.indptr).max()) for g in self.dataset.graphs
         )
+        max_degree = min(MAX_DEGREE, most) if degrees else None
+        if arguments.get("preset") and degrees:
+            trained = read_metrics(find_preset(arguments["preset"]))
+            max_degree = trained["features"]["max_degree"]
         self.recipe = FeatureRecipe(
             self.dataset.num_node_labels,
             attributes,
-            min(MAX_DEGREE, most) if degrees else None,
+            max_degree,
             arguments["return_steps"],
         )
         self.graphs = self.recipe(self.dataset.graphs)
@@ -414,6 +454,13 @@ def build_model(arguments, task, statistics):
                 f"--from {arguments['preset']} expects nodes of {expected} "
                 f"features. Received: {task.dataset.name}, with "
                 f"{task.num_features}"
+            )
+        recipe = read_metrics(find_preset(arguments["preset"]))["features"]
+        if recipe != dataclasses.asdict(task.recipe):
+            raise ValueError(
+                f"--from {arguments['preset']} expects nodes with the features "
+                f"{recipe}. Received: {task.dataset.name}, with "
+                f"{dataclasses.asdict(task.recipe)}"
             )
         if arguments["freeze"]:
             freeze_all_but_last(model)
@@ -527,6 +574,7 @@ def finish(run, arguments, task, split, model, statistics, command):
     before = build_model(arguments, task, statistics)
     classifier = keras.models.clone_model(before)
     classifier.set_weights(model.get_weights())
+    make_trainable(classifier)  # What was frozen need not stay so.
     whole = whole_model(arguments, task, classifier)
     file = run.folder / "model.keras"
     whole.save(file, overwrite=True)

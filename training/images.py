@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_topo import visualize
+from keras_topo.trained import find_preset, make_trainable, read_metrics
 from keras_topo.training import distribution, pictures
 from keras_topo.training.batches import (
     augmentation_layers,
@@ -91,6 +92,7 @@ ARCHITECTURE = (
     "stem",
     "dropout",
     "stochastic-depth",
+    "mixed-precision",
 )
 # Arguments that say where and how to run, not what comes out.
 NOT_COMPARED = ("out", "resume", *distribution.NOT_COMPARED)
@@ -113,6 +115,8 @@ def main(argv=None):
     run = Run(arguments["out"], writes=devices.is_first)
     try:
         run.open(arguments, arguments["resume"], NOT_COMPARED)
+        # Of the others none looks before the folder is this run's.
+        devices.wait("open")
         summary = run.summary()
         if summary is not None:
             print(f"{run.folder} holds this run, finished: nothing to train.")
@@ -120,8 +124,6 @@ def main(argv=None):
             return 0
         pictures.load_pyplot()  # Better missing now than after the training.
         data = load_data(arguments)
-        # Of the others none begins before the folder is this run's.
-        devices.wait("open")
         with devices.scope():
             model = build_model(arguments, data)
     except (ValueError, ImportError) as error:
@@ -157,6 +159,8 @@ def parse_arguments(argv):
         prog="python -m training.images",
         description="Train TopViT on images and export it as a SavedModel.",
         formatter_class=HelpFormatter,
+        # What is refused beside --from is known by whole names.
+        allow_abbrev=False,
     )
 
     def recipe(name):
@@ -341,7 +345,6 @@ def build_model(arguments, data):
     """Builds the untrained model, the same one for the same arguments."""
     from keras_topo import from_preset
     from keras_topo.models import topvit
-    from keras_topo.trained import find_preset, read_metrics
 
     keras.config.set_dtype_policy(POLICIES[arguments["mixed_precision"]])
     keras.utils.set_random_seed(arguments["seed"])
@@ -478,6 +481,7 @@ def finish(run, arguments, data, model, command):
     before = build_model(arguments, data)
     bare = keras.models.clone_model(before)
     bare.set_weights(model.get_weights())
+    make_trainable(bare)  # What was frozen need not stay so.
     file = run.folder / "model.keras"
     bare.save(file, overwrite=True)
     # From here on everything is said of what lies in the file.

@@ -107,6 +107,8 @@ def publish(run, folder, title=None, notes=()):
     shutil.rmtree(folder / "1", ignore_errors=True)
     shutil.copytree(run / "saved_model" / "1", folder / "1")
     for picture in ("curves.png", "masks.png", "kernels.png", "attention.png"):
+        # One of an earlier model is not to stay.
+        (folder / picture).unlink(missing_ok=True)
         if (run / picture).exists():
             shutil.copy(run / picture, folder / picture)
     write_json(folder / "metrics.json", kept)

@@ -22,12 +22,7 @@ def weights_of(attend, query):
         ValueError: with more than `MOST_TOKENS` tokens.
     """
     batch, heads, tokens, _ = tuple(ops.shape(query))
-    if tokens > MOST_TOKENS:
-        raise ValueError(
-            f"`inputs` expects at most {MOST_TOKENS:,} tokens: attention "
-            "weights are a matrix of all pairs of them. Received: inputs of "
-            f"{tokens:,} tokens"
-        )
+    check_tokens(tokens)
     identity = ops.eye(tokens, dtype=query.dtype)
     columns = []
     for start in range(0, tokens, BLOCK):
@@ -35,3 +30,13 @@ def weights_of(attend, query):
         value = ops.broadcast_to(value, (batch, heads, *value.shape))
         columns.append(attend(value))
     return ops.concatenate(columns, axis=-1)
+
+
+def check_tokens(tokens):
+    """Refuses what a matrix of all pairs would be too much of."""
+    if tokens > MOST_TOKENS:
+        raise ValueError(
+            f"`inputs` expects at most {MOST_TOKENS:,} tokens: attention "
+            "weights are a matrix of all pairs of them. Received: inputs of "
+            f"{tokens:,} tokens"
+        )

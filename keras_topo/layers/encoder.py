@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_topo.layers.arguments import one_of, positive, rate
+from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.layers.toeplitz_masks import MASKS
 
@@ -196,6 +197,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         if self.attention_kind != "softmax":
             return self.attention.attention_weights(x, mask)
         x, mask = self._flat(x, mask)
+        check_tokens(x.shape[1])
         _, weights = self.attention(
             x, x, attention_mask=mask, return_attention_scores=True
         )

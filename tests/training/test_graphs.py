@@ -315,9 +315,13 @@ def test_fine_tuning(tmp_path, archive, no_export):
     summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
     assert summary["arguments"]["kernel_sizes"] == [1.0, 3.0]
     assert summary["features"]["return_steps"] == 5
-    other = ["--from", str(first), "--depth", "2", "--out", str(tmp_path / "x")]
-    with pytest.raises(SystemExit):
-        graphs.main([*options, *other])
+    whole = keras.saving.load_model(tmp_path / "fine" / "model.keras")
+    assert all(layer.trainable for layer in whole.layers[-1].layers)
+    # Architecture, abbreviated too, and a split whose test graphs it knows.
+    for wrong in (["--depth", "2"], ["--dep", "2"], ["--seed", "1"]):
+        other = ["--from", str(first), *wrong, "--out", str(tmp_path / "x")]
+        with pytest.raises(SystemExit):
+            graphs.main([*options, *other])
     wrong = ["--data", "motif-cycle", "--from", str(tmp_path / "nowhere")]
     with pytest.raises(SystemExit):
         graphs.main([*wrong, "--out", str(tmp_path / "x")])
