@@ -12,6 +12,7 @@ is that after the last epoch.
 
 import argparse
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -71,7 +72,7 @@ def main():
         rows[-1]["others"] = [row for row in tried if row is not rows[-1]]
     if arguments.json:
         write_json(
-            arguments.json,
+            Path(arguments.json),
             {
                 "arguments": vars(arguments),
                 "images": data.sizes(),
