@@ -27,8 +27,12 @@ from keras_topo.training.command_line import freeze_all_but_last, versions
 from keras_topo.training.datasets import load_images
 from keras_topo.training.run import adamw, write_json
 
-WAYS = ("from scratch", "fine-tuned", "last layer")
-LEARNING_RATES = (5e-4, 2e-3, 8e-3)
+ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3)
+LEARNING_RATES = {
+    "from scratch": ALL_WEIGHTS,
+    "fine-tuned": ALL_WEIGHTS,
+    "last layer": (2e-3, 8e-3, 3.2e-2),
+}
 BATCH_SIZE = 16
 
 
@@ -54,14 +58,14 @@ def main():
     )
     data = data.as_rgb() if channels == 3 else data
     rows = []
-    for way in WAYS:
+    for way, learning_rates in LEARNING_RATES.items():
         tried = [
             {
                 "way": way,
                 "learning_rate": learning_rate,
                 **train(arguments, data, way, learning_rate),
             }
-            for learning_rate in LEARNING_RATES
+            for learning_rate in learning_rates
         ]
         rows.append(max(tried, key=lambda row: np.mean(row["validation"])))
         print(
@@ -94,7 +98,9 @@ def train(arguments, data, way, learning_rate):
         keras.utils.set_random_seed(seed)
         model = keras_topo.from_preset(arguments.preset, classes)
         # A clone has the weights of a new model.
-        return keras.models.clone_model(model) if way == WAYS[0] else model
+        return (
+            keras.models.clone_model(model) if way == "from scratch" else model
+        )
 
     def batches(seed):
         return training_batches(
