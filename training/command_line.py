@@ -61,6 +61,9 @@ def add_fine_tuning_arguments(parser, unused):
     Args:
         parser: `argparse.ArgumentParser`.
         unused: names of options that a trained model has decided already.
+
+    Returns:
+        The group of arguments, for more of them.
     """
     group = parser.add_argument_group("fine-tuning")
     group.add_argument(
@@ -76,6 +79,7 @@ def add_fine_tuning_arguments(parser, unused):
         action="store_true",
         help="train the last layer alone",
     )
+    return group
 
 
 def check_fine_tuning(parser, argv, arguments, unused):

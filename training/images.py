@@ -295,7 +295,16 @@ def parse_arguments(argv):
         "--seed", type=natural, default=0, help="of everything random"
     )
 
-    add_fine_tuning_arguments(parser, ARCHITECTURE)
+    group = add_fine_tuning_arguments(parser, ARCHITECTURE)
+    group.add_argument(
+        "--keep",
+        type=rate,
+        default=None,
+        metavar="SHARE",
+        help="in the end take this share of each weight from the model of "
+        "--from, and the rest from what was trained: what was learned anew, "
+        "and what was known (Wortsman et al. 2022)",
+    )
     add_distribution_arguments(parser)
     add_run_arguments(parser)
     arguments = vars(parser.parse_args(argv))
@@ -306,6 +315,10 @@ def parse_arguments(argv):
             f"{zoom:g}"
         )
     check_fine_tuning(parser, argv, arguments, ARCHITECTURE)
+    if arguments["keep"] is not None and arguments["preset"] is None:
+        parser.error(
+            f"--keep is for --from. Received: --keep {arguments['keep']:g}"
+        )
     kind = "digits" if arguments["data"] == "digits" else "photos"
     for name, value in RECIPES[kind].items():
         if arguments[name] is None:
@@ -480,7 +493,17 @@ def finish(run, arguments, data, model, command):
     # The file holds the model as it is used; the optimizer stays behind.
     before = build_model(arguments, data)
     bare = keras.models.clone_model(before)
-    bare.set_weights(model.get_weights())
+    keep = arguments["keep"] or 0.0
+    bare.set_weights(
+        [
+            keep * old + (1 - keep) * new
+            for old, new in zip(
+                before.get_weights(), model.get_weights(), strict=True
+            )
+        ]
+        if keep
+        else model.get_weights()
+    )
     make_trainable(bare)  # What was frozen need not stay so.
     file = run.folder / "model.keras"
     bare.save(file, overwrite=True)

@@ -288,6 +288,20 @@ def test_the_last_layer_stays_where_the_classes_do(finished_run, tmp_path):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
+def test_a_share_of_the_trained_weights_is_kept(finished_run, tmp_path):
+    run, _ = finished_run
+    arguments = [*SMALL, "--epochs", "1", "--from", str(run)]
+    for name, keep in (("all", []), ("half", ["--keep", "0.5"])):
+        out = ["--out", str(tmp_path / name)]
+        assert images.main([*arguments, *keep, *out]) == 0
+    start, new, mean = (
+        keras.saving.load_model(folder / "model.keras").get_weights()
+        for folder in (run, tmp_path / "all", tmp_path / "half")
+    )
+    for a, b, c in zip(start, new, mean, strict=True):
+        np.testing.assert_allclose((a + b) / 2, c, atol=1e-6)
+
+
 def test_gray_images_for_a_model_of_color_images(tmp_path):
     """And of its size, where no other is asked for."""
     from keras_topo.models import topvit
