@@ -517,12 +517,22 @@ def finish(run, arguments, data, model, command):
         return_dict=True,
         verbose=0,
     )
+    validation_accuracy = history[-1]["val_accuracy"]
+    if keep:
+        # The history is that of other weights.
+        validation_accuracy = model.evaluate(
+            evaluation_batches(
+                data.validation, len(data.class_names), EVALUATION_BATCH
+            ),
+            return_dict=True,
+            verbose=0,
+        )["accuracy"]
     summary = {
         "task": "images",
         "epoch": history[-1]["epoch"],
         "test_accuracy": float(test["accuracy"]),
         "test_loss": float(test["loss"]),
-        "validation_accuracy": history[-1]["val_accuracy"],
+        "validation_accuracy": float(validation_accuracy),
         "training_seconds": round(sum(e["seconds"] for e in history), 1),
         "parameters": model.count_params(),
         "images": data.sizes(),

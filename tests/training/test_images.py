@@ -325,6 +325,9 @@ def test_gray_images_for_a_model_of_color_images(tmp_path):
     "arguments",
     [
         ["--freeze"],
+        ["--zoom", "0.5"],
+        ["--zoom", "1.5", "--no-augment"],
+        ["--keep", "0.5"],
         ["--from", "nowhere"],
         ["--from", "{run}", "--model", "Ti"],
         ["--from", "{run}", "--mask=none"],
