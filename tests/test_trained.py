@@ -127,6 +127,7 @@ def test_another_grid_is_resampled(mask, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("attention", ["toeplitz", "softmax"])
 def test_another_grid_behind_a_class_token(attention, tmp_path, capsys):
     keras.utils.set_random_seed(0)
@@ -154,6 +155,7 @@ def test_another_grid_behind_a_class_token(attention, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow_on_jax
 def test_smooth_images_look_alike_at_another_resolution(tmp_path):
     """Features of an image and of the same image enlarged by patches."""
     model = image_model()
@@ -165,6 +167,7 @@ def test_smooth_images_look_alike_at_another_resolution(tmp_path):
     assert np.abs(difference).max() < 0.25 * np.abs(ref.numpy(model(x))).max()
 
 
+@pytest.mark.slow_on_jax
 def test_graphs_and_their_classifier_inside(tmp_path):
     model = graph_model()
     folder = save(model, tmp_path / "graphs")

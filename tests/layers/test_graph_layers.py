@@ -87,6 +87,7 @@ def test_additive_scores_that_start_at_zero():
     assert len(np.unique(vectors[:, 0, 0])) == 8
 
 
+@pytest.mark.slow_on_jax
 def test_layers_of_keras_between_layers_on_graphs(tmp_path):
     """In a Sequential that is called, fitted, summarised and saved."""
     nodes, forms = graph_tensors()

@@ -49,6 +49,7 @@ def test_any_image(attention, pooling):
     assert logits.shape == (2, 3) and np.all(np.isfinite(logits))
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("pooling", ["gap", "token"])
 def test_a_stem_of_convolutions(pooling):
     model = topvit(
