@@ -72,8 +72,8 @@ class ForestDistance(MaskOperator):
 
     Raises:
         ValueError: if `parents` is not a forest, a weight is negative or not
-            finite, the table is too short, or the weights have neither a common
-            step nor few distinct distances.
+            finite, the table is too short, a value of `f` is not finite, or the
+            weights have neither a common step nor few distinct distances.
 
     Example:
 
@@ -94,8 +94,8 @@ class ForestDistance(MaskOperator):
         distances = self._plan.distances
         if callable(f):
             given = ops.convert_to_tensor(distances, keras.config.floatx())
-            values = as_tensor(f(given), "f", 1)
-            if values.shape[-1] != len(distances):
+            values = as_tensor(f(given), "f", 0)
+            if tuple(values.shape[-1:]) != (len(distances),):
                 raise ValueError(
                     "`f` expects a function from distances of shape "
                     f"({len(distances)},) to values of shape (..., "
@@ -103,6 +103,11 @@ class ForestDistance(MaskOperator):
                     f"shape {tuple(values.shape)}"
                 )
         else:
+            if isinstance(f, str):
+                raise ValueError(
+                    "`f` expects a function of distances, or a table of its "
+                    f"values. Received: f={f!r}"
+                )
             values = as_tensor(f, "f", 1)
             if not self._plan.common_step:
                 raise ValueError(
@@ -116,6 +121,7 @@ class ForestDistance(MaskOperator):
                     "one for each distance on the longest path. Received: a "
                     f"table of shape {tuple(values.shape)}"
                 )
+        check_finite(values, distances)
         self.values = values
         # Without weights of their own there are two nodes at every distance.
         positive = np.ones(1) if weights is None else weights[weights > 0]
@@ -173,6 +179,20 @@ class ForestDistance(MaskOperator):
             20 * costs.LAUNCH * (1 + len(plan.levels))
             + columns * plan.work
             + 10 * costs.ELEMENT * self.num_tokens * columns * len(plan.levels)
+        )
+
+
+def check_finite(values, distances):
+    """An FFT would spread what is not finite over a whole tree."""
+    known = concrete(values)
+    if known is None:
+        return
+    wrong = ~np.isfinite(known[..., : len(distances)])
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        raise ValueError(
+            f"`f` expects finite values at distances up to {distances[-1]:g}. "
+            f"Received: {known[at]} at the distance {distances[at[-1]]:g}"
         )
 
 

@@ -124,6 +124,11 @@ def cartesian_product(operators):
     >>> joints = GraphDiffusion(skeleton, time=0.5)
     >>> cartesian_product([frames, joints])  # tokens: (frame, joint)
     """
+    if not operators:
+        raise ValueError(
+            "`operators` expects a non-empty list of operators or square "
+            f"matrices. Received: operators={operators!r}"
+        )
     return Kronecker(operators)
 
 

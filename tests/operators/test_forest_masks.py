@@ -278,6 +278,15 @@ ERRORS = {
         lambda: ForestDistance([-1, 0], lambda d: d[:1]),
         "`f` expects a function",
     ),
+    "one-value": (
+        lambda: ForestDistance([-1, 0], lambda d: 1.0),
+        "`f` expects a function",
+    ),
+    "name": (lambda: ForestDistance([-1, 0], "rational"), "`f` expects a func"),
+    "infinite": (
+        lambda: ForestDistance([-1, 0], lambda d: 1 / d),
+        "`f` expects finite values .* inf at the distance 0",
+    ),
     "table-without-step": (
         lambda: ForestDistance([-1, 0, 1], np.ones(9), [0, 1.0, 2**0.5]),
         "`f` expects a function where",

@@ -484,7 +484,7 @@ ERRORS = {
         lambda: torus_diffusion(41.0, (5,), "adjacency"),
         "`time` expects at most 40 on this graph",
     ),
-    "product": (lambda: cartesian_product([]), "`factors` expects"),
+    "product": (lambda: cartesian_product([]), "`operators` expects"),
     "coefficients": (
         lambda: exponentiated_polynomial(1.0),
         "`coefficients` expects",
