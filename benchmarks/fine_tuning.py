@@ -5,7 +5,7 @@
 
 The same model, images, batches and epochs for all three ways: all weights from
 scratch, all weights from the trained ones, and the last layer alone. Each takes
-the learning rate, of three, with the best mean validation accuracy over the
+the learning rate, of four, with the best mean validation accuracy over the
 seeds, which decide on initial weights, batches and augmentation. Test accuracy
 is that after the last epoch.
 """
@@ -27,11 +27,11 @@ from keras_topo.training.command_line import freeze_all_but_last, versions
 from keras_topo.training.datasets import load_images
 from keras_topo.training.run import adamw, write_json
 
-ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3)
+ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3, 8e-3)
 LEARNING_RATES = {
     "from scratch": ALL_WEIGHTS,
     "fine-tuned": ALL_WEIGHTS,
-    "last layer": (2e-3, 8e-3, 3.2e-2),
+    "last layer": (8e-3, 3.2e-2, 0.128, 0.512),
 }
 BATCH_SIZE = 16
 

@@ -47,11 +47,13 @@ class ForestDistance(MaskOperator):
     f(s + t) X[s]`, a Hankel product, by FFT where it is long; for nodes on the
     same side of the centroid that is the wrong way, and the same sum over their
     part is subtracted. The parts are cut in turn, all at once, down to
-    components of 32 nodes, between which the matrix is used as it is.
+    components of 32 nodes, of more in forests of fewer than 32,768, between
+    which the matrix is used as it is.
 
     Weights that are multiples of a common step are handled like edges of that
     many steps. Others, or of a step far smaller than they are, work through
-    the distinct distances from each centroid, which have to be few.
+    the distinct distances from each centroid, which have to be few in forests
+    of more than 8,192 nodes.
 
     Explicit rows of more than 8,192 tokens, which softmax attention uses, have
     zeros for entries below 4e-6 times the largest value of `f`.
@@ -73,7 +75,8 @@ class ForestDistance(MaskOperator):
     Raises:
         ValueError: if `parents` is not a forest, a weight is negative or not
             finite, the table is too short, a value of `f` is not finite, or the
-            weights have neither a common step nor few distinct distances.
+            weights of a large forest have neither a common step nor few
+            distinct distances.
 
     Example:
 
@@ -112,7 +115,8 @@ class ForestDistance(MaskOperator):
             if not self._plan.common_step:
                 raise ValueError(
                     "`f` expects a function where the weights of edges have no "
-                    "common step. Received: f as a table of shape "
+                    "common step, or one far shorter than they are. Received: "
+                    "f as a table of shape "
                     f"{tuple(values.shape)}"
                 )
             if values.shape[-1] < len(distances):
@@ -121,6 +125,8 @@ class ForestDistance(MaskOperator):
                     "one for each distance on the longest path. Received: a "
                     f"table of shape {tuple(values.shape)}"
                 )
+        # What a longer table has beyond would get into the FFTs.
+        values = values[..., : len(distances)]
         check_finite(values, distances)
         self.values = values
         # Without weights of their own there are two nodes at every distance.
@@ -162,9 +168,7 @@ class ForestDistance(MaskOperator):
     def _nonnegative(self):
         if concrete(self.values) is None:
             return None
-        known = nonnegative_values(
-            self.values[..., : len(self._plan.distances)]
-        )
+        known = nonnegative_values(self.values)
         if known is not False or self._all_occur:
             return known
         # Negative values may be at distances that no two nodes have.
@@ -187,7 +191,7 @@ def check_finite(values, distances):
     known = concrete(values)
     if known is None:
         return
-    wrong = ~np.isfinite(known[..., : len(distances)])
+    wrong = ~np.isfinite(known)
     if wrong.any():
         at = tuple(np.argwhere(wrong)[0])
         raise ValueError(
@@ -281,7 +285,7 @@ class CentroidPlan:
         distances that is the matrix itself."""
         found, error, leaf_size = [], None, LEAF_SIZE
         while leaf_size == LEAF_SIZE or (
-            leaf_size * self.num_nodes <= MOST_ENTRIES
+            min(leaf_size, self.num_nodes) * self.num_nodes <= MOST_ENTRIES
             # Of smaller trees nothing has been cut before.
             and leaf_size < 8 * self.num_nodes
         ):
@@ -361,7 +365,7 @@ class LeafPlan:
     """Components whose matrices are used as they are.
 
     Attributes:
-        nodes: `(rows, size)`; for padding some node.
+        nodes: `(rows, size)`; -1 for padding.
         used: `(rows, size)`, bool.
         longest: the longest distance.
     """

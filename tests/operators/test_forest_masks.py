@@ -315,6 +315,31 @@ def test_errors(name):
     assert "Received: " in str(caught.value)
 
 
+def test_a_table_may_be_longer():
+    """Than the longest path of a tree that is cut, whatever it has there."""
+    path = np.arange(-1, 2199)
+    table = np.exp(-0.01 * np.arange(6000, dtype="float32"))
+    x = np.ones((2200, 1), "float32")
+    expected = ref.numpy(ForestDistance(path, table[:2200]).matmul(x))
+    longest = len(ForestDistance(path, lambda d: d).values)
+    table[longest:] = np.nan
+    found = ForestDistance(path, table).matmul(x)
+    ref.assert_close(ref.numpy(found), expected, 1e-6)
+
+
+@pytest.mark.slow
+def test_any_weights_of_some_thousand_nodes():
+    """Without a common step, where leaves of 2,048 nodes do not help."""
+    weights = np.random.default_rng(0).random(4500)
+    parents = random_tree(4500)
+    x = np.zeros((4500, 1), "float32")
+    x[7] = 1
+    mask = ForestDistance(parents, lambda d: 1 / (1 + d), weights)
+    rows = ForestExponential(parents, weights, a=-1.0).matmul(x)
+    expected = 1 / (1 - np.log(ref.numpy(rows).astype("float64")))
+    ref.assert_close(ref.numpy(mask.matmul(x)), expected, 1e-4)
+
+
 def test_weights_with_too_many_distances(monkeypatch):
     monkeypatch.setattr(
         "keras_topo.operators.forest_distance.MOST_ENTRIES", 1000
