@@ -18,8 +18,10 @@ def presets():
 
     Returns:
         A dict from names to dicts with `task` (`"images"`, `"graphs"` or
-        `"nodes"`), `data`, `test_accuracy` (0 to 1), `parameters` and `path`,
-        a folder with `model.keras`, `metrics.json` and a model card.
+        `"nodes"`), `data`, `test_accuracy` (0 to 1; the mean over seeds where
+        there are several; `metrics.json` has that of the file), `parameters`
+        (trainable ones) and `path`, a folder with `model.keras` and
+        `metrics.json`, in a checkout with a SavedModel and a model card too.
 
     Example:
 
@@ -36,11 +38,16 @@ def presets():
             found[folder.name] = {
                 "task": metrics.get("task"),
                 "data": metrics.get("arguments", {}).get("data"),
-                "test_accuracy": metrics.get("test_accuracy"),
+                "test_accuracy": rounded(metrics.get("test_accuracy")),
                 "parameters": metrics.get("parameters"),
                 "path": str(folder),
             }
     return found
+
+
+def rounded(share):
+    """To a hundredth of a percent, which no test set exceeds."""
+    return None if share is None else round(share, 4)
 
 
 def from_preset(name_or_path, num_classes=None, image_shape=None):
@@ -78,7 +85,12 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     >>> model(np.zeros((1, 40, 48, 3))).shape
     (1, 3)
     """
-    path = pathlib.Path(os.fspath(name_or_path))
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ValueError(
+            "`name_or_path` expects a str or a path. Received: name_or_path="
+            f"{name_or_path!r}"
+        )
+    path = pathlib.Path(name_or_path)
     if not (path.suffix == ".keras" and path.is_file()):
         path = find_preset(name_or_path) / MODEL
     # Nothing of anybody else runs, also where unsafe loading was allowed.
@@ -231,25 +243,17 @@ def _cloned(model, image_shape, grid):
     )
 
 
-# What the number of classes is called in the last layer of a model.
-CLASSES = {
-    keras.layers.Dense: ("units",),
-    GraphKernelAttention: ("key_dim", "value_dim"),
-}
-
-
 def _with_classes(model, num_classes):
     """The model with another last layer, all others with their weights."""
-    if not isinstance(num_classes, int) or num_classes < 1:
+    whole = hasattr(num_classes, "__index__")
+    if not whole or isinstance(num_classes, bool) or num_classes < 1:
         raise ValueError(
             "`num_classes` expects a positive int. Received: num_classes="
             f"{num_classes!r}"
         )
-    before = model.output_shape[-1]
-    changed = _with_head(model, num_classes)
+    changed = _with_head(model, operator.index(num_classes))
     print(
-        f"{model.name}: a new, untrained last layer for {num_classes} classes "
-        f"instead of the one for {before}."
+        f"{model.name}: a new, untrained last layer for {num_classes} classes."
     )
     return changed
 
@@ -264,16 +268,28 @@ def _with_head(model, num_classes):
         if isinstance(head, keras.Model):
             # A classifier behind what computes its inputs.
             return _with_head(head, num_classes)
-        sizes = dict.fromkeys(CLASSES[kind], num_classes)
         return kind.from_config({**head.get_config(), **sizes})
 
-    if kind not in CLASSES and not isinstance(head, keras.Model):
+    sizes = _sizes_of_head(head, num_classes)
+    if not sizes and not isinstance(head, keras.Model):
         raise ValueError(
-            "`num_classes` is for models whose last layer is a Dense or a "
-            f"GraphKernelAttention. Received: {model.name!r}, which ends in "
-            f"{kind.__name__}"
+            "`num_classes` is for models whose last layer is a Dense, or a "
+            "GraphKernelAttention that projects or averages its heads. "
+            f"Received: {model.name!r}, which ends in {kind.__name__}"
         )
     clone = keras.models.clone_model(model, clone_function=copy)
     for mine, layer in zip(clone.layers[:-1], model.layers[:-1], strict=True):
         mine.set_weights(layer.get_weights())
     return clone
+
+
+def _sizes_of_head(head, num_classes):
+    """What the number of classes is called in the last layer of a model."""
+    if isinstance(head, keras.layers.Dense):
+        return {"units": num_classes}
+    if isinstance(head, GraphKernelAttention):
+        if head.combine == "average":
+            return {"key_dim": num_classes, "value_dim": num_classes}
+        if head.combine == "project":
+            return {"output_shape": num_classes}
+    return {}

@@ -151,31 +151,36 @@ def plot_masks(models, tokens=None):
             in the middle and the one in the first corner.
 
     Returns:
-        A figure; `None` where no layer has a mask on a grid of two axes.
+        A figure, with a panel for each of the models that have masks on grids
+        of two axes; `None` where none has.
 
     Example:
 
     >>> plot_masks({"before": model, "after": trained}).savefig("masks.png")
     """
-    models = _named(models)
     panels = []
-    for title, model in models.items():
+    for title, model in _named(models).items():
         middle = _middle(model)
         if middle is None:
-            return None
+            continue
+        numbers = {x: i + 1 for i, x in enumerate(attention_layers(model))}
         for token in tokens or (None, (0, 0)):
             place = middle if token is None else token
-            rows = list(mask_rows(model, place).values())
+            rows = mask_rows(model, place)
             if not rows:
-                return None
+                break
             heading = f"from row {place[0] + 1}, column {place[1] + 1}"
             if title:
                 heading = f"{title}, {heading}"
-            panels.append((heading, rows, place))
-    height, width = panels[0][1][0].shape[1:]
+            labels = [numbers[name] for name in rows]
+            panels.append((heading, list(rows.values()), labels, place))
+    if not panels:
+        return None
+    grids = {rows[0].shape[1:] for _, rows, _, _ in panels}
+    sizes = " and ".join(f"{h} x {w}" for h, w in sorted(grids))
     return _draw_panels(
         panels,
-        f"Learned masks on the {height} x {width} token grid "
+        f"Learned masks on the {sizes} token grid "
         "(red square: the query token)",
         "mask value (multiplies the attention kernel)",
     )
@@ -196,8 +201,8 @@ def plot_attention(models, image, token=None):
         are relative to the largest weight of each.
 
     Raises:
-        ValueError: if the image has another shape, or the token is not on the
-            grid.
+        ValueError: if the image has another shape, the token is not on the
+            grid, or a model has no grid of two axes.
 
     Example:
 
@@ -213,7 +218,12 @@ def plot_attention(models, image, token=None):
     panels = []
     for title, model in models.items():
         weights = attention_weights(model, image[None])
-        place = token or _middle(model)
+        place = _middle(model) if token is None else token
+        if place is None:
+            raise ValueError(
+                "`models` expects models of images, with tokens on grids of "
+                f"two axes. Received: {model.name}"
+            )
         layers = attention_layers(model)
         rows = []
         for name, matrix in weights.items():
@@ -222,7 +232,7 @@ def plot_attention(models, image, token=None):
             row = matrix[0, :, index, prefix:]
             row = row.reshape(len(row), *grid)
             rows.append(row / row.max(axis=(1, 2), keepdims=True))
-        panels.append((title, rows, place))
+        panels.append((title, rows, range(1, len(rows) + 1), place))
     return _draw_panels(
         panels,
         "What the token in the red square attends to",
@@ -322,7 +332,9 @@ def _grid(layer):
     if hasattr(attention, "grid"):
         return tuple(attention.grid), attention.num_prefix_tokens
     # Softmax attention has no grid of its own, but its input lies on one.
-    options = layer.attention_options
+    options = getattr(layer, "attention_options", None)
+    if options is None:
+        return None, 0  # Nodes of a graph.
     shape = tuple(layer.input.shape[1:-1])
     return options["grid_shape"] or shape, options["num_prefix_tokens"]
 
@@ -331,11 +343,13 @@ def _middle(model):
     """The middle of the first grid; `None` without one of two axes."""
     for layer in attention_layers(model).values():
         grid, _ = _grid(layer)
-        return tuple(n // 2 for n in grid) if len(grid) == 2 else None
+        if grid is not None:
+            return tuple(n // 2 for n in grid) if len(grid) == 2 else None
+    return None
 
 
 def _index(token, grid):
-    token = tuple(token)
+    token = tuple(np.atleast_1d(token).tolist())
     if len(token) != len(grid) or not all(
         0 <= t < n for t, n in zip(token, grid, strict=True)
     ):
@@ -411,19 +425,19 @@ def _draw_panels(panels, heading, label, image=None):
     """Heat maps by layer and head, panel beside panel.
 
     Args:
-        panels: list of `(title, layers, token)`; `layers` are arrays `(heads,
-            height, width)`.
+        panels: list of `(title, layers, labels, token)`; `layers` are arrays
+            `(heads, height, width)`, of which each panel has its own.
         heading: str.
         label: of the colors.
-        image: drawn before them, with the token marked.
+        image: drawn before them, with the token of the first panel marked.
     """
     import matplotlib
 
-    layers, token = panels[0][1], panels[0][2]
-    num_heads = max(len(heads) for heads in layers)
-    (height, width), gap = layers[0].shape[1:], 1
-    canvases = []
-    for _, rows, _ in panels:
+    gap = 1
+    num_heads = max(len(heads) for _, rows, _, _ in panels for heads in rows)
+    grids, canvases = [], []
+    for _, rows, _, _ in panels:
+        height, width = np.max([heads.shape[1:] for heads in rows], axis=0)
         canvas = np.full(
             (
                 len(rows) * (height + gap) - gap,
@@ -434,7 +448,9 @@ def _draw_panels(panels, heading, label, image=None):
         for i, heads in enumerate(rows):
             for head, values in enumerate(heads):
                 top, left = i * (height + gap), head * (width + gap)
-                canvas[top : top + height, left : left + width] = values
+                bottom, right = top + len(values), left + values.shape[1]
+                canvas[top:bottom, left:right] = values
+        grids.append((height, width))
         canvases.append(canvas)
     lowest = min(np.nanmin(canvas) for canvas in canvases)
     highest = max(np.nanmax(canvas) for canvas in canvases)
@@ -442,8 +458,11 @@ def _draw_panels(panels, heading, label, image=None):
         lowest, highest = lowest - 0.5, highest + 0.5
 
     tile = float(np.clip(3.6 / num_heads, 0.5, 1.3))
-    wide, high = tile * num_heads, tile * len(layers) * height / width
-    widths = [wide] * len(panels)
+    high = tile * max(
+        len(rows) * height / width
+        for (_, rows, _, _), (height, width) in zip(panels, grids, strict=True)
+    )
+    widths = [tile * num_heads] * len(panels)
     if image is not None:
         widths.insert(0, min(high, 2.6) * image.shape[1] / image.shape[0])
     figure = _figure(figsize=(sum(widths) + 2.2, high + 1.5))
@@ -452,11 +471,12 @@ def _draw_panels(panels, heading, label, image=None):
         figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     )
     if image is not None:
-        _draw_image(axes.pop(0), image, token, (height, width))
+        _draw_image(axes.pop(0), image, panels[0][-1], grids[0])
     color_map = matplotlib.colormaps["viridis"].with_extremes(bad="white")
-    for axis, canvas, (title, rows, place) in zip(
-        axes, canvases, panels, strict=True
+    for axis, canvas, (height, width), panel in zip(
+        axes, canvases, grids, panels, strict=True
     ):
+        title, rows, labels, place = panel
         drawn = axis.imshow(canvas, cmap=color_map, vmin=lowest, vmax=highest)
         heads, depth = np.arange(num_heads), np.arange(len(rows))
         axis.set_xticks(
@@ -465,7 +485,7 @@ def _draw_panels(panels, heading, label, image=None):
         )
         axis.set_yticks(
             depth * (height + gap) + (height - 1) / 2,
-            [str(layer + 1) for layer in depth],
+            [str(label) for label in labels],
         )
         for i, found in enumerate(rows):
             for head in range(len(found)):

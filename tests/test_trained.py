@@ -12,7 +12,7 @@ import scipy.sparse
 
 import keras_topo
 from keras_topo import models, trained, visualize
-from keras_topo.layers import RandomWalkKernel
+from keras_topo.layers import GraphKernelAttention, RandomWalkKernel
 
 
 def save(model, folder, **metrics):
@@ -20,6 +20,9 @@ def save(model, folder, **metrics):
     model.save(folder / "model.keras")
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+EYE = np.eye(3)
 
 
 def image_model(mask="table"):
@@ -248,6 +251,7 @@ def test_handles_of_a_hub(tmp_path, monkeypatch):
     [
         ({"num_classes": 0}, "`num_classes`.*Received: num_classes=0"),
         ({"num_classes": 2.5}, "`num_classes`"),
+        ({"num_classes": True}, "`num_classes`"),
         ({"image_shape": (32,)}, "`image_shape` expects"),
         ({"image_shape": (32, 32, 1)}, "expects 3 channels"),
         ({"image_shape": (0, 32)}, "positive ints"),
@@ -257,3 +261,18 @@ def test_errors(options, message, tmp_path):
     folder = save(image_model(), tmp_path / "tiny")
     with pytest.raises(ValueError, match=message):
         keras_topo.from_preset(folder, **options)
+    with pytest.raises(ValueError, match="`name_or_path` expects a str"):
+        keras_topo.from_preset(None)
+
+
+def test_last_layers_of_attention(tmp_path):
+    for combine in ("project", "average", "concatenate"):
+        head = GraphKernelAttention(2, 4, combine=combine, fixed_kernel=EYE)
+        model = keras.Sequential([keras.Input((3, 2)), head])
+        folder = save(model, tmp_path / combine)
+        if combine == "concatenate":
+            with pytest.raises(ValueError, match="projects or averages"):
+                keras_topo.from_preset(folder, 5)
+        else:
+            found = keras_topo.from_preset(folder, np.int64(5))
+            assert found.output_shape == (None, 3, 5)

@@ -131,6 +131,12 @@ def test_pictures_of_images():
     assert visualize.plot_attention(softmax, image)
     assert visualize.plot_masks(softmax) is None
     assert len(titles(visualize.plot_masks(models))) == 4 + 1
+    # Models without masks are left out, and grids may differ.
+    larger = topvit("mini", 4, (16, 20, 1), 3)
+    figure = visualize.plot_masks({"none": softmax, **models, "more": larger})
+    assert len(titles(figure)) == 6 + 1
+    assert figure.axes[4].images[0].get_array().shape == (4 * 5 - 1, 3 * 6 - 1)
+    assert visualize.plot_attention({"a": models["after"], "b": softmax}, image)
     one = visualize.plot_masks(models["after"], [(1, 2)])
     assert titles(one)[0] == "from row 2, column 3"
 
@@ -169,6 +175,15 @@ def test_pictures_of_graphs():
 
 def test_errors():
     model = topvit("mini", 4, (8, 12, 1), 3)
+    nodes = keras.Sequential(
+        [
+            keras.Input((3, 2)),
+            GraphKernelAttention(2, 3, fixed_kernel=np.eye(3)),
+        ]
+    )
+    assert visualize.plot_masks(nodes) is None
+    with pytest.raises(ValueError, match="`token`"):
+        visualize.plot_attention(model, np.zeros((8, 12, 1)), 1)
     image = np.zeros((8, 12, 1))
     with pytest.raises(ValueError, match=r"`token`.*\(2, 3\).*\(2, 0\)"):
         visualize.plot_attention(model, image, (2, 0))

@@ -16,6 +16,8 @@ few test images in `samples/` and the logs for TensorBoard.
 from . import startup  # noqa: F401  isort: skip
 
 import argparse
+import contextlib
+import io
 import shlex
 import shutil
 import sys
@@ -302,8 +304,8 @@ def parse_arguments(argv):
         default=None,
         metavar="SHARE",
         help="in the end take this share of each weight from the model of "
-        "--from, and the rest from what was trained: what was learned anew, "
-        "and what was known (Wortsman et al. 2022)",
+        "--from, a new last layer's apart, and the rest from what was trained: "
+        "what was learned anew, and what was known (Wortsman et al. 2022)",
     )
     add_distribution_arguments(parser)
     add_run_arguments(parser)
@@ -323,10 +325,23 @@ def parse_arguments(argv):
     for name, value in RECIPES[kind].items():
         if arguments[name] is None:
             arguments[name] = value
+    if arguments["preset"]:
+        arguments |= trained_architecture(arguments["preset"])
     if arguments["warmup_epochs"] >= arguments["epochs"]:
         # A short trial keeps the shape of the schedule.
         arguments["warmup_epochs"] = arguments["epochs"] // 3
     return arguments
+
+
+def trained_architecture(preset):
+    """What a preset has decided, as far as it is known; `None` otherwise."""
+    try:
+        trained = read_metrics(find_preset(preset)).get("arguments", {})
+    except (ValueError, ImportError):
+        trained = {}  # Loading the model says what is wrong.
+    names = {name.replace("-", "_") for name in ARCHITECTURE}
+    # The precision of a loaded model is that of the file.
+    return {name: trained.get(name) for name in names - {"mixed_precision"}}
 
 
 def load_data(arguments):
@@ -362,10 +377,9 @@ def build_model(arguments, data):
     keras.config.set_dtype_policy(POLICIES[arguments["mixed_precision"]])
     keras.utils.set_random_seed(arguments["seed"])
     if arguments["preset"]:
-        metrics = read_metrics(find_preset(arguments["preset"]))
-        same = metrics.get("class_names") == list(data.class_names)
-        # For the very same classes the last layer is as good as the others.
-        classes = None if same else len(data.class_names)
+        classes = len(data.class_names)
+        if keeps_last_layer(arguments, data):
+            classes = None
         model = from_preset(arguments["preset"], classes, data.image_shape)
         if arguments["freeze"]:
             freeze_all_but_last(model)
@@ -385,6 +399,12 @@ def build_model(arguments, data):
         dropout=arguments["dropout"],
         stochastic_depth=arguments["stochastic_depth"],
     )
+
+
+def keeps_last_layer(arguments, data):
+    """For the very same classes it is as good as the others."""
+    metrics = read_metrics(find_preset(arguments["preset"]))
+    return metrics.get("class_names") == list(data.class_names)
 
 
 def train(run, arguments, data, model, devices):
@@ -439,9 +459,11 @@ def describe(run, arguments, data, model, finished):
         f"Data: {sizes} images {format_shape(data.image_shape)}, "
         f"{len(data.class_names)} classes."
     )
+    trained = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    only = "" if trained == model.count_params() else f", {trained:,} trained"
     print(
         f"Model: {describe_model(arguments)}, {model.count_params():,} "
-        "parameters."
+        f"parameters{only}."
     )
     if finished:
         print(
@@ -491,19 +513,23 @@ def finish(run, arguments, data, model, command):
     """
     history = run.history()
     # The file holds the model as it is used; the optimizer stays behind.
-    before = build_model(arguments, data)
+    with contextlib.redirect_stdout(io.StringIO()):  # Said before training.
+        before = build_model(arguments, data)
     bare = keras.models.clone_model(before)
-    keep = arguments["keep"] or 0.0
-    bare.set_weights(
-        [
+    weights, keep = model.get_weights(), arguments["keep"] or 0.0
+    if keep:
+        last = 0
+        if not keeps_last_layer(arguments, data):
+            # A new last layer has no weights from before.
+            last = len(model.layers[-1].get_weights())
+        known = len(weights) - last
+        weights[:known] = [
             keep * old + (1 - keep) * new
             for old, new in zip(
-                before.get_weights(), model.get_weights(), strict=True
+                before.get_weights()[:known], weights[:known], strict=True
             )
         ]
-        if keep
-        else model.get_weights()
-    )
+    bare.set_weights(weights)
     make_trainable(bare)  # What was frozen need not stay so.
     file = run.folder / "model.keras"
     bare.save(file, overwrite=True)

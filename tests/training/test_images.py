@@ -289,6 +289,10 @@ def test_fine_tuning_leaves_a_frozen_model_as_it_is(
             assert np.array_equal(a, b) == (new.name != "logits")
     summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
     assert summary["arguments"]["preset"] == str(run)
+    # What the model was built with, and not what it might have been.
+    before = json.loads((run / "metrics.json").read_text())["arguments"]
+    for name in ("dropout", "stem", "patch_size"):
+        assert summary["arguments"][name] == before[name]
 
 
 def test_the_last_layer_stays_where_the_classes_do(
@@ -326,6 +330,15 @@ def test_a_share_of_the_trained_weights_is_kept(
     assert any(np.any(a != b) for a, b in zip(start, trained[0], strict=True))
     for a, b, c in zip(start, trained[0], mean, strict=True):
         np.testing.assert_allclose(0.25 * a + 0.75 * b, c, atol=1e-6)
+    # A new last layer has no weights from before.
+    other = ["--classes", "1,2,7", "--out", str(tmp_path / "other")]
+    assert images.main([*arguments, *other]) == 0
+    mean = keras.saving.load_model(tmp_path / "other" / "model.keras")
+    mean = mean.get_weights()
+    for a, b, c in zip(start[:-2], trained[1][:-2], mean[:-2], strict=True):
+        np.testing.assert_allclose(0.25 * a + 0.75 * b, c, atol=1e-6)
+    for b, c in zip(trained[1][-2:], mean[-2:], strict=True):
+        np.testing.assert_array_equal(b, c)
 
 
 def test_gray_images_for_a_model_of_color_images(tmp_path, no_export):
@@ -343,6 +356,7 @@ def test_gray_images_for_a_model_of_color_images(tmp_path, no_export):
     assert fine.output_shape == (None, 3)
     summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
     assert summary["images"]["train"] == 24
+    assert summary["arguments"]["stem"] is None  # Nothing says what it was.
     assert summary["class_names"] == ["1", "2", "7"]
     assert any("gray" in remark for remark in summary["data_remarks"])
 
