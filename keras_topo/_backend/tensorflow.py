@@ -254,14 +254,20 @@ def _rfftn(x, padded_shape):
     One axis at a time, the last first: rows of padding are transformed only
     once they have stopped being zero. `_irfftn` undoes the permutation.
     """
-    x = tf.signal.rfft(x, [padded_shape[-1]])
+    # Padded here: of an empty batch `tf.signal.rfft` does not pad.
+    x = tf.signal.rfft(_pad_last(x, padded_shape[-1]), [padded_shape[-1]])
     for k in range(len(padded_shape) - 2, -1, -1):
         x = _swap_with_last(x, k - len(padded_shape))
-        padding = padded_shape[k] - x.shape[-1]
-        if padding:
-            x = tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, padding]])
-        x = tf.signal.fft(x)
+        x = tf.signal.fft(_pad_last(x, padded_shape[k]))
     return x
+
+
+def _pad_last(x, length):
+    """Zeros at the end of the last axis, up to a length."""
+    padding = length - x.shape[-1]
+    if not padding:
+        return x
+    return tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, padding]])
 
 
 def _irfftn(x, padded_shape, grid_shape):
@@ -284,6 +290,14 @@ def _unbroadcast(gradient, like):
     extra = len(gradient.shape) - len(like.shape)
     if extra:
         gradient = tf.reduce_sum(gradient, axis=list(range(extra)))
+    if None in [*gradient.shape, *like.shape]:
+        # Axes of unknown size may turn out to be one.
+        shape = tf.shape(like)
+        _, axes = tf.raw_ops.BroadcastGradientArgs(
+            s0=tf.shape(gradient), s1=shape
+        )
+        gradient = tf.reshape(tf.reduce_sum(gradient, axis=axes), shape)
+        return tf.ensure_shape(gradient, like.shape)
     axes = [
         k
         for k, (g, n) in enumerate(zip(gradient.shape, like.shape, strict=True))

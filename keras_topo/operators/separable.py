@@ -1,0 +1,156 @@
+"""Masks on grids whose table is a sum of products of per-axis tables."""
+
+import numpy as np
+from keras import ops
+
+from keras_topo.operators.algebra import Sum
+from keras_topo.operators.base import as_tensor
+from keras_topo.operators.kronecker import Kronecker
+from keras_topo.operators.table import (
+    METHODS,
+    TYPICAL_COLUMNS,
+    OffsetTable,
+    check_grid_shape,
+    check_method,
+    check_periodic,
+    describe_grid,
+    table_shape,
+)
+
+
+class SeparableSum(Sum):
+    """A sum of Kronecker products of 1-D Toeplitz masks.
+
+    *Complexity*: `r L (n_1 + ... + n_d)` multiply-adds a column for `r` terms
+    with dense factors. Rows come from the full table, which is small.
+
+    Args:
+        products: list of `Kronecker` operators of `OffsetTable` factors.
+    """
+
+    chosen_method = "kronecker"
+
+    def __init__(self, products):
+        super().__init__(products)
+        factors = products[0].operators
+        self.grid_shape = products[0].grid_shape
+        self.periodic = tuple(wraps for f in factors for wraps in f.periodic)
+
+    def full_table(self):
+        """The table of signed offsets, `(*batch, 2 n_1 - 1, ..., 2 n_d - 1)`,
+        along periodic axes too."""
+        return sum_of_products(
+            [[f.full_table() for f in p.operators] for p in self.operators]
+        )
+
+    def _table(self):
+        return OffsetTable(self.full_table(), self.grid_shape)
+
+    def _for_rows(self):
+        return self._table()._for_rows()
+
+    def _rows(self, start, size):
+        return self._table()._rows(start, size)
+
+    def _rows_at(self, ids):
+        return self._table()._rows_at(ids)
+
+    @property
+    def _row_step(self):
+        return 1
+
+    @property
+    def _num_leading_rows(self):
+        return 0
+
+    @property
+    def _rows_cost(self):
+        return 0.0
+
+    def _transpose(self):
+        return SeparableSum([p._transpose() for p in self.operators])
+
+    def _nonnegative(self):
+        # Negative entries of the axes may have products and sums without.
+        known = super()._nonnegative()
+        return self._table()._nonnegative() if known is None else known
+
+
+def separable(terms, grid_shape, method="auto", periodic=False):
+    """The mask whose table is the sum of the outer products of `terms`.
+
+    Args:
+        terms: non-empty list of terms, each a list of one table per axis,
+            `(*batch, 2 n_k - 1)`, or `(*batch, n_k)` along a periodic axis.
+        grid_shape: ints `(n_1, ..., n_d)`.
+        method: `"kronecker"`, `"dense"`, `"fft"`, or `"auto"` for the one
+            that costs least.
+        periodic: bool, or one bool per axis.
+
+    Returns:
+        For `"kronecker"` a sum of Kronecker products of 1-D Toeplitz masks,
+        else the operator of the full table. Both have `full_table()`.
+
+    Raises:
+        ValueError: if a term does not have one table of the right size per
+            axis.
+    """
+    grid_shape = check_grid_shape(grid_shape)
+    periodic = check_periodic(periodic, grid_shape)
+    check_method(method, (*METHODS, "kronecker"))
+    terms = [[as_tensor(axis, "table", 1) for axis in term] for term in terms]
+    expected = table_shape(grid_shape, periodic)
+    sizes = [tuple(axis.shape[-1] for axis in term) for term in terms]
+    if not terms or any(found != expected for found in sizes):
+        raise ValueError(
+            "a separable `table` for "
+            f"{describe_grid(grid_shape, periodic)} expects terms of "
+            f"{len(grid_shape)} tables of {expected} offsets. Received: terms "
+            f"of {sizes}"
+        )
+    by_axis = SeparableSum(
+        [
+            Kronecker(
+                [
+                    OffsetTable(axis, (n,), periodic=wraps)
+                    for axis, n, wraps in zip(
+                        term, grid_shape, periodic, strict=True
+                    )
+                ]
+            )
+            for term in terms
+        ]
+    )
+    if method == "kronecker":
+        return by_axis
+    table = OffsetTable(sum_of_products(terms), grid_shape, method, periodic)
+    if method == "auto":
+        whole = table._cost(TYPICAL_COLUMNS)
+        if by_axis._cost(TYPICAL_COLUMNS) < whole:
+            return by_axis
+    return table
+
+
+def is_separable(table):
+    """Whether `table` is a list of terms, each a list of per-axis tables.
+
+    Not a table in the form of nested lists, whose innermost items are numbers.
+    """
+    return isinstance(table, (list, tuple)) and all(
+        isinstance(term, (list, tuple)) and all(np.ndim(x) > 0 for x in term)
+        for term in table
+    )
+
+
+def sum_of_products(terms):
+    """The table that is the sum of the outer products of `terms`."""
+    total = 0.0
+    for term in terms:
+        rank, product = len(term), 1.0
+        for k, axis in enumerate(term):
+            shape = tuple(ops.shape(axis))
+            ones = [1] * rank
+            ones[k] = shape[-1]
+            product = product * ops.reshape(axis, shape[:-1] + tuple(ones))
+        total = total + product
+    return total
