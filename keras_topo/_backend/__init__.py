@@ -12,6 +12,7 @@ Every backend module defines
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
+- `keep_whole(x)`: `x`, which a compiler computes once and keeps;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
   gradient recomputes one block at a time.
 """
@@ -23,6 +24,7 @@ if keras.backend.backend() == "tensorflow":
         checkpointed_map,
         concrete,
         constant,
+        keep_whole,
         matmul,
         serial_loop,
         slice_axis,
@@ -35,6 +37,7 @@ elif keras.backend.backend() == "jax":
         checkpointed_map,
         concrete,
         constant,
+        keep_whole,
         matmul,
         serial_loop,
         slice_axis,
@@ -53,6 +56,7 @@ __all__ = [
     "checkpointed_map",
     "concrete",
     "constant",
+    "keep_whole",
     "matmul",
     "serial_loop",
     "slice_axis",

@@ -119,6 +119,11 @@ def _irfftn(x, padded_shape, grid_shape):
     return jnp.fft.irfft(x, padded_shape[-1])[..., : grid_shape[-1]]
 
 
+def keep_whole(x):
+    """`x`, computed once and kept, not again for all that it enters into."""
+    return jax.lax.optimization_barrier(x)
+
+
 def checkpointed_map(function, blocks, shared):
     """Maps `function(block, shared)` over blocks, one after the other.
 

@@ -3,6 +3,9 @@
 import keras
 import tensorflow as tf
 from keras import ops
+from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
+    xla_optimization_barrier,
+)
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
@@ -306,6 +309,20 @@ def _unbroadcast(gradient, like):
     if axes:
         gradient = tf.reduce_sum(gradient, axis=axes, keepdims=True)
     return gradient
+
+
+def keep_whole(x):
+    """`x`, computed once and kept, not again for all that it enters into."""
+    if not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        return x
+
+    # The barrier of TensorFlow has no gradient.
+    @tf.custom_gradient
+    def kept(x):
+        (y,) = xla_optimization_barrier([x])
+        return y, lambda upstream: upstream
+
+    return kept(x)
 
 
 def checkpointed_map(function, blocks, shared):

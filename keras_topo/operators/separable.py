@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_topo.operators.algebra import Sum
 from keras_topo.operators.base import as_tensor
+from keras_topo.operators.dense import Dense
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.table import (
     METHODS,
@@ -15,33 +16,44 @@ from keras_topo.operators.table import (
     check_periodic,
     describe_grid,
     table_shape,
+    unrolled,
 )
 
 
 class SeparableSum(Sum):
     """A sum of Kronecker products of 1-D Toeplitz masks.
 
+    The matrices of short axes are made once, here, and not in every block of
+    an attention.
+
     *Complexity*: `r L (n_1 + ... + n_d)` multiply-adds a column for `r` terms
     with dense factors. Rows come from the full table, which is small.
 
     Args:
-        products: list of `Kronecker` operators of `OffsetTable` factors.
+        terms: list of lists of tables, as in `separable`, checked.
+        grid_shape: tuple of ints.
+        periodic: tuple of bools.
     """
+
+    _fields = ("operators", "terms")
 
     chosen_method = "kronecker"
 
-    def __init__(self, products):
-        super().__init__(products)
-        factors = products[0].operators
-        self.grid_shape = products[0].grid_shape
-        self.periodic = tuple(wraps for f in factors for wraps in f.periodic)
+    def __init__(self, terms, grid_shape, periodic):
+        super().__init__(
+            [
+                Kronecker([_prepared(f) for f in _factors(term, periodic)])
+                for term in terms
+            ]
+        )
+        self.terms = terms
+        self.grid_shape = grid_shape
+        self.periodic = periodic
 
     def full_table(self):
         """The table of signed offsets, `(*batch, 2 n_1 - 1, ..., 2 n_d - 1)`,
         along periodic axes too."""
-        return sum_of_products(
-            [[f.full_table() for f in p.operators] for p in self.operators]
-        )
+        return unrolled(sum_of_products(self.terms), self.periodic)
 
     def _table(self):
         return OffsetTable(self.full_table(), self.grid_shape)
@@ -68,7 +80,11 @@ class SeparableSum(Sum):
         return 0.0
 
     def _transpose(self):
-        return SeparableSum([p._transpose() for p in self.operators])
+        terms = [
+            [f._transpose().table for f in _factors(term, self.periodic)]
+            for term in self.terms
+        ]
+        return SeparableSum(terms, self.grid_shape, self.periodic)
 
     def _nonnegative(self):
         # Negative entries of the axes may have products and sums without.
@@ -108,27 +124,36 @@ def separable(terms, grid_shape, method="auto", periodic=False):
             f"{len(grid_shape)} tables of {expected} offsets. Received: terms "
             f"of {sizes}"
         )
-    by_axis = SeparableSum(
-        [
-            Kronecker(
-                [
-                    OffsetTable(axis, (n,), periodic=wraps)
-                    for axis, n, wraps in zip(
-                        term, grid_shape, periodic, strict=True
-                    )
-                ]
-            )
-            for term in terms
-        ]
-    )
     if method == "kronecker":
-        return by_axis
+        return SeparableSum(terms, grid_shape, periodic)
     table = OffsetTable(sum_of_products(terms), grid_shape, method, periodic)
     if method == "auto":
-        whole = table._cost(TYPICAL_COLUMNS)
-        if by_axis._cost(TYPICAL_COLUMNS) < whole:
-            return by_axis
+        cost = sum(
+            Kronecker(_factors(term, periodic))._cost(TYPICAL_COLUMNS)
+            for term in terms
+        )
+        if cost < table._cost(TYPICAL_COLUMNS):
+            return SeparableSum(terms, grid_shape, periodic)
     return table
+
+
+def _factors(term, periodic):
+    """The 1-D masks of the axes."""
+    return [
+        OffsetTable(
+            axis,
+            (axis.shape[-1] if wraps else (axis.shape[-1] + 1) // 2,),
+            periodic=wraps,
+        )
+        for axis, wraps in zip(term, periodic, strict=True)
+    ]
+
+
+def _prepared(factor):
+    """A 1-D mask as the matrix by which it multiplies, if it does."""
+    if factor.chosen_method != "dense":
+        return factor
+    return Dense(factor.to_dense())
 
 
 def is_separable(table):
