@@ -12,6 +12,7 @@ Every backend module defines
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
+- `windows(x, queries, keys)`: an axis of offsets as two axes of tokens;
 - `keep_whole(x)`: `x`, which a compiler computes once and keeps;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
   gradient recomputes one block at a time.
@@ -31,6 +32,7 @@ if keras.backend.backend() == "tensorflow":
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        windows,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
@@ -44,6 +46,7 @@ elif keras.backend.backend() == "jax":
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        windows,
     )
 else:
     raise ImportError(
@@ -63,4 +66,5 @@ __all__ = [
     "sparse_product",
     "sparse_sum",
     "toeplitz_fft",
+    "windows",
 ]

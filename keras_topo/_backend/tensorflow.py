@@ -1,6 +1,7 @@
 """TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
@@ -309,6 +310,41 @@ def _unbroadcast(gradient, like):
     if axes:
         gradient = tf.reduce_sum(gradient, axis=axes, keepdims=True)
     return gradient
+
+
+def windows(x, queries, keys):
+    """Windows of the second to last axis, each one further to the left.
+
+    Returns:
+        `y[..., a, j, :] = x[..., queries - 1 - a + j, :]`, of shape `(...,
+        queries, keys, c)`, from `x` of shape `(..., queries + keys - 1, c)`.
+
+    Runs of `c` numbers are gathered; the gradient, a sum over windows, is
+    written as a sum over an axis, where that of a gather would scatter.
+    """
+    ids = np.arange(queries)[::-1, None] + np.arange(keys)
+
+    @tf.custom_gradient
+    def gathered(x):
+        y = tf.gather(x, ids, axis=len(x.shape) - 2)
+        return y, lambda upstream: _add_windows(upstream, queries, keys)
+
+    return gathered(x)
+
+
+def _add_windows(y, queries, keys):
+    """The transpose of `windows`: `(..., queries + keys - 1, c)`."""
+    width = queries + keys - 1
+    lead, c = tuple(ops.shape(y))[:-3], y.shape[-1]
+    # Padded rows, read with a period one shorter, shift from row to row.
+    y = tf.pad(
+        tf.reverse(y, [len(y.shape) - 3]),
+        [[0, 0]] * (len(y.shape) - 2) + [[0, width + 1 - keys], [0, 0]],
+    )
+    y = tf.reshape(y, (*lead, queries * (width + 1), c))
+    y = slice_axis(y, 0, queries * width, -2)
+    y = tf.reshape(y, (*lead, queries, width, c))
+    return tf.reduce_sum(y, axis=-3)
 
 
 def keep_whole(x):

@@ -9,7 +9,7 @@ import math
 
 from keras import ops
 
-from keras_topo._backend import slice_axis
+from keras_topo._backend import slice_axis, windows
 from keras_topo.operators.base import MaskOperator
 
 # Numbers that the slab of a table may have, per batch entry: 16 MB of float32.
@@ -209,9 +209,6 @@ def toeplitz_rows(table, grid_shape, start, size):
 
     Returns:
         `(*batch, size * n_2 ... n_d, n_1 ... n_d)`.
-
-    Nothing is gathered, entry by entry, and so the gradient scatters nothing:
-    each axis of offsets becomes two axes of tokens by tiling and reshaping.
     """
     n = grid_shape[0]
     rank = len(grid_shape)
@@ -252,7 +249,8 @@ def spread_axes(table, grid, leading, size=None):
             table,
             batch + (rows_done, outer, queries + keys - 1, columns_done),
         )
-        table = _spread_offsets(table, queries, keys)
+        # Offsets are query minus key: the windows move down.
+        table = windows(ops.flip(table, -2), queries, keys)
         # (batch, rows, outer, queries, keys, columns): queries to the front.
         b = len(batch)
         table = ops.transpose(
@@ -262,32 +260,6 @@ def spread_axes(table, grid, leading, size=None):
         rows_done *= queries
         columns_done *= keys
     return table
-
-
-def _spread_offsets(x, queries, keys):
-    """`y[..., a, j, :] = x[..., a - j + keys - 1, :]`.
-
-    Reversed, padded to an odd one out and tiled, the offsets read with a
-    period one shorter shift by one from row to row.
-    """
-    shape = tuple(ops.shape(x))
-    lead, payload = shape[:-2], shape[-1]
-    period = queries + keys - 1
-    x = ops.flip(x, -2)
-    if queries == 1:
-        return ops.expand_dims(x, -3)
-    if keys == 1:
-        return ops.expand_dims(ops.flip(x, -2), -2)
-    zero = ops.zeros(lead + (1, payload), x.dtype)
-    x = ops.concatenate([x, zero], -2)
-    x = ops.broadcast_to(
-        ops.expand_dims(x, -3), lead + (queries, period + 1, payload)
-    )
-    x = ops.reshape(x, lead + (queries * (period + 1), payload))
-    # Not x[...]: the gradient of a strided slice is slow in TensorFlow.
-    x = slice_axis(x, 0, queries * period, -2)
-    x = ops.reshape(x, lead + (queries, period, payload))
-    return slice_axis(x, queries - 1, keys, -2)
 
 
 def rows_at(table, grid, ids):
