@@ -14,6 +14,8 @@ Every backend module defines
   arguments of compiled functions;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
+- `windows(x, queries, keys)`: an axis of offsets as two axes of tokens;
+- `keep_whole(x)`: `x`, which a compiler computes once and keeps;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
   gradient recomputes one block at a time.
 """
@@ -25,6 +27,7 @@ if keras.backend.backend() == "tensorflow":
         checkpointed_map,
         concrete,
         constant,
+        keep_whole,
         matmul,
         register_pytree,
         serial_loop,
@@ -32,12 +35,14 @@ if keras.backend.backend() == "tensorflow":
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        windows,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         checkpointed_map,
         concrete,
         constant,
+        keep_whole,
         matmul,
         register_pytree,
         serial_loop,
@@ -45,6 +50,7 @@ elif keras.backend.backend() == "jax":
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        windows,
     )
 else:
     raise ImportError(
@@ -57,6 +63,7 @@ __all__ = [
     "checkpointed_map",
     "concrete",
     "constant",
+    "keep_whole",
     "matmul",
     "register_pytree",
     "serial_loop",
@@ -64,4 +71,5 @@ __all__ = [
     "sparse_product",
     "sparse_sum",
     "toeplitz_fft",
+    "windows",
 ]

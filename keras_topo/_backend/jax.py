@@ -1,5 +1,7 @@
 """JAX: slices with traced starts, FFTs, checkpointed maps."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,6 +131,44 @@ def _irfftn(x, padded_shape, grid_shape):
         x = jnp.fft.ifft(x, axis=axis)
         x = jax.lax.slice_in_dim(x, 0, grid_shape[k], axis=axis)
     return jnp.fft.irfft(x, padded_shape[-1])[..., : grid_shape[-1]]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def windows(x, queries, keys):
+    """Windows of the second to last axis, each one further to the left.
+
+    Returns:
+        `y[..., a, j, :] = x[..., queries - 1 - a + j, :]`, of shape `(...,
+        queries, keys, c)`, from `x` of shape `(..., queries + keys - 1, c)`.
+
+    Runs of `c` numbers are gathered. The derivative is that of `_tiled`,
+    which sums over an axis where that of a gather would scatter.
+    """
+    ids = np.arange(queries)[::-1, None] + np.arange(keys)
+    return jnp.take(x, ids, axis=-2)
+
+
+@windows.defjvp
+def _windows_jvp(queries, keys, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return windows(x, queries, keys), _tiled(dx, queries, keys)
+
+
+def _tiled(x, queries, keys):
+    """`windows` by tiling: padded to an odd one out, the offsets read with a
+    period one shorter shift by one from row to row."""
+    width = queries + keys - 1
+    lead, c = x.shape[:-2], x.shape[-1]
+    x = jnp.pad(x, [(0, 0)] * len(lead) + [(0, 1), (0, 0)])
+    x = jnp.broadcast_to(x[..., None, :, :], (*lead, queries, width + 1, c))
+    x = x.reshape(*lead, queries * (width + 1), c)[..., : queries * width, :]
+    x = x.reshape(*lead, queries, width, c)
+    return x[..., queries - 1 : queries - 1 + keys, :]
+
+
+def keep_whole(x):
+    """`x`, computed once and kept, not again for all that it enters into."""
+    return jax.lax.optimization_barrier(x)
 
 
 def checkpointed_map(function, blocks, shared):

@@ -1,8 +1,12 @@
 """TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
+from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
+    xla_optimization_barrier,
+)
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
@@ -276,14 +280,20 @@ def _rfftn(x, padded_shape):
     One axis at a time, the last first: rows of padding are transformed only
     once they have stopped being zero. `_irfftn` undoes the permutation.
     """
-    x = tf.signal.rfft(x, [padded_shape[-1]])
+    # Padded here: of an empty batch `tf.signal.rfft` does not pad.
+    x = tf.signal.rfft(_pad_last(x, padded_shape[-1]), [padded_shape[-1]])
     for k in range(len(padded_shape) - 2, -1, -1):
         x = _swap_with_last(x, k - len(padded_shape))
-        padding = padded_shape[k] - x.shape[-1]
-        if padding:
-            x = tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, padding]])
-        x = tf.signal.fft(x)
+        x = tf.signal.fft(_pad_last(x, padded_shape[k]))
     return x
+
+
+def _pad_last(x, length):
+    """Zeros at the end of the last axis, up to a length."""
+    padding = length - x.shape[-1]
+    if not padding:
+        return x
+    return tf.pad(x, [[0, 0]] * (len(x.shape) - 1) + [[0, padding]])
 
 
 def _irfftn(x, padded_shape, grid_shape):
@@ -306,6 +316,14 @@ def _unbroadcast(gradient, like):
     extra = len(gradient.shape) - len(like.shape)
     if extra:
         gradient = tf.reduce_sum(gradient, axis=list(range(extra)))
+    if None in [*gradient.shape, *like.shape]:
+        # Axes of unknown size may turn out to be one.
+        shape = tf.shape(like)
+        _, axes = tf.raw_ops.BroadcastGradientArgs(
+            s0=tf.shape(gradient), s1=shape
+        )
+        gradient = tf.reshape(tf.reduce_sum(gradient, axis=axes), shape)
+        return tf.ensure_shape(gradient, like.shape)
     axes = [
         k
         for k, (g, n) in enumerate(zip(gradient.shape, like.shape, strict=True))
@@ -314,6 +332,55 @@ def _unbroadcast(gradient, like):
     if axes:
         gradient = tf.reduce_sum(gradient, axis=axes, keepdims=True)
     return gradient
+
+
+def windows(x, queries, keys):
+    """Windows of the second to last axis, each one further to the left.
+
+    Returns:
+        `y[..., a, j, :] = x[..., queries - 1 - a + j, :]`, of shape `(...,
+        queries, keys, c)`, from `x` of shape `(..., queries + keys - 1, c)`.
+
+    Runs of `c` numbers are gathered; the gradient, a sum over windows, is
+    written as a sum over an axis, where that of a gather would scatter.
+    """
+    ids = np.arange(queries)[::-1, None] + np.arange(keys)
+
+    @tf.custom_gradient
+    def gathered(x):
+        y = tf.gather(x, ids, axis=len(x.shape) - 2)
+        return y, lambda upstream: _add_windows(upstream, queries, keys)
+
+    return gathered(x)
+
+
+def _add_windows(y, queries, keys):
+    """The transpose of `windows`: `(..., queries + keys - 1, c)`."""
+    width = queries + keys - 1
+    lead, c = tuple(ops.shape(y))[:-3], y.shape[-1]
+    # Padded rows, read with a period one shorter, shift from row to row.
+    y = tf.pad(
+        tf.reverse(y, [len(y.shape) - 3]),
+        [[0, 0]] * (len(y.shape) - 2) + [[0, width + 1 - keys], [0, 0]],
+    )
+    y = tf.reshape(y, (*lead, queries * (width + 1), c))
+    y = slice_axis(y, 0, queries * width, -2)
+    y = tf.reshape(y, (*lead, queries, width, c))
+    return tf.reduce_sum(y, axis=-3)
+
+
+def keep_whole(x):
+    """`x`, computed once and kept, not again for all that it enters into."""
+    if not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        return x
+
+    # The barrier of TensorFlow has no gradient.
+    @tf.custom_gradient
+    def kept(x):
+        (y,) = xla_optimization_barrier([x])
+        return y, lambda upstream: upstream
+
+    return kept(x)
 
 
 def checkpointed_map(function, blocks, shared):

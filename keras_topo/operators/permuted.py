@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import keras
+import numpy as np
 from keras import ops
 
 from keras_topo.operators import cost as costs
@@ -24,11 +26,16 @@ class Permuted(Wrapper):
         order: `(L,)`, int32, which token of this mask each one of `operator`
             is.
         inverse: `(L,)`, int32, the inverse permutation.
+
+    Raises:
+        ValueError: if `order` or `inverse` is known to be no permutation of
+            the tokens.
     """
 
     def __init__(self, operator, order, inverse):
-        self.order, self.inverse = order, inverse
         super().__init__(operator)
+        self.order = _permutation(order, self.num_tokens, "order")
+        self.inverse = _permutation(inverse, self.num_tokens, "inverse")
 
     def _rewrap(self, operator):
         return Permuted(operator, self.order, self.inverse)
@@ -81,6 +88,19 @@ class Permuted(Wrapper):
         passes *= problem.num_features + problem.value_dim
         cost = best.cost + passes + 6 * costs.LAUNCH
         return (Form(f"permuted, {best.name}", cost, attend, best.exact),)
+
+
+def _permutation(ids, length, name):
+    """`ids` as int32; arrays are looked at, tensors are not."""
+    if ops.is_tensor(ids) or isinstance(ids, keras.Variable):
+        return ops.cast(ids, "int32")
+    ids = np.asarray(ids)
+    if ids.shape != (length,) or (np.sort(ids) != np.arange(length)).any():
+        raise ValueError(
+            f"`{name}` expects a permutation of 0 ... {length - 1}. Received: "
+            f"{name}={ids}"
+        )
+    return ids.astype("int32")
 
 
 def permute(x, order, inverse, axis):

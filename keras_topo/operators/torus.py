@@ -1,13 +1,6 @@
 """Masks on grids whose ends meet: rings and tori."""
 
-from keras import ops
-
-from keras_topo.operators.parameters import as_tensor
-from keras_topo.operators.toeplitz import (
-    BlockToeplitz,
-    check_grid_shape,
-    fft_cost,
-)
+from keras_topo.operators.toeplitz import BlockToeplitz
 
 
 class Torus(BlockToeplitz):
@@ -16,14 +9,15 @@ class Torus(BlockToeplitz):
     `M[i, j] = table[(i_1 - j_1) mod n_1, ..., (i_d - j_d) mod n_d]` for tokens
     with the grid coordinates `i` and `j`, in row-major order: images with
     periodic boundaries, rings, angles. In one dimension a circulant matrix,
-    `scipy.linalg.circulant(table)`.
+    `scipy.linalg.circulant(table)`. `BlockToeplitz` with all axes periodic;
+    there, single axes may be.
 
     The product takes the cheaper of two exact ways:
 
     - the dense matrix, on small tori: `L^2` multiply-adds a column;
     - the d-dimensional FFT, `O(L log L)` a column. A circulant needs no
-      padding, which makes it cheaper than `BlockToeplitz` on the same grid by
-      a factor of up to `2^d`.
+      padding, which makes it cheaper than on a grid that does not wrap by a
+      factor of up to `2^d`.
 
     A mask that is a product over the axes is faster as a `Kronecker` product
     of rings, as `torus_diffusion` is.
@@ -46,39 +40,4 @@ class Torus(BlockToeplitz):
     """
 
     def __init__(self, table, grid_shape, method="auto"):
-        grid_shape = check_grid_shape(grid_shape)
-        rank = len(grid_shape)
-        table = as_tensor(table, "table", rank)
-        if tuple(table.shape[-rank:]) != grid_shape:
-            raise ValueError(
-                f"`table` for the torus {grid_shape} expects one entry for "
-                "each offset, in its last axes. Received: table of shape "
-                f"{tuple(table.shape)}"
-            )
-        super().__init__(_unrolled(table, rank), grid_shape, method)
-        self.table = table
-
-    def full_table(self):
-        """The table of signed offsets of `BlockToeplitz`,
-        `(*batch, 2 n_1 - 1, ..., 2 n_d - 1)`."""
-        return _unrolled(self.table, len(self.grid_shape))
-
-    def _circulant(self, dtype):
-        return ops.cast(self.table, dtype)
-
-    def _fft_cost(self, columns):
-        return fft_cost(self.grid_shape, columns, padded=self.grid_shape)
-
-    def _transpose(self):
-        table = self.table
-        for axis in range(-len(self.grid_shape), 0):
-            table = ops.roll(ops.flip(table, axis), 1, axis)
-        return Torus(table, self.grid_shape, self.method)
-
-
-def _unrolled(table, rank):
-    """Offsets from `1 - n` to `n - 1` of axes that have those from 0."""
-    for axis in range(-rank, 0):
-        _, negative = ops.split(table, [1], axis)
-        table = ops.concatenate([negative, table], axis)
-    return table
+        super().__init__(table, grid_shape, method, periodic=True)

@@ -7,7 +7,7 @@ import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_topo.operators import BlockToeplitz, Kronecker, Toeplitz, toeplitz
+from keras_topo.operators import BlockToeplitz, Kronecker, Toeplitz, slab, table
 
 
 def random(*shape, seed=0):
@@ -18,7 +18,7 @@ def random(*shape, seed=0):
 def calls(monkeypatch):
     """Counts transforms and Kronecker products."""
     counts = {"fft": 0, "kronecker": 0}
-    transform, kronecker = toeplitz.toeplitz_fft, Kronecker._apply
+    transform, kronecker = table.toeplitz_fft, Kronecker._apply
 
     def counted_fft(*args):
         counts["fft"] += 1
@@ -28,7 +28,7 @@ def calls(monkeypatch):
         counts["kronecker"] += 1
         return kronecker(*args)
 
-    monkeypatch.setattr(toeplitz, "toeplitz_fft", counted_fft)
+    monkeypatch.setattr(table, "toeplitz_fft", counted_fft)
     monkeypatch.setattr(Kronecker, "_apply", counted_kronecker)
     return counts
 
@@ -165,3 +165,228 @@ def test_plain_tables_and_widths():
     ref.assert_close(mask.to_dense(), [[2, 1], [3, 2]], 0)
     wide = Toeplitz(np.ones(2, "float32"), np.ones(2, "float64"))
     assert wide.dtype == Toeplitz(np.ones(2), np.ones(2, "float32")).dtype
+
+
+# Periodic axes.
+
+PERIODIC = {
+    "cylinder": ((4, 5), (False, True)),
+    "globe": ((6, 3), (True, False)),
+    "volume": ((2, 3, 4), (True, False, True)),
+    "ring": ((5,), True),
+    "short": ((1, 4), (True, False)),
+}
+
+
+def periodic_matrix(table, grid, periodic):
+    """`M[i, j]` with the offset modulo `n` along periodic axes."""
+    index = [
+        (x - (n - 1)) % n if wraps else x
+        for x, n, wraps in zip(
+            ref.offset_indices(grid), grid, periodic, strict=True
+        )
+    ]
+    return table[(..., *index)]
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+@pytest.mark.parametrize("method", ["dense", "fft"])
+def test_periodic_axes(name, method):
+    grid, given = PERIODIC[name]
+    periodic = np.broadcast_to(given, len(grid)).tolist()
+    sizes = [
+        n if wraps else 2 * n - 1
+        for n, wraps in zip(grid, periodic, strict=True)
+    ]
+    table = random(2, *sizes)
+    matrix = periodic_matrix(table, grid, periodic)
+    length = matrix.shape[-1]
+    x = random(length, 2, seed=1)
+
+    def results(table, start):
+        mask = BlockToeplitz(table, grid, method, periodic=given)
+        again = BlockToeplitz(mask.full_table(), grid)
+        ids = np.array([length - 1, 0], "int32")
+        return (
+            mask @ x,
+            mask.T @ x,
+            mask.to_dense(),
+            mask.T._rows(start, 2),
+            mask._rows_at(ids),
+            again.to_dense(),
+        )
+
+    actual = ref.staged(results)(ref.tensor(table), ref.tensor(1, "int32"))
+    transposed = np.swapaxes(matrix, -1, -2)
+    expected = (
+        matrix @ x,
+        transposed @ x,
+        matrix,
+        transposed[:, 1:3],
+        matrix[:, [-1, 0]],
+        matrix,
+    )
+    for k, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        ref.assert_close(a, b, 1e-12, k)
+
+
+def test_a_periodic_axis_saves_its_padding():
+    sizes = {False: 127, True: 64}
+    costs = [
+        BlockToeplitz(
+            np.ones((127, sizes[wraps])), (64, 64), "fft", (False, wraps)
+        ).cost(64)
+        for wraps in (False, True)
+    ]
+    assert costs[1] < 0.7 * costs[0]
+
+
+def test_separable_periodic_axes():
+    grid, periodic = (3, 4), (False, True)
+    terms = [[random(5, seed=k), random(4, seed=k + 9)] for k in range(2)]
+    table = sum(ref.outer(*term) for term in terms)
+    matrix = periodic_matrix(table, grid, periodic)
+    for method in ("kronecker", "fft"):
+        mask = BlockToeplitz(terms, grid, method, periodic)
+        assert mask.chosen_method == mask.T.chosen_method == method
+        ref.assert_close(mask @ np.eye(12), matrix, 1e-12)
+        ref.assert_close(mask.T @ np.eye(12), matrix.T, 1e-12)
+        ref.assert_close(mask.to_dense(), matrix, 1e-12)
+
+
+@pytest.mark.parametrize("periodic", [1, "yes", (True,), (True, 0), None])
+def test_what_periodic_may_not_be(periodic):
+    with pytest.raises(ValueError, match="`periodic` expects a bool"):
+        BlockToeplitz(np.ones((3, 5)), (2, 3), periodic=periodic)
+
+
+def test_a_table_of_a_wrong_size_for_periodic_axes():
+    with pytest.raises(ValueError, match=r"expects \(3, 3\) offsets"):
+        BlockToeplitz(np.ones((3, 5)), (2, 3), periodic=(False, True))
+
+
+# Rows.
+
+
+@pytest.mark.parametrize(
+    "grid, elements",
+    [
+        ((7,), 2**22),
+        ((70,), 2**22),
+        ((70,), 300),
+        ((1, 6, 1), 2**22),
+        ((3, 5), 2**22),
+        ((9, 16), 2**22),
+        ((9, 16), 17 * 256),
+        # Two and three leading axes, with several copies and with one.
+        ((3, 8, 2), 400),
+        ((3, 8, 2), 1),
+        ((2, 3, 2, 2), 600),
+    ],
+)
+def test_rows_from_anywhere(grid, elements, monkeypatch):
+    """A slab of any shape, starts that are traced and that are not."""
+    monkeypatch.setattr(slab, "SLAB_ELEMENTS", elements)
+    offsets = random(2, *(2 * n - 1 for n in grid))
+    matrix = ref.block_toeplitz(offsets, grid)
+    length = matrix.shape[-1]
+    mask = BlockToeplitz(offsets, grid)._for_rows()
+    step = mask.plan.row_step
+    sizes = {1, min(3, length), step, min(2 * step + 1, length), length}
+    starts = {
+        size: sorted({0, (length - size) // 2, length - size}) for size in sizes
+    }
+    traced = [(start, size) for size, all_ in starts.items() for start in all_]
+
+    def rows(starts):
+        return [
+            mask._rows(starts[k], size) for k, (_, size) in enumerate(traced)
+        ]
+
+    found = ref.staged(rows)(ref.tensor([s for s, _ in traced], "int32"))
+    for (start, size), actual in zip(traced, found, strict=True):
+        expected = matrix[:, start : start + size]
+        np.testing.assert_array_equal(ref.numpy(actual), expected)
+        if not ref.on_jax:
+            actual = mask._rows(start, size)
+            np.testing.assert_array_equal(ref.numpy(actual), expected)
+    ids = np.array([length - 1, 0, length // 2, 0], "int32")
+    actual = ref.numpy(mask._rows_at(ref.tensor(ids)))
+    np.testing.assert_array_equal(actual, matrix[:, ids])
+
+
+def test_slabs_are_small_on_any_grid():
+    for grid in (
+        (1, 4096),
+        (4096,),
+        (4, 32, 32),
+        (2, 2048),
+        (64, 64),
+        (8,) * 4,
+    ):
+        offsets = np.ones([2 * n - 1 for n in grid], "float32")
+        mask = BlockToeplitz(offsets, grid)._for_rows()
+        assert np.prod(mask.slab.shape) <= slab.SLAB_ELEMENTS
+        # A block of rows is not many slices.
+        rows = mask.line * mask.lines_per_slice
+        assert rows >= 32
+
+
+def test_rows_have_the_right_gradient():
+    grid = (3, 4)
+    offsets = random(2, 5, 7)
+    upstream = random(2, 5, 12, seed=3)
+
+    def rows(offsets):
+        return BlockToeplitz(offsets, grid)._for_rows()._rows(3, 5)
+
+    compute = ref.staged(ref.with_gradients(rows))
+    _, (actual,) = compute(ref.tensor(upstream), ref.tensor(offsets))
+    expected = np.zeros_like(offsets)
+    index = [x[3:8] for x in ref.offset_indices(grid)]
+    np.add.at(expected, (slice(None), *index), upstream)
+    ref.assert_close(actual, expected, 1e-12)
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("method", ["dense", "fft"])
+def test_unknown_batch_axes(method):
+    """Per-example tables, whose product and gradient broadcast as known ones
+    do; and an empty batch."""
+    import tensorflow as tf
+
+    grid, size = (2, 3), 6
+    signature = [
+        tf.TensorSpec((None, 1, 3, 5), "float64"),
+        tf.TensorSpec((None, None, size, 2), "float64"),
+    ]
+
+    @tf.function(input_signature=signature)
+    def product(offsets, x):
+        with tf.GradientTape() as tape:
+            tape.watch((offsets, x))
+            mask = BlockToeplitz(offsets, grid, method)
+            y = mask @ x
+        gradients = tape.gradient(y, (offsets, x))
+        return y, *gradients, mask._rows(tf.constant(1), 2)
+
+    for batch, heads in ((2, 3), (1, 1), (0, 3)):
+        offsets = random(batch, 1, 3, 5)
+        x = random(batch, heads, size, 2, seed=1)
+        matrix = ref.block_toeplitz(offsets, grid)
+        y, d_offsets, dx, rows = product(offsets, x)
+        ref.assert_close(y, matrix @ x, 1e-12)
+        ones = np.ones_like(x)
+        ref.assert_close(dx, np.swapaxes(matrix, -1, -2) @ ones, 1e-12)
+        inner = np.einsum("bhic,bhjc->bij", ones, x)[:, None]
+        expected = np.zeros_like(offsets)
+        places = (slice(None), slice(None), *ref.offset_indices(grid))
+        np.add.at(expected, places, inner)
+        ref.assert_close(d_offsets, expected, 1e-12)
+        ref.assert_close(rows, matrix[:, :, 1:3], 0)
+
+
+@pytest.mark.parametrize("method", ["dense", "fft"])
+def test_an_empty_batch(method):
+    mask = BlockToeplitz(ref.tensor(random(5, 7)), (3, 4), method)
+    assert tuple((mask @ np.zeros((0, 12, 2))).shape) == (0, 12, 2)
