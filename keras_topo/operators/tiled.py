@@ -198,28 +198,43 @@ def outside(query, key, value, axis, counts, tiles, matrices, blocks):
         x = ops.repeat(x[:, None], outer, axis=1)
         return ops.reshape(x, (-1, *s))
 
-    block = blocks[axis]
     f = ops.reshape(matrices[axis], (-1, count, tile, count, tile))
-    lower = np.tril(np.ones((count, count), bool), -1)
-    zero = ops.zeros_like(f[:, :, 0, :, 0])
-    carry = ops.stack(
-        [
-            ops.where(lower, f[:, :, 0, :, -1], zero),
-            ops.where(lower.T, f[:, :, -1, :, 0], zero),
-        ],
-        axis=1,
-    )
-    reading = [spread(block[..., 0]), spread(block[..., -1])]
-    building = [spread(block[..., -1, :]), spread(block[..., 0, :])]
-    carry = spread(carry)
+    # states at the starts of tiles 1.. from the left, at the ends of tiles
+    # ..p-2 from the right
+    steps = count - 1
+    forward, backward = f[:, 1:, 0], f[:, :-1, -1]  # (lead, p - 1, p, t)
 
+    def at_diagonal(x):
+        x = ops.reshape(x, (-1, steps * steps, tile))
+        return spread(x[:, :: steps + 1])
+
+    building = [at_diagonal(forward[:, :, :-1]), at_diagonal(backward[:, :, 1:])]
+    reading = [
+        spread(blocks[axis][:, 1:, :, 0]),
+        spread(blocks[axis][:, :-1, :, -1]),
+    ]
+    lower = np.tril(np.ones((steps, steps), bool))
+    zero = ops.zeros_like(forward[:, :, 1:, 0])
+    carry = [
+        ops.where(lower, forward[:, :, 1:, 0], zero),
+        ops.where(lower.T, backward[:, :, :-1, -1], zero),
+    ]
     m, d = key.shape[-1], value.shape[-1]
-    k = layout(key, order_t)
-    k = ops.stack([k * ops.expand_dims(w, (2, 3)) for w in building], 1)
-    v = layout(value, order)[:, None]
-    state = matmul(k, v)  # (M, 2, p, O, m, d)
-    state = ops.reshape(state, (-1, 2, count, others * m * d))
-    state = matmul(carry, state)
+    k, v = layout(key, order), layout(value, order_t)
+    k = [k[:, :-1], k[:, 1:]]
+    k = ops.stack(
+        [x * ops.expand_dims(w, (2, 4)) for x, w in zip(k, building, strict=True)],
+        1,
+    )
+    v = ops.stack([v[:, :-1], v[:, 1:]], 1)
+    state = matmul(v, k)  # (M, 2, p - 1, O, d, m)
+    if steps > 1:
+        state = ops.reshape(state, (-1, 2, steps, others * m * d))
+        carry = spread(ops.stack(carry, 1))
+        carry = ops.broadcast_to(
+            carry, (ops.shape(state)[0], 2, steps, steps)
+        )
+        state = matmul(carry, state)
     for other in range(rank):
         if other == axis:
             continue
@@ -240,23 +255,35 @@ def outside(query, key, value, axis, counts, tiles, matrices, blocks):
                 mixing = ops.reshape(mixing, (1, outer, 1, n, n))
                 state = ops.reshape(
                     state,
-                    (-1, outer, 2 * count * left, n, right * m * d),
+                    (-1, outer, 2 * steps * left, n, right * m * d),
                 )
             else:
                 state = ops.reshape(
-                    state, (-1, 2 * count * left, n, right * m * d)
+                    state, (-1, 2 * steps * left, n, right * m * d)
                 )
         else:
             n = padded[other]
             left = math.prod(inner) * math.prod(padded[axis + 1 : other])
             right = math.prod(padded[other + 1 :])
             mixing = spread(matrices[other][:, None])
-            state = ops.reshape(state, (-1, 2 * count * left, n, right * m * d))
+            state = ops.reshape(state, (-1, 2 * steps * left, n, right * m * d))
+        mixing = ops.broadcast_to(
+            mixing, tuple(ops.shape(state))[:-2] + (n, n)
+        )
         state = matmul(mixing, state)
-    state = ops.reshape(state, (-1, 2, count, others, m, d))
-    q = layout(query, order)
-    q = ops.stack([q * ops.expand_dims(w, (2, 4)) for w in reading], 1)
-    y = ops.sum(matmul(q, state), axis=1)
-    y = ops.reshape(y, (-1, *before, count, *inner, *after, tile, d))
-    y = ops.transpose(y, list(np.argsort(order)))
+    state = ops.reshape(state, (-1, 2, steps, others, d, m))
+    q = layout(query, order_t)
+    q = [q[:, 1:], q[:, :-1]]
+    q = ops.stack(
+        [x * ops.expand_dims(w, (2, 3)) for x, w in zip(q, reading, strict=True)],
+        1,
+    )
+    y = matmul(state, q)  # (M, 2, p - 1, O, d, t)
+    beside = [(0, 0)] * 5
+    beside[1] = (1, 0)
+    left = ops.pad(y[:, 0], beside)
+    beside[1] = (0, 1)
+    y = left + ops.pad(y[:, 1], beside)
+    y = ops.reshape(y, (-1, *before, count, *inner, *after, d, tile))
+    y = ops.transpose(y, list(np.argsort(order_t)))
     return ops.reshape(y, (-1, *padded, d))
