@@ -10,6 +10,7 @@ from keras_topo.operators.base import (
     broadcast_batch,
     widest_dtype,
 )
+from keras_topo.operators.tiled import tiled_attention, tiled_cost
 
 
 class Kronecker(MaskOperator):
@@ -21,7 +22,8 @@ class Kronecker(MaskOperator):
     *Complexity*: the factors' products, one after the other, each on all
     lines of the grid along its axis; `L (n_1 + ... + n_d)` multiply-adds a
     column with dense factors. The first and the last axis are multiplied
-    without a transposition.
+    without a transposition. Where all factors decay along their axes,
+    attention works in tiles: see `keras_topo.operators.tiled`.
 
     Args:
         factors: list of operators (or square matrices), first axis first.
@@ -80,31 +82,53 @@ class Kronecker(MaskOperator):
         return ops.reshape(x, lead + (n, shape[-2], rest))
 
     def _rows(self, start, size):
-        step = math.prod(self.grid_shape[1:])
-        if isinstance(start, int) and (start % step or size % step):
-            first, last = start // step, -(-(start + size) // step)
-            rows = self._rows(first * step, (last - first) * step)
-            skip = start - first * step
-            return rows[..., skip : skip + size, :]
-        rows = self.operators[0]._rows(start // step, size // step)
-        rows = ops.cast(rows, self.dtype)
-        for factor in self.operators[1:]:
-            dense = ops.cast(factor.to_dense(), self.dtype)
-            rows = kronecker_product(rows, dense)
-        return ops.broadcast_to(rows, self.batch_shape + tuple(rows.shape[-2:]))
+        return self._rows_at(start + ops.arange(size, dtype="int32"))
 
-    @property
-    def _row_step(self):
-        # A row of the first factor is prod(n_2 ... n_d) rows of the product.
-        return math.prod(self.grid_shape[1:]) * self.operators[0]._row_step
+    def _rows_at(self, ids):
+        # Row `i` is the outer product of the factors' rows at `i_1 ... i_d`.
+        rows, after = None, self.num_tokens
+        for factor, n in zip(self.operators, self.grid_shape, strict=True):
+            after //= n
+            found = _factor_rows(factor, ids // after % n)
+            found = ops.cast(found, self.dtype)
+            rows = found if rows is None else _outer_products(rows, found)
+        return rows
 
-    @property
-    def _num_leading_rows(self):
-        first = self.operators[0]
-        return math.prod(self.grid_shape[1:]) * first._num_leading_rows
+    def _for_rows(self):
+        from keras_topo.operators.dense import Dense
+
+        return Kronecker([Dense(f.to_dense()) for f in self.operators])
 
     def _transpose(self):
         return Kronecker([f._transpose() for f in self.operators])
+
+    def _decays(self):
+        """`(grid_shape, rates)` where all factors decay along their axes, for
+        `tiled_attention`; otherwise `None`."""
+        shape, rates = (), []
+        for factor, n in zip(self.operators, self.grid_shape, strict=True):
+            if isinstance(factor, Kronecker):
+                decays = factor._decays()
+            else:
+                found = getattr(factor, "_decay_rates", lambda: None)()
+                decays = found and ((n,), [found])
+            if decays is None:
+                return None
+            shape, rates = shape + decays[0], rates + decays[1]
+        return shape, rates
+
+    def _attend_tiles(self, query, key, value):
+        """`attend` where all factors are decays: see `tiled_attention`."""
+        return tiled_attention(query, key, value, *self._decays())
+
+    def _tiles_cost(self, problem):
+        """Work of `_attend_tiles`; `None` where a factor is no decay. Along a
+        single axis there are no tiles: that is the factor's own business."""
+        decays = self._decays()
+        sizes = () if decays is None else [n for n in decays[0] if n > 1]
+        if len(sizes) < 2:
+            return None
+        return tiled_cost(sizes, problem)
 
     def _nonnegative(self):
         known = [f.nonnegative for f in self.operators]
@@ -122,6 +146,21 @@ class Kronecker(MaskOperator):
             if 0 < k < len(self.grid_shape) - 1:
                 total += 2 * costs.ELEMENT * length * columns
         return total
+
+
+def _factor_rows(factor, ids):
+    """Rows `(*batch, k, n)` of a factor at ids `(k,)`."""
+    if hasattr(factor, "_rows_at"):
+        return factor._rows_at(ids)
+    return ops.take(factor.to_dense(), ids, axis=-2)
+
+
+def _outer_products(a, b):
+    """Products `(*batch, k, n p)` of rows `(*batch, k, n)` and `(*batch, k,
+    p)`; batch axes broadcast."""
+    product = ops.expand_dims(a, -1) * ops.expand_dims(b, -2)
+    shape = tuple(ops.shape(product))
+    return ops.reshape(product, shape[:-2] + (shape[-2] * shape[-1],))
 
 
 def kronecker_product(a, b):

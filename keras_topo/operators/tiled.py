@@ -148,7 +148,21 @@ def _states(sizes, tiles):
     return states
 
 
-def tiles_cost(sizes, tiles, num_features, columns):
+def tiled_cost(sizes, problem):
+    """Work of `tiled_attention` on a grid of several axes.
+
+    Args:
+        sizes: ints, lengths of the axes.
+        problem: its sizes, with `batch`, `heads`, `num_features`,
+            `value_dim`.
+    """
+    features, columns = problem.num_features, problem.value_dim + 1
+    tiles = best_tiles(tuple(sizes), features, columns)
+    heads = problem.batch * problem.heads
+    return heads * _tiles_cost(sizes, tiles, features, columns)
+
+
+def _tiles_cost(sizes, tiles, num_features, columns):
     """Work of one head, in the unit of `keras_topo.operators.cost`.
 
     Args:
@@ -178,14 +192,14 @@ def tiles_cost(sizes, tiles, num_features, columns):
 
 @functools.lru_cache(maxsize=1024)
 def best_tiles(sizes, num_features, columns):
-    """The tile sizes with the least `tiles_cost`."""
+    """The tile sizes with the least cost."""
     candidates = [
         sorted({-(-n // count) for count in TILE_COUNTS if count <= n})
         for n in sizes
     ]
     return min(
         itertools.product(*candidates),
-        key=lambda tiles: tiles_cost(sizes, tiles, num_features, columns),
+        key=lambda tiles: _tiles_cost(sizes, tiles, num_features, columns),
     )
 
 
