@@ -147,10 +147,12 @@ class CurveDecay(MaskOperator):
         value_dim = value.shape[-1]
         orders = np.stack(self._orders)
         count = len(orders)
-        # A gather takes the longer the more often tokens are looked up.
+        # One gather for all: it costs what copying its result does.
         tokens = ops.concatenate([query, key, value], axis=-1)
         tokens = along_curves(tokens, orders)
-        tokens = ops.reshape(tokens, (batch, heads * count, length, -1))
+        tokens = ops.reshape(
+            tokens, (batch, heads * count, length, tokens.shape[-1])
+        )
         query, key, value = ops.split(
             tokens, [num_features, 2 * num_features], axis=-1
         )
