@@ -27,10 +27,14 @@ from keras_topo.operators.base import accumulation_dtype
 # Passing one number of a state through memory takes as long as so many
 # multiply-adds: states mostly fit into the last-level cache.
 STATE_PASS = 16
+# The same for a score, which is written, masked and read.
+SCORE_PASSES = 40
 # Numbers of the states of a block of heads. More do not get faster.
 BLOCK_STATES = 2**23
 # Operations of an axis with states, and of the explicit part.
 AXIS_LAUNCHES, LAUNCHES = 2, 4
+# Rates along an axis that are summed at a time.
+SUM_BLOCK = 32
 # Numbers of tiles along an axis that are tried.
 TILE_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 
@@ -121,10 +125,8 @@ def axis_matrix(forward, backward, n, dtype):
         else:
             # Sums of the rates between tokens: those of few small ones stay
             # accurate behind a large one, where cumulative sums do not.
-            after = ops.expand_dims(rates, -1) * ops.cast(
-                np.tril(np.ones((n, n)), -1), dtype
-            )
-            distance = matmul(ops.cast(np.tril(np.ones((n, n))), dtype), after)
+            below = ops.cast(np.tril(np.ones((n, n)), -1), dtype)
+            distance = _running_sums(ops.expand_dims(rates, -1) * below)
             if steps[0, -1] > 0:
                 distance = ops.swapaxes(distance, -1, -2)
         weights = ops.exp(-distance)
@@ -133,6 +135,24 @@ def axis_matrix(forward, backward, n, dtype):
     while len(total.shape) < 4:
         total = ops.expand_dims(total, 0)
     return total
+
+
+def _running_sums(x):
+    """Cumulative sums along axis -2 of numbers that are not negative: in
+    blocks, as products with triangular matrices."""
+    n, columns = x.shape[-2:]
+    size = min(n, SUM_BLOCK)
+    blocks = -(-n // size)
+    triangle = ops.cast(np.tril(np.ones((size, size))), x.dtype)
+    if blocks == 1:
+        return matmul(triangle, x)
+    rest = [(0, 0)] * (len(x.shape) - 2)
+    x = ops.pad(x, [*rest, (0, blocks * size - n), (0, 0)])
+    lead = tuple(ops.shape(x))[:-2]
+    x = matmul(triangle, ops.reshape(x, (*lead, blocks, size, columns)))
+    earlier = ops.cast(np.tril(np.ones((blocks, blocks)), -1), x.dtype)
+    x = x + ops.expand_dims(matmul(earlier, x[..., -1, :]), -2)
+    return ops.reshape(x, (*lead, blocks * size, columns))[..., :n, :]
 
 
 # The choice of tiles.
@@ -173,7 +193,7 @@ def _tiles_cost(sizes, tiles, num_features, columns):
     """
     padded = [-(-n // t) * t for n, t in zip(sizes, tiles, strict=True)]
     keys = math.prod(tiles)
-    total = math.prod(padded) * keys * (num_features + columns + STATE_PASS)
+    total = math.prod(padded) * keys * (num_features + columns + SCORE_PASSES)
     total += LAUNCHES * costs.LAUNCH
     for axis, states in enumerate(_states(sizes, tiles)):
         if not states:

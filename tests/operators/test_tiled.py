@@ -87,6 +87,7 @@ def attend(arrays, grid, axes, tiles=None, dtype="float64"):
         ((5, 1, 8), (2, 1, 3)),
         ((4, 5, 6), (2, 2, 4)),
         ((11,), (3,)),
+        ((70, 2), (16, 1)),
         ((1, 1), None),
     ],
 )
