@@ -335,13 +335,35 @@ def _inside(query, key, value, counts, tiles, matrices):
         x = ops.transpose(x, order)
         return ops.reshape(x, (-1, math.prod(counts), size, x.shape[-1]))
 
-    mask = None
-    for f, count, tile in zip(matrices, counts, tiles, strict=True):
-        blocks = _diagonal_blocks(f, count, tile)
-        mask = blocks if mask is None else _products(mask, blocks)
-    key = ops.swapaxes(by_tile(key), -1, -2)
-    scores = ops.matmul(by_tile(query), key) * mask
-    y = ops.matmul(scores, by_tile(value))
+    first, *others = [
+        _diagonal_blocks(f, count, tile)
+        for f, count, tile in zip(matrices, counts, tiles, strict=True)
+    ]
+    rest = [functools.reduce(_products, others)] if others else []
+
+    def attend(tensors, rest):
+        query, key, value, first = tensors
+        mask = _products(first, *rest) if rest else first
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) * mask
+        return ops.matmul(scores, value)
+
+    tensors = [by_tile(x) for x in (query, key, value)]
+    scores = (query.shape[0] or 1) * math.prod(counts) * size**2
+    if scores <= 2 * BLOCK_STATES:
+        y = attend([*tensors, first], rest)
+    else:
+        # One tile of the first axis after the other.
+        blocks = [
+            ops.moveaxis(
+                ops.reshape(
+                    x, (-1, counts[0], x.shape[1] // counts[0], *x.shape[2:])
+                ),
+                1,
+                0,
+            )
+            for x in [*tensors, first]
+        ]
+        y = ops.moveaxis(checkpointed_map(attend, blocks, rest), 0, 1)
     y = ops.reshape(y, (-1, *counts, *tiles, y.shape[-1]))
     y = ops.transpose(y, np.argsort(order).tolist())
     padded = [p * t for p, t in zip(counts, tiles, strict=True)]
