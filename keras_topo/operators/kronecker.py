@@ -9,7 +9,10 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination
 from keras_topo.operators.dense import Dense
-from keras_topo.operators.shapes import broadcast_batch, broadcast_leading
+from keras_topo.operators.forms import Form
+from keras_topo.operators.ordered import OrderedDecay
+from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.operators.tiled import tiled_attention, tiled_cost
 
 
 class Kronecker(Combination):
@@ -91,19 +94,57 @@ class Kronecker(Combination):
         return ops.reshape(x, lead + (n, shape[-2], rest))
 
     def _rows_at(self, ids):
-        rows = None
-        rest = self.num_tokens
+        # Row `i` is the outer product of the factors' rows at `i_1 ... i_d`.
+        rows, after = None, self.num_tokens
         for factor, n in zip(self.operators, self.grid_shape, strict=True):
-            rest //= n
-            own = ops.cast(factor._rows_at(ids // rest % n), self.dtype)
-            if rows is None:
-                rows = own
-                continue
-            rows, own = broadcast_leading([rows, own], trailing=1)
-            shape = tuple(ops.shape(rows))
-            rows = ops.expand_dims(rows, -1) * ops.expand_dims(own, -2)
-            rows = ops.reshape(rows, shape[:-1] + (shape[-1] * n,))
+            after //= n
+            found = ops.cast(factor._rows_at(ids // after % n), self.dtype)
+            rows = found if rows is None else _outer_products(rows, found)
         return rows
+
+    def _for_rows(self):
+        return Kronecker([Dense(f.to_dense()) for f in self.operators])
+
+    def _own_forms(self, problem):
+        line = self._line()
+        if line is not None:
+            return line._own_forms(problem)
+        decays = self._decays()
+        if decays is None:
+            return ()
+
+        def attend(query, key, value):
+            return tiled_attention(query, key, value, *decays)
+
+        sizes = [n for n in decays[0] if n > 1]
+        return (Form("tiles", tiled_cost(sizes, problem), attend),)
+
+    def _line(self):
+        """The factor that is the mask itself, if the others have one token
+        and decay: their entry is one."""
+        long = [
+            factor
+            for factor in self.operators
+            if factor.num_tokens > 1 or not isinstance(factor, OrderedDecay)
+        ]
+        long = long or self.operators[:1]
+        return long[0] if len(long) == 1 else None
+
+    def _decays(self):
+        """`(grid_shape, rates)` where all factors decay along their axes, for
+        `tiled_attention`; otherwise `None`."""
+        shape, rates = (), []
+        for factor, n in zip(self.operators, self.grid_shape, strict=True):
+            if isinstance(factor, Kronecker):
+                decays = factor._decays()
+            elif isinstance(factor, OrderedDecay):
+                decays = (n,), [factor._directions()]
+            else:
+                decays = None
+            if decays is None:
+                return None
+            shape, rates = shape + decays[0], rates + decays[1]
+        return shape, rates
 
     def _nonnegative(self):
         known = [f.nonnegative for f in self.operators]
@@ -121,6 +162,14 @@ class Kronecker(Combination):
             if 0 < k < len(self.grid_shape) - 1:
                 total += 2 * costs.ELEMENT * length * columns
         return total
+
+
+def _outer_products(a, b):
+    """Products `(*batch, k, n p)` of rows `(*batch, k, n)` and `(*batch, k,
+    p)`; batch axes broadcast."""
+    product = ops.expand_dims(a, -1) * ops.expand_dims(b, -2)
+    shape = tuple(ops.shape(product))
+    return ops.reshape(product, shape[:-2] + (shape[-2] * shape[-1],))
 
 
 def kronecker_product(a, b):
