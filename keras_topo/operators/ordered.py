@@ -92,18 +92,14 @@ class OrderedDecay(MaskOperator):
         if state is not None or return_state:
             self._require_causal("A state")
         if state is not None:
-            key_shape, value_shape = key.shape, value.shape
+            batch, heads, _, features = key.shape
+            width = value.shape[-1]
             require_state(
-                state,
-                (*key_shape[:2], key_shape[-1]),
-                (*value_shape[:2], value_shape[-1]),
+                state, (batch, heads, features), (batch, heads, width)
             )
-        forward, backward = self._directions()
-        if forward is not None:
-            return chunked_attention(
-                query, key, value, forward, backward, state, return_state
-            )
-        return chunked_attention(query, key, value, forward, backward)
+        return chunked_attention(
+            query, key, value, *self._directions(), state, return_state
+        )
 
     def _chunks_cost(self, problem):
         """Work of `_attend_chunks`; see `keras_topo.operators.cost`."""
