@@ -23,16 +23,14 @@ MOST_CHUNKS = 4096
 class ExponentialDecay(OrderedDecay):
     """The mask `M[i, j] = exp(-rate |i - j|)` of a sequence.
 
-    Causal, zero for `j > i`.
+    An exponentiated affine function of the distance on a path; with `causal`,
+    its entries with `j > i` are zero. Off the diagonal the matrix has rank one
+    on each side, so the product is a scan: a dense product inside chunks, of 32
+    tokens and more in sequences of more than 131,072, and one number a column
+    carried from chunk to chunk in each direction.
 
-    An exponentiated affine function of the distance on a path. Off the
-    diagonal the matrix has rank one on each side, so the product is a scan: a
-    dense product inside chunks, of 32 tokens and more in sequences of more than
-    131,072, and one number a column carried from chunk to chunk in each
-    direction.
-
-    *Complexity*: about `36 L` multiply-adds a column up to 131,072 tokens, `250
-    L` for a million.
+    *Complexity*: products take about `36 L` multiply-adds a column up to
+    131,072 tokens, `250 L` for a million.
 
     Args:
         rate: `(*batch,)`, non-negative rates of decay per token.

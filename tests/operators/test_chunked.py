@@ -11,7 +11,7 @@ from keras_topo.operators.chunked import chunked_attention
 
 BATCH, HEADS, FEATURES, WIDTH = 2, 3, 4, 2
 # Each is compiled on JAX, which takes a second.
-LENGTHS = (5, 65, 200) if ref.on_jax else (1, 5, 63, 64, 65, 200, 1000)
+LENGTHS = (65,) if ref.on_jax else (1, 5, 63, 64, 65, 200, 1000)
 
 # Forward and backward rates: constant or per token, with batch axes or not.
 KINDS = {
@@ -112,7 +112,10 @@ def test_any_chunk_gives_the_same(chunk, block):
 
 
 # One block, and several of several chunks, the last not full.
-@pytest.mark.parametrize("block", [64, 8])
+BLOCKS = [8] if ref.on_jax else [64, 8]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients(kind, block):
     length = 21
@@ -134,7 +137,7 @@ def test_gradients(kind, block):
         assert actual == pytest.approx(wanted, rel=1e-11, abs=1e-11), k
 
 
-@pytest.mark.parametrize("block", [64, 8])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", ["constant", "gated", "gated-causal"])
 def test_gradients_of_gradients(kind, block):
     """Hessian-vector products, against differences of gradients."""
@@ -428,7 +431,7 @@ def test_unknown_batch_and_heads(kind, compiled):
     for rates in arrays[3:]:
         shape = tuple(n if n in (1, length) else None for n in rates.shape)
         signature.append(tf.TensorSpec(shape, rates.dtype))
-    for block in (64, 8):
+    for block in (8,) if compiled else (64, 8):
         function = tf.function(
             with_rates(kind, chunk=4, block=block),
             input_signature=signature,
