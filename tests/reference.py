@@ -299,3 +299,42 @@ def sparse_factors(pairs, values, right_pairs, right_values, tokens):
     left = sparse_pairs(pairs, values, tokens)
     right = sparse_pairs(right_pairs, right_values, tokens)
     return left @ np.swapaxes(right, -1, -2)
+
+
+def check_second_derivatives(function, arrays, tolerance=1e-7):
+    """The product of the Hessian of a scalar function with a direction, by
+    differentiating twice, against differences of its gradients.
+
+    Args:
+        function: from float64 tensors to a scalar.
+        arrays: list of float64 arrays.
+    """
+    random = np.random.default_rng(0)
+    directions = [random.normal(size=a.shape) for a in arrays]
+    one = tensor(1.0, "float64")
+
+    def gradients(*tensors):
+        return with_gradients(function)(one, *tensors)[1]
+
+    def along(*tensors):
+        found = gradients(*tensors)
+        return sum(
+            ops.sum(g * tensor(d, "float64"))
+            for g, d in zip(found, directions, strict=True)
+        )
+
+    products = staged(lambda *tensors: with_gradients(along)(one, *tensors)[1])(
+        *(tensor(a, "float64") for a in arrays)
+    )
+
+    step = 1e-5
+    near = []
+    for sign in (1, -1):
+        moved = (
+            tensor(a + sign * step * d, "float64")
+            for a, d in zip(arrays, directions, strict=True)
+        )
+        near.append([numpy(g) for g in staged(gradients)(*moved)])
+    for k, product in enumerate(products):
+        difference = (near[0][k] - near[1][k]) / (2 * step)
+        assert_close(product, difference, tolerance, f"argument {k}")

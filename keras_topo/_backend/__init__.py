@@ -9,6 +9,11 @@ Every backend module defines
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
+- `entry_products(x, y, rows, columns)`: the gradient of that, `x_r . y_c` at
+  each entry;
+- `scatter_add(x, indices, updates)`: sums into rows of a tensor;
+- `with_derivatives(y, sources, pullback)`: a result whose derivatives, of all
+  orders, are stated instead of recorded;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
@@ -23,24 +28,30 @@ if keras.backend.backend() == "tensorflow":
         checkpointed_map,
         concrete,
         constant,
+        entry_products,
         matmul,
+        scatter_add,
         serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        with_derivatives,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         checkpointed_map,
         concrete,
         constant,
+        entry_products,
         matmul,
+        scatter_add,
         serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
         toeplitz_fft,
+        with_derivatives,
     )
 else:
     raise ImportError(
@@ -53,10 +64,13 @@ __all__ = [
     "checkpointed_map",
     "concrete",
     "constant",
+    "entry_products",
     "matmul",
+    "scatter_add",
     "serial_loop",
     "slice_axis",
     "sparse_product",
     "sparse_sum",
     "toeplitz_fft",
+    "with_derivatives",
 ]

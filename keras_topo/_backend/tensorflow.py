@@ -96,15 +96,16 @@ def sparse_product(values, x, rows, columns, num_rows):
         values: `(entries,)`.
         x: `(n, c)`.
         rows, columns: `(entries,)`, int32, in any order.
-        num_rows: int.
+        num_rows: int, or a traced scalar.
 
     Returns:
         `(num_rows, c)`.
     """
     graph = tf.compat.v1.get_default_graph()
+    static_rows = num_rows if isinstance(num_rows, int) else None
     if not rows.shape[0] and rows.shape[0] is not None:
         zeros = tf.zeros(tf.stack([num_rows, tf.shape(x)[-1]]), x.dtype)
-        return tf.ensure_shape(zeros, (num_rows, x.shape[-1]))
+        return tf.ensure_shape(zeros, (static_rows, x.shape[-1]))
     if GraphOrParentsInXlaContext(graph):
         # XLA has no sparse products.
         terms = values[:, None] * tf.gather(x, columns)
@@ -112,7 +113,7 @@ def sparse_product(values, x, rows, columns, num_rows):
     indices = tf.stack([rows, columns], axis=1)
     shape = tf.cast(tf.stack([num_rows, tf.shape(x)[0]]), tf.int64)
 
-    def multiply(values, x, transposed):
+    def multiply(values, x):
         width = x.shape[-1]
         parts = [x]
         if width is not None and width > SPARSE_COLUMNS:
@@ -130,7 +131,6 @@ def sparse_product(values, x, rows, columns, num_rows):
                 a_values=values,
                 a_shape=shape,
                 b=part,
-                adjoint_a=transposed,
             )
             for part in parts
         ]
@@ -138,12 +138,13 @@ def sparse_product(values, x, rows, columns, num_rows):
 
     @tf.custom_gradient
     def product(values, x):
-        y = multiply(values, x, False)
-        y.set_shape((num_rows, x.shape[-1]))
+        y = multiply(values, x)
+        y.set_shape((static_rows, x.shape[-1]))
 
         def gradient(upstream):
-            dx = multiply(values, upstream, True)
-            return _entry_products(upstream, x, rows, columns), dx
+            dvalues = entry_products(upstream, x, rows, columns)
+            dx = sparse_product(values, upstream, columns, rows, _rows_of(x))
+            return dvalues, dx
 
         return y, gradient
 
@@ -157,8 +158,32 @@ SPARSE_COLUMNS = 16
 ENTRY_BLOCK = 2**24
 
 
+def entry_products(x, y, rows, columns):
+    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry, `(entries,)`.
+
+    Outside of XLA, entries are gathered a block at a time, in both directions.
+    """
+    if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        terms = tf.gather(x, rows) * tf.gather(y, columns)
+        return tf.reduce_sum(terms, axis=-1)
+
+    @tf.custom_gradient
+    def products(x, y):
+        def gradient(upstream):
+            dx = sparse_product(upstream, y, rows, columns, _rows_of(x))
+            dy = sparse_product(upstream, x, columns, rows, _rows_of(y))
+            return dx, dy
+
+        return _entry_products(x, y, rows, columns), gradient
+
+    return products(x, y)
+
+
+def _rows_of(x):
+    return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+
+
 def _entry_products(x, y, rows, columns):
-    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry."""
     count = tf.shape(rows)[0]
     size = tf.maximum(ENTRY_BLOCK // tf.maximum(tf.shape(x)[-1], 1), 1)
     array = tf.TensorArray(
@@ -180,6 +205,38 @@ def _entry_products(x, y, rows, columns):
     found = array.concat()
     found.set_shape(rows.shape)
     return found
+
+
+def with_derivatives(y, sources, pullback):
+    """`y` with the derivatives that `pullback` states.
+
+    For solutions of equations: how `y` was found, in loops that keep nothing,
+    plays no part in its derivatives, which follow from `y` itself. The `y` that
+    `pullback` sees has its derivatives too, and `pullback` consists of
+    differentiable steps, so derivatives of all orders are right.
+
+    Args:
+        y: tensor, computed from `sources`; how is ignored.
+        sources: list of floating tensors.
+        pullback: function `(y, upstream, *sources)` to the list of gradients
+            with respect to `sources`.
+    """
+
+    @tf.custom_gradient
+    def attach(y, *sources):
+        def gradient(upstream):
+            # A captured `y` would count as constant in derivatives of this.
+            again = attach(y, *sources)
+            return tf.zeros_like(y), *pullback(again, upstream, *sources)
+
+        return y, gradient
+
+    return attach(tf.stop_gradient(y), *sources)
+
+
+def scatter_add(x, indices, updates):
+    """`x` with `updates` `(n, ...)` added at `indices` of its first axis."""
+    return tf.tensor_scatter_nd_add(x, indices[:, None], updates)
 
 
 def serial_loop(start, stop, body, state):

@@ -12,6 +12,7 @@ from keras_topo._backend import (
     constant,
     serial_loop,
     sparse_sum,
+    with_derivatives,
 )
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
@@ -41,7 +42,7 @@ class GraphDiffusion(MaskOperator):
     degree} exp(-time r) (time r)^k / k!` left out. The gradient with respect to
     time is `-T exp(-time T)`, exactly, and that with respect to `x` is the
     product itself, so that neither direction keeps the terms of the series.
-    There are no second-order gradients.
+    Derivatives of higher order follow from the same two rules.
 
     *Complexity*: `degree` sparse products, `O(edges)` a column each, for all
     times together; the degree grows like `time r` while that is small and like
@@ -163,27 +164,26 @@ class GraphDiffusion(MaskOperator):
         # Once for all steps: in a traced function these are its constants.
         multiply = Multiplier(self.generator, x.dtype)
 
-        # Nodes first: sparse products gather and sum rows.
-        @ops.custom_gradient
         def product(x, time):
-            near = multiply.to_order(ops.stop_gradient(x))
-            y = self._expand(near, time, degree, multiply)
+            # None of the terms of the series is kept for the gradient.
+            y = multiply.to_order(ops.stop_gradient(x))
+            y = self._expand(y, ops.stop_gradient(time), degree, multiply)
 
-            def gradient(*arguments, upstream=None):
-                if upstream is None:
-                    (upstream,) = arguments
-                upstream = multiply.to_order(upstream)
-                dx = self._expand(upstream, time, degree, multiply)
-                dx = multiply.from_order(dx)
-                dtime = -ops.sum(upstream * multiply(y), axis=(0, -1))
+            def pullback(y, upstream, x, time):
+                dx = product(upstream, time)
+                generated = multiply(multiply.to_order(y))
+                generated = multiply.from_order(generated)
+                dtime = -ops.sum(upstream * generated, axis=(0, -1))
                 return _sum_to(dx, x), _sum_to(dtime, time)
 
-            return multiply.from_order(y), gradient
+            y = multiply.from_order(y)
+            return with_derivatives(y, [x, time], pullback)
 
         # As many axes as the times have: a gradient is summed over others.
         missing = len(time.shape) - (len(x.shape) - 2)
         for _ in range(missing):
             x = ops.expand_dims(x, 0)
+        # Nodes first: sparse products gather and sum rows.
         y = product(ops.moveaxis(x, -2, 0), time)
         return ops.expand_dims(ops.moveaxis(y, 0, -2), -1)
 
