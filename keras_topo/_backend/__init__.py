@@ -11,7 +11,8 @@ Every backend module defines
   with respect to their values;
 - `entry_products(x, y, rows, columns)`: the gradient of that, `x_r . y_c` at
   each entry;
-- `scatter_add(x, indices, updates)`: sums into rows of a tensor;
+- `add_in_steps(y, targets, sources, weights)`: a triangular sparse system,
+  solved level by level;
 - `with_derivatives(y, sources, pullback)`: a result whose derivatives, of all
   orders, are stated instead of recorded;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
@@ -25,12 +26,12 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
+        add_in_steps,
         checkpointed_map,
         concrete,
         constant,
         entry_products,
         matmul,
-        scatter_add,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -40,12 +41,12 @@ if keras.backend.backend() == "tensorflow":
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
+        add_in_steps,
         checkpointed_map,
         concrete,
         constant,
         entry_products,
         matmul,
-        scatter_add,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -61,12 +62,12 @@ else:
     )
 
 __all__ = [
+    "add_in_steps",
     "checkpointed_map",
     "concrete",
     "constant",
     "entry_products",
     "matmul",
-    "scatter_add",
     "serial_loop",
     "slice_axis",
     "sparse_product",

@@ -122,9 +122,15 @@ def with_derivatives(y, sources, pullback):
     return attach(jax.lax.stop_gradient(y), *sources)
 
 
-def scatter_add(x, indices, updates):
-    """`x` with `updates` `(n, ...)` added at `indices` of its first axis."""
-    return x.at[indices].add(updates)
+def add_in_steps(y, targets, sources, weights):
+    """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another;
+    the TensorFlow module says more."""
+
+    def step(y, edges):
+        targets, sources, weights = edges
+        return y.at[targets].add(weights * y[sources]), None
+
+    return jax.lax.scan(step, y, (targets, sources, weights))[0]
 
 
 def serial_loop(start, stop, body, state):

@@ -234,9 +234,49 @@ def with_derivatives(y, sources, pullback):
     return attach(tf.stop_gradient(y), *sources)
 
 
-def scatter_add(x, indices, updates):
-    """`x` with `updates` `(n, ...)` added at `indices` of its first axis."""
-    return tf.tensor_scatter_nd_add(x, indices[:, None], updates)
+def add_in_steps(y, targets, sources, weights):
+    """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another.
+
+    Not differentiable.
+
+    Args:
+        y: `(n, ...)`.
+        targets, sources: `(steps, width)`, int32. What is read in a step is
+            not written in it.
+        weights: `(steps, width, ...)`, with axes of 1 for others of `y`.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if GraphOrParentsInXlaContext(graph) or tf.config.list_physical_devices(
+        "GPU"
+    ):
+        return _add_in_steps(y, targets, sources, weights, _scatter_add)
+    return _add_in_place(y, targets, sources, weights)
+
+
+def _scatter_add(y, places, terms):
+    return tf.tensor_scatter_nd_add(y, places[:, None], terms)
+
+
+def _inplace_add(y, places, terms):
+    # On GPUs this loses all but one of the terms for a place.
+    return tf.raw_ops.InplaceAdd(x=y, i=places, v=terms)
+
+
+# One step after another from Python takes ten times as long as in a graph.
+@tf.function(autograph=False, reduce_retracing=True)
+def _add_in_place(y, targets, sources, weights):
+    # Scatters copy all of `y` in every step. This adds to it where it is,
+    # which is a copy that nobody else reads.
+    y = tf.raw_ops.DeepCopy(x=y)
+    return _add_in_steps(y, targets, sources, weights, _inplace_add)
+
+
+def _add_in_steps(y, targets, sources, weights, add):
+    def step(k, y):
+        terms = weights[k] * tf.gather(y, sources[k])
+        return (add(y, targets[k], terms),)
+
+    return serial_loop(0, tf.shape(targets)[0], step, (y,))[0]
 
 
 def serial_loop(start, stop, body, state):

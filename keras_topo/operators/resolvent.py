@@ -117,16 +117,17 @@ class Resolvent(MaskOperator):
         _check_numbers(max_row_sum, tolerance)
         plan = _plan(known_edges, num_tokens, acyclic)
         if plan is not None:
-            # Host arrays, which graphs take for constants of their own.
-            targets, sources = (
-                constant(np.array(known_edges[:, k], "int32")) for k in (0, 1)
-            )
-            self._solver = LevelSolver(targets, sources, plan)
+            self._solver = LevelSolver(ids[:, 0], ids[:, 1], plan)
         else:
             bound = _row_sum_bound(known_edges, known, num_tokens, max_row_sum)
             symmetric = _symmetric(known_edges, known, num_tokens, symmetric)
             self._solver = SeriesSolver(
-                ids[:, 0], ids[:, 1], bound, tolerance, symmetric
+                ids[:, 0],
+                ids[:, 1],
+                bound,
+                tolerance,
+                symmetric,
+                orders=_orders(known_edges),
             )
         super().__init__(
             (*self.weights.shape[:-1], num_tokens, num_tokens),
@@ -230,6 +231,16 @@ def _plan(edges, num_tokens, acyclic):
                 f"Received: the cycle {cycle}"
             ) from None
     return None
+
+
+def _orders(edges):
+    """Edges by their targets, and by their sources."""
+    if edges is None:
+        return None, None
+    return tuple(
+        constant(np.lexsort((edges[:, 1 - k], edges[:, k])).astype("int32"))
+        for k in (0, 1)
+    )
 
 
 def _row_sum_bound(edges, weights, num_tokens, max_row_sum):

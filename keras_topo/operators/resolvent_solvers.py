@@ -12,9 +12,9 @@ import keras
 from keras import ops
 
 from keras_topo._backend import (
+    add_in_steps,
     constant,
     entry_products,
-    scatter_add,
     serial_loop,
     sparse_product,
     with_derivatives,
@@ -66,34 +66,21 @@ class Solver:
     def edge_products(self, h, y):
         """`sum_c h[target, :, c] y[source, :, c]`, `(edges, batch)`."""
         batch = ops.shape(h)[1]
-        targets, sources = self._flat_ids(batch)
-        found = entry_products(_flat(h), _flat(y), targets, sources)
+        found = entry_products(
+            _flat(h),
+            _flat(y),
+            flat_ids(self.targets, batch),
+            flat_ids(self.sources, batch),
+        )
         return ops.reshape(found, (-1, batch))
 
-    def multiply(self, weights):
-        """The function `x -> A x`."""
-        batch = ops.shape(weights)[1]
-        targets, sources = self._flat_ids(batch)
-        weights = ops.reshape(weights, (-1,))
 
-        def product(x):
-            shape = tuple(ops.shape(x))
-            y = sparse_product(
-                weights, _flat(x), targets, sources, shape[0] * shape[1]
-            )
-            return ops.reshape(y, shape)
-
-        return product
-
-    def _flat_ids(self, batch):
-        """Those of nodes and batch entries together."""
-        if isinstance(batch, int) and batch == 1:
-            return self.targets, self.sources
-        offsets = ops.arange(batch, dtype="int32")
-        return tuple(
-            ops.reshape(ids[:, None] * batch + offsets, (-1,))
-            for ids in (self.targets, self.sources)
-        )
+def flat_ids(ids, batch):
+    """Ids of nodes as those of nodes and batch entries together."""
+    if isinstance(batch, int) and batch == 1:
+        return ids
+    offsets = ops.arange(batch, dtype="int32")
+    return ops.reshape(ids[:, None] * batch + offsets, (-1,))
 
 
 def _flat(x):
@@ -116,18 +103,15 @@ class LevelSolver(Solver):
         plan = self.plan
         if not plan.num_steps:
             return x
-        targets, sources = constant(plan.targets), constant(plan.sources)
         weights = ops.take(weights, constant(plan.index), axis=0)
         real = ops.expand_dims(constant(plan.real), -1)
         weights = ops.where(real, weights, ops.zeros_like(weights))
-
-        def step(k, y):
-            from_here = ops.take(y, ops.take(sources, k, axis=0), axis=0)
-            terms = ops.expand_dims(ops.take(weights, k, axis=0), -1)
-            terms = terms * from_here
-            return (scatter_add(y, ops.take(targets, k, axis=0), terms),)
-
-        return serial_loop(0, plan.num_steps, step, (x,))[0]
+        return add_in_steps(
+            x,
+            constant(plan.targets),
+            constant(plan.sources),
+            ops.expand_dims(weights, -1),
+        )
 
     @functools.cached_property
     def transposed(self):
@@ -146,6 +130,9 @@ class SeriesSolver(Solver):
         tolerance: float, or `None` for that of the dtype.
         chebyshev: bool, whether `A` is similar to a symmetric matrix.
         condition: float, of that similarity.
+        orders: `(edges,)` twice, int32 tensors: edges by targets and by
+            sources. Sums of neighboring rows, one after the other, find them
+            in the cache. `None` where the edges are traced.
     """
 
     def __init__(
@@ -156,8 +143,10 @@ class SeriesSolver(Solver):
         tolerance=None,
         chebyshev=False,
         condition=1.0,
+        orders=(None, None),
     ):
         super().__init__(targets, sources)
+        self.orders = orders
         self.bound, self.tolerance = bound, tolerance
         self.chebyshev, self.condition = chebyshev, condition
 
@@ -171,8 +160,29 @@ class SeriesSolver(Solver):
         tolerance = self.tolerance or TOLERANCE[dtype]
         return chebyshev_factors(self.bound, tolerance / self.condition)
 
+    def _multiplier(self, weights):
+        """The function `x -> A x`."""
+        targets, sources = self.targets, self.sources
+        if self.orders[0] is not None:
+            targets, sources, weights = (
+                ops.take(values, self.orders[0], axis=0)
+                for values in (targets, sources, weights)
+            )
+        batch = ops.shape(weights)[1]
+        targets, sources = flat_ids(targets, batch), flat_ids(sources, batch)
+        weights = ops.reshape(weights, (-1,))
+
+        def multiply(x):
+            shape = tuple(ops.shape(x))
+            y = sparse_product(
+                weights, _flat(x), targets, sources, shape[0] * shape[1]
+            )
+            return ops.reshape(y, shape)
+
+        return multiply
+
     def solution(self, x, weights):
-        multiply = self.multiply(weights)
+        multiply = self._multiplier(weights)
         dtype = keras.backend.standardize_dtype(x.dtype)
         steps = self.num_products(dtype)
         if not steps:
@@ -199,6 +209,7 @@ class SeriesSolver(Solver):
             self.tolerance,
             self.chebyshev,
             self.condition,
+            self.orders[::-1],
         )
 
 
