@@ -6,6 +6,7 @@ Every backend module defines
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
+- `scan(step, state, sequences)`: all states of a recurrence;
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
@@ -32,6 +33,7 @@ if keras.backend.backend() == "tensorflow":
         constant,
         entry_products,
         matmul,
+        scan,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -47,6 +49,7 @@ elif keras.backend.backend() == "jax":
         constant,
         entry_products,
         matmul,
+        scan,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -68,6 +71,7 @@ __all__ = [
     "constant",
     "entry_products",
     "matmul",
+    "scan",
     "serial_loop",
     "slice_axis",
     "sparse_product",

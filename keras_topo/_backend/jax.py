@@ -133,6 +133,16 @@ def add_in_steps(y, targets, sources, weights):
     return jax.lax.scan(step, y, (targets, sources, weights))[0]
 
 
+def scan(step, state, sequences):
+    """All states of `state = step(state, *items)`, `(length, ...)`."""
+
+    def body(state, items):
+        state = step(state, *items)
+        return state, state
+
+    return jax.lax.scan(body, state, list(sequences))[1]
+
+
 def serial_loop(start, stop, body, state):
     """`state = body(k, *state)` for `k` from `start` to below `stop`."""
     return jax.lax.fori_loop(

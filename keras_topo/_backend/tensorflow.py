@@ -279,6 +279,28 @@ def _add_in_steps(y, targets, sources, weights, add):
     return serial_loop(0, tf.shape(targets)[0], step, (y,))[0]
 
 
+def scan(step, state, sequences):
+    """`state = step(state, *items)` along the first axis of `sequences`.
+
+    Args:
+        step: function from a tensor and slices to the next state, of the same
+            shape.
+        state: tensor.
+        sequences: list of tensors `(length, ...)`, of known length.
+
+    Returns:
+        All states, `(length, ...)`. Not meant to be differentiated.
+    """
+    length = sequences[0].shape[0]
+    states = tf.TensorArray(state.dtype, length, element_shape=state.shape)
+
+    def body(k, state, states):
+        state = step(state, *(x[k] for x in sequences))
+        return state, states.write(k, state)
+
+    return serial_loop(0, length, body, (state, states))[1].stack()
+
+
 def serial_loop(start, stop, body, state):
     """`state = body(k, *state)` for `k` from `start` to below `stop`, strictly
     one after the other, so that no more than one state is held.
@@ -289,11 +311,13 @@ def serial_loop(start, stop, body, state):
         state: tuple of tensors.
     """
     counter = tf.constant(start)
+    # A TensorArray has no shape.
+    shapes = [getattr(x, "shape", tf.TensorShape([])) for x in state]
     _, *state = tf.while_loop(
         lambda k, *_: k < stop,
         lambda k, *state: (k + 1, *body(k, *state)),
         (counter, *state),
-        shape_invariants=(counter.shape, *(x.shape for x in state)),
+        shape_invariants=(counter.shape, *shapes),
         parallel_iterations=1,
     )
     return state

@@ -103,6 +103,9 @@ class Resolvent(MaskOperator):
         if known_edges is not None:
             edges = known_edges
         ids = check_pairs(edges, (num_tokens, num_tokens), "edges")
+        if known_edges is not None:
+            # Not a constant in the graph of a traced function.
+            ids = constant(known_edges.astype("int32"))
         known = known_value(weights)
         self.weights = as_tensor(weights, "weights", 1)
         counts = {ids.shape[0], self.weights.shape[-1]} - {None}
