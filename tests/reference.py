@@ -243,6 +243,38 @@ def sparse_pairs(pairs, values, length):
     return matrix
 
 
+def resolvent(edges, weights, length):
+    """`(I - A)^-1` with `A[i, j]` the weight of the edge `(i, j)`."""
+    adjacency = sparse_pairs(edges, weights, length)
+    return np.linalg.inv(np.eye(length) - adjacency)
+
+
+def grid_edges(grid, corner):
+    """Edges that lead away from a corner: `(edges, 2)`, and for each its axis
+    and the cell that it leads to."""
+    index = np.arange(np.prod(grid)).reshape(grid)
+    edges, axes = [], []
+    for cell in np.ndindex(*grid):
+        for axis, from_end in enumerate(corner):
+            before = list(cell)
+            before[axis] += 1 if from_end else -1
+            if 0 <= before[axis] < grid[axis]:
+                edges.append((index[cell], index[tuple(before)]))
+                axes.append(axis)
+    return np.reshape(edges, (-1, 2)).astype(int), np.array(axes, int)
+
+
+def grid_resolvent(weights, grid, corner, per_edge=False):
+    """Of weights `(*batch, d)`, or `(*batch, d, *grid)` per edge."""
+    edges, axes = grid_edges(grid, corner)
+    if per_edge:
+        weights = weights.reshape(*weights.shape[: -len(grid)], -1)
+        weights = weights[..., axes, edges[:, 0]]
+    else:
+        weights = weights[..., axes]
+    return resolvent(edges, weights, int(np.prod(grid)))
+
+
 def low_rank(u, w):
     return np.einsum("...ir,...jr->...ij", u, w)
 
