@@ -7,6 +7,7 @@ Every backend module defines
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
 - `scan(step, state, sequences)`: all states of a recurrence;
+- `staged(function)`: one that runs as a graph of its own in eager calls;
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
@@ -38,6 +39,7 @@ if keras.backend.backend() == "tensorflow":
         slice_axis,
         sparse_product,
         sparse_sum,
+        staged,
         toeplitz_fft,
         with_derivatives,
     )
@@ -54,6 +56,7 @@ elif keras.backend.backend() == "jax":
         slice_axis,
         sparse_product,
         sparse_sum,
+        staged,
         toeplitz_fft,
         with_derivatives,
     )
@@ -76,6 +79,7 @@ __all__ = [
     "slice_axis",
     "sparse_product",
     "sparse_sum",
+    "staged",
     "toeplitz_fft",
     "with_derivatives",
 ]

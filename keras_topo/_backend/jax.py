@@ -133,6 +133,11 @@ def add_in_steps(y, targets, sources, weights):
     return jax.lax.scan(step, y, (targets, sources, weights))[0]
 
 
+def staged(function):
+    """A function of tensors, compiled as one."""
+    return jax.jit(function)
+
+
 def scan(step, state, sequences):
     """All states of `state = step(state, *items)`, `(length, ...)`."""
 

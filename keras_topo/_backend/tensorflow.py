@@ -279,6 +279,17 @@ def _add_in_steps(y, targets, sources, weights, add):
     return serial_loop(0, tf.shape(targets)[0], step, (y,))[0]
 
 
+def staged(function):
+    """A function of tensors that runs as one graph also where steps would be
+    run as they come, which takes long for small ones."""
+    graph = tf.function(function, autograph=False, reduce_retracing=True)
+
+    def call(*tensors):
+        return (graph if tf.executing_eagerly() else function)(*tensors)
+
+    return call
+
+
 def scan(step, state, sequences):
     """`state = step(state, *items)` along the first axis of `sequences`.
 
