@@ -225,7 +225,7 @@ def resolvent_cases():
 
     def series(symmetric, edges):
         return lambda w: Resolvent(
-            edges, 0.2 * w, 5, max_row_sum=0.9, symmetric=symmetric
+            edges, 0.1 * w, 5, max_row_sum=0.4, symmetric=symmetric
         )
 
     both = np.concatenate([CHORDS, CHORDS[:, ::-1]])
@@ -239,13 +239,13 @@ def resolvent_cases():
         *case(
             "resolvent-series",
             series(None, CHORDS),
-            lambda w: ref.resolvent(CHORDS, 0.2 * w, 5),
+            lambda w: ref.resolvent(CHORDS, 0.1 * w, 5),
             (len(CHORDS),),
         ),
         *alone(
             "resolvent-symmetric",
             lambda w: series(True, both)(ops.concatenate([w, w], -1)),
-            lambda w: ref.resolvent(both, 0.2 * np.concatenate([w, w], -1), 5),
+            lambda w: ref.resolvent(both, 0.1 * np.concatenate([w, w], -1), 5),
             (2, len(CHORDS)),
         ),
         *case(
