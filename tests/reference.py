@@ -256,6 +256,38 @@ def sparse_pairs(pairs, values, length):
     return matrix
 
 
+def resolvent(edges, weights, length):
+    """`(I - A)^-1` with `A[i, j]` the weight of the edge `(i, j)`."""
+    adjacency = sparse_pairs(edges, weights, length)
+    return np.linalg.inv(np.eye(length) - adjacency)
+
+
+def grid_edges(grid, corner):
+    """Edges that lead away from a corner: `(edges, 2)`, and for each its axis
+    and the cell that it leads to."""
+    index = np.arange(np.prod(grid)).reshape(grid)
+    edges, axes = [], []
+    for cell in np.ndindex(*grid):
+        for axis, from_end in enumerate(corner):
+            before = list(cell)
+            before[axis] += 1 if from_end else -1
+            if 0 <= before[axis] < grid[axis]:
+                edges.append((index[cell], index[tuple(before)]))
+                axes.append(axis)
+    return np.reshape(edges, (-1, 2)).astype(int), np.array(axes, int)
+
+
+def grid_resolvent(weights, grid, corner, per_edge=False):
+    """Of weights `(*batch, d)`, or `(*batch, d, *grid)` per edge."""
+    edges, axes = grid_edges(grid, corner)
+    if per_edge:
+        weights = weights.reshape(*weights.shape[: -len(grid)], -1)
+        weights = weights[..., axes, edges[:, 0]]
+    else:
+        weights = weights[..., axes]
+    return resolvent(edges, weights, int(np.prod(grid)))
+
+
 def low_rank(u, w):
     return np.einsum("...ir,...jr->...ij", u, w)
 
@@ -312,3 +344,42 @@ def sparse_factors(pairs, values, right_pairs, right_values, tokens):
     left = sparse_pairs(pairs, values, tokens)
     right = sparse_pairs(right_pairs, right_values, tokens)
     return left @ np.swapaxes(right, -1, -2)
+
+
+def check_second_derivatives(function, arrays, tolerance=1e-7):
+    """The product of the Hessian of a scalar function with a direction, by
+    differentiating twice, against differences of its gradients.
+
+    Args:
+        function: from float64 tensors to a scalar.
+        arrays: list of float64 arrays.
+    """
+    random = np.random.default_rng(0)
+    directions = [random.normal(size=a.shape) for a in arrays]
+    one = tensor(1.0, "float64")
+
+    def gradients(*tensors):
+        return with_gradients(function)(one, *tensors)[1]
+
+    def along(*tensors):
+        found = gradients(*tensors)
+        return sum(
+            ops.sum(g * tensor(d, "float64"))
+            for g, d in zip(found, directions, strict=True)
+        )
+
+    products = staged(lambda *tensors: with_gradients(along)(one, *tensors)[1])(
+        *(tensor(a, "float64") for a in arrays)
+    )
+
+    step = 1e-5
+    near = []
+    for sign in (1, -1):
+        moved = (
+            tensor(a + sign * step * d, "float64")
+            for a, d in zip(arrays, directions, strict=True)
+        )
+        near.append([numpy(g) for g in staged(gradients)(*moved)])
+    for k, product in enumerate(products):
+        difference = (near[0][k] - near[1][k]) / (2 * step)
+        assert_close(product, difference, tolerance, f"argument {k}")

@@ -6,9 +6,17 @@ Every backend module defines
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
+- `scan(step, state, sequences)`: all states of a recurrence;
+- `staged(function)`: one that runs as a graph of its own in eager calls;
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
+- `entry_products(x, y, rows, columns)`: the gradient of that, `x_r . y_c` at
+  each entry;
+- `add_in_steps(y, targets, sources, weights)`: a triangular sparse system,
+  solved level by level;
+- `with_derivatives(y, sources, pullback)`: a result whose derivatives, of all
+  orders, are stated instead of recorded;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `register_pytree(class, take_apart, put_together)`: objects of the class as
   arguments of compiled functions;
@@ -24,33 +32,43 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
+        add_in_steps,
         checkpointed_map,
         concrete,
         constant,
+        entry_products,
         keep_whole,
         matmul,
         register_pytree,
+        scan,
         serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
+        staged,
         toeplitz_fft,
         windows,
+        with_derivatives,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
+        add_in_steps,
         checkpointed_map,
         concrete,
         constant,
+        entry_products,
         keep_whole,
         matmul,
         register_pytree,
+        scan,
         serial_loop,
         slice_axis,
         sparse_product,
         sparse_sum,
+        staged,
         toeplitz_fft,
         windows,
+        with_derivatives,
     )
 else:
     raise ImportError(
@@ -60,16 +78,21 @@ else:
     )
 
 __all__ = [
+    "add_in_steps",
     "checkpointed_map",
     "concrete",
     "constant",
     "keep_whole",
     "matmul",
     "register_pytree",
+    "entry_products",
+    "scan",
     "serial_loop",
     "slice_axis",
     "sparse_product",
     "sparse_sum",
+    "staged",
     "toeplitz_fft",
     "windows",
+    "with_derivatives",
 ]

@@ -88,6 +88,80 @@ def sparse_product(values, x, rows, columns, num_rows):
     return jax.lax.scan(step, y, tuple(map(split, (values, rows, columns))))[0]
 
 
+def entry_products(x, y, rows, columns):
+    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry, `(entries,)`.
+
+    Large ones, and their gradients, gather a block of entries at a time.
+    """
+
+    @jax.checkpoint
+    def products(x, y, rows, columns):
+        return jnp.sum(x[rows] * y[columns], axis=-1)
+
+    count = rows.shape[0]
+    size = max(ENTRY_BLOCK // max(x.shape[1], 1), 1)
+    if count <= size:
+        return products(x, y, rows, columns)
+    blocks = -(-count // size)
+
+    def split(entries):
+        padded = jnp.pad(entries, (0, blocks * size - count))
+        return padded.reshape(blocks, size)
+
+    found = jax.lax.map(
+        lambda block: products(x, y, *block), (split(rows), split(columns))
+    )
+    return found.reshape(-1)[:count]
+
+
+def with_derivatives(y, sources, pullback):
+    """`y` with the derivatives that `pullback` states; the TensorFlow module
+    says what for."""
+
+    @jax.custom_vjp
+    def attach(y, *sources):
+        return y
+
+    def forward(y, *sources):
+        # Differentiated once more, this is not opaque: plain `y` would be
+        # constant there.
+        y = attach(y, *sources)
+        return y, (y, sources)
+
+    def backward(residuals, upstream):
+        y, sources = residuals
+        return jnp.zeros_like(y), *pullback(y, upstream, *sources)
+
+    attach.defvjp(forward, backward)
+    return attach(jax.lax.stop_gradient(y), *sources)
+
+
+def add_in_steps(y, targets, sources, weights):
+    """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another;
+    the TensorFlow module says more."""
+
+    def step(y, edges):
+        targets, sources, weights = edges
+        return y.at[targets].add(weights * y[sources]), None
+
+    return jax.lax.scan(step, y, (targets, sources, weights))[0]
+
+
+def staged(function):
+    """A function of tensors, compiled as one."""
+    return jax.jit(function)
+
+
+def scan(step, state, sequences):
+    """All states of `state = step(state, *items)`, `(length, ...)`."""
+
+    def body(state, items):
+        state = step(state, *items)
+        return state, state
+
+    return jax.lax.scan(body, state, list(sequences))[1]
+
+
 def serial_loop(start, stop, body, state):
     """`state = body(k, *state)` for `k` from `start` to below `stop`."""
     return jax.lax.fori_loop(

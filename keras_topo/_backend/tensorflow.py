@@ -122,15 +122,16 @@ def sparse_product(values, x, rows, columns, num_rows):
         values: `(entries,)`.
         x: `(n, c)`.
         rows, columns: `(entries,)`, int32, in any order.
-        num_rows: int.
+        num_rows: int, or a traced scalar.
 
     Returns:
         `(num_rows, c)`.
     """
     graph = tf.compat.v1.get_default_graph()
+    static_rows = num_rows if isinstance(num_rows, int) else None
     if not rows.shape[0] and rows.shape[0] is not None:
         zeros = tf.zeros(tf.stack([num_rows, tf.shape(x)[-1]]), x.dtype)
-        return tf.ensure_shape(zeros, (num_rows, x.shape[-1]))
+        return tf.ensure_shape(zeros, (static_rows, x.shape[-1]))
     if GraphOrParentsInXlaContext(graph):
         # XLA has no sparse products.
         terms = values[:, None] * tf.gather(x, columns)
@@ -138,7 +139,7 @@ def sparse_product(values, x, rows, columns, num_rows):
     indices = tf.stack([rows, columns], axis=1)
     shape = tf.cast(tf.stack([num_rows, tf.shape(x)[0]]), tf.int64)
 
-    def multiply(values, x, transposed):
+    def multiply(values, x):
         width = x.shape[-1]
         parts = [x]
         if width is not None and width > SPARSE_COLUMNS:
@@ -156,7 +157,6 @@ def sparse_product(values, x, rows, columns, num_rows):
                 a_values=values,
                 a_shape=shape,
                 b=part,
-                adjoint_a=transposed,
             )
             for part in parts
         ]
@@ -164,12 +164,13 @@ def sparse_product(values, x, rows, columns, num_rows):
 
     @tf.custom_gradient
     def product(values, x):
-        y = multiply(values, x, False)
-        y.set_shape((num_rows, x.shape[-1]))
+        y = multiply(values, x)
+        y.set_shape((static_rows, x.shape[-1]))
 
         def gradient(upstream):
-            dx = multiply(values, upstream, True)
-            return _entry_products(upstream, x, rows, columns), dx
+            dvalues = entry_products(upstream, x, rows, columns)
+            dx = sparse_product(values, upstream, columns, rows, _rows_of(x))
+            return dvalues, dx
 
         return y, gradient
 
@@ -183,8 +184,32 @@ SPARSE_COLUMNS = 16
 ENTRY_BLOCK = 2**24
 
 
+def entry_products(x, y, rows, columns):
+    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry, `(entries,)`.
+
+    Outside of XLA, entries are gathered a block at a time, in both directions.
+    """
+    if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        terms = tf.gather(x, rows) * tf.gather(y, columns)
+        return tf.reduce_sum(terms, axis=-1)
+
+    @tf.custom_gradient
+    def products(x, y):
+        def gradient(upstream):
+            dx = sparse_product(upstream, y, rows, columns, _rows_of(x))
+            dy = sparse_product(upstream, x, columns, rows, _rows_of(y))
+            return dx, dy
+
+        return _entry_products(x, y, rows, columns), gradient
+
+    return products(x, y)
+
+
+def _rows_of(x):
+    return tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+
+
 def _entry_products(x, y, rows, columns):
-    """`sum_c x[rows[e], c] y[columns[e], c]` for each entry."""
     count = tf.shape(rows)[0]
     size = tf.maximum(ENTRY_BLOCK // tf.maximum(tf.shape(x)[-1], 1), 1)
     array = tf.TensorArray(
@@ -208,6 +233,111 @@ def _entry_products(x, y, rows, columns):
     return found
 
 
+def with_derivatives(y, sources, pullback):
+    """`y` with the derivatives that `pullback` states.
+
+    For solutions of equations: how `y` was found, in loops that keep nothing,
+    plays no part in its derivatives, which follow from `y` itself. The `y` that
+    `pullback` sees has its derivatives too, and `pullback` consists of
+    differentiable steps, so derivatives of all orders are right.
+
+    Args:
+        y: tensor, computed from `sources`; how is ignored.
+        sources: list of floating tensors.
+        pullback: function `(y, upstream, *sources)` to the list of gradients
+            with respect to `sources`.
+    """
+
+    @tf.custom_gradient
+    def attach(y, *sources):
+        def gradient(upstream):
+            # A captured `y` would count as constant in derivatives of this.
+            again = attach(y, *sources)
+            return tf.zeros_like(y), *pullback(again, upstream, *sources)
+
+        return y, gradient
+
+    return attach(tf.stop_gradient(y), *sources)
+
+
+def add_in_steps(y, targets, sources, weights):
+    """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another.
+
+    Not differentiable.
+
+    Args:
+        y: `(n, ...)`.
+        targets, sources: `(steps, width)`, int32. What is read in a step is
+            not written in it.
+        weights: `(steps, width, ...)`, with axes of 1 for others of `y`.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    if GraphOrParentsInXlaContext(graph) or tf.config.list_physical_devices(
+        "GPU"
+    ):
+        return _add_in_steps(y, targets, sources, weights, _scatter_add)
+    return _add_in_place(y, targets, sources, weights)
+
+
+def _scatter_add(y, places, terms):
+    return tf.tensor_scatter_nd_add(y, places[:, None], terms)
+
+
+def _inplace_add(y, places, terms):
+    # On GPUs this loses all but one of the terms for a place.
+    return tf.raw_ops.InplaceAdd(x=y, i=places, v=terms)
+
+
+# One step after another from Python takes ten times as long as in a graph.
+@tf.function(autograph=False, reduce_retracing=True)
+def _add_in_place(y, targets, sources, weights):
+    # Scatters copy all of `y` in every step. This adds to it where it is,
+    # which is a copy that nobody else reads.
+    y = tf.raw_ops.DeepCopy(x=y)
+    return _add_in_steps(y, targets, sources, weights, _inplace_add)
+
+
+def _add_in_steps(y, targets, sources, weights, add):
+    def step(k, y):
+        terms = weights[k] * tf.gather(y, sources[k])
+        return (add(y, targets[k], terms),)
+
+    return serial_loop(0, tf.shape(targets)[0], step, (y,))[0]
+
+
+def staged(function):
+    """A function of tensors that runs as one graph also where steps would be
+    run as they come, which takes long for small ones."""
+    graph = tf.function(function, autograph=False, reduce_retracing=True)
+
+    def call(*tensors):
+        return (graph if tf.executing_eagerly() else function)(*tensors)
+
+    return call
+
+
+def scan(step, state, sequences):
+    """`state = step(state, *items)` along the first axis of `sequences`.
+
+    Args:
+        step: function from a tensor and slices to the next state, of the same
+            shape.
+        state: tensor.
+        sequences: list of tensors `(length, ...)`, of known length.
+
+    Returns:
+        All states, `(length, ...)`. Not meant to be differentiated.
+    """
+    length = sequences[0].shape[0]
+    states = tf.TensorArray(state.dtype, length, element_shape=state.shape)
+
+    def body(k, state, states):
+        state = step(state, *(x[k] for x in sequences))
+        return state, states.write(k, state)
+
+    return serial_loop(0, length, body, (state, states))[1].stack()
+
+
 def serial_loop(start, stop, body, state):
     """`state = body(k, *state)` for `k` from `start` to below `stop`, strictly
     one after the other, so that no more than one state is held.
@@ -218,11 +348,13 @@ def serial_loop(start, stop, body, state):
         state: tuple of tensors.
     """
     counter = tf.constant(start)
+    # A TensorArray has no shape.
+    shapes = [getattr(x, "shape", tf.TensorShape([])) for x in state]
     _, *state = tf.while_loop(
         lambda k, *_: k < stop,
         lambda k, *state: (k + 1, *body(k, *state)),
         (counter, *state),
-        shape_invariants=(counter.shape, *(x.shape for x in state)),
+        shape_invariants=(counter.shape, *shapes),
         parallel_iterations=1,
     )
     return state

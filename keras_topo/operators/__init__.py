@@ -20,6 +20,8 @@ from keras_topo.operators.gated import GatedDecay
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.permuted import Permuted
+from keras_topo.operators.resolvent import Resolvent, personalized_pagerank
+from keras_topo.operators.resolvent_grid import GridResolvent, grid_resolvent
 from keras_topo.operators.sparse import SparsePairs
 from keras_topo.operators.sparse_factors import SparseFactors
 from keras_topo.operators.special import (
@@ -44,11 +46,13 @@ __all__ = [
     "ForestExponential",
     "GatedDecay",
     "GraphDiffusion",
+    "GridResolvent",
     "Kronecker",
     "LowRank",
     "MaskOperator",
     "Ones",
     "Permuted",
+    "Resolvent",
     "Scaled",
     "SparseFactors",
     "SparsePairs",
@@ -60,8 +64,10 @@ __all__ = [
     "curve_order",
     "damped_cosine",
     "exponentiated_polynomial",
+    "grid_resolvent",
     "hypercube",
     "hypercube_diffusion",
+    "personalized_pagerank",
     "rational",
     "torus_diffusion",
 ]

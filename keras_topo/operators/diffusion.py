@@ -8,16 +8,17 @@ import scipy.special
 from keras import ops
 
 from keras_topo._backend import (
-    concrete,
     constant,
     serial_loop,
     sparse_sum,
+    with_derivatives,
 )
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
-from keras_topo.operators.parameters import as_tensor
+from keras_topo.operators.parameters import as_tensor, known_value
 from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import sum_to
 
 # Of the expansion, relative to the norm of the kernel.
 MOST_GROWTH = 80.0
@@ -43,7 +44,7 @@ class GraphDiffusion(MaskOperator):
     degree} exp(-time r) (time r)^k / k!` left out. The gradient with respect to
     time is `-T exp(-time T)`, exactly, and that with respect to `x` is the
     product itself, so that neither direction keeps the terms of the series.
-    There are no second-order gradients.
+    Derivatives of higher order follow from the same two rules.
 
     *Complexity*: `degree` sparse products, `O(edges)` a column each, for all
     times together; the degree grows like `time r` while that is small and like
@@ -162,27 +163,26 @@ class GraphDiffusion(MaskOperator):
         # Once for all steps: in a traced function these are its constants.
         multiply = Multiplier(self.generator, x.dtype)
 
-        # Nodes first: sparse products gather and sum rows.
-        @ops.custom_gradient
         def product(x, time):
-            near = multiply.to_order(ops.stop_gradient(x))
-            y = self._expand(near, time, degree, multiply)
+            # None of the terms of the series is kept for the gradient.
+            y = multiply.to_order(ops.stop_gradient(x))
+            y = self._expand(y, ops.stop_gradient(time), degree, multiply)
 
-            def gradient(*arguments, upstream=None):
-                if upstream is None:
-                    (upstream,) = arguments
-                upstream = multiply.to_order(upstream)
-                dx = self._expand(upstream, time, degree, multiply)
-                dx = multiply.from_order(dx)
-                dtime = -ops.sum(upstream * multiply(y), axis=(0, -1))
-                return _sum_to(dx, x), _sum_to(dtime, time)
+            def pullback(y, upstream, x, time):
+                dx = product(upstream, time)
+                generated = multiply(multiply.to_order(y))
+                generated = multiply.from_order(generated)
+                dtime = -ops.sum(upstream * generated, axis=(0, -1))
+                return sum_to(dx, x), sum_to(dtime, time)
 
-            return multiply.from_order(y), gradient
+            y = multiply.from_order(y)
+            return with_derivatives(y, [x, time], pullback)
 
         # As many axes as the times have: a gradient is summed over others.
         missing = len(time.shape) - (len(x.shape) - 2)
         for _ in range(missing):
             x = ops.expand_dims(x, 0)
+        # Nodes first: sparse products gather and sum rows.
         y = product(ops.moveaxis(x, -2, 0), time)
         return ops.expand_dims(ops.moveaxis(y, 0, -2), -1)
 
@@ -301,13 +301,6 @@ class Multiplier:
         return -y if diagonal is None else by_node(diagonal) * x - y
 
 
-def known_value(time):
-    """`time` as an array; `None` where it is traced."""
-    if isinstance(time, keras.Variable):
-        time = time.value
-    return concrete(time) if ops.is_tensor(time) else np.asarray(time)
-
-
 def chebyshev_degree(z, tolerance):
     """The degree after which the series of `exp(-z (1 + s))`, `s` in `[-1, 1]`,
     may end."""
@@ -345,16 +338,3 @@ def chebyshev_coefficients(time, center, radius, degree):
     values = ops.exp(-ops.expand_dims(time, -1) * points)
     cosines = ops.cast(ops.convert_to_tensor(cosines), time.dtype)
     return ops.sum(ops.expand_dims(values, -1) * cosines, axis=-2)
-
-
-def _sum_to(gradient, like):
-    """Sums over the axes along which `like` was broadcast."""
-    extra = len(gradient.shape) - len(like.shape)
-    if extra:
-        gradient = ops.sum(gradient, axis=tuple(range(extra)))
-    axes = tuple(
-        k
-        for k, (g, n) in enumerate(zip(gradient.shape, like.shape, strict=True))
-        if n == 1 and g != 1
-    )
-    return ops.sum(gradient, axis=axes, keepdims=True) if axes else gradient

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
@@ -33,6 +34,13 @@ def as_tensor(value, name, min_rank):
             f"shape {tuple(value.shape)}"
         )
     return value
+
+
+def known_value(value):
+    """Numbers as an array; `None` where they are traced."""
+    if isinstance(value, keras.Variable):
+        value = value.value
+    return concrete(value) if ops.is_tensor(value) else np.asarray(value)
 
 
 def nonnegative_values(x):

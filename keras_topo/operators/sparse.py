@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -32,8 +33,9 @@ class SparsePairs(MaskOperator):
         num_tokens: int, `L`; `None` where a traced function does not know it.
 
     Raises:
-        ValueError: if `pairs` does not hold pairs, or not as many as
-            `values`.
+        ValueError: if `pairs` does not hold pairs of integers, or not as many
+            as `values`, or ids outside of the matrix (arrays are looked at,
+            tensors are not).
 
     Example:
 
@@ -46,7 +48,7 @@ class SparsePairs(MaskOperator):
     _fields = ("values",)
 
     def __init__(self, pairs, values, num_tokens):
-        self.pairs = check_pairs(pairs)
+        self.pairs = check_pairs(pairs, (num_tokens, num_tokens))
         self.values = as_tensor(values, "values", 1)
         if self.values.shape[-1] != self.pairs.shape[-2]:
             raise ValueError(
@@ -138,15 +140,50 @@ class SparsePairs(MaskOperator):
         return 4 * costs.LAUNCH + 6 * costs.ELEMENT * pairs * columns
 
 
-def check_pairs(pairs):
-    """`pairs` as an int32 tensor `(..., pairs, 2)`."""
+def check_pairs(pairs, sizes, name="pairs", ids_of=("tokens", "tokens")):
+    """`pairs` as an int32 tensor `(..., pairs, 2)`.
+
+    Args:
+        pairs: array or tensor. Ids in arrays are looked at: products would
+            pass over entries that stand outside of the matrix, or read at
+            random. Those in tensors are not.
+        sizes: numbers of rows and columns of the matrix, `None` for unknown.
+        name: of the argument.
+        ids_of: what the rows and columns are.
+
+    Raises:
+        ValueError: if `pairs` has another shape, holds no integers, or ids
+            outside of the matrix.
+    """
+    if not (ops.is_tensor(pairs) or isinstance(pairs, keras.Variable)):
+        _check_ids(np.asarray(pairs), sizes, name, ids_of)
     pairs = ops.cast(ops.convert_to_tensor(pairs), "int32")
     if len(pairs.shape) < 2 or pairs.shape[-1] != 2:
         raise ValueError(
-            "`pairs` expects the shape (..., pairs, 2). Received: pairs of "
+            f"`{name}` expects the shape (..., pairs, 2). Received: {name} of "
             f"shape {tuple(pairs.shape)}"
         )
     return pairs
+
+
+def _check_ids(pairs, sizes, name, ids_of):
+    """Raises a ValueError unless ids are of rows and columns that exist."""
+    if pairs.shape[-1:] != (2,) or not pairs.size:
+        return  # For the check of shapes; an empty array may be of floats.
+    if pairs.dtype.kind not in "iu":
+        raise ValueError(
+            f"`{name}` expects integers. Received: {name} of dtype "
+            f"{pairs.dtype}"
+        )
+    for k, (kind, size) in enumerate(zip(ids_of, sizes, strict=True)):
+        ids = pairs[..., k]
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or (size is not None and high >= size):
+            known = "" if size is None else f" to {size - 1}"
+            raise ValueError(
+                f"`{name}` expects ids of {kind} from 0{known}. Received: "
+                f"{low if low < 0 else high}"
+            )
 
 
 def dense_rows(pairs, values, start, size, width):

@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -188,9 +187,8 @@ class SparseFactors(MaskOperator):
 
 def _factor(pairs, values, sizes, side):
     """The entries of a factor, checked, as tensors."""
-    if not (ops.is_tensor(pairs) or isinstance(pairs, keras.Variable)):
-        _check_ids(np.asarray(pairs), sizes, side)
-    pairs, values = check_pairs(pairs), as_tensor(values, f"{side}values", 1)
+    pairs = check_pairs(pairs, sizes, f"{side}pairs", ("tokens", "features"))
+    values = as_tensor(values, f"{side}values", 1)
     counts = {pairs.shape[0], values.shape[-1]} - {None}
     if len(pairs.shape) != 2 or len(counts) > 1:
         raise ValueError(
@@ -206,29 +204,6 @@ def _factor(pairs, values, sizes, side):
             f"{side}values of shape {tuple(values.shape)}"
         )
     return pairs, values
-
-
-def _check_ids(pairs, sizes, side):
-    """Raises a ValueError unless ids are of tokens and features.
-
-    Products would pass over entries that stand elsewhere, or read at random.
-    """
-    if pairs.ndim != 2 or pairs.shape[-1] != 2 or not pairs.size:
-        return  # For the check of shapes.
-    if pairs.dtype.kind not in "iu":
-        raise ValueError(
-            f"`{side}pairs` expects integers. Received: {side}pairs of dtype "
-            f"{pairs.dtype}"
-        )
-    for k, (name, size) in enumerate(
-        zip(("tokens", "features"), sizes, strict=True)
-    ):
-        ids = pairs[:, k]
-        if ids.min() < 0 or ids.max() >= size:
-            raise ValueError(
-                f"`{side}pairs` expects ids of {name} from 0 to {size - 1}. "
-                f"Received: {int(ids.min() if ids.min() < 0 else ids.max())}"
-            )
 
 
 def multiply(rows, columns, values, x, num_rows):

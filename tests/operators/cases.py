@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import reference as ref
+from keras import ops
 
 from keras_topo.operators import (
     BlockDiagonal,
@@ -25,10 +26,12 @@ from keras_topo.operators import (
     ForestExponential,
     GatedDecay,
     GraphDiffusion,
+    GridResolvent,
     Kronecker,
     LowRank,
     Ones,
     Permuted,
+    Resolvent,
     Scaled,
     SparseFactors,
     SparsePairs,
@@ -245,6 +248,60 @@ def diffusion_cases():
     ]
 
 
+def resolvent_cases():
+    """More of them in `test_resolvent.py`."""
+
+    def series(symmetric, edges):
+        return lambda w: Resolvent(
+            edges, 0.1 * w, 5, max_row_sum=0.4, symmetric=symmetric
+        )
+
+    both = np.concatenate([CHORDS, CHORDS[:, ::-1]])
+    return [
+        *case(
+            "resolvent-acyclic",
+            lambda w: Resolvent(DESCENDING, w, 6),
+            lambda w: ref.resolvent(DESCENDING, w, 6),
+            (len(DESCENDING),),
+        ),
+        *case(
+            "resolvent-series",
+            series(None, CHORDS),
+            lambda w: ref.resolvent(CHORDS, 0.1 * w, 5),
+            (len(CHORDS),),
+        ),
+        *alone(
+            "resolvent-symmetric",
+            lambda w: series(True, both)(ops.concatenate([w, w], -1)),
+            lambda w: ref.resolvent(both, 0.1 * np.concatenate([w, w], -1), 5),
+            (2, len(CHORDS)),
+        ),
+        *case(
+            "resolvent-3x4",
+            lambda w: GridResolvent(w, (3, 4), (0, 1)),
+            lambda w: ref.grid_resolvent(w, (3, 4), (0, 1)),
+            (2,),
+        ),
+        *alone(
+            "resolvent-2x3x2-edges",
+            lambda w: GridResolvent(w, (2, 3, 2), (1, 0, 1), per_edge=True),
+            lambda w: ref.grid_resolvent(w, (2, 3, 2), (1, 0, 1), True),
+            (2, 3, 2, 3, 2),
+        ),
+        *alone(
+            "resolvent-5-edges",
+            lambda w: GridResolvent(w, (5,), per_edge=True),
+            lambda w: ref.grid_resolvent(w, (5,), (0,), True),
+            (1, 5),
+        ),
+    ]
+
+
+# Without cycles: two ways between nodes, a repeated edge, a node alone.
+DESCENDING = np.array([(1, 0), (3, 1), (3, 0), (3, 1), (4, 3), (2, 4), (2, 0)])
+# With cycles, and a loop.
+CHORDS = np.array([(0, 1), (1, 2), (2, 0), (3, 0), (3, 3)])
+
 # A repeated pair, a token that sees none and one that none sees.
 PAIRS = np.array([(0, 1), (1, 0), (3, 3), (0, 1), (4, 2), (1, 4)])
 OTHER_PAIRS = np.stack([PAIRS, (PAIRS + 2) % 5])
@@ -399,6 +456,7 @@ CASES = [
     *ordered_cases(),
     *forest_cases(),
     *diffusion_cases(),
+    *resolvent_cases(),
     # Operators of operators.
     *case(
         "kronecker-matrices", lambda *f: Kronecker(f), ref.kron, *[(3, 3)] * 2

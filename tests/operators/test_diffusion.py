@@ -280,3 +280,18 @@ def test_a_traced_time_needs_a_bound():
 
     with pytest.raises(ValueError, match="`max_time` expects a number"):
         product(ops.ones(()))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_second_derivatives_by_differences(generator):
+    """Also mixed ones, in time and in `x`."""
+    adjacency = adjacency_of(GRAPHS["path"], True)
+    random = np.random.default_rng(3)
+    x, direction = random.normal(size=(2, 9, 2))
+
+    def energy(time, scale):
+        y = GraphDiffusion(adjacency, generator, time, max_time=1.0)
+        moved = ref.tensor(x, "float64") + scale * ref.tensor(direction)
+        return ops.sum((y @ moved) ** 2)
+
+    ref.check_second_derivatives(energy, [np.array(0.3), np.array(0.7)])

@@ -18,6 +18,7 @@ from keras_topo.operators import (
     MaskOperator,
     Ones,
     Scaled,
+    SparsePairs,
     Sum,
     Toeplitz,
 )
@@ -32,6 +33,22 @@ def dense(length, *batch):
 
 
 ERRORS = {
+    "pairs-range": (
+        lambda: SparsePairs([[0, 2]], [1.0], 2),
+        "`pairs` expects ids of tokens from 0 to 1. Received: 2",
+    ),
+    "pairs-range-each": (
+        lambda: SparsePairs([[[0, 0]], [[3, 0]]], [1.0], 3),
+        "`pairs` expects ids of tokens from 0 to 2. Received: 3",
+    ),
+    "pairs-negative": (
+        lambda: SparsePairs([[0, -1]], [1.0], None),
+        "`pairs` expects ids of tokens from 0. Received: -1",
+    ),
+    "pairs-floats": (
+        lambda: SparsePairs([[0.0, 1.5]], [1.0], 2),
+        "`pairs` expects integers. Received: pairs of dtype float64",
+    ),
     "dense-vector": (lambda: Dense(ones(3)), "`matrix`"),
     "dense-oblong": (lambda: Dense(ones(3, 4)), "`matrix`"),
     "dense-empty": (lambda: Dense(ones(0, 0)), "Dense needs"),
