@@ -8,8 +8,9 @@ from keras_topo.operators.algebra import (
     Sum,
 )
 from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.causal import Causal
 from keras_topo.operators.decay import ExponentialDecay
-from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
+from keras_topo.operators.dense import Dense, DenseExp, Ones
 from keras_topo.operators.diffusion import GraphDiffusion
 from keras_topo.operators.distance_functions import (
     damped_cosine,
@@ -18,6 +19,7 @@ from keras_topo.operators.distance_functions import (
 )
 from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
+from keras_topo.operators.gated import GatedDecay
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.sparse import SparsePairs
@@ -41,6 +43,7 @@ __all__ = [
     "ExponentialDecay",
     "ForestDistance",
     "ForestExponential",
+    "GatedDecay",
     "GraphDiffusion",
     "Kronecker",
     "LowRank",

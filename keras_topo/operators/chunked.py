@@ -260,6 +260,47 @@ class _Sums:
         )
 
 
+class LongSums:
+    """Cumulative sums of all tokens, `(..., L)`, with accurate differences.
+
+    A whole number of `STEP`, int32, and a rest that is summed by chunks first:
+    differences of a million rates are accurate to 1e-5 in float32.
+    """
+
+    def __init__(self, whole, rest):
+        self.parts = [whole, rest]
+
+    @classmethod
+    def of(cls, rates):
+        length = rates.shape[-1]
+        count = -(-length // CHUNK)
+        rates = _pad(_capped(rates), count * CHUNK - length, -1)
+        whole, rest = _whole_steps(rates)
+        rest = ops.cumsum(_split(rest, count, -1), axis=-1)
+        # The rests of a chunk make some whole steps together.
+        more, after = _whole_steps(rest[..., -1])
+        before = ops.cumsum(after, axis=-1) - after
+        rest = rest + before[..., None]
+        more = (ops.cumsum(more, axis=-1) - more)[..., None]
+        whole = ops.cumsum(whole, axis=-1)
+        whole = _join(_split(whole, count, -1) + more, -2)
+        return cls(whole[..., :length], _join(rest, -2)[..., :length])
+
+    def between(self, ids):
+        """`c_i - c_j` for rows `i` of `ids` and all columns: `(..., n, L)`."""
+        whole, rest = (
+            ops.take(x, ids, axis=-1)[..., :, None] - x[..., None, :]
+            for x in self.parts
+        )
+        return ops.cast(whole, rest.dtype) * STEP + rest
+
+
+def _whole_steps(rates):
+    """The nearest number of `STEP`, int32, and what is left."""
+    steps = ops.stop_gradient(ops.round(rates / STEP))
+    return ops.cast(steps, "int32"), rates - steps * STEP
+
+
 def _capped(rates):
     """Larger rates hide as much, and sums of infinity have no differences."""
     double = accumulation_dtype(rates.dtype) == "float64"
@@ -381,6 +422,7 @@ def _split(x, count, axis=-2):
 def _join(x, axis):
     """Undoes `_split`: `axis` and the next become one."""
     shape = list(ops.shape(x))
+    axis = axis % len(shape)
     tokens = x.shape[axis] * x.shape[axis + 1]
     return ops.reshape(x, shape[:axis] + [tokens] + shape[axis + 2 :])
 

@@ -27,6 +27,7 @@ from keras_topo.operators import (
     ExponentialDecay,
     ForestDistance,
     ForestExponential,
+    GatedDecay,
     GraphDiffusion,
     Kronecker,
     LowRank,
@@ -162,6 +163,40 @@ def decay_cases(*lengths):
             (),
         )
     ]
+
+
+def ordered_cases():
+    """Decays of one direction, and gated ones; more in `test_chunked.py`."""
+    found = []
+    for reverse in (False, True):
+        side = np.triu if reverse else np.tril
+        name = "-reverse" if reverse else ""
+        found += case(
+            f"decay-causal{name}-70",
+            lambda rate, r=reverse: ExponentialDecay(rate, 70, True, r),
+            lambda rate, side=side: side(ref.decay(rate, 70)),
+            (),
+        )
+        found += case(
+            f"gated-causal{name}-70",
+            lambda rates, r=reverse: GatedDecay(rates, True, reverse=r),
+            lambda rates, r=reverse: ref.gated_decay(
+                *((None, rates) if r else (rates, None))
+            ),
+            (70,),
+        )
+    found += case(
+        "gated-70", GatedDecay, lambda r: ref.gated_decay(r, r), (70,)
+    )
+    found += case("gated-1", GatedDecay, lambda r: ref.gated_decay(r, r), (1,))
+    found += alone(
+        "gated-broadcast",
+        lambda r, s: GatedDecay(r, backward_rates=s),
+        ref.gated_decay,
+        (2, 1, 6),
+        (3, 6),
+    )
+    return found
 
 
 def forest_cases():
@@ -369,6 +404,7 @@ CASES = [
     ),
     # Shorter than a chunk, one, one and a bit, several.
     *decay_cases(1, 5, 32, 33, 70),
+    *ordered_cases(),
     *forest_cases(),
     *diffusion_cases(),
     # Operators of operators.
