@@ -32,6 +32,10 @@ class OrderedDecay(MaskOperator):
         entries are zero."""
         raise NotImplementedError
 
+    def _decay_rates(self):
+        """For products of decays along the axes of a grid: `_directions`."""
+        return self._directions()
+
     def initial_state(
         self, batch_size, num_heads, num_features, value_dim, dtype="float32"
     ):

@@ -238,22 +238,11 @@ def test_unknown_batch_and_heads(jit_compile):
 # Kronecker products.
 
 
-@pytest.fixture
-def decays(monkeypatch):
-    def rates_of(operator):
-        rates = keras.ops.expand_dims(operator.rate, -1)
-        return rates, rates
-
-    monkeypatch.setattr(
-        ExponentialDecay, "_decay_rates", rates_of, raising=False
-    )
-
-
 def decay(rate, n):
     return ExponentialDecay(ref.tensor(rate, "float64"), n)
 
 
-def test_kronecker_attends_in_tiles(decays):
+def test_kronecker_attends_in_tiles():
     nested = Kronecker([decay(0.3, 3), decay([0.2, 0.7], 4)])
     operator = Kronecker([nested, decay([0.5, 0.1], 5)])
     arrays = features(1, 2, 60)
@@ -269,7 +258,7 @@ def test_kronecker_attends_in_tiles(decays):
     assert operator._tiles_cost(problem) > 0
 
 
-def test_tiles_are_for_several_axes_of_decays(decays):
+def test_tiles_are_for_several_axes_of_decays():
     problem = types.SimpleNamespace(
         batch=1, heads=1, length=4, num_features=3, value_dim=4
     )
