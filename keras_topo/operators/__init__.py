@@ -9,6 +9,7 @@ from keras_topo.operators.algebra import (
 )
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.causal import Causal
+from keras_topo.operators.curves import CurveDecay, curve_decay, curve_order
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Dense, DenseExp, Ones
 from keras_topo.operators.diffusion import GraphDiffusion
@@ -38,6 +39,7 @@ __all__ = [
     "BlockToeplitz",
     "Bordered",
     "Causal",
+    "CurveDecay",
     "Dense",
     "DenseExp",
     "ExponentialDecay",
@@ -57,6 +59,8 @@ __all__ = [
     "Toeplitz",
     "Torus",
     "cartesian_product",
+    "curve_decay",
+    "curve_order",
     "damped_cosine",
     "exponentiated_polynomial",
     "hypercube",
