@@ -47,11 +47,12 @@ def tiled_attention(query, key, value, grid_shape, axes, tile_shape=None):
     from sums of rates between tokens, not from differences of sums: they are
     as accurate next to a rate of 1e4 as elsewhere.
 
-    *Complexity*: for `L` tokens and tiles of `T` tokens, about `T (m + d) + 4
-    m (d + 1)` multiply-adds a token and axis, and `2 m (d + 1) n / t` for
-    mixing states of tiles that are `t` long along axes of `n`. Never more
-    than the states of a few heads, `2 m (d + 1) L / t` numbers, are held; of
-    a single large head, those of some of its value columns.
+    *Complexity*: per token, `T (m + d)` multiply-adds for tiles of `T` tokens
+    and, per axis, `4 m (d + 1)` for states and `2 m (d + 1) n / t` to mix them
+    along each other axis, in tiles that are `t` long; for axes before it, `n`
+    is the length of a tile. Large problems are worked on some heads, or some
+    value columns of one head, at a time, so that no more than 16 million
+    numbers of states are held in one tensor. Axes have dense `(n, n)` matrices.
 
     Args:
         query, key: `(batch, heads, L, m)`, features. `L` is the size of the
