@@ -9,16 +9,20 @@ from keras_topo.operators.blocks import map_blocks
 from keras_topo.operators.shapes import static_size
 
 # Scores of all heads and examples that are kept whole, between the forward
-# and the backward pass too: 16 MB of float32.
-WHOLE_ELEMENTS = 2**22
+# and the backward pass too: 32 MB of float32. Loops cost more than they save
+# where examples share a mask.
+WHOLE_ELEMENTS = 2**23
 
-# Scores of a block: 4 MB of float32, which stay in the cache from one product
+# Scores of a block: 2 MB of float32, which stay in the cache from one product
 # to the next.
-BLOCK_ELEMENTS = 2**20
+BLOCK_ELEMENTS = 2**19
 
 # Rows of a block, before it holds fewer examples or heads instead: products
 # with fewer rows take longer per row.
 LEAST_ROWS = 64
+
+# Entries of all masks that a block has for the sake of whole steps of rows.
+STEP_ELEMENTS = 2**23
 
 
 def explicit_attention(query, key, value, operator):
@@ -38,9 +42,9 @@ def explicit_attention(query, key, value, operator):
         Numerators `(batch, heads, L, d)` and denominators `(batch, heads, L,
         1)`.
 
-    *Complexity*: `L^2 (m + d)` multiply-adds per head. Up to 2^22 scores are
+    *Complexity*: `L^2 (m + d)` multiply-adds per head. Up to 2^23 scores are
     computed at once and kept for the gradient. More are computed in blocks of
-    2^20, over rows and, of many examples or heads, over these too; the
+    2^19, over rows and, of many examples or heads, over these too; the
     gradient computes them again.
     """
     operator = operator._for_rows()
@@ -164,11 +168,14 @@ def plan_blocks(shape, batch_shape, step=1):
     masks = max(1, static_size(batch_shape))
     # More than the scores need: the rows of a mask that examples share are
     # read once.
-    least = min(LEAST_ROWS, max(1, 2 * BLOCK_ELEMENTS // (masks * length)))
+    least = min(LEAST_ROWS, max(1, 8 * BLOCK_ELEMENTS // (masks * length)))
     rows = min(length, max(rows, least))
-    rows = rows // step * step if rows >= step else rows
+    if rows >= step:
+        rows = rows // step * step
+    elif masks * step * length <= STEP_ELEMENTS:
+        rows = step
     held = max(1, BLOCK_ELEMENTS // (rows * length))
-    if batch is None or pairs <= held:
+    if None in (batch, *batch_shape) or pairs <= held:
         return BlockPlan(rows)
     if heads is None or heads <= held:
         return BlockPlan(rows, examples=max(1, held // (heads or 1)))

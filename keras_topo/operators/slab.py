@@ -12,9 +12,11 @@ from keras import ops
 
 from keras_topo._backend import slice_axis, windows
 from keras_topo.operators.composite import Wrapper
+from keras_topo.operators.shapes import static_size
 
-# Numbers that the slab of a table may have, per batch entry: 16 MB of float32.
-SLAB_ELEMENTS = 2**22
+# Numbers that the slab of a table may have, batch axes included: 32 MB of
+# float32. The rows of a line have no more.
+SLAB_ELEMENTS = 2**23
 
 # Rows that one slice yields at least, where the grid allows.
 SLICE_ROWS = 64
@@ -42,8 +44,9 @@ class SlabRows(Wrapper):
         super().__init__(operator)
         table, grid = without_ones(operator.full_table(), operator.grid_shape)
         self.grid = grid
-        self.leading = num_leading_axes(grid)
-        self.copies = num_copies(grid, self.leading)
+        limit = SLAB_ELEMENTS // max(1, static_size(self.batch_shape))
+        self.leading = num_leading_axes(grid, limit)
+        self.copies = num_copies(grid, self.leading, limit)
         self.stride = 1 if self.leading == 1 else self.copies
         self.line = self.stride * math.prod(grid[self.leading :])
         self.lines = self.num_tokens // self.line
@@ -132,16 +135,16 @@ def without_ones(table, grid):
     return ops.reshape(table, batch + tuple(2 * n - 1 for n in kept)), kept
 
 
-def num_leading_axes(grid):
+def num_leading_axes(grid, limit):
     """As few leading axes as keep the slab small."""
     for leading in range(1, len(grid)):
         offsets = math.prod(2 * n - 1 for n in grid[:leading])
-        if offsets * math.prod(grid[leading:]) ** 2 <= SLAB_ELEMENTS:
+        if offsets * math.prod(grid[leading:]) ** 2 <= limit:
             return leading
     return len(grid)
 
 
-def num_copies(grid, leading):
+def num_copies(grid, leading, limit):
     """How often the tokens of a line are repeated, for slices of many rows."""
     n, rest = grid[leading - 1], math.prod(grid[leading:])
     offsets = math.prod(2 * m - 1 for m in grid[: leading - 1])
@@ -151,7 +154,7 @@ def num_copies(grid, leading):
         if leading > 1 and n % copies:
             continue
         width = 2 * n - copies
-        if offsets * width * copies * rest**2 > SLAB_ELEMENTS:
+        if offsets * width * copies * rest**2 > limit:
             break
         if found * rest >= SLICE_ROWS:
             break

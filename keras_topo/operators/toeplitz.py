@@ -50,7 +50,7 @@ class BlockToeplitz(OffsetTable):
 
     *Complexity*: as above per column. Memory is that of the product: no `L x
     L` matrix unless it is cheapest. A block of rows is a slice of a slab that
-    has at most 2^22 entries per batch entry.
+    has at most 2^23 entries, batch axes included.
 
     Args:
         table: `(*batch, o_1, ..., o_d)`, with `o_k = n_k` offsets along a

@@ -42,6 +42,7 @@ def blocks(monkeypatch):
         monkeypatch.setattr(explicit, "WHOLE_ELEMENTS", whole)
         monkeypatch.setattr(explicit, "BLOCK_ELEMENTS", block)
         monkeypatch.setattr(explicit, "LEAST_ROWS", least)
+        monkeypatch.setattr(explicit, "STEP_ELEMENTS", 0)
 
     return set_sizes
 
@@ -210,3 +211,12 @@ def test_the_matrix_is_computed_once_under_xla():
         stage="hlo"
     )
     assert "opt-barrier" in text
+
+
+def test_blocks_of_rows_are_whole_steps():
+    """Lines of a grid come as slices; parts of lines take two of them."""
+    assert plan_blocks((1, 1, 4096, 8), (1,), 64).rows % 64 == 0
+    assert plan_blocks((1, 1, 16384, 8), (1,), 128).rows % 128 == 0
+    # Steps of any length, or of any number of masks, would not be bounded.
+    assert plan_blocks((1, 1, 65536, 8), (1,), 4096).rows < 4096
+    assert plan_blocks((32, 12, 4096, 8), (32, 12), 64).rows < 64

@@ -6,6 +6,7 @@ import pytest
 import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import ops
 
 from keras_topo.operators import BlockToeplitz, Kronecker, Toeplitz, slab, table
 
@@ -315,7 +316,7 @@ def test_rows_from_anywhere(grid, elements, monkeypatch):
     np.testing.assert_array_equal(actual, matrix[:, ids])
 
 
-def test_slabs_are_small_on_any_grid():
+def test_slabs_are_small_on_any_grid(monkeypatch):
     for grid in (
         (1, 4096),
         (4096,),
@@ -330,6 +331,12 @@ def test_slabs_are_small_on_any_grid():
         # A block of rows is not many slices.
         rows = mask.line * mask.lines_per_slice
         assert rows >= 32
+    many = BlockToeplitz(ops.ones((12, 31, 31)), (16, 16))._for_rows()
+    assert many.leading == 1
+    monkeypatch.setattr(slab, "SLAB_ELEMENTS", 12 * 31 * 16**2 - 1)
+    many = BlockToeplitz(ops.ones((12, 31, 31)), (16, 16))._for_rows()
+    assert many.leading == 2
+    assert np.prod(many.slab.shape) <= slab.SLAB_ELEMENTS
 
 
 def test_rows_have_the_right_gradient():
