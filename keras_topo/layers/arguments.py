@@ -135,19 +135,6 @@ def _as_initializer(array, shape, dtype=None):
     return keras.ops.convert_to_tensor(array, dtype)
 
 
-def copy_initializer(initializer, offset=0):
-    """A copy: an initializer with a seed gives the same values twice.
-
-    Its seed, if it has one, is larger by `offset`.
-    """
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer
-    config = initializer.get_config()
-    if isinstance(config.get("seed"), int):
-        config["seed"] += offset
-    return type(initializer).from_config(config)
-
-
 _MODULES = {
     "initializer": keras.initializers,
     "regularizer": keras.regularizers,

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_topo.layers.arguments import one_of, positive, rate
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.layers.toeplitz_masks import MASKS
 
@@ -36,7 +37,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         stochastic_depth: float, probability with which an example skips a
             branch in training.
         epsilon: float, of the layer normalisations.
-        seed: int, seed of all dropouts and random features.
+        seed: int, from which all dropouts and random features draw their
+            seeds, each its own.
 
     Call arguments:
         inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
@@ -110,7 +112,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         self.epsilon = epsilon
         self.seed = seed
         self.seed_generator = (
-            keras.random.SeedGenerator(seed) if stochastic_depth else None
+            keras.random.SeedGenerator(derived_seed(seed, "stochastic_depth"))
+            if stochastic_depth
+            else None
         )
 
     def build(self, input_shape):
@@ -130,7 +134,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 self.num_heads,
                 key_dim,
                 dropout=self.attention_dropout,
-                seed=self.seed,
+                seed=derived_seed(self.seed, "attention"),
                 dtype=self.dtype_policy,
                 name="attention",
             )
@@ -141,7 +145,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 self.num_heads,
                 key_dim,
                 dropout=self.attention_dropout,
-                seed=self.seed,
+                seed=derived_seed(self.seed, "attention"),
                 dtype=self.dtype_policy,
                 name="attention",
                 **self.attention_options,
@@ -167,7 +171,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
         self.mlp_output.build((*input_shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
-            self.dropout, seed=self.seed, dtype=self.dtype_policy
+            self.dropout,
+            seed=derived_seed(self.seed, "dropout"),
+            dtype=self.dtype_policy,
         )
 
     def call(self, inputs, mask=None, training=None):

@@ -13,7 +13,6 @@ from keras_topo.attention import (
     masked_softmax_attention,
 )
 from keras_topo.layers.arguments import (
-    copy_initializer,
     one_of,
     positive,
     rate,
@@ -27,6 +26,7 @@ from keras_topo.layers.graph_inputs import (
     with_nodes,
 )
 from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.seeds import copy_initializer
 
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
 COMBINATIONS = ("project", "concatenate", "average")
@@ -225,7 +225,7 @@ class GraphKernelAttention(GraphKernelLayer):
             self.output_bias = self.add_weight(
                 name="bias",
                 shape=(self.value_dim if self.combine == "average" else units,),
-                initializer=self.bias_initializer,
+                initializer=copy_initializer(self.bias_initializer, "bias"),
                 regularizer=self.bias_regularizer,
             )
         self.random_projection = add_random_projection(self, self.similarity)
@@ -383,17 +383,22 @@ class GraphKernelAttention(GraphKernelLayer):
         for k in range(first, first + shape[0]):
             # No two heads start alike, nor do their two vectors.
             initializer = copy_initializer(
-                self.attention_initializer or self.kernel_initializer, k
+                self.attention_initializer or self.kernel_initializer,
+                f"attention_{k}",
             )
             heads.append(initializer(shape[1:], dtype=dtype))
         return ops.stack(heads)
 
     def _dense(self, units, name, use_bias):
+        # The first keeps the seed of an initializer that has one.
+        part = "output" if name == "output" else None
         return keras.layers.Dense(
             units,
             use_bias=use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer),
-            bias_initializer=self.bias_initializer,
+            kernel_initializer=copy_initializer(self.kernel_initializer, part),
+            bias_initializer=copy_initializer(
+                self.bias_initializer, f"{name}_bias"
+            ),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             dtype=self.dtype_policy,

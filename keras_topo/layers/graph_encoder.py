@@ -12,6 +12,7 @@ from keras_topo.layers.graph_inputs import (
     split_graph,
     with_nodes,
 )
+from keras_topo.layers.seeds import derived_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -29,7 +30,8 @@ class GraphEncoderBlock(keras.layers.Layer):
         dropout: float, rate after each branch and inside the MLP.
         attention_dropout: float, rate at which scores are dropped.
         epsilon: float, of the layer normalisations.
-        seed: int, of all dropouts and random features.
+        seed: int, from which all dropouts and random features draw their
+            seeds, each its own.
 
     Call arguments:
         inputs, kernel, mask, training: see `GraphKernelAttention`.
@@ -99,7 +101,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             self.key_dim or channels // self.num_heads,
             fixed_kernel=self._given.fixed_kernel,
             dropout=self.attention_dropout,
-            seed=self.seed,
+            seed=derived_seed(self.seed, "attention"),
             dtype=policy,
             name="attention",
             **self.options,
@@ -118,7 +120,9 @@ class GraphEncoderBlock(keras.layers.Layer):
         )
         self.mlp_output.build((*shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
-            self.dropout, seed=self.seed, dtype=policy
+            self.dropout,
+            seed=derived_seed(self.seed, "dropout"),
+            dtype=policy,
         )
 
     def call(self, inputs, kernel=None, mask=None, training=None):

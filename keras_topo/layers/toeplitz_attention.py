@@ -12,7 +12,6 @@ from keras_topo.attention import (
 )
 from keras_topo.attention.masked import IMPLEMENTATIONS
 from keras_topo.layers.arguments import (
-    copy_initializer,
     one_of,
     positive,
     rate,
@@ -20,6 +19,7 @@ from keras_topo.layers.arguments import (
 )
 from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
 from keras_topo.operators.toeplitz import check_grid_shape
@@ -177,7 +177,9 @@ class ToeplitzAttention(keras.layers.Layer):
         )
         self.seed = seed
         self.seed_generator = (
-            keras.random.SeedGenerator(seed) if dropout else None
+            keras.random.SeedGenerator(derived_seed(seed, "dropout"))
+            if dropout
+            else None
         )
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -369,11 +371,15 @@ class ToeplitzAttention(keras.layers.Layer):
         return grid
 
     def _dense(self, units, name):
+        # The first keeps the seed of an initializer that has one.
+        part = None if name == "qkv" else name
         return keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer),
-            bias_initializer=self.bias_initializer,
+            kernel_initializer=copy_initializer(self.kernel_initializer, part),
+            bias_initializer=copy_initializer(
+                self.bias_initializer, f"{name}_bias"
+            ),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             kernel_constraint=self.kernel_constraint,
