@@ -49,8 +49,9 @@ class ToeplitzAttention(keras.layers.Layer):
             - `"table"`: a free table of signed offsets a head, `|table|` being
               the mask; ones at the start.
             - `"distance"`: `exp(a_0 + a_1 x + a_2 x^2)` of the L1 distance `x`
-              relative to the largest on the grid; two or three parameters a
-              head, or for the whole layer.
+              relative to the largest on the grid, the exponent being clipped
+              to -30 and 30; two or three parameters per head, or for the
+              whole layer.
             - `"separable"`: a sum of `mask_rank` products of one factor an
               axis, each the absolute value of a table of offsets or
               `exp(-softplus(c) |offset| / n)`.
