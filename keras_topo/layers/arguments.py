@@ -67,8 +67,10 @@ def remember_weights(weights):
     )
 
 
-def positive(value, name):
-    """`value`, which must be a positive int."""
+def positive(value, name, optional=False):
+    """`value`, which must be a positive int; or `None`, if `optional`."""
+    if optional and value is None:
+        return None
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(
             f"`{name}` expects a positive int. Received: {name}={value!r}"

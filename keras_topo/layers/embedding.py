@@ -50,7 +50,7 @@ class PatchEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.embed_dim = embed_dim
+        self.embed_dim = positive(embed_dim, "embed_dim")
         sizes = patch_size
         if not isinstance(patch_size, (tuple, list)):
             sizes = (patch_size,)
@@ -176,10 +176,15 @@ class PositionEmbedding(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        self.grid_shape = grid_shape
+        if grid_shape is not None:
+            self.grid_shape = check_grid_shape(grid_shape)
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.TruncatedNormal(
+                stddev=0.02
+            )
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
-            or keras.initializers.TruncatedNormal(stddev=0.02)
         )
 
     def build(self, input_shape):
@@ -256,9 +261,12 @@ class PrefixTokens(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.num_tokens = positive(num_tokens, "num_tokens")
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.TruncatedNormal(
+                stddev=0.02
+            )
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
-            or keras.initializers.TruncatedNormal(stddev=0.02)
         )
 
     def build(self, input_shape):

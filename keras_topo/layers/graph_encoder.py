@@ -4,7 +4,7 @@ import types
 
 import keras
 
-from keras_topo.layers.arguments import rate
+from keras_topo.layers.arguments import positive, rate
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
     fixed_kernel_config,
@@ -63,9 +63,9 @@ class GraphEncoderBlock(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = num_heads
-        self.key_dim = key_dim
-        self.mlp_dim = mlp_dim
+        self.num_heads = positive(num_heads, "num_heads")
+        self.key_dim = positive(key_dim, "key_dim", optional=True)
+        self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.options = {
             "similarity": similarity,
             "num_features": num_features,
@@ -90,7 +90,10 @@ class GraphEncoderBlock(keras.layers.Layer):
                 f"key_dim is given. Received: num_heads={self.num_heads}, "
                 f"input_shape={shape}"
             )
-        mlp_dim = self.mlp_dim or 2 * channels
+        key_dim = self.key_dim
+        if key_dim is None:
+            key_dim = channels // self.num_heads
+        mlp_dim = 2 * channels if self.mlp_dim is None else self.mlp_dim
         policy = self.dtype_policy
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=policy, name="attention_norm"
@@ -98,7 +101,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.attention_norm.build(shape)
         self.attention = GraphKernelAttention(
             self.num_heads,
-            self.key_dim or channels // self.num_heads,
+            key_dim,
             fixed_kernel=self._given.fixed_kernel,
             dropout=self.attention_dropout,
             seed=derived_seed(self.seed, "attention"),
@@ -143,6 +146,8 @@ class GraphEncoderBlock(keras.layers.Layer):
     def attention_weights(self, inputs, kernel=None, mask=None):
         """See `GraphKernelAttention.attention_weights`."""
         x, kernel, mask = split_graph(inputs, kernel, mask)
+        if not self.built:
+            self.build(tuple(x.shape))
         return self.attention.attention_weights(
             self.attention_norm(x), kernel or None, mask
         )

@@ -28,6 +28,7 @@ from keras_topo.layers.arguments import (
     remember_weights,
 )
 from keras_topo.layers.graph_masks import GraphMask
+from keras_topo.layers.padding import check_padding
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
@@ -110,6 +111,8 @@ class GraphKernelLayer(keras.layers.Layer):
     def _graph(self, inputs, kernel, mask, num_heads):
         """Nodes, the mask between them, and which of them are real."""
         nodes, kernel, mask = split_graph(inputs, kernel, mask)
+        nodes = ops.convert_to_tensor(nodes)
+        mask = check_padding(mask, nodes.shape, self)
         if self.fixed or self.graph_mask is not None:
             if kernel:
                 raise ValueError(
