@@ -1,0 +1,109 @@
+"""Feature maps over the range of float32: finite, and right where it counts.
+
+Attention through a feature map, its gradients included, against the same in
+float64, where nothing overflows or underflows.
+"""
+
+import numpy as np
+import pytest
+import reference as ref
+
+from keras_topo.attention import (
+    FEATURE_MAPS,
+    RANDOM_FEATURE_MAPS,
+    get_feature_map,
+    masked_linear_attention,
+    orthogonal_projection,
+)
+
+TOKENS, DIM = 6, 4
+SHAPE = (2, 3, TOKENS, DIM)
+
+PHI = {
+    "relu": lambda x: np.maximum(x, 0) + 1e-3,
+    "elu": lambda x: np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))),
+    "square": lambda x: x**2 + 1e-3,
+    "exp": lambda x: np.exp(x - x.max()),
+}
+
+
+def inputs(seed, scale=1.0):
+    x = np.random.default_rng(seed).normal(size=SHAPE)
+    return (scale * x).astype("float32")
+
+
+def attend(name, query, key, value, mask=None, padding=None):
+    projection = None
+    if name in RANDOM_FEATURE_MAPS:
+        projection = orthogonal_projection((3, 5, DIM), 0)
+    visible = None if padding is None else padding[:, None, :, None]
+    phi = get_feature_map(name)
+    return masked_linear_attention(
+        phi(query, True, projection),
+        phi(key, False, projection, visible),
+        value,
+        mask,
+        padding,
+    )
+
+
+def gradients_of(function, *arrays):
+    tensors = [ref.tensor(x) for x in arrays]
+    compute = ref.with_gradients(function)
+    upstream = ref.tensor(np.ones(arrays[-1].shape, "float32"))
+    return [ref.numpy(g) for g in compute(upstream, *tensors)[1]]
+
+
+@pytest.mark.parametrize("name", FEATURE_MAPS)
+@pytest.mark.parametrize("scale", [1e4, 1e8, 1e20, 1e37])
+def test_finite_inputs_give_finite_attention(name, scale):
+    query, key, value = inputs(0, scale), inputs(1, scale), inputs(2)
+    key[0, 0] = 0.0
+    query[1, 1, :3] = 0.0
+    y = attend(name, query, key, value)
+    assert np.isfinite(ref.numpy(y)).all()
+    gradients = gradients_of(
+        lambda q, k, v: attend(name, q, k, v), query, key, value
+    )
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+    # A mean of values, with weights that are not negative.
+    low, high = value.min(-2), value.max(-2)
+    y = ref.numpy(y)
+    assert (y >= low[:, :, None] - 1e-4).all()
+    assert (y <= high[:, :, None] + 1e-4).all()
+
+
+@pytest.mark.parametrize("name", ["relu", "elu", "square"])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_features_of_ordinary_size_are_as_written(name, scale):
+    """Not scaled at all: what epsilon is relative to would change."""
+    x = inputs(0, scale)
+    expected = PHI[name](x.astype("float64"))
+    for is_query in (True, False):
+        features = ref.numpy(get_feature_map(name)(x, is_query))
+        np.testing.assert_allclose(features, expected, 2e-6, 2e-7)
+
+
+@pytest.mark.parametrize("scale", [1e5, 1e8, 1e15, 1e30])
+def test_square_is_exact_at_any_scale(scale):
+    """One factor for a query, and one for all keys of a head, cancel."""
+    query, key, value = inputs(0, scale), inputs(1, scale), inputs(2)
+    # A small one among them, and a head of ordinary size.
+    query[0, 0, 1], key[1, 1] = 0.1, inputs(3)[1, 1]
+    phi = PHI["square"]
+    expected = ref.linear_attention(
+        phi(query.astype("float64")), phi(key.astype("float64")), value
+    )
+    ref.assert_close(attend("square", query, key, value), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["square", "exp"])
+def test_hidden_keys_do_not_scale_the_others(name):
+    query, key, value = inputs(0), inputs(1), inputs(2)
+    padding = np.ones((2, TOKENS), bool)
+    padding[:, -1] = False
+    expected = ref.numpy(attend(name, query, key, value, None, padding))
+    key[:, :, -1] = 3e37
+    found = ref.numpy(attend(name, query, key, value, None, padding))
+    np.testing.assert_array_equal(found, expected)
