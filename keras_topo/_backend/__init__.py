@@ -10,6 +10,7 @@ Every backend module defines
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
+- `divide(x, total)`: a quotient whose gradient never squares the divisor;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
@@ -23,6 +24,7 @@ if keras.backend.backend() == "tensorflow":
         checkpointed_map,
         concrete,
         constant,
+        divide,
         matmul,
         serial_loop,
         slice_axis,
@@ -35,6 +37,7 @@ elif keras.backend.backend() == "jax":
         checkpointed_map,
         concrete,
         constant,
+        divide,
         matmul,
         serial_loop,
         slice_axis,
@@ -53,6 +56,7 @@ __all__ = [
     "checkpointed_map",
     "concrete",
     "constant",
+    "divide",
     "matmul",
     "serial_loop",
     "slice_axis",

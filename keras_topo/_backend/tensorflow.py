@@ -42,6 +42,27 @@ def matmul(x, y):
     return ops.matmul(x, y)
 
 
+@tf.custom_gradient
+def divide(x, total):
+    """`x / total`, the rows of `x` by one number each.
+
+    XLA would make one divisor, `total ** 2`, of the two in the gradient of the
+    division, which leaves the range of float32 for a total below 1e-19 or above
+    1e19, and gradients with it.
+
+    Args:
+        x: `(..., n)`.
+        total: `(..., 1)`, not zero.
+    """
+    y = x / total
+
+    def gradient(upstream):
+        along = tf.reduce_sum(upstream * y, axis=-1, keepdims=True)
+        return upstream / total, -along / total
+
+    return y, gradient
+
+
 def concrete(x):
     """The value of a tensor as an array; `None` where it is traced."""
     # Variables always have the method, and refuse it in a graph.
