@@ -3,6 +3,7 @@
 Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `ensure_size(x, size, axis)`: `x`, checked where its size is not known yet;
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
@@ -25,6 +26,7 @@ if keras.backend.backend() == "tensorflow":
         concrete,
         constant,
         divide,
+        ensure_size,
         matmul,
         serial_loop,
         slice_axis,
@@ -38,6 +40,7 @@ elif keras.backend.backend() == "jax":
         concrete,
         constant,
         divide,
+        ensure_size,
         matmul,
         serial_loop,
         slice_axis,
@@ -57,6 +60,7 @@ __all__ = [
     "concrete",
     "constant",
     "divide",
+    "ensure_size",
     "matmul",
     "serial_loop",
     "slice_axis",

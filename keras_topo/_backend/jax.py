@@ -10,6 +10,16 @@ def slice_axis(x, start, size, axis):
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
+def ensure_size(x, size, axis):
+    """`x`, whose size along `axis` must be `size`."""
+    if x.shape[axis] != size:
+        raise ValueError(
+            f"expected a size of {size} along axis {axis}. Received: a tensor "
+            f"of shape {x.shape}"
+        )
+    return x
+
+
 def matmul(x, y):
     """`jax.numpy.matmul`; the TensorFlow module says why it is here."""
     return jnp.matmul(x, y)

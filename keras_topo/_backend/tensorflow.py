@@ -23,6 +23,14 @@ def slice_axis(x, start, size, axis):
     return tf.slice(x, starts, sizes)
 
 
+def ensure_size(x, size, axis):
+    """`x`, whose size along `axis` must be `size`: an error when it is run,
+    where the graph does not know it, with both shapes in it."""
+    shape = [None] * len(x.shape)
+    shape[axis] = size
+    return tf.ensure_shape(x, shape)
+
+
 def matmul(x, y):
     """`keras.ops.matmul`, around a fault of TensorFlow on CPUs.
 
