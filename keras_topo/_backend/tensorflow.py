@@ -6,6 +6,27 @@ from keras import ops
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
+def _leave_unconverted(package):
+    """Keeps AutoGraph off a package when a user's function is traced.
+
+    The package branches on Python values alone: there is nothing to convert,
+    and the conversion of its sources takes seconds. TensorFlow keeps a list of
+    such packages, Keras among them, without a public way into it; the public
+    decorator would have to stand at every function of the package.
+    """
+    try:
+        from tensorflow.python.autograph.core import config
+
+        rules = tuple(config.CONVERSION_RULES)
+        config.CONVERSION_RULES = (config.DoNotConvert(package), *rules)
+    except (ImportError, AttributeError, TypeError):
+        # Another TensorFlow, where a first trace takes longer.
+        return
+
+
+_leave_unconverted("keras_topo")
+
+
 def slice_axis(x, start, size, axis):
     """`x[..., start : start + size, ...]` along `axis`; `start` may be traced.
 
