@@ -29,6 +29,11 @@ EPSILON = 1e-3
 # 10^20 for a product, times 10^9 for keys and features, times values.
 LARGEST = 1e10
 
+# Logarithm of the largest feature of the keys under `exp`: as much of the range
+# of float32 below it as leaves room for sums of products above. The normaliser
+# may then be anything from 1e-38 to 1e30, for `_backend.divide`.
+KEY_EXPONENT = 40.0
+
 # Of what is projected on random features.
 FARTHEST = 1e15
 
@@ -63,10 +68,12 @@ def exp(x, is_query=True, projection=None, visible=None):
     """`exp(x)`, elementwise, relative to the largest feature.
 
     A query's features are divided by their maximum and all keys' by a common
-    one, which the normaliser of the attention cancels.
+    one, which the normaliser of the attention cancels. The largest of the keys
+    becomes `exp(40)`: where a mask hides it, keys that are smaller by a factor
+    of `exp(100)` still count.
     """
-    x = _widen(x)
-    return ops.exp(_stabilised(x, is_query, visible))
+    logits = _stabilised(_widen(x), is_query, visible)
+    return ops.exp(logits if is_query else logits + KEY_EXPONENT)
 
 
 def favor(x, is_query=True, projection=None, visible=None):
