@@ -8,6 +8,7 @@ from keras_topo.layers import (
     GraphPooling,
     LogKernel,
 )
+from keras_topo.layers.arguments import positive
 from keras_topo.layers.graph_inputs import count_kernels
 
 FORMS = ("modern", "published")
@@ -73,6 +74,7 @@ def gkat_graph_classifier(
     (2, 2)
     """
     _check_form(form, FORMS)
+    positive(num_kernels, "num_kernels")
     if num_heads % num_kernels:
         raise ValueError(
             f"`num_heads` expects a multiple of num_kernels={num_kernels}. "

@@ -11,6 +11,7 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
 )
+from keras_topo.layers.arguments import positive
 from keras_topo.models.gkat import (
     layer_seed,
     real_nodes,
@@ -173,11 +174,12 @@ def sgc(
     Returns:
         As `gcn`.
     """
+    positive(channels, "channels", optional=True)
     layers = [
         GraphPropagation(steps, fixed_kernel=fixed_kernel, name="propagation"),
         _dropout(dropout, seed, 0),
     ]
-    if channels:
+    if channels is not None:
         layers += [
             _dense(channels, 0, weight_decay),
             keras.layers.ReLU(name="relu"),

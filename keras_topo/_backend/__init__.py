@@ -3,6 +3,7 @@
 Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `ensure_size(x, size, axis)`: `x`, checked where its size is not known yet;
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
@@ -20,6 +21,7 @@ Every backend module defines
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
 - `register_pytree(class, take_apart, put_together)`: objects of the class as
   arguments of compiled functions;
+- `divide(x, total)`: a quotient whose gradient never squares the divisor;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
 - `windows(x, queries, keys)`: an axis of offsets as two axes of tokens;
@@ -36,6 +38,8 @@ if keras.backend.backend() == "tensorflow":
         checkpointed_map,
         concrete,
         constant,
+        divide,
+        ensure_size,
         entry_products,
         keep_whole,
         matmul,
@@ -56,6 +60,8 @@ elif keras.backend.backend() == "jax":
         checkpointed_map,
         concrete,
         constant,
+        divide,
+        ensure_size,
         entry_products,
         keep_whole,
         matmul,
@@ -83,6 +89,8 @@ __all__ = [
     "concrete",
     "constant",
     "keep_whole",
+    "divide",
+    "ensure_size",
     "matmul",
     "register_pytree",
     "entry_products",

@@ -12,9 +12,41 @@ def slice_axis(x, start, size, axis):
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
+def ensure_size(x, size, axis):
+    """`x`, whose size along `axis` must be `size`."""
+    if x.shape[axis] != size:
+        raise ValueError(
+            f"expected a size of {size} along axis {axis}. Received: a tensor "
+            f"of shape {x.shape}"
+        )
+    return x
+
+
 def matmul(x, y):
     """`jax.numpy.matmul`; the TensorFlow module says why it is here."""
     return jnp.matmul(x, y)
+
+
+@jax.custom_jvp
+def divide(x, total):
+    """`x / total`, the rows of `x` by one number each.
+
+    The derivative of `jax.numpy.divide` holds `total ** -2`, which leaves the
+    range of float32 for a total below 1e-19 or above 1e19, and gradients with
+    it.
+
+    Args:
+        x: `(..., n)`.
+        total: `(..., 1)`, not zero.
+    """
+    return x / total
+
+
+@divide.defjvp
+def _divide_jvp(primals, tangents):
+    (x, total), (dx, dtotal) = primals, tangents
+    y = divide(x, total)
+    return y, (dx - y * dtotal) / total
 
 
 def concrete(x):

@@ -10,6 +10,27 @@ from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
+def _leave_unconverted(package):
+    """Keeps AutoGraph off a package when a user's function is traced.
+
+    The package branches on Python values alone: there is nothing to convert,
+    and the conversion of its sources takes seconds. TensorFlow keeps a list of
+    such packages, Keras among them, without a public way into it; the public
+    decorator would have to stand at every function of the package.
+    """
+    try:
+        from tensorflow.python.autograph.core import config
+
+        rules = tuple(config.CONVERSION_RULES)
+        config.CONVERSION_RULES = (config.DoNotConvert(package), *rules)
+    except (ImportError, AttributeError, TypeError):
+        # Another TensorFlow, where a first trace takes longer.
+        return
+
+
+_leave_unconverted("keras_topo")
+
+
 def slice_axis(x, start, size, axis):
     """`x[..., start : start + size, ...]` along `axis`; `start` may be traced.
 
@@ -25,6 +46,14 @@ def slice_axis(x, start, size, axis):
     axis = axis % len(sizes)
     starts[axis], sizes[axis] = start, size
     return tf.slice(x, starts, sizes)
+
+
+def ensure_size(x, size, axis):
+    """`x`, whose size along `axis` must be `size`: an error when it is run,
+    where the graph does not know it, with both shapes in it."""
+    shape = [None] * len(x.shape)
+    shape[axis] = size
+    return tf.ensure_shape(x, shape)
 
 
 def matmul(x, y):
@@ -44,6 +73,30 @@ def matmul(x, y):
     ):
         y = tf.squeeze(y, list(range(len(lead))))
     return ops.matmul(x, y)
+
+
+@tf.custom_gradient
+def divide(x, total):
+    """`x / total`, the rows of `x` by one number each.
+
+    XLA would make one divisor, `total ** 2`, of the two in the gradient of the
+    division, which leaves the range of float32 for a total below 1e-19 or above
+    1e19, and gradients with it.
+
+    Args:
+        x: `(..., n)`.
+        total: `(..., 1)`, not zero.
+    """
+    y = x / total
+
+    def gradient(upstream):
+        # Not `y`, which is constant in derivatives of this.
+        along = tf.reduce_sum(
+            upstream * divide(x, total), axis=-1, keepdims=True
+        )
+        return upstream / total, -along / total
+
+    return y, gradient
 
 
 def concrete(x):

@@ -9,6 +9,10 @@ same arguments:
 - `visible`: booleans that broadcast against `(..., tokens, 1)`, `False` for
   padded keys. It says whose features count where keys are scaled by the
   largest; the features of padded keys themselves are not removed.
+
+Whatever finite numbers come, the products of features, summed over millions of
+keys, stay within the range of float32. Where features would be larger than
+`LARGEST`, they are scaled or cut off; up to there they are as written.
 """
 
 import math
@@ -22,30 +26,54 @@ from keras_topo.operators.parameters import accumulation_dtype
 # Keeps rows of features from vanishing altogether.
 EPSILON = 1e-3
 
+# 10^20 for a product, times 10^9 for keys and features, times values.
+LARGEST = 1e10
+
+# Logarithm of the largest feature of the keys under `exp`: as much of the range
+# of float32 below it as leaves room for sums of products above. The normaliser
+# may then be anything from 1e-38 to 1e30, for `_backend.divide`.
+KEY_EXPONENT = 40.0
+
+# Of what is projected on random features.
+FARTHEST = 1e15
+
 
 def relu(x, is_query=True, projection=None, visible=None):
     """`max(x, 0) + 1e-3`, the map of TopViT: a kernel of its own, exact."""
-    return ops.relu(_widen(x)) + EPSILON
+    return ops.minimum(ops.relu(_widen(x)), LARGEST) + EPSILON
 
 
 def elu(x, is_query=True, projection=None, visible=None):
     """`elu(x) + 1` (Katharopoulos et al., 2020)."""
-    return ops.elu(_widen(x)) + 1.0
+    return ops.minimum(ops.elu(_widen(x)), LARGEST) + 1.0
 
 
 def square(x, is_query=True, projection=None, visible=None):
-    """`x^2 + 1e-3`, elementwise."""
-    return ops.square(_widen(x)) + EPSILON
+    """`x^2 + 1e-3`, elementwise.
+
+    Where the largest feature of a query, or of all keys, would exceed
+    `LARGEST`, all of them are divided by a common factor, which the normaliser
+    of the attention cancels.
+    """
+    x = _widen(x)
+    sizes = ops.abs(x)
+    if visible is not None:
+        sizes = ops.where(visible, sizes, ops.zeros_like(sizes))
+    largest = ops.max(sizes, axis=_scaled_axes(is_query), keepdims=True)
+    scale = ops.maximum(ops.stop_gradient(largest) / math.sqrt(LARGEST), 1.0)
+    return ops.square(x / scale) + EPSILON / scale / scale
 
 
 def exp(x, is_query=True, projection=None, visible=None):
     """`exp(x)`, elementwise, relative to the largest feature.
 
     A query's features are divided by their maximum and all keys' by a common
-    one, which the normaliser of the attention cancels.
+    one, which the normaliser of the attention cancels. The largest of the keys
+    becomes `exp(40)`: where a mask hides it, keys that are smaller by a factor
+    of `exp(100)` still count.
     """
-    x = _widen(x)
-    return ops.exp(_stabilised(x, is_query, visible))
+    logits = _stabilised(_widen(x), is_query, visible)
+    return ops.exp(logits if is_query else logits + KEY_EXPONENT)
 
 
 def favor(x, is_query=True, projection=None, visible=None):
@@ -143,6 +171,8 @@ def _project(x, projection):
             " see orthogonal_projection. Received: projection=None"
         )
     x = _widen(x) / x.shape[-1] ** 0.25
+    # Of larger ones the norm would not be finite.
+    x = ops.clip(x, -FARTHEST, FARTHEST)
     projection = ops.cast(projection, x.dtype)
     logits = matmul(x, ops.swapaxes(projection, -1, -2))
     return logits, ops.sum(ops.square(x), -1, keepdims=True) / 2
@@ -155,9 +185,13 @@ def _exponential_features(logits, is_query, visible):
 
 def _stabilised(logits, is_query, visible):
     """Minus the largest logit, of each query or of all real keys of a head."""
-    axes = -1 if is_query else (-2, -1)
     if visible is not None:
         # Padded keys, about to be dropped, must neither count nor overflow.
         logits = ops.where(visible, logits, -1e30)
-    largest = ops.max(logits, axis=axes, keepdims=True)
+    largest = ops.max(logits, axis=_scaled_axes(is_query), keepdims=True)
     return logits - ops.stop_gradient(largest)
+
+
+def _scaled_axes(is_query):
+    """What has one scale: a query, or all keys of a head."""
+    return -1 if is_query else (-2, -1)

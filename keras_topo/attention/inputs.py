@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_topo._backend import divide
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.parameters import accumulation_dtype
@@ -118,4 +119,4 @@ def normalize(numerator, denominator):
     empty = denominator == 0
     safe = ops.where(empty, ops.ones_like(denominator), denominator)
     # The numerator of an empty row is zero, as its weights are.
-    return numerator / safe
+    return divide(numerator, safe)

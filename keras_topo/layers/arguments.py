@@ -67,8 +67,10 @@ def remember_weights(weights):
     )
 
 
-def positive(value, name):
-    """`value`, which must be a positive int."""
+def positive(value, name, optional=False):
+    """`value`, which must be a positive int; or `None`, if `optional`."""
+    if optional and value is None:
+        return None
     if not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(
             f"`{name}` expects a positive int. Received: {name}={value!r}"
@@ -133,19 +135,6 @@ def add_fixed_weights(layer, prefix, shapes, arrays):
 
 def _as_initializer(array, shape, dtype=None):
     return keras.ops.convert_to_tensor(array, dtype)
-
-
-def copy_initializer(initializer, offset=0):
-    """A copy: an initializer with a seed gives the same values twice.
-
-    Its seed, if it has one, is larger by `offset`.
-    """
-    if not isinstance(initializer, keras.initializers.Initializer):
-        return initializer
-    config = initializer.get_config()
-    if isinstance(config.get("seed"), int):
-        config["seed"] += offset
-    return type(initializer).from_config(config)
 
 
 _MODULES = {

@@ -50,7 +50,7 @@ class PatchEmbedding(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.embed_dim = embed_dim
+        self.embed_dim = positive(embed_dim, "embed_dim")
         sizes = patch_size
         if not isinstance(patch_size, (tuple, list)):
             sizes = (patch_size,)
@@ -176,10 +176,15 @@ class PositionEmbedding(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        self.grid_shape = grid_shape
+        if grid_shape is not None:
+            self.grid_shape = check_grid_shape(grid_shape)
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.TruncatedNormal(
+                stddev=0.02
+            )
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
-            or keras.initializers.TruncatedNormal(stddev=0.02)
         )
 
     def build(self, input_shape):
@@ -231,10 +236,15 @@ class PrefixTokens(keras.layers.Layer):
         embeddings_initializer: initializer of the weights.
 
     Call arguments:
-        inputs: `(batch, *grid, channels)`.
+        inputs: `(batch, *grid, channels)`, or a sequence `(batch, tokens,
+            channels)` of any length.
 
     Returns:
-        `(batch, num_tokens + tokens, channels)`.
+        `(batch, num_tokens + tokens, channels)`. A Keras mask of the inputs
+        is passed on, the prefix being visible.
+
+    Raises:
+        ValueError: if the grid, or the number of channels, is not known.
 
     Example:
 
@@ -251,41 +261,56 @@ class PrefixTokens(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.num_tokens = positive(num_tokens, "num_tokens")
+        if embeddings_initializer is None:
+            embeddings_initializer = keras.initializers.TruncatedNormal(
+                stddev=0.02
+            )
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer
-            or keras.initializers.TruncatedNormal(stddev=0.02)
         )
 
     def build(self, input_shape):
+        _, *grid, channels = input_shape
+        if channels is None or not grid or (None in grid and len(grid) > 1):
+            raise ValueError(
+                "PrefixTokens expects inputs (batch, *grid, channels) on a "
+                "known grid, or a sequence of any length, and a known number "
+                f"of channels. Received: input_shape={tuple(input_shape)}"
+            )
         self.embeddings = self.add_weight(
             name="embeddings",
-            shape=(self.num_tokens, input_shape[-1]),
+            shape=(self.num_tokens, channels),
             initializer=self.embeddings_initializer,
         )
 
     def call(self, inputs):
-        shape = tuple(ops.shape(inputs))
-        tokens = math.prod(inputs.shape[1:-1])
+        batch, *_, channels = tuple(ops.shape(inputs))
         prefix = ops.broadcast_to(
             ops.cast(self.embeddings, inputs.dtype)[None],
-            (shape[0], self.num_tokens, shape[-1]),
+            (batch, self.num_tokens, channels),
         )
-        inputs = ops.reshape(inputs, (shape[0], tokens, shape[-1]))
+        if len(inputs.shape) > 3:
+            tokens = math.prod(inputs.shape[1:-1])
+            inputs = ops.reshape(inputs, (batch, tokens, channels))
         return ops.concatenate([prefix, inputs], axis=1)
 
     def compute_mask(self, inputs, previous_mask=None):
         """The prefix is never padding."""
         if previous_mask is None:
             return None
-        batch = ops.shape(inputs)[0]
-        tokens = math.prod(inputs.shape[1:-1])
-        mask = ops.reshape(ops.cast(previous_mask, "bool"), (batch, tokens))
-        prefix = ops.ones((batch, self.num_tokens), dtype="bool")
+        # Of a functional model that is being made, neither the size of the
+        # batch nor a shape tensor is known here.
+        mask = ops.cast(previous_mask, "bool")
+        if len(mask.shape) > 2:
+            mask = ops.reshape(mask, (-1, math.prod(inputs.shape[1:-1])))
+        prefix = ops.ones_like(mask[:, :1])
+        prefix = ops.repeat(prefix, self.num_tokens, axis=1)
         return ops.concatenate([prefix, mask], axis=1)
 
     def compute_output_shape(self, input_shape):
-        tokens = math.prod(input_shape[1:-1]) + self.num_tokens
-        return (input_shape[0], tokens, input_shape[-1])
+        batch, *grid, channels = input_shape
+        tokens = None if None in grid else math.prod(grid) + self.num_tokens
+        return (batch, tokens, channels)
 
     def get_config(self):
         return {

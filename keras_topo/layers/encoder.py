@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_topo.layers.arguments import one_of, positive, rate
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.padding import check_padding
+from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.layers.toeplitz_masks import MASKS
 
@@ -36,7 +38,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         stochastic_depth: float, probability with which an example skips a
             branch in training.
         epsilon: float, of the layer normalisations.
-        seed: int, seed of all dropouts and random features.
+        seed: int, from which all dropouts and random features draw their
+            seeds, each its own.
 
     Call arguments:
         inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
@@ -86,10 +89,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         self.supports_masking = True
         one_of(attention, "attention", ATTENTIONS)
         one_of(mask, "mask", (*MASKS, None))
-        rate(stochastic_depth, "stochastic_depth")
         self.num_heads = positive(num_heads, "num_heads")
-        self.key_dim = key_dim
-        self.mlp_dim = mlp_dim
+        self.key_dim = positive(key_dim, "key_dim", optional=True)
+        self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.attention_kind = attention
         self.attention_options = {
             "mask": mask if attention == "toeplitz" else None,
@@ -104,13 +106,15 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             "mask_grid_shape": mask_grid_shape,
             "implementation": implementation,
         }
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.stochastic_depth = stochastic_depth
+        self.dropout = rate(dropout, "dropout")
+        self.attention_dropout = rate(attention_dropout, "attention_dropout")
+        self.stochastic_depth = rate(stochastic_depth, "stochastic_depth")
         self.epsilon = epsilon
         self.seed = seed
         self.seed_generator = (
-            keras.random.SeedGenerator(seed) if stochastic_depth else None
+            keras.random.SeedGenerator(derived_seed(seed, "stochastic_depth"))
+            if stochastic_depth
+            else None
         )
 
     def build(self, input_shape):
@@ -121,8 +125,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 f"key_dim is given. Received: num_heads={self.num_heads}, "
                 f"input_shape={tuple(input_shape)}"
             )
-        key_dim = self.key_dim or channels // self.num_heads
-        mlp_dim = self.mlp_dim or 4 * channels
+        key_dim = self.key_dim
+        if key_dim is None:
+            key_dim = channels // self.num_heads
+        mlp_dim = 4 * channels if self.mlp_dim is None else self.mlp_dim
         self.attention_norm = self._norm("attention_norm")
         self.attention_norm.build(input_shape)
         if self.attention_kind == "softmax":
@@ -130,7 +136,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 self.num_heads,
                 key_dim,
                 dropout=self.attention_dropout,
-                seed=self.seed,
+                seed=derived_seed(self.seed, "attention"),
                 dtype=self.dtype_policy,
                 name="attention",
             )
@@ -141,7 +147,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 self.num_heads,
                 key_dim,
                 dropout=self.attention_dropout,
-                seed=self.seed,
+                seed=derived_seed(self.seed, "attention"),
                 dtype=self.dtype_policy,
                 name="attention",
                 **self.attention_options,
@@ -167,7 +173,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
         self.mlp_output.build((*input_shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
-            self.dropout, seed=self.seed, dtype=self.dtype_policy
+            self.dropout,
+            seed=derived_seed(self.seed, "dropout"),
+            dtype=self.dtype_policy,
         )
 
     def call(self, inputs, mask=None, training=None):
@@ -184,6 +192,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     def attention_weights(self, inputs, mask=None):
         """What the tokens take of each other, as a matrix, to look at.
 
+        A block that has not been called yet is built.
+
         Args:
             inputs, mask: as in a call.
 
@@ -193,6 +203,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         Raises:
             ValueError: with more than 8,192 tokens.
         """
+        if not self.built:
+            self.build(tuple(inputs.shape))
         x = self.attention_norm(inputs)
         if self.attention_kind != "softmax":
             return self.attention.attention_weights(x, mask)
@@ -236,12 +248,11 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def _flat(self, x, mask):
         """Tokens in a row, and a mask as Keras attention takes it."""
+        mask = check_padding(mask, x.shape, self)
         shape = tuple(ops.shape(x))
         tokens = math.prod(x.shape[1:-1])
         x = ops.reshape(x, (shape[0], tokens, shape[-1]))
-        if mask is not None:
-            mask = ops.reshape(ops.cast(mask, "bool"), (shape[0], 1, tokens))
-        return x, mask
+        return x, None if mask is None else mask[:, None]
 
     def _maybe_skip(self, branch, training):
         """Stochastic depth: dropout of a branch, a whole example at a time."""

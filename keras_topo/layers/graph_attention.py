@@ -13,7 +13,6 @@ from keras_topo.attention import (
     masked_softmax_attention,
 )
 from keras_topo.layers.arguments import (
-    copy_initializer,
     one_of,
     positive,
     rate,
@@ -24,9 +23,12 @@ from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     check_not_negative,
     nodes_shape,
+    split_graph,
     with_nodes,
 )
 from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.seeds import copy_initializer
+from keras_topo.operators.forms import IMPLEMENTATIONS
 
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
 COMBINATIONS = ("project", "concatenate", "average")
@@ -101,7 +103,7 @@ class GraphKernelAttention(GraphKernelLayer):
 
     Raises:
         ValueError: if the kernel is missing, comes in more than one form, or
-            does not fit the nodes.
+            does not fit the nodes, or the mask does not.
 
     *Complexity*: `O(nodes^2)` times the size of the heads for a dense kernel,
     `O(pairs)` for pairs; with a feature map `O(nodes rank key_dim)` for
@@ -167,10 +169,16 @@ class GraphKernelAttention(GraphKernelLayer):
                 "the vectors of the additive similarity. Received: "
                 f"similarity={similarity!r}"
             )
-        self.num_features = num_features
+        self.num_features = positive(
+            num_features, "num_features", optional=True
+        )
         self.use_bias = use_bias
-        self.output_channels = output_shape
-        self.implementation = implementation
+        self.output_channels = positive(
+            output_shape, "output_shape", optional=True
+        )
+        self.implementation = one_of(
+            implementation, "implementation", IMPLEMENTATIONS
+        )
         self.seed = seed
         self.seed_generator = (
             keras.random.SeedGenerator(seed) if dropout else None
@@ -190,7 +198,6 @@ class GraphKernelAttention(GraphKernelLayer):
     def build(self, inputs_shape, kernel_shape=None):
         del kernel_shape
         shape = nodes_shape(inputs_shape, self)
-        channels = shape[-1]
         self._check_heads(self.num_heads)
         units = self.num_heads * self.value_dim
         if self.similarity == "additive":
@@ -218,14 +225,14 @@ class GraphKernelAttention(GraphKernelLayer):
         inner = (*shape[:-1], units)
         if self.combine == "project":
             self.output_dense = self._dense(
-                self.output_channels or channels, "output", self.use_bias
+                self._output_channels(shape), "output", self.use_bias
             )
             self.output_dense.build(inner)
         elif self.use_bias:
             self.output_bias = self.add_weight(
                 name="bias",
                 shape=(self.value_dim if self.combine == "average" else units,),
-                initializer=self.bias_initializer,
+                initializer=copy_initializer(self.bias_initializer, "bias"),
                 regularizer=self.bias_regularizer,
             )
         self.random_projection = add_random_projection(self, self.similarity)
@@ -245,6 +252,8 @@ class GraphKernelAttention(GraphKernelLayer):
     def attention_weights(self, inputs, kernel=None, mask=None):
         """What the nodes take of each other, as a matrix, to look at.
 
+        A layer that has not been called yet is built.
+
         Args:
             inputs, kernel, mask: as in a call.
 
@@ -255,6 +264,8 @@ class GraphKernelAttention(GraphKernelLayer):
         Raises:
             ValueError: with more than 8,192 nodes.
         """
+        if not self.built:
+            self.build(tuple(split_graph(inputs, kernel, mask)[0].shape))
         nodes, operator, mask = self._graph(
             inputs, kernel, mask, self.num_heads
         )
@@ -298,7 +309,7 @@ class GraphKernelAttention(GraphKernelLayer):
             nodes = self.compute_output_shape(inputs_shape["nodes"])
             return {**inputs_shape, "nodes": nodes}
         channels = {
-            "project": self.output_channels or inputs_shape[-1],
+            "project": self._output_channels(inputs_shape),
             "concatenate": self.num_heads * self.value_dim,
             "average": self.value_dim,
         }[self.combine]
@@ -328,6 +339,11 @@ class GraphKernelAttention(GraphKernelLayer):
                 "attention_regularizer",
             ),
         }
+
+    def _output_channels(self, shape):
+        if self.output_channels is None:
+            return shape[-1]
+        return self.output_channels
 
     def _values_and_scores(self, nodes):
         """Values `W x` and the scores `a . W x`, `b . W x` of each head.
@@ -372,7 +388,7 @@ class GraphKernelAttention(GraphKernelLayer):
     def _features(self, x, is_query, mask=None):
         visible = None
         if mask is not None:
-            visible = ops.cast(mask, "bool")[:, None, :, None]
+            visible = mask[:, None, :, None]
         return get_feature_map(self.similarity)(
             x, is_query, self.random_projection, visible
         )
@@ -383,17 +399,22 @@ class GraphKernelAttention(GraphKernelLayer):
         for k in range(first, first + shape[0]):
             # No two heads start alike, nor do their two vectors.
             initializer = copy_initializer(
-                self.attention_initializer or self.kernel_initializer, k
+                self.attention_initializer or self.kernel_initializer,
+                f"attention_{k}",
             )
             heads.append(initializer(shape[1:], dtype=dtype))
         return ops.stack(heads)
 
     def _dense(self, units, name, use_bias):
+        # The first keeps the seed of an initializer that has one.
+        part = "output" if name == "output" else None
         return keras.layers.Dense(
             units,
             use_bias=use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer),
-            bias_initializer=self.bias_initializer,
+            kernel_initializer=copy_initializer(self.kernel_initializer, part),
+            bias_initializer=copy_initializer(
+                self.bias_initializer, f"{name}_bias"
+            ),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             dtype=self.dtype_policy,

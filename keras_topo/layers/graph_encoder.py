@@ -4,7 +4,7 @@ import types
 
 import keras
 
-from keras_topo.layers.arguments import rate
+from keras_topo.layers.arguments import positive, rate
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
     fixed_kernel_config,
@@ -12,6 +12,7 @@ from keras_topo.layers.graph_inputs import (
     split_graph,
     with_nodes,
 )
+from keras_topo.layers.seeds import derived_seed
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -29,7 +30,8 @@ class GraphEncoderBlock(keras.layers.Layer):
         dropout: float, rate after each branch and inside the MLP.
         attention_dropout: float, rate at which scores are dropped.
         epsilon: float, of the layer normalisations.
-        seed: int, of all dropouts and random features.
+        seed: int, from which all dropouts and random features draw their
+            seeds, each its own.
 
     Call arguments:
         inputs, kernel, mask, training: see `GraphKernelAttention`.
@@ -61,9 +63,9 @@ class GraphEncoderBlock(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.num_heads = num_heads
-        self.key_dim = key_dim
-        self.mlp_dim = mlp_dim
+        self.num_heads = positive(num_heads, "num_heads")
+        self.key_dim = positive(key_dim, "key_dim", optional=True)
+        self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.options = {
             "similarity": similarity,
             "num_features": num_features,
@@ -88,7 +90,10 @@ class GraphEncoderBlock(keras.layers.Layer):
                 f"key_dim is given. Received: num_heads={self.num_heads}, "
                 f"input_shape={shape}"
             )
-        mlp_dim = self.mlp_dim or 2 * channels
+        key_dim = self.key_dim
+        if key_dim is None:
+            key_dim = channels // self.num_heads
+        mlp_dim = 2 * channels if self.mlp_dim is None else self.mlp_dim
         policy = self.dtype_policy
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=policy, name="attention_norm"
@@ -96,10 +101,10 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.attention_norm.build(shape)
         self.attention = GraphKernelAttention(
             self.num_heads,
-            self.key_dim or channels // self.num_heads,
+            key_dim,
             fixed_kernel=self._given.fixed_kernel,
             dropout=self.attention_dropout,
-            seed=self.seed,
+            seed=derived_seed(self.seed, "attention"),
             dtype=policy,
             name="attention",
             **self.options,
@@ -118,7 +123,9 @@ class GraphEncoderBlock(keras.layers.Layer):
         )
         self.mlp_output.build((*shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
-            self.dropout, seed=self.seed, dtype=policy
+            self.dropout,
+            seed=derived_seed(self.seed, "dropout"),
+            dtype=policy,
         )
 
     def call(self, inputs, kernel=None, mask=None, training=None):
@@ -139,6 +146,8 @@ class GraphEncoderBlock(keras.layers.Layer):
     def attention_weights(self, inputs, kernel=None, mask=None):
         """See `GraphKernelAttention.attention_weights`."""
         x, kernel, mask = split_graph(inputs, kernel, mask)
+        if not self.built:
+            self.build(tuple(x.shape))
         return self.attention.attention_weights(
             self.attention_norm(x), kernel or None, mask
         )

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo._backend import ensure_size
 from keras_topo.layers.arguments import (
     add_fixed_weights,
     recall,
@@ -28,6 +29,7 @@ from keras_topo.layers.arguments import (
     remember_weights,
 )
 from keras_topo.layers.graph_masks import GraphMask
+from keras_topo.layers.padding import check_padding
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
@@ -110,28 +112,16 @@ class GraphKernelLayer(keras.layers.Layer):
     def _graph(self, inputs, kernel, mask, num_heads):
         """Nodes, the mask between them, and which of them are real."""
         nodes, kernel, mask = split_graph(inputs, kernel, mask)
+        nodes = ops.convert_to_tensor(nodes)
+        mask = check_padding(mask, nodes.shape, self)
         if self.fixed or self.graph_mask is not None:
             if kernel:
                 raise ValueError(
                     f"{type(self).__name__} was made for one graph and expects "
                     f"no kernel in a call. Received: {sorted(kernel)}"
                 )
-            num_nodes = self._fixed_nodes
+            nodes = self._check_size(nodes)
             if self.graph_mask is not None:
-                num_nodes = self.graph_mask.num_nodes
-            if nodes.shape[1] is not None and num_nodes not in (
-                None,
-                nodes.shape[1],
-            ):
-                raise ValueError(
-                    f"{type(self).__name__} was made for a graph of "
-                    f"{num_nodes} nodes. Received: nodes of shape "
-                    f"{tuple(nodes.shape)}"
-                )
-            if self.graph_mask is not None:
-                # Plans are of so many nodes, known where a model is traced.
-                shape = (tuple(ops.shape(nodes))[0], num_nodes, nodes.shape[-1])
-                nodes = ops.reshape(nodes, shape)
                 return nodes, self.graph_mask.operator(), mask
             kernel = {
                 key: ops.convert_to_tensor(weight)[None]
@@ -144,6 +134,24 @@ class GraphKernelLayer(keras.layers.Layer):
             )
         operator = kernel_operator(kernel, nodes.shape[1], num_heads)
         return nodes, operator, mask
+
+    def _check_size(self, nodes):
+        """Nodes, as many as the graph of the layer has.
+
+        Where a traced function does not know how many come, they are counted
+        when it runs.
+        """
+        num_nodes = self._fixed_nodes
+        if self.graph_mask is not None:
+            num_nodes = self.graph_mask.num_nodes
+        if num_nodes is None:
+            return nodes
+        if nodes.shape[1] not in (None, num_nodes):
+            raise ValueError(
+                f"{type(self).__name__} was made for a graph of {num_nodes} "
+                f"nodes. Received: nodes of shape {tuple(nodes.shape)}"
+            )
+        return ensure_size(nodes, num_nodes, 1)
 
 
 def nodes_shape(input_shape, layer):
@@ -336,7 +344,6 @@ def _fixed(kernel):
     elif not isinstance(kernel, dict):
         kernel = {"kernel": kernel}
     elif "num_nodes" in kernel:
-        # Pairs do not tell how many nodes there are.
         kernel = dict(kernel)
         num_nodes = kernel.pop("num_nodes")
     form = kernel_form(kernel)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_topo.graphs.kernels import GENERATORS, check_walk
 from keras_topo.layers.arguments import one_of, positive
+from keras_topo.layers.padding import check_padding
 from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.parameters import accumulation_dtype
 
@@ -79,6 +80,7 @@ class _KernelLayer(keras.layers.Layer):
 
     def call(self, adjacency, mask=None):
         adjacency = ops.cast(adjacency, "float32")
+        mask = check_padding(mask, adjacency.shape, self)
         kernel = self._kernels(adjacency)
         if mask is not None:
             mask = ops.cast(mask, "float32")
@@ -336,8 +338,10 @@ class LogKernel(keras.layers.Layer):
             return {**rest, "log_kernel": self(inputs["kernel"], mask=mask)}
         kernel = ops.cast(inputs, accumulation_dtype(inputs.dtype))
         visible = kernel > SMALLEST
+        nodes = (kernel.shape[0], *kernel.shape[-2:])
+        mask = check_padding(mask, nodes, self)
         if mask is not None:
-            mask = ops.cast(mask, "bool")[:, None, :]
+            mask = mask[:, None, :]
             if len(kernel.shape) == 4:
                 mask = mask[:, None]
             visible = ops.logical_and(visible, mask)

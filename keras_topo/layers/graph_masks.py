@@ -743,7 +743,7 @@ class RandomWalkMask(SampledMask):
             ops.convert_to_tensor(self.sample_weights["pairs"]),
             ops.convert_to_tensor(self.sample_weights["values"]),
             self.num_nodes,
-            self.anchors or self.num_nodes,
+            self.num_nodes if self.anchors is None else self.anchors,
         )
         return self.in_order(factors)
 

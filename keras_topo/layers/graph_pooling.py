@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_topo.layers.arguments import one_of
 from keras_topo.layers.graph_inputs import split_graph
+from keras_topo.layers.padding import check_padding
 
 MODES = ("mean", "max", "sum", "log_size")
 
@@ -31,7 +32,7 @@ class GraphPooling(keras.layers.Layer):
         `"max"` and `"sum"`, and one for `"log_size"`.
 
     Raises:
-        ValueError: for an unknown mode.
+        ValueError: for an unknown mode, or a mask of another shape.
 
     Example:
 
@@ -49,9 +50,10 @@ class GraphPooling(keras.layers.Layer):
         nodes, _, mask = split_graph(inputs, None, mask)
         dtype = nodes.dtype
         nodes = ops.cast(nodes, "float32")
+        mask = check_padding(mask, nodes.shape, self)
         if mask is None:
             mask = ops.ones_like(nodes[..., 0], dtype="bool")
-        visible = ops.cast(mask, "bool")[..., None]
+        visible = mask[..., None]
         zeros = ops.zeros_like(nodes)
         total = ops.sum(ops.where(visible, nodes, zeros), axis=1)
         count = ops.sum(ops.cast(visible, "float32"), axis=1)

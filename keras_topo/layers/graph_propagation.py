@@ -54,7 +54,7 @@ class GraphPropagation(GraphKernelLayer):
         x = nodes
         if mask is not None:
             # What stands at padded nodes may be infinite.
-            visible = ops.cast(mask, "bool")[..., None]
+            visible = mask[..., None]
             x = ops.where(visible, x, ops.zeros_like(x))
         x = ops.expand_dims(x, 1)
         for _ in range(self.steps):

@@ -14,11 +14,14 @@ def add_random_projection(layer, feature_map):
     """
     if feature_map not in RANDOM_FEATURE_MAPS:
         return None
+    num_features = layer.num_features
+    if num_features is None:
+        num_features = layer.key_dim
     return layer.add_weight(
         name="projection",
         shape=(
             layer.num_heads,
-            layer.num_features or layer.key_dim,
+            num_features,
             layer.key_dim,
         ),
         initializer=lambda shape, dtype=None: orthogonal_projection(

@@ -11,14 +11,15 @@ from keras_topo.attention import (
     masked_linear_attention,
 )
 from keras_topo.layers.arguments import (
-    copy_initializer,
     one_of,
     positive,
     rate,
     serialized,
 )
 from keras_topo.layers.attention_weights import weights_of
+from keras_topo.layers.padding import check_padding
 from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
 from keras_topo.operators.forms import IMPLEMENTATIONS
@@ -49,8 +50,9 @@ class ToeplitzAttention(keras.layers.Layer):
             - `"table"`: a free table of signed offsets a head, `|table|` being
               the mask; ones at the start.
             - `"distance"`: `exp(a_0 + a_1 x + a_2 x^2)` of the L1 distance `x`
-              relative to the largest on the grid; two or three parameters a
-              head, or for the whole layer.
+              relative to the largest on the grid, the exponent being clipped
+              to -30 and 30; two or three parameters per head, or for the
+              whole layer.
             - `"separable"`: a sum of `mask_rank` products of one factor an
               axis, each the absolute value of a table of offsets or
               `exp(-softplus(c) |offset| / n)`.
@@ -96,7 +98,8 @@ class ToeplitzAttention(keras.layers.Layer):
 
     Raises:
         ValueError: if the grid does not match the tokens, the grid is not
-            known when the layer is built, or an argument is not as above.
+            known when the layer is built, or an argument or the mask is not
+            as above.
 
     *Complexity* for `L` tokens, `m` features and values of size `d`, a head:
     the lesser of `L^2 (m + d)` and `m (d + 1)` products with the mask, each
@@ -154,30 +157,36 @@ class ToeplitzAttention(keras.layers.Layer):
         )
         self.share_mask = bool(share_mask)
         self.feature_map = one_of(feature_map, "feature_map", FEATURE_MAPS)
-        if num_features is not None:
-            positive(num_features, "num_features")
-        self.num_features = num_features
-        self.grid_shape = grid_shape and check_grid_shape(grid_shape)
+        self.num_features = positive(
+            num_features, "num_features", optional=True
+        )
+        self.grid_shape = grid_shape
+        if grid_shape is not None:
+            self.grid_shape = check_grid_shape(grid_shape)
         if not isinstance(num_prefix_tokens, int) or num_prefix_tokens < 0:
             raise ValueError(
                 "`num_prefix_tokens` expects an int of at least 0. Received: "
                 f"num_prefix_tokens={num_prefix_tokens!r}"
             )
         self.num_prefix_tokens = num_prefix_tokens
-        self.mask_grid_shape = mask_grid_shape and check_grid_shape(
-            mask_grid_shape, "mask_grid_shape"
-        )
+        self.mask_grid_shape = mask_grid_shape
+        if mask_grid_shape is not None:
+            self.mask_grid_shape = check_grid_shape(
+                mask_grid_shape, "mask_grid_shape"
+            )
         self.dropout = rate(dropout, "dropout")
         self.use_bias = use_bias
-        if output_shape is not None:
-            positive(output_shape, "output_shape")
-        self.output_channels = output_shape
+        self.output_channels = positive(
+            output_shape, "output_shape", optional=True
+        )
         self.implementation = one_of(
             implementation, "implementation", IMPLEMENTATIONS
         )
         self.seed = seed
         self.seed_generator = (
-            keras.random.SeedGenerator(seed) if dropout else None
+            keras.random.SeedGenerator(derived_seed(seed, "dropout"))
+            if dropout
+            else None
         )
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -202,7 +211,7 @@ class ToeplitzAttention(keras.layers.Layer):
         self.qkv_dense = self._dense(2 * key_units + value_units, "qkv")
         self.qkv_dense.build(input_shape)
         self.output_dense = self._dense(
-            self.output_channels or input_shape[-1], "output"
+            self._output_channels(input_shape), "output"
         )
         self.output_dense.build((*input_shape[:-1], value_units))
         self.mask_weights = []
@@ -214,6 +223,7 @@ class ToeplitzAttention(keras.layers.Layer):
 
     def call(self, inputs, mask=None, training=None):
         query, key, value = self._project(inputs)
+        mask = check_padding(mask, inputs.shape, self)
         value = self._drop_keys(value, training)
         output = self._attend(query, key, value, mask)
         output = ops.transpose(output, (0, 2, 1, 3))
@@ -225,7 +235,8 @@ class ToeplitzAttention(keras.layers.Layer):
     def attention_weights(self, inputs, mask=None):
         """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
 
-        To look at; `call` never forms it.
+        To look at; `call` never forms it. A layer that has not been called yet
+        is built.
 
         Args:
             inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
@@ -237,7 +248,11 @@ class ToeplitzAttention(keras.layers.Layer):
         Raises:
             ValueError: with more than 8,192 tokens.
         """
+        inputs = ops.convert_to_tensor(inputs)
+        if not self.built:
+            self.build(inputs.shape)
         query, key, _ = self._project(inputs)
+        mask = check_padding(mask, inputs.shape, self)
         return weights_of(
             lambda value: self._attend(query, key, value, mask), query
         )
@@ -265,9 +280,6 @@ class ToeplitzAttention(keras.layers.Layer):
         return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
 
     def _attend(self, query, key, value, mask):
-        if mask is not None:
-            shape = tuple(ops.shape(query))
-            mask = ops.reshape(mask, (shape[0], shape[2]))
         return masked_linear_attention(
             self._features(query, True),
             self._features(key, False, mask),
@@ -295,8 +307,7 @@ class ToeplitzAttention(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         self._grid_of(input_shape)
-        channels = self.output_channels or input_shape[-1]
-        return (*input_shape[:-1], channels)
+        return (*input_shape[:-1], self._output_channels(input_shape))
 
     def get_config(self):
         return {
@@ -330,6 +341,11 @@ class ToeplitzAttention(keras.layers.Layer):
             ),
         }
 
+    def _output_channels(self, input_shape):
+        if self.output_channels is None:
+            return input_shape[-1]
+        return self.output_channels
+
     def _grid_of(self, input_shape):
         """The grid that an input of this shape lies on."""
         if len(input_shape) < 3 or input_shape[-1] is None:
@@ -358,7 +374,7 @@ class ToeplitzAttention(keras.layers.Layer):
                 )
             return extents
         tokens = extents[0] - self.num_prefix_tokens
-        grid = self.grid_shape or (tokens,)
+        grid = (tokens,) if self.grid_shape is None else self.grid_shape
         if tokens < 1 or math.prod(grid) != tokens:
             raise ValueError(
                 f"the grid does not match the tokens: grid_shape={grid} and "
@@ -369,11 +385,15 @@ class ToeplitzAttention(keras.layers.Layer):
         return grid
 
     def _dense(self, units, name):
+        # The first keeps the seed of an initializer that has one.
+        part = None if name == "qkv" else name
         return keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer),
-            bias_initializer=self.bias_initializer,
+            kernel_initializer=copy_initializer(self.kernel_initializer, part),
+            bias_initializer=copy_initializer(
+                self.bias_initializer, f"{name}_bias"
+            ),
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             kernel_constraint=self.kernel_constraint,
@@ -385,7 +405,7 @@ class ToeplitzAttention(keras.layers.Layer):
     def _features(self, x, is_query, padding_mask=None):
         visible = None
         if padding_mask is not None:
-            visible = ops.cast(padding_mask, "bool")[:, None, :, None]
+            visible = padding_mask[:, None, :, None]
         return get_feature_map(self.feature_map)(
             x, is_query, self.projection, visible
         )

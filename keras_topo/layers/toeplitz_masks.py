@@ -57,27 +57,35 @@ def distance_weights(layer, num_heads, grid):
 def distance_operator(layer, weights, trained_grid, grid):
     """`exp(a_0 + a_1 x + a_2 x^2)`, `x` the L1 distance over its maximum.
 
-    Relative distances mean the same on every grid. Of degree one the mask is
-    separable, and its operator a Kronecker product.
+    Relative distances mean the same on every grid. The exponent is clipped to
+    `MAX_EXPONENT` on both sides. Of degree one the mask is separable, and its
+    operator a Kronecker product: an axis is clipped to its share of the range
+    that `a_0` leaves, so that the exponent is within the bounds as a whole,
+    and as it was written where all of it is.
     """
     coefficients = ops.convert_to_tensor(weights[0])
     longest = max(1, sum(n - 1 for n in grid))
     offsets = [np.abs(np.arange(-(n - 1), n)) / longest for n in grid]
     if layer.mask_degree == 1:
+        constant = _bounded(coefficients[:, :1])
         terms = []
         for k, distance in enumerate(offsets):
+            share = float(distance.max())
             distance = ops.convert_to_tensor(distance, coefficients.dtype)
-            exponent = coefficients[:, 1:] * distance
+            exponent = ops.clip(
+                coefficients[:, 1:] * distance,
+                share * (-MAX_EXPONENT - constant),
+                share * (MAX_EXPONENT - constant),
+            )
             if k == 0:
-                exponent = exponent + coefficients[:, :1]
-            terms.append(_bounded_exp(exponent, MAX_EXPONENT / len(grid)))
+                exponent = exponent + constant
+            terms.append(ops.exp(exponent))
         return BlockToeplitz([terms], grid)
     distance = sum(np.meshgrid(*offsets, indexing="ij"))
     powers = np.stack([distance**p for p in range(layer.mask_degree + 1)])
     powers = ops.convert_to_tensor(powers, coefficients.dtype)
-    return BlockToeplitz(
-        _bounded_exp(ops.tensordot(coefficients, powers, axes=1)), grid
-    )
+    exponent = ops.tensordot(coefficients, powers, axes=1)
+    return BlockToeplitz(ops.exp(_bounded(exponent)), grid)
 
 
 def separable_weights(layer, num_heads, grid):
@@ -171,5 +179,5 @@ def mask_dtype(layer):
     return "float64" if layer.variable_dtype == "float64" else "float32"
 
 
-def _bounded_exp(exponent, bound=MAX_EXPONENT):
-    return ops.exp(ops.clip(exponent, -bound, bound))
+def _bounded(exponent):
+    return ops.clip(exponent, -MAX_EXPONENT, MAX_EXPONENT)

@@ -21,6 +21,7 @@ from keras_topo.operators import (
     Sum,
     blocks,
     columns,
+    explicit,
 )
 from keras_topo.operators import linear as linear_forms
 
@@ -213,6 +214,13 @@ def force_blocks(monkeypatch, elements, whole_tokens=1):
     for module in (blocks, columns, linear_forms):
         monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
     monkeypatch.setattr(blocks, "WHOLE_TOKENS", whole_tokens)
+    for name, size in (
+        ("BLOCK_ELEMENTS", elements),
+        ("WHOLE_ELEMENTS", whole_tokens),
+        ("LEAST_ROWS", 1),
+        ("STEP_ELEMENTS", 0),
+    ):
+        monkeypatch.setattr(explicit, name, size)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])

@@ -10,6 +10,7 @@ import reference as ref
 from keras import ops
 
 from keras_topo.layers import ToeplitzAttention
+from keras_topo.layers.toeplitz_masks import MASKS as KINDS
 
 CHANNELS = 6
 
@@ -109,6 +110,60 @@ def test_distance_mask_is_the_exponential_of_a_polynomial():
     # However large, no infinities.
     layer.mask_weights[0].assign(1e6 * coefficients)
     assert np.isfinite(ref.numpy(run(layer, inputs(1, 3, 5, CHANNELS)))).all()
+
+
+GRIDS = [(16,), (1, 16), (3, 5), (2, 3, 4), (1, 1)]
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_distance_masks_are_clipped_as_a_whole(degree, grid):
+    """The exponent, not what each axis contributes to it."""
+    layer = build((*grid, CHANNELS), 6, mask="distance", mask_degree=degree)
+    a0 = np.array([0.0, 0.0, 29.0, -25.0, 50.0, 0.0])
+    a1 = np.array([-20.0, 29.5, -58.0, 54.0, -100.0, -1e6])
+    coefficients = np.zeros((6, degree + 1))
+    coefficients[:, 0], coefficients[:, 1] = a0, a1
+    layer.mask_weights[0].assign(coefficients)
+    found = np.log(ref.dense(layer.mask_operator()))
+    x = ref.l1_distances(grid) / max(1, sum(n - 1 for n in grid))
+    expected = a0[:, None, None] + a1[:, None, None] * x
+    # Those of the first four heads are within the bounds.
+    assert np.abs(expected[:4]).max() < 30
+    assert np.abs(found[:4] - expected[:4]).max() < 1e-4
+    assert np.abs(found).max() < 30 + 1e-4
+    if degree == 2 or len(grid) == 1 or grid[:-1] == (1,):
+        clipped = np.clip(expected[5], -30, 30)
+        assert np.abs(found[5] - clipped).max() < 1e-3
+    # Beyond them, near tokens keep their order, and a gradient.
+    tokens = found.shape[-1]
+    if tokens > 1:
+        assert found[4, 0, 0] == pytest.approx(30, abs=1e-4)
+        assert found[4, 0, -1] < 0 and found[5, 0, -1] < -29.9
+
+
+@pytest.mark.slow_on_jax
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_clipped_distance_mask_still_learns(degree):
+    layer = build((3, 9, CHANNELS), 1, mask="distance", mask_degree=degree)
+    layer.mask_weights[0].assign([[0.0, -40.0, 0.0][: degree + 1]])
+
+    def loss(weights):
+        operator = layer_operator(layer, weights)
+        return ops.sum(ops.log(operator.to_dense())[0, 0, :3])
+
+    compute = ref.with_gradients(loss)
+    _, (gradient,) = compute(
+        ref.tensor(np.float32(1.0)), ref.tensor(layer.mask_weights[0].numpy())
+    )
+    # d/da_1 of a_1 (0 + 1 + 2) / 10
+    assert ref.numpy(gradient)[0, 1] == pytest.approx(0.3, abs=1e-5)
+
+
+def layer_operator(layer, weights):
+    """The mask of a layer with other weights."""
+    _, make = KINDS[layer.mask]
+    return make(layer, [weights], layer.mask_grid_shape, layer.grid)
 
 
 def test_decay_mask_falls_along_each_axis():
