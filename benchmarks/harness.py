@@ -131,8 +131,8 @@ class Worker:
                 "the process ended early, perhaps for lack of memory"
             )
         answer = json.loads(line)
-        if "error" in answer:
-            raise WorkerError(answer["error"])
+        if "exception" in answer:
+            raise WorkerError(answer["exception"])
         return answer
 
     @property
@@ -368,6 +368,14 @@ class Report:
             if all(record.get(key) == value for key, value in fields.items())
         ]
 
+    def drop_failed(self, section="results"):
+        """Drops the records that say why they failed, to try again."""
+        self._sections[section] = [
+            record
+            for record in self._sections[section]
+            if "failed" not in record
+        ]
+
     def add(self, records, section="results"):
         """Adds a list of records and writes the file."""
         self._sections[section] += records
@@ -400,9 +408,9 @@ def versions_of(kinds):
 
 
 def format_seconds(seconds):
-    if seconds < 1e-4:
+    if seconds < 0.995e-4:
         return f"{1e6 * seconds:.2g} us"
-    if seconds < 0.1:
+    if seconds < 0.0995:
         return f"{1e3 * seconds:.2g} ms"
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:,.0f} s"
 
@@ -426,9 +434,9 @@ def format_table(header, rows, markdown=False, left=1):
         left: int, the number of first columns that are aligned left.
     """
     if markdown:
-        rule = ["---"] * left + ["---:"] * (len(header) - left)
-        lines = [header, rule, *rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rule = "|".join(["---"] * left + ["---:"] * (len(header) - left))
+        lines = ["| " + " | ".join(line) + " |" for line in [header, *rows]]
+        return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
     widths = [
         max(len(cell) for cell in column)
         for column in zip(header, *rows, strict=True)

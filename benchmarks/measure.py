@@ -31,7 +31,7 @@ def serve(answer):
         try:
             found = answer(json.loads(line))
         except Exception:
-            found = {"error": traceback.format_exc(limit=-3)}
+            found = {"exception": traceback.format_exc(limit=-3)}
         answers.write(json.dumps(found) + "\n")
         answers.flush()
     return 0
