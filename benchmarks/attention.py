@@ -49,6 +49,7 @@ from benchmarks.attention_rows import (
     split_row,
 )
 from benchmarks.harness import (
+    MODES,
     ROOT,
     Forecast,
     Report,
@@ -56,6 +57,7 @@ from benchmarks.harness import (
     WorkerError,
     Workers,
     make_parser,
+    parse_names,
     ratio_of,
     ratio_of_least,
     seconds_of,
@@ -64,7 +66,6 @@ from benchmarks.harness import (
 from benchmarks.measure import answer_calls, serve
 
 MODULE = "benchmarks.attention"
-MODES = ("tensorflow", "xla", "jax")
 LENGTHS = tuple((1, 1, 4**k) for k in range(3, 10))
 BATCHED = ((8, 12, 196), (8, 6, 1024), (2, 8, 4096))
 # Where the default run measures all modes.
@@ -214,19 +215,6 @@ def parse_shapes(text):
             )
         shapes.append(shape)
     return shapes
-
-
-def parse_names(known):
-    def parse(text):
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"expected names of {', '.join(known)}. Received: {name}"
-                )
-        return names
-
-    return parse
 
 
 # What is measured.

@@ -63,6 +63,10 @@ KINDS = {
 }
 
 
+#: Those that compile functions written in `keras.ops`.
+MODES = ("tensorflow", "xla", "jax")
+
+
 class WorkerError(RuntimeError):
     """A request that a process could not answer; the text says why."""
 
@@ -123,10 +127,11 @@ class Worker:
             raise WorkerError("the process had ended") from None
         ready, _, _ = select.select([pipe], [], [], timeout)
         if not ready:
-            self._process.kill()
+            self._end()
             raise WorkerError(f"no answer after {timeout:.0f} s")
         line = pipe.readline()
         if not line:
+            self._end()
             raise WorkerError(
                 "the process ended early, perhaps for lack of memory"
             )
@@ -146,9 +151,12 @@ class Worker:
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._end()
         self._process.stdout.close()
+
+    def _end(self):
+        self._process.kill()
+        self._process.wait()
 
 
 class Workers:
@@ -315,6 +323,26 @@ def make_parser(description, rounds):
     parser.add_argument("--plot", help="file of a picture")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
+
+
+def add_modes(parser):
+    """The argument of benchmarks that compile in several ways."""
+    parser.add_argument("--modes", type=parse_names(MODES), default=list(MODES))
+
+
+def parse_names(known):
+    """A type of arguments: names of `known`, with commas between them."""
+
+    def parse(text):
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"expected names of {', '.join(known)}. Received: {name}"
+                )
+        return names
+
+    return parse
 
 
 def count_cores():
