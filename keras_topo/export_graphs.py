@@ -278,6 +278,7 @@ def _random_batches(spec):
 def _requests(batches, spec):
     """A request to each signature for every batch, batch by batch."""
     from keras_topo.graph_tensors import graph_to_example
+    from keras_topo.graphs import edge_inputs
 
     requests = []
     for graphs in batches:
@@ -285,7 +286,7 @@ def _requests(batches, spec):
             graph_to_example(graph, spec).SerializeToString()
             for graph in graphs
         ]
-        inputs = padded(graphs, spec.num_features)
+        inputs = edge_inputs(graphs, spec.num_features)
         requests.append(("serving_default", inputs))
         requests.append(
             ("serve_examples", {"examples": np.array(encoded, object)})
@@ -297,13 +298,15 @@ def _compare(answers, model, batches, spec, tolerance):
     """Compares the answers of the written model with the one in memory."""
     import tensorflow as tf
 
+    from keras_topo.graphs import edge_inputs
+
     references = []
     for graphs in batches:
         logits = np.zeros((0, model.output_shape[-1]), "float32")
         if graphs:
             # On the CPU, as in the other process.
             with tf.device("CPU:0"):
-                inputs = padded(graphs, spec.num_features)
+                inputs = edge_inputs(graphs, spec.num_features)
                 outputs = model(inputs, training=False)
             logits = np.asarray(keras.tree.flatten(outputs)[0], "float32")
         if not np.isfinite(logits).all():
@@ -320,23 +323,6 @@ def _compare(answers, model, batches, spec, tolerance):
             "probabilities", answer["probabilities"], softmax(logits)
         )
     return comparison.differences
-
-
-def padded(graphs, num_features):
-    """Graphs as the inputs of `serving_default`, a dict of arrays."""
-    num_nodes = max([graph.num_nodes for graph in graphs], default=0)
-    lists = [graph.edge_index().T for graph in graphs]
-    num_edges = max(map(len, lists), default=0)
-    batch = len(graphs)
-    nodes = np.zeros((batch, num_nodes, num_features), "float32")
-    edges = np.full((batch, num_edges, 2), -1, "int32")
-    node_mask = np.zeros((batch, num_nodes), bool)
-    for k, (graph, ends) in enumerate(zip(graphs, lists, strict=True)):
-        if num_features:
-            nodes[k, : graph.num_nodes] = graph.features
-        edges[k, : len(ends)] = ends
-        node_mask[k, : graph.num_nodes] = True
-    return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
 
 
 def _random_graph(num_nodes, num_features, random):

@@ -112,9 +112,8 @@ def inputs_of(name):
     """An input for every signature, by its name."""
     import tensorflow as tf
 
-    from keras_topo.export_graphs import padded
     from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
-    from keras_topo.graphs import Graph
+    from keras_topo.graphs import Graph, edge_inputs
 
     if name == "images":
         images = np.full((2, 8, 8, 3), 100, "float32")
@@ -129,7 +128,7 @@ def inputs_of(name):
         spec = GraphTensorSpec({"features": 3})
         example = graph_to_example(graph, spec).SerializeToString()
         return {
-            "serving_default": padded([graph], 3),
+            "serving_default": edge_inputs([graph], 3),
             "serve_examples": {"examples": np.array([example], object)},
         }
     return {

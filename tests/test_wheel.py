@@ -111,7 +111,7 @@ def test_graphs_by_the_card(installed, tmp_path, shared_data, name):
         import json, sys
         import numpy as np
         import keras_topo
-        from keras_topo.export_graphs import padded
+        from keras_topo.graphs import edge_inputs
         from keras_topo.training.graph_data import FeatureRecipe, load_graphs
         from keras_topo.training.graphs import stratified_split
 
@@ -126,7 +126,7 @@ def test_graphs_by_the_card(installed, tmp_path, shared_data, name):
         model = keras_topo.from_preset(path)
         logits = [
             model.predict_on_batch(
-                padded(graphs[k : k + 20], recipe.own_features)
+                edge_inputs(graphs[k : k + 20], recipe.own_features)
             )
             for k in range(0, len(graphs), 20)
         ]

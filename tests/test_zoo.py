@@ -65,9 +65,8 @@ def graph_requests(model, random):
     """GraphTensors and padded arrays, and graphs that are none."""
     import tensorflow as tf
 
-    from keras_topo.export_graphs import padded
     from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
-    from keras_topo.graphs import Graph
+    from keras_topo.graphs import Graph, edge_inputs
 
     (channels,) = [x.shape[-1] for x in model.inputs if x.name == "nodes"]
     spec = GraphTensorSpec({"features": channels})
@@ -82,7 +81,7 @@ def graph_requests(model, random):
     good = []
     for rows in SIZES:
         graphs = [a_graph() for _ in range(rows)]
-        inputs = padded(graphs, channels)
+        inputs = edge_inputs(graphs, channels)
         logits = model.predict(inputs, verbose=0)
         outputs = {"logits": logits, "probabilities": softmax(logits)}
         good.append(("serving_default", inputs, outputs))
@@ -91,7 +90,7 @@ def graph_requests(model, random):
             for graph in graphs
         ]
         good.append(("serve_examples", {"examples": examples}, outputs))
-    inputs = padded([a_graph(), a_graph()], channels)
+    inputs = edge_inputs([a_graph(), a_graph()], channels)
     example = tf.train.Example.FromString(examples[0])
     ends = example.features.feature["edges/edges.#source"].int64_list.value
     assert "edges/edges.#source" in example.features.feature

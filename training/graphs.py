@@ -446,22 +446,19 @@ def build_model(arguments, task, statistics):
 
     keras.utils.set_random_seed(arguments["seed"])
     if arguments.get("preset"):
-        whole = from_preset(arguments["preset"], task.dataset.num_classes)
-        model = whole.layers[-1]
-        expected = model.input["nodes"].shape[-1]
-        if expected != task.num_features:
-            raise ValueError(
-                f"--from {arguments['preset']} expects nodes of {expected} "
-                f"features. Received: {task.dataset.name}, with "
-                f"{task.num_features}"
-            )
+        # What nodes are described by is decided, so the data must have it.
         recipe = read_metrics(find_preset(arguments["preset"]))["features"]
         if recipe != dataclasses.asdict(task.recipe):
+            found = dataclasses.asdict(task.recipe)
+            names = [name for name in recipe if recipe[name] != found[name]]
             raise ValueError(
-                f"--from {arguments['preset']} expects nodes with the features "
-                f"{recipe}. Received: {task.dataset.name}, with "
-                f"{dataclasses.asdict(task.recipe)}"
+                f"--from {arguments['preset']} expects graphs with "
+                f"{', '.join(f'{name}={recipe[name]}' for name in names)}. "
+                f"Received: {task.dataset.name}, with "
+                f"{', '.join(f'{name}={found[name]}' for name in names)}"
             )
+        whole = from_preset(arguments["preset"], task.dataset.num_classes)
+        model = whole.layers[-1]
         if arguments["freeze"]:
             freeze_all_but_last(model)
         return model

@@ -10,6 +10,8 @@ Every backend module defines
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
 - `matmul(x, y)`: batched matrix products, safe to broadcast;
+- `register_pytree(class, take_apart, put_together)`: objects of the class as
+  arguments of compiled functions;
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
@@ -24,6 +26,7 @@ if keras.backend.backend() == "tensorflow":
         concrete,
         constant,
         matmul,
+        register_pytree,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -36,6 +39,7 @@ elif keras.backend.backend() == "jax":
         concrete,
         constant,
         matmul,
+        register_pytree,
         serial_loop,
         slice_axis,
         sparse_product,
@@ -54,6 +58,7 @@ __all__ = [
     "concrete",
     "constant",
     "matmul",
+    "register_pytree",
     "serial_loop",
     "slice_axis",
     "sparse_product",

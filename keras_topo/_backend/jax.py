@@ -25,6 +25,18 @@ def constant(array):
     return jnp.asarray(array)
 
 
+def register_pytree(registered, take_apart, put_together):
+    """Makes objects of a class arguments of compiled functions.
+
+    Args:
+        registered: the class.
+        take_apart: from an object to a list of tensors and a hashable
+            structure.
+        put_together: from a structure and an iterable of tensors to an object.
+    """
+    jax.tree_util.register_pytree_node(registered, take_apart, put_together)
+
+
 def sparse_sum(x, rows, columns, weights, num_rows):
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`."""
     terms = x[columns]

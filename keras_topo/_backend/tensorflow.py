@@ -64,6 +64,28 @@ def constant(array):
         return tf.convert_to_tensor(array)
 
 
+def register_pytree(registered, take_apart, put_together):
+    """Makes objects of a class arguments of `tf.function`.
+
+    Args:
+        registered: the class.
+        take_apart: from an object to a list of tensors and a hashable
+            structure.
+        put_together: from a structure and an iterable of tensors to an object.
+    """
+
+    def flatten(self):
+        leaves, structure = take_apart(self)
+        return (structure,), tuple(leaves)
+
+    def unflatten(metadata, leaves):
+        return put_together(*metadata, leaves)
+
+    # The protocol of tf.nest for classes of one's own.
+    registered.__tf_flatten__ = flatten
+    registered.__tf_unflatten__ = staticmethod(unflatten)
+
+
 def sparse_sum(x, rows, columns, weights, num_rows):
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`.
 

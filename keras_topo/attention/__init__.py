@@ -6,9 +6,9 @@ from keras_topo.attention.feature_maps import (
     get_feature_map,
     orthogonal_projection,
 )
-from keras_topo.attention.masked import (
+from keras_topo.attention.linear import masked_linear_attention
+from keras_topo.attention.softmax import (
     masked_additive_attention,
-    masked_linear_attention,
     masked_softmax_attention,
 )
 

@@ -17,7 +17,7 @@ import keras
 from keras import ops
 
 from keras_topo._backend import matmul
-from keras_topo.operators.base import accumulation_dtype
+from keras_topo.operators.parameters import accumulation_dtype
 
 # Keeps rows of features from vanishing altogether.
 EPSILON = 1e-3

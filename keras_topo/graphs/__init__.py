@@ -3,7 +3,12 @@
 NumPy and SciPy; generators need networkx besides (extra `training`).
 """
 
-from keras_topo.graphs.batch import GraphBatch, bucket_sizes, group_by_size
+from keras_topo.graphs.batch import (
+    GraphBatch,
+    bucket_sizes,
+    edge_inputs,
+    group_by_size,
+)
 from keras_topo.graphs.cache import compute_kernels
 from keras_topo.graphs.datasets import (
     GraphDataset,
@@ -55,6 +60,7 @@ __all__ = [
     "compute_kernels",
     "diffusion_kernel",
     "diffusion_modulation",
+    "edge_inputs",
     "graph_random_features",
     "group_by_size",
     "keep_largest",

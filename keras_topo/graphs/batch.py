@@ -107,6 +107,56 @@ class GraphBatch:
         }
 
 
+def edge_inputs(graphs, num_features=None):
+    """Graphs as what models that compute their kernels themselves take.
+
+    Such are the trained models of graphs (`keras_topo.from_preset`), what
+    `keras_topo.models.from_edges` builds, and the signature `serving_default`
+    of their SavedModels.
+
+    Args:
+        graphs: list of `Graph`s, with the features that a client knows.
+        num_features: int, the number of them; 0 where nodes have none.
+            Defaults to what the first graph has.
+
+    Returns:
+        A dict of arrays, padded to the largest graph: `nodes` `(batch, nodes,
+        features)`, float32, zeros for padding; `edges` `(batch, edges, 2)`,
+        int32, -1 for padding; `node_mask` `(batch, nodes)`, bool.
+
+    Raises:
+        ValueError: if a graph has another number of features.
+
+    Example:
+
+    >>> path = Graph.from_edges([(0, 1), (1, 2)], 3, features=np.eye(3))
+    >>> edge_inputs([path])["edges"].shape
+    (1, 4, 2)
+    """
+    if num_features is None:
+        has = bool(graphs) and graphs[0].features is not None
+        num_features = graphs[0].features.shape[1] if has else 0
+    num_nodes = max([graph.num_nodes for graph in graphs], default=0)
+    lists = [graph.edge_index().T for graph in graphs]
+    num_edges = max(map(len, lists), default=0)
+    batch = len(graphs)
+    nodes = np.zeros((batch, num_nodes, num_features), "float32")
+    edges = np.full((batch, num_edges, 2), -1, "int32")
+    node_mask = np.zeros((batch, num_nodes), bool)
+    for k, (graph, ends) in enumerate(zip(graphs, lists, strict=True)):
+        if num_features:
+            found = 0 if graph.features is None else graph.features.shape[1]
+            if found != num_features:
+                raise ValueError(
+                    f"`graphs` expects {num_features} features for each node. "
+                    f"Received: graph {k} with {found}"
+                )
+            nodes[k, : graph.num_nodes] = graph.features
+        edges[k, : len(ends)] = ends
+        node_mask[k, : graph.num_nodes] = True
+    return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+
+
 def _check_kernel(kernel):
     """Raises a ValueError unless a batch of masks has numbers from zero on.
 

@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_topo.graphs.kernels import GENERATORS, check_walk
 from keras_topo.layers.arguments import one_of, positive
-from keras_topo.operators.base import accumulation_dtype
 from keras_topo.operators.dense import HIDDEN
+from keras_topo.operators.parameters import accumulation_dtype
 
 # Entries of a kernel, relative to the largest of a row, that float32 cannot
 # tell from zero.

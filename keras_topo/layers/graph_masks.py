@@ -176,7 +176,7 @@ class ForestMask(GraphMask):
             up, _, self._vectors = check_edge_weights(edge_weights, self.forest)
             self._components = up.shape[1]
             some = -np.ones(self._components if self._vectors else ())
-            self._plan = self.operator_of(some)._plan
+            self._plan = self.operator_of(some)._tree
         else:
             weights = check_weights(edge_weights, self.forest)
             self._plan = shared_plan(CentroidPlan, self.forest, weights)

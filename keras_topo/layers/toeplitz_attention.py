@@ -10,7 +10,6 @@ from keras_topo.attention import (
     get_feature_map,
     masked_linear_attention,
 )
-from keras_topo.attention.masked import IMPLEMENTATIONS
 from keras_topo.layers.arguments import (
     copy_initializer,
     one_of,
@@ -22,6 +21,7 @@ from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
+from keras_topo.operators.forms import IMPLEMENTATIONS
 from keras_topo.operators.toeplitz import check_grid_shape
 
 

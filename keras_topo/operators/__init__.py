@@ -1,13 +1,9 @@
 """Attention masks as linear operators."""
 
-from keras_topo.operators.algebra import (
-    BlockDiagonal,
-    Bordered,
-    Permuted,
-    Scaled,
-    Sum,
-)
+from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.block_diagonal import BlockDiagonal
+from keras_topo.operators.bordered import Bordered
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
 from keras_topo.operators.diffusion import GraphDiffusion
@@ -20,6 +16,7 @@ from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
+from keras_topo.operators.permuted import Permuted
 from keras_topo.operators.sparse import SparsePairs
 from keras_topo.operators.sparse_factors import SparseFactors
 from keras_topo.operators.special import (

@@ -1,22 +1,25 @@
-"""Operators made of operators: sums, multiples, blocks and borders."""
+"""Sums and multiples of masks."""
 
 from keras import ops
 
-from keras_topo._backend import concrete, slice_axis
+from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
-    all_known,
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.composite import Combination, Wrapper
+from keras_topo.operators.forms import Form, choose
+from keras_topo.operators.parameters import (
     as_tensor,
-    broadcast_batch,
     nonnegative_values,
-    require_operator,
-    widest_dtype,
+    traced_negative,
 )
+from keras_topo.operators.shapes import broadcast_batch, broadcast_leading
 
 
-class Sum(MaskOperator):
-    """The sum of masks; also written `a + b`.
+class Sum(Combination):
+    """The sum of masks; also written `a + b`, `a - b` and `sum([a, b])`.
+
+    Attention with a sum is one division of what its terms add up to, each in
+    its own form.
 
     *Complexity*: that of the terms, one after the other.
 
@@ -27,45 +30,11 @@ class Sum(MaskOperator):
         ValueError: if the list is empty or the numbers of tokens differ.
     """
 
-    _fields = ("operators",)
-
     def __init__(self, operators):
-        if not isinstance(operators, (list, tuple)) or not operators:
-            raise ValueError(
-                "`operators` expects a non-empty list. Received: "
-                f"operators={operators!r}"
-            )
-        for operator in operators:
-            require_operator(operator, "operators")
-        self.operators = list(operators)
-        lengths = [operator.num_tokens for operator in operators]
-        if len(set(lengths)) > 1:
-            raise ValueError(
-                "`operators` expects operators on the same number of tokens. "
-                f"Received: operators on {lengths} tokens"
-            )
-        batch = broadcast_batch(*[o.batch_shape for o in operators])
-        super().__init__(
-            (*batch, lengths[0], lengths[0]), widest_dtype(operators)
-        )
+        super().__init__(operators, _common_length)
 
-    @property
-    def _layouts(self):
-        # One that all terms share, so that x is laid out once.
-        shared = [
-            split
-            for split in self.operators[0]._layouts
-            if all(split in o._layouts for o in self.operators)
-        ]
-        return tuple(shared) or (1,)
-
-    @property
-    def _held_per_column(self):
-        return max(o._held_per_column or 0 for o in self.operators) or None
-
-    @property
-    def _fewest_columns(self):
-        return max(o._fewest_columns for o in self.operators)
+    def _recombine(self, operators):
+        return Sum(operators)
 
     def _apply(self, x):
         total = self.operators[0].apply(x)
@@ -74,52 +43,25 @@ class Sum(MaskOperator):
         return total
 
     def _rows(self, start, size):
-        total = 0
-        for operator in self.operators:
-            if isinstance(start, int) or self._is_aligned(operator):
-                rows = operator._rows(start, size)
-            else:
-                # Blocks that suit the others cut across this one's.
-                rows = MaskOperator._rows(operator, start, size)
-            total = total + ops.cast(rows, self.dtype)
-        return total
+        return self._total(lambda operator: operator._rows(start, size))
 
-    @property
-    def _row_step(self):
-        return max(operator._row_step for operator in self.operators)
+    def _rows_at(self, ids):
+        return self._total(lambda operator: operator._rows_at(ids))
 
-    @property
-    def _num_leading_rows(self):
-        coarsest = max(self.operators, key=lambda o: o._row_step)
-        return coarsest._num_leading_rows
-
-    def _is_aligned(self, operator):
-        """Whether blocks of rows that suit the sum suit `operator` too."""
-        offset = self._num_leading_rows - operator._num_leading_rows
-        return (
-            offset >= 0
-            and offset % operator._row_step == 0
-            and self._row_step % operator._row_step == 0
-        )
-
-    def _transpose(self):
-        return Sum([o._transpose() for o in self.operators])
+    def _total(self, rows):
+        return sum(ops.cast(rows(o), self.dtype) for o in self.operators)
 
     def _nonnegative(self):
         # What is negative in one term may not be in the sum.
-        return all_known(o.nonnegative for o in self.operators) or None
+        return super()._nonnegative() or None
 
     def factors(self):
         pairs = [operator.factors() for operator in self.operators]
         if any(pair is None for pair in pairs):
             return None
         return tuple(
-            _concatenate_columns([pair[k] for pair in pairs]) for k in (0, 1)
+            concatenate_columns([pair[k] for pair in pairs]) for k in (0, 1)
         )
-
-    @property
-    def _rows_cost(self):
-        return sum(operator._rows_cost for operator in self.operators)
 
     def _cost(self, columns):
         passes = (len(self.operators) - 1) * costs.ELEMENT
@@ -127,41 +69,87 @@ class Sum(MaskOperator):
             operator._cost(columns) for operator in self.operators
         )
 
+    def _own_forms(self, problem):
+        best = [choose(operator.forms(problem)) for operator in self.operators]
 
-class Scaled(MaskOperator):
+        def attend(query, key, value):
+            parts = [form.attend(query, key, value) for form in best]
+            return tuple(map(_add, zip(*parts, strict=True)))
+
+        names = sorted({form.name for form in best})
+        output = problem.pairs * problem.length * (problem.value_dim + 1)
+        adding = (len(best) - 1) * costs.ELEMENT * output
+        return (
+            Form(
+                f"terms: {', '.join(names)}",
+                adding + sum(form.cost for form in best),
+                attend,
+                all(form.exact for form in best),
+            ),
+        )
+
+    @property
+    def carries_state(self):
+        return all(operator.carries_state for operator in self.operators)
+
+    def _initial_state(self, sizes, dtype):
+        return tuple(o._initial_state(sizes, dtype) for o in self.operators)
+
+    def _step(self, query, key, value, state):
+        return self._with_states(
+            lambda o, s: o._step(query, key, value, s), state
+        )
+
+    def _attend_with_state(self, query, key, value, state):
+        if state is None:
+            state = (None,) * len(self.operators)
+        return self._with_states(
+            lambda o, s: o._attend_with_state(query, key, value, s), state
+        )
+
+    def _with_states(self, function, state):
+        if not isinstance(state, (list, tuple)) or len(state) != len(
+            self.operators
+        ):
+            raise ValueError(
+                f"`state` expects a tuple of {len(self.operators)} states, one "
+                f"per term. Received: state={state!r}"
+            )
+        parts = [
+            function(operator, part)
+            for operator, part in zip(self.operators, state, strict=True)
+        ]
+        numerators, denominators, states = zip(*parts, strict=True)
+        return _add(numerators), _add(denominators), tuple(states)
+
+
+class Scaled(Wrapper):
     """A multiple of a mask; also written `scalar * operator`.
 
     Args:
         operator: the mask.
         scalar: number, or a tensor that broadcasts against the batch axes of
-            the mask: one factor a head.
+            the mask: one factor per head.
     """
 
     _fields = ("operator", "scalar")
 
     def __init__(self, operator, scalar):
-        require_operator(operator, "operator")
-        self.operator = operator
-        self.scalar = ops.cast(as_tensor(scalar, "scalar", 0), operator.dtype)
-        batch = broadcast_batch(operator.batch_shape, self.scalar.shape)
-        super().__init__((*batch, *operator.shape[-2:]), operator.dtype)
+        if isinstance(operator, MaskOperator):
+            scalar = ops.cast(as_tensor(scalar, "scalar", 0), operator.dtype)
+            batch = broadcast_batch(operator.batch_shape, scalar.shape)
+        else:
+            batch = None  # refused by the base class
+        self.scalar = scalar
+        super().__init__(operator, batch)
+
+    def _rewrap(self, operator):
+        return Scaled(operator, self.scalar)
 
     def _times(self, x, trailing):
         scalar = ops.cast(self.scalar, x.dtype)
         shape = tuple(ops.shape(scalar)) + (1,) * trailing
         return x * ops.reshape(scalar, shape)
-
-    @property
-    def _layouts(self):
-        return self.operator._layouts
-
-    @property
-    def _held_per_column(self):
-        return self.operator._held_per_column
-
-    @property
-    def _fewest_columns(self):
-        return self.operator._fewest_columns
 
     def _apply(self, x):
         return self._times(self.operator.apply(x), 3)
@@ -169,16 +157,8 @@ class Scaled(MaskOperator):
     def _rows(self, start, size):
         return self._times(self.operator._rows(start, size), 2)
 
-    @property
-    def _row_step(self):
-        return self.operator._row_step
-
-    @property
-    def _num_leading_rows(self):
-        return self.operator._num_leading_rows
-
-    def _transpose(self):
-        return Scaled(self.operator._transpose(), self.scalar)
+    def _rows_at(self, ids):
+        return self._times(self.operator._rows_at(ids), 2)
 
     def _nonnegative(self):
         known = self.operator.nonnegative
@@ -189,289 +169,74 @@ class Scaled(MaskOperator):
             return False if positive else None
         return known and nonnegative_values(self.scalar)
 
+    def _traced_negative(self):
+        if self.operator.nonnegative:
+            return traced_negative(self.scalar)
+        negative = self.operator._traced_negative()
+        if negative is None:
+            return None
+        return ops.logical_and(negative, ops.all(self.scalar > 0))
+
     def factors(self):
         pair = self.operator.factors()
         return pair and (self._times(pair[0], 2), pair[1])
-
-    @property
-    def _rows_cost(self):
-        return self.operator._rows_cost
 
     def _cost(self, columns):
         passes = costs.ELEMENT * self.num_tokens * columns
         return passes + self.operator._cost(columns)
 
+    def _own_forms(self, problem):
+        best = choose(self.operator.forms(problem))
+        output = problem.pairs * problem.length * (problem.value_dim + 1)
 
-class BlockDiagonal(MaskOperator):
-    """Masks side by side, invisible to each other: a batch as one graph.
+        def attend(query, key, value):
+            return self._scale(best.attend(query, key, value), 2)
 
-    *Complexity*: that of the blocks, one after the other.
+        cost = best.cost + costs.ELEMENT * output
+        return (Form(best.name, cost, attend, best.exact),)
 
-    Args:
-        operators: non-empty list of operators, in the order of their tokens.
-    """
-
-    _fields = ("operators",)
-
-    def __init__(self, operators):
-        if not isinstance(operators, (list, tuple)) or not operators:
-            raise ValueError(
-                "`operators` expects a non-empty list. Received: "
-                f"operators={operators!r}"
-            )
-        for operator in operators:
-            require_operator(operator, "operators")
-        self.operators = list(operators)
-        length = sum(operator.num_tokens for operator in operators)
-        batch = broadcast_batch(*[o.batch_shape for o in operators])
-        super().__init__((*batch, length, length), widest_dtype(operators))
-
-    def _apply(self, x):
-        pieces, start = [], 0
-        for operator in self.operators:
-            stop = start + operator.num_tokens
-            pieces.append(
-                operator.apply(slice_axis(x, start, operator.num_tokens, -1))
-            )
-            start = stop
-        return ops.concatenate(_broadcast_leading(pieces, trailing=3), axis=-1)
-
-    def _transpose(self):
-        return BlockDiagonal([o._transpose() for o in self.operators])
-
-    def _nonnegative(self):
-        return all_known(o.nonnegative for o in self.operators)
-
-    def factors(self):
-        pairs = [operator.factors() for operator in self.operators]
-        if any(pair is None for pair in pairs):
-            return None
-        return tuple(
-            _concatenate_columns(
-                [
-                    _pad_tokens(pair[k], before, after)
-                    for pair, (before, after) in zip(
-                        pairs, self._tokens_around(), strict=True
-                    )
-                ]
-            )
-            for k in (0, 1)
-        )
-
-    def _tokens_around(self):
-        """Tokens before and after each block."""
-        before = 0
-        for operator in self.operators:
-            yield before, self.num_tokens - before - operator.num_tokens
-            before += operator.num_tokens
-
-    def _cost(self, columns):
-        passes = costs.ELEMENT * self.num_tokens * columns
-        return passes + sum(o._cost(columns) for o in self.operators)
-
-
-class Bordered(MaskOperator):
-    """A mask with prefix tokens, which see all tokens and are seen by all.
-
-    `[[1, 1], [1, M]]`: the mask of class or register tokens in front of a
-    grid, whose entries are 1.
-
-    *Complexity*: that of `operator`, and `2 L` additions a column.
-
-    Args:
-        operator: the mask of the tokens after the prefix.
-        num_prefix_tokens: int, at least 0.
-
-    Raises:
-        ValueError: if `num_prefix_tokens` is negative.
-    """
-
-    _fields = ("operator",)
-
-    def __init__(self, operator, num_prefix_tokens):
-        require_operator(operator, "operator")
-        if not isinstance(num_prefix_tokens, int) or num_prefix_tokens < 0:
-            raise ValueError(
-                "`num_prefix_tokens` expects an int of at least 0. Received: "
-                f"num_prefix_tokens={num_prefix_tokens!r}"
-            )
-        self.operator = operator
-        self.num_prefix_tokens = num_prefix_tokens
-        length = operator.num_tokens + num_prefix_tokens
-        super().__init__(
-            (*operator.batch_shape, length, length), operator.dtype
-        )
-
-    def _apply(self, x):
-        prefix, rest = ops.split(x, [self.num_prefix_tokens], axis=-1)
-        from_prefix = ops.sum(prefix, -1, keepdims=True)
-        to_prefix = from_prefix + ops.sum(rest, -1, keepdims=True)
-        lead = tuple(ops.shape(to_prefix))[:-1]
-        pieces = [
-            ops.broadcast_to(to_prefix, lead + (self.num_prefix_tokens,)),
-            self.operator.apply(rest) + from_prefix,
-        ]
-        return ops.concatenate(_broadcast_leading(pieces, trailing=3), -1)
-
-    def _rows(self, start, size):
-        prefix = self.num_prefix_tokens
-        if isinstance(start, int) and start < prefix:
-            top = min(size, prefix - start)
-            ones = ops.ones(
-                self.batch_shape + (top, self.num_tokens), self.dtype
-            )
-            if top == size:
-                return ones
-            return ops.concatenate([ones, self._rows(prefix, size - top)], -2)
-        rows = self.operator._rows(start - prefix, size)
-        lead = tuple(ops.shape(rows))[:-1]
-        return ops.concatenate(
-            [ops.ones(lead + (prefix,), rows.dtype), rows], -1
-        )
+    def _scale(self, parts, trailing):
+        return tuple(self._times(x, trailing) for x in parts)
 
     @property
-    def _row_step(self):
-        return self.operator._row_step
+    def carries_state(self):
+        return self.operator.carries_state
 
-    @property
-    def _num_leading_rows(self):
-        return self.num_prefix_tokens + self.operator._num_leading_rows
+    def _initial_state(self, sizes, dtype):
+        return self.operator._initial_state(sizes, dtype)
 
-    def _transpose(self):
-        return Bordered(self.operator._transpose(), self.num_prefix_tokens)
+    def _step(self, query, key, value, state):
+        *parts, state = self.operator._step(query, key, value, state)
+        return (*self._scale(parts, 1), state)
 
-    def _nonnegative(self):
-        return self.operator.nonnegative
-
-    def factors(self):
-        pair = self.operator.factors()
-        if pair is None:
-            return None
-        # 1_prefix 1^T + 1_rest 1_prefix^T + [0; u] [0; w]^T
-        prefix = self.num_prefix_tokens
-        rest = self.operator.num_tokens
-        first = ops.ones((prefix, 1), self.dtype)
-        last = ops.ones((rest, 1), self.dtype)
-        first = _pad_tokens(first, 0, rest)
-        last = _pad_tokens(last, prefix, 0)
-        u, w = [_pad_tokens(factor, prefix, 0) for factor in pair]
-        return (
-            _concatenate_columns([first, last, u]),
-            _concatenate_columns([first + last, first, w]),
+    def _attend_with_state(self, query, key, value, state):
+        *parts, state = self.operator._attend_with_state(
+            query, key, value, state
         )
-
-    @property
-    def _rows_cost(self):
-        return self.operator._rows_cost
-
-    def _cost(self, columns):
-        passes = 3 * costs.ELEMENT * self.num_tokens * columns
-        return costs.LAUNCH + passes + self.operator._cost(columns)
+        return (*self._scale(parts, 2), state)
 
 
-class Permuted(MaskOperator):
-    """A mask whose tokens come in another order: `M[order[i], order[j]]` is
-    entry `(i, j)` of `operator`.
-
-    Graphs are kept in an order in which neighbors are near each other.
-
-    *Complexity*: that of `operator`, and two passes over a column.
-
-    Args:
-        operator: the mask in the other order.
-        order: `(L,)`, int32, which token of this mask each one of `operator`
-            is.
-        inverse: `(L,)`, int32, the inverse permutation.
-    """
-
-    _fields = ("operator",)
-
-    def __init__(self, operator, order, inverse):
-        require_operator(operator, "operator")
-        self.operator, self.order, self.inverse = operator, order, inverse
-        super().__init__(operator.shape, operator.dtype)
-
-    @property
-    def _layouts(self):
-        return (self.num_tokens,)
-
-    @property
-    def _held_per_column(self):
-        return 2 * self.num_tokens + self.operator._held_per_column
-
-    @property
-    def _fewest_columns(self):
-        return self.operator._fewest_columns
-
-    def _apply(self, x):
-        x = permute(x, self.order, self.inverse, -3)
-        return permute(self.operator.apply(x), self.inverse, self.order, -3)
-
-    def _unit_product(self, x):
-        x = permute(x, self.order, self.inverse, -1)
-        y = self.operator._unit_product(x)
-        return permute(y, self.inverse, self.order, -1)
-
-    def _transpose(self):
-        return Permuted(self.operator._transpose(), self.order, self.inverse)
-
-    def _nonnegative(self):
-        return self.operator.nonnegative
-
-    def factors(self):
-        pair = self.operator.factors()
-        if pair is None:
-            return None
-        return tuple(
-            permute(factor, self.inverse, self.order, -2) for factor in pair
-        )
-
-    def _cost(self, columns):
-        passes = 4 * costs.ELEMENT * self.num_tokens * columns
-        return 2 * costs.LAUNCH + passes + self.operator._cost(columns)
+# What `a + b` and `2 * a` make: their module imports that of their base.
+MaskOperator._sum_of, MaskOperator._scaled_by = Sum, Scaled
 
 
-def permute(x, order, inverse, axis):
-    """`x` in another order along an axis; the gradient is a permutation too,
-    where that of a gather would be a sum over equal ids."""
-
-    @ops.custom_gradient
-    def permuted(x):
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            return ops.take(upstream, inverse, axis=axis)
-
-        return ops.take(x, order, axis=axis), gradient
-
-    return permuted(x)
-
-
-def _broadcast_leading(tensors, trailing):
-    """Broadcasts all axes of `tensors` but the trailing ones."""
-    lead = tuple(ops.shape(tensors[0]))[:-trailing]
-    for x in tensors[1:]:
-        other = tuple(ops.shape(x))[:-trailing]
-        lead = tuple(
-            b if isinstance(a, int) and a == 1 else a
-            for a, b in zip(lead, other, strict=True)
-        )
-    return [
-        ops.broadcast_to(x, lead + tuple(ops.shape(x))[-trailing:])
-        for x in tensors
-    ]
-
-
-def _concatenate_columns(factors):
+def concatenate_columns(factors):
     """Concatenates `(*batch, L, r)` along `r`, broadcasting the batch."""
-    batch = broadcast_batch(*[f.shape[:-2] for f in factors])
-    return ops.concatenate(
-        [ops.broadcast_to(f, batch + tuple(f.shape[-2:])) for f in factors],
-        -1,
-    )
+    return ops.concatenate(broadcast_leading(factors, trailing=2), -1)
 
 
-def _pad_tokens(factor, before, after):
-    """Zero rows for the tokens before and after those of a factor."""
-    padding = [(0, 0)] * (len(factor.shape) - 2) + [(before, after), (0, 0)]
-    return ops.pad(factor, padding)
+def _add(tensors):
+    total, *others = tensors
+    for x in others:
+        total = total + x
+    return total
+
+
+def _common_length(operators):
+    lengths = [operator.num_tokens for operator in operators]
+    if len({length for length in lengths if length is not None}) > 1:
+        raise ValueError(
+            "`operators` expects operators on the same number of tokens. "
+            f"Received: operators on {lengths} tokens"
+        )
+    return next((n for n in lengths if n is not None), None)

@@ -1,4 +1,4 @@
-"""`MaskOperator`: a mask as a linear operator."""
+"""`MaskOperator`: a mask as a linear operator that owns its attention."""
 
 import copy
 import math
@@ -6,11 +6,17 @@ import math
 import keras
 from keras import ops
 
-from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
-
-# Parameters up to this size are looked at for negative entries.
-CHECKED_ENTRIES = 10**6
+from keras_topo.operators.blocks import BLOCK_ELEMENTS
+from keras_topo.operators.columns import columns_attention
+from keras_topo.operators.explicit import explicit_attention
+from keras_topo.operators.forms import Explanation, Form, Problem, choose
+from keras_topo.operators.layouts import relayout
+from keras_topo.operators.linear import low_rank_attention
+from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.pytrees import register
+from keras_topo.operators.shapes import agree, static_size
 
 
 class MaskOperator:
@@ -25,20 +31,30 @@ class MaskOperator:
     Leading axes of the parameters (heads, examples) are batch axes and
     broadcast, as in `matmul`.
 
+    **Attention.** `attend` is masked linear attention with the mask, in the
+    cheapest of the forms that the operator knows. Two are there for every
+    mask: `"explicit"`, scores times rows of the mask, and `"columns"`, `m (d +
+    1)` products. `explain` says which one is taken, and why.
+
+    **Operators as arguments.** Operators are pytrees whose leaves are their
+    tensors. They may be arguments of `jax.jit`, `jax.grad` and `tf.function`, and what
+    these return.
+
     **To write a new operator**, list the attributes that hold tensors or
     other operators in `_fields` (gradients reach those alone), call
     `super().__init__` and implement `_apply` (the product) and `_transpose`.
-    Then, for speed, `_rows`, where a block of rows can be had for less than a
-    product with unit vectors, and `_cost`, which is that of a dense matrix
-    otherwise. The shared contract suite in `tests/operators` checks it against
-    its dense form.
+    Then, for speed, `_rows` and `_rows_at`, where rows can be had for less
+    than a product with unit vectors; `_cost`, which is that of a dense matrix
+    otherwise; and `_own_forms`, where the mask knows a cheaper attention. The
+    shared contract suite in `tests/operators` checks it against its dense
+    form.
 
     **Layouts.** `_apply` takes `x` of shape `(..., A, columns, B)` with
     `A * B = L`: the token axis, split in two, on both sides of the columns.
     `A = 1` puts the tokens last, where an FFT wants them; `A = L` puts them
     first; and for a grid, `A = n1` allows matrix products along the first and
-    the last grid axis without any transposition. `_layouts` lists the values
-    of `A` that an operator handles, best first; `apply` converts others.
+    the last grid axis without any transposition. `Plan.layouts` lists the
+    values of `A` that an operator handles, best first; `apply` converts others.
 
     Args:
         shape: tuple, `(*batch, L, L)`.
@@ -51,6 +67,13 @@ class MaskOperator:
 
     # NumPy arrays leave `array * operator` and `array @ operator` to us.
     __array_ufunc__ = None
+
+    #: Sums and multiples, set by the module that defines them.
+    _sum_of = _scaled_by = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        register(cls)
 
     def __init__(self, shape, dtype):
         self._shape = tuple(shape)
@@ -85,6 +108,8 @@ class MaskOperator:
         """
         return self._shape[-1]
 
+    # Products and rows.
+
     def matmul(self, x):
         """The product `M x`.
 
@@ -101,10 +126,7 @@ class MaskOperator:
                 tokens.
         """
         x = ops.convert_to_tensor(x)
-        if len(x.shape) < 2 or (
-            x.shape[-2] != self.num_tokens
-            and None not in (x.shape[-2], self.num_tokens)
-        ):
+        if len(x.shape) < 2 or not agree((x.shape[-2],), (self.num_tokens,)):
             raise ValueError(
                 f"{type(self).__name__}.matmul expects `x` of shape (..., "
                 f"{self.num_tokens}, columns). Received: x of shape "
@@ -122,10 +144,10 @@ class MaskOperator:
 
     def apply(self, x):
         """The product in any layout `(..., A, columns, B)`: see the class."""
-        split = x.shape[-3]
-        if split in self._layouts:
+        split, layouts = x.shape[-3], self.plan.layouts
+        if split in layouts:
             return self._apply(x)
-        return relayout(self._apply(relayout(x, self._layouts[0])), split)
+        return relayout(self._apply(relayout(x, layouts[0])), split)
 
     def to_dense(self):
         """The matrix, `(*batch, L, L)`."""
@@ -133,6 +155,8 @@ class MaskOperator:
 
     def rows(self, start, stop):
         """Rows `start` to `stop` of the matrix, `(*batch, stop - start, L)`.
+
+        Entries are exact: those that are zero are zero, not rounded.
 
         Raises:
             ValueError: unless `0 <= start < stop <= L`.
@@ -151,6 +175,114 @@ class MaskOperator:
     @property
     def T(self):  # noqa: N802
         return self._transpose()
+
+    # Attention.
+
+    def attend(
+        self,
+        query_features,
+        key_features,
+        value,
+        implementation="auto",
+        state=None,
+        return_state=False,
+    ):
+        """Masked linear attention, numerators and denominators.
+
+        `numerator_i = sum_j M_ij (phi(q_i) . phi(k_j)) v_j`, and the
+        denominator the same of ones: those of different masks add up before
+        the division.
+
+        Args:
+            query_features: `(batch, heads, L, m)`.
+            key_features: `(batch, heads, L, m)`.
+            value: `(batch, heads, L, d)`.
+            implementation: `"auto"`, the cheapest form; `"fast"`, the cheapest
+                but `"explicit"`; or the name of a form.
+            state: what tokens before these have left, of causal masks: from
+                `initial_state` or an earlier call. The mask is that of these
+                tokens.
+            return_state: bool, whether to return the state after these tokens.
+
+        Returns:
+            Numerators `(batch, heads, L, d)` and denominators `(batch, heads,
+            L, 1)`, in float32 at least; and the state, if asked for.
+
+        Raises:
+            ValueError: if shapes do not match, there is no such form, or the
+                mask carries no state.
+        """
+        tensors = [
+            ops.convert_to_tensor(x)
+            for x in (query_features, key_features, value)
+        ]
+        self._check_attention(tensors)
+        dtype = accumulation_dtype(*[x.dtype for x in tensors])
+        tensors = [ops.cast(x, dtype) for x in tensors]
+        if state is not None or return_state:
+            self._require_state()
+            *output, state = self._attend_with_state(*tensors, state)
+            return (*output, state) if return_state else tuple(output)
+        problem = Problem.of(tensors[0], tensors[2])
+        return choose(self.forms(problem), implementation).attend(*tensors)
+
+    def explain(self, num_features, value_dim, batch=1, heads=1):
+        """Which form attention takes, and why.
+
+        Args:
+            num_features: int, `m`.
+            value_dim: int, `d`.
+            batch, heads: ints.
+
+        Returns:
+            `Explanation`, with the forms and their costs; print it.
+
+        Example:
+
+        >>> print(ExponentialDecay(0.1, 4096).explain(64, 64))
+        ExponentialDecay: chunks
+          for batch=1, heads=1, length=4,096, num_features=64, value_dim=64
+          chunks                       1.00 x the cost
+          explicit                    11.62 x the cost
+          columns                     68.30 x the cost
+        """
+        length = static_size((self.num_tokens,))
+        problem = Problem(batch, heads, length, num_features, value_dim)
+        forms = sorted(self.forms(problem), key=lambda form: form.weight)
+        return Explanation(type(self).__name__, problem, tuple(forms))
+
+    def attend_cost(self, num_features, value_dim):
+        """Estimated work of `attend` for one head of one example."""
+        length = static_size((self.num_tokens,))
+        problem = Problem(1, 1, length, num_features, value_dim)
+        return choose(self.forms(problem)).cost
+
+    def forms(self, problem):
+        """The forms of attention that the operator knows, a list of `Form`."""
+        forms = list(self._own_forms(problem))
+        factors = self.factors()
+        if factors is not None:
+
+            def low_rank(query, key, value):
+                return low_rank_attention(query, key, value, factors)
+
+            cost = _low_rank_cost(problem, factors[0].shape[-1])
+            forms.append(Form("low rank", cost, low_rank))
+        if self.num_tokens is None and forms:
+            # Nothing to estimate the general forms by.
+            return forms
+
+        def explicit(query, key, value):
+            return explicit_attention(query, key, value, self)
+
+        def columns(query, key, value):
+            return columns_attention(query, key, value, self)
+
+        forms.append(Form("explicit", self._explicit_cost(problem), explicit))
+        if self.num_tokens is not None:
+            cost = self._columns_cost(problem)
+            forms.append(Form("columns", cost, columns, self.plan.exact))
+        return forms
 
     def cost(self, columns):
         """Estimated work of a product with `columns` columns, per batch entry.
@@ -185,19 +317,80 @@ class MaskOperator:
         """
         return self._nonnegative()
 
-    def __add__(self, other):
-        from keras_topo.operators.algebra import Sum
+    # State, of causal masks.
 
+    @property
+    def carries_state(self):
+        """Whether tokens leave a state of fixed size to those after them."""
+        return False
+
+    def initial_state(
+        self, batch_size, num_heads, num_features, value_dim, dtype="float32"
+    ):
+        """The state before the first token, of causal masks.
+
+        Returns:
+            `(batch, heads, m, d + 1)`, zeros, for one decay; a tuple of them
+            for a sum.
+
+        Raises:
+            ValueError: if the mask carries no state.
+        """
+        self._require_state()
+        return self._initial_state(
+            (batch_size, num_heads, num_features, value_dim), dtype
+        )
+
+    def step(self, query_features, key_features, value, state):
+        """Attention of one more token, at constant cost.
+
+        Args:
+            query_features: `(batch, heads, m)`.
+            key_features: `(batch, heads, m)`.
+            value: `(batch, heads, d)`.
+            state: from `initial_state`, `attend` or the step before.
+
+        Returns:
+            The numerator `(batch, heads, d)`, the denominator `(batch, heads,
+            1)` and the new state.
+
+        Raises:
+            ValueError: if the mask carries no state, or shapes do not match.
+        """
+        self._require_state()
+        return self._step(query_features, key_features, value, state)
+
+    def _require_state(self):
+        if not self.carries_state:
+            raise ValueError(
+                "`state` and `step` are for causal masks: Causal, "
+                "ExponentialDecay and GatedDecay with causal=True, and their "
+                f"sums and multiples. Received: {self}"
+            )
+
+    # Arithmetic.
+
+    def __add__(self, other):
+        if isinstance(other, (int, float)) and other == 0:
+            return self  # the start of Python's `sum`
         if not isinstance(other, MaskOperator):
             return NotImplemented
-        return Sum([self, other])
+        return self._sum_of([self, other])
+
+    __radd__ = __add__
+
+    def __neg__(self):
+        return self._scaled_by(self, -1.0)
+
+    def __sub__(self, other):
+        if not isinstance(other, MaskOperator):
+            return NotImplemented
+        return self._sum_of([self, -other])
 
     def __mul__(self, scalar):
-        from keras_topo.operators.algebra import Scaled
-
         if isinstance(scalar, MaskOperator):
             return NotImplemented
-        return Scaled(self, scalar)
+        return self._scaled_by(self, scalar)
 
     __rmul__ = __mul__
 
@@ -205,32 +398,6 @@ class MaskOperator:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
     # What a subclass implements.
-
-    @property
-    def _layouts(self):
-        return (1,)
-
-    @property
-    def _held_per_column(self):
-        """Numbers that a product holds at a time for each of its columns;
-        `None` where a traced function does not know it."""
-        return self.num_tokens
-
-    @property
-    def _fewest_columns(self):
-        """Columns below which a product takes hardly less time."""
-        return 1
-
-    @property
-    def _row_step(self):
-        """Granularity of `_rows`: with a traced start, blocks of rows begin at
-        multiples of this and are multiples of it long."""
-        return 1
-
-    @property
-    def _num_leading_rows(self):
-        """Rows before the first one at which a traced block may start."""
-        return 0
 
     def _apply(self, x):
         raise NotImplementedError(
@@ -243,44 +410,145 @@ class MaskOperator:
             "transposed operator"
         )
 
+    def _plan(self):
+        """How the operator likes its work divided, a `Plan`."""
+        return Plan(held_per_column=self.num_tokens, rows_cost=self._unit_cost)
+
     def _cost(self, columns):
         """The default is that of a dense matrix."""
         return product_cost(self.num_tokens, self.num_tokens, columns)
+
+    def _own_forms(self, problem):
+        """Forms of attention beside the general ones, a tuple of `Form`."""
+        return ()
 
     def _nonnegative(self):
         """`True`, `False` or `None`; see `nonnegative`."""
         return None
 
+    def _traced_negative(self):
+        """Where `_nonnegative` knows nothing because parameters are traced: a
+        traced bool, whether there are entries below zero, or `None`."""
+        return None
+
     def _rows(self, start, size):
-        """`size` rows from `start`, an int or a traced scalar.
+        """`size` rows from any `start`, an int or a traced scalar."""
+        return self._rows_at(start + ops.arange(size, dtype="int32"))
+
+    def _rows_at(self, ids):
+        """Rows at int32 ids `(n,)`, in any order, `(*batch, n, L)`.
 
         The default multiplies unit vectors, `E M = (M^T E^T)^T`.
         """
+        size = tuple(ops.shape(ids))[0]
         unit = ops.one_hot(
-            start + ops.arange(size),
-            self.num_tokens,
-            dtype=accumulation_dtype(self.dtype),
+            ids, self.num_tokens, dtype=accumulation_dtype(self.dtype)
         )
         unit = ops.reshape(
             unit, (1,) * len(self.batch_shape) + (1, size, self.num_tokens)
         )
         rows = ops.squeeze(self._transpose()._unit_product(unit), -3)
-        rows = ops.cast(rows, self.dtype)
-        return ops.broadcast_to(
-            rows, self.batch_shape + (size, self.num_tokens)
-        )
+        return ops.cast(rows, self.dtype)
 
     def _unit_product(self, x):
-        """`apply` on unit vectors, for `_rows`: zeros have to be zeros there,
-        for softmax attention sees what is not."""
+        """`apply` on unit vectors, for `_rows_at`: zeros have to be zeros
+        there, for softmax attention sees what is not."""
         return self.apply(x)
 
+    def _for_rows(self):
+        """An equal operator whose rows are cheap, for what they share has been
+        computed: once for each attention."""
+        return self
+
+    def _initial_state(self, sizes, dtype):
+        """The state before the first token; `sizes` are batch, heads, m, d."""
+        raise NotImplementedError
+
+    def _step(self, query, key, value, state):
+        raise NotImplementedError
+
+    def _attend_with_state(self, query, key, value, state):
+        """Numerators, denominators and the state after the tokens; a `state`
+        of `None` is that before the first."""
+        raise NotImplementedError
+
+    # What attention asks.
+
     @property
-    def _rows_cost(self):
-        """Work of all rows, beyond that of writing them."""
-        if type(self)._rows is MaskOperator._rows:
-            return self._cost(self.num_tokens)
-        return 0.0
+    def plan(self):
+        """How the operator likes its work divided, a `Plan`."""
+        return self._plan()
+
+    @property
+    def _unit_cost(self):
+        """Work of all rows by products with unit vectors."""
+        if self.num_tokens is None:
+            return 0.0
+        return self._cost(self.num_tokens)
+
+    def _explicit_cost(self, problem):
+        length = problem.length
+        square = length * length
+        scores = square * (problem.num_features + problem.value_dim)
+        # Fitted to measurements: part of what passes through memory stays in
+        # the cache between a product and the next. The batch shares the mask.
+        passes = 2.5 * costs.ELEMENT * square
+        rows = 1.5 * costs.ELEMENT * square + self.plan.rows_cost
+        rows = rows * static_size(self.batch_shape)
+        blocks = max(1, problem.pairs * square // BLOCK_ELEMENTS)
+        return (
+            4 * costs.LAUNCH * blocks + problem.pairs * (scores + passes) + rows
+        )
+
+    def _columns_cost(self, problem):
+        length = problem.length
+        columns = problem.num_features * (problem.value_dim + 1)
+        passes = 4 * costs.ELEMENT * length * columns
+        blocks = max(1, problem.pairs * length * columns // BLOCK_ELEMENTS)
+        work = self._cost(columns) + passes
+        return costs.LAUNCH * blocks + problem.pairs * work
+
+    def _check_attention(self, tensors):
+        query, key, value = tensors
+        if any(len(x.shape) != 4 for x in tensors) or not (
+            agree(query.shape, key.shape)
+            and agree(query.shape[:-1], value.shape[:-1])
+            and agree((self.num_tokens,), value.shape[-2:-1])
+        ):
+            raise ValueError(
+                "`query_features` and `key_features` expect the same shape "
+                "(batch, heads, tokens, features), and `value` the same batch, "
+                f"heads and tokens, {self.num_tokens} of them. Received: "
+                + ", ".join(
+                    f"{name} of shape {tuple(x.shape)}"
+                    for name, x in zip(
+                        ("query_features", "key_features", "value"),
+                        tensors,
+                        strict=True,
+                    )
+                )
+            )
+        self._check_batch(tuple(value.shape[:2]))
+
+    def _check_batch(self, leading):
+        """Raises a ValueError unless the batch axes broadcast to `(batch,
+        heads)`."""
+        batch = self.batch_shape
+        if len(batch) > 2:
+            raise ValueError(
+                "`mask` expects at most the batch axes (batch, heads). "
+                f"Received: a mask of shape {self.shape}"
+            )
+        found = leading[2 - len(batch) :]
+        if not all(
+            n == 1 or agree((n,), (m,))
+            for n, m in zip(batch, found, strict=True)
+        ):
+            raise ValueError(
+                "the batch axes of `mask` expect 1 or the sizes of (batch, "
+                f"heads). Received: a mask of shape {self.shape}, batch and "
+                f"heads {leading}"
+            )
 
     # Taking an operator apart into tensors and putting it together again, as
     # checkpointed loops need.
@@ -305,15 +573,56 @@ class MaskOperator:
         return found
 
     def with_tensors(self, tensors):
-        """A copy of the operator that holds `tensors`, in the same order."""
-        iterator = iter(tensors)
-        return self._rebuild(iterator)
+        """A copy of the operator that holds `tensors`, in the same order.
+
+        Raises:
+            ValueError: unless there are as many as the operator has, of the
+                same shapes.
+        """
+        tensors = list(tensors)
+        shapes = [tuple(x.shape) for x in self.tensors()]
+        found = [tuple(ops.convert_to_tensor(x).shape) for x in tensors]
+        if len(found) != len(shapes) or not all(
+            len(a) == len(b) and agree(a, b)
+            for a, b in zip(found, shapes, strict=True)
+        ):
+            raise ValueError(
+                f"`tensors` expects those of {type(self).__name__}, of the "
+                f"shapes {shapes}. Received: shapes {found}"
+            )
+        return self._rebuild(iter(tensors))
 
     def _rebuild(self, iterator):
         clone = copy.copy(self)
         for name in self._fields:
             setattr(clone, name, _unflatten(getattr(self, name), iterator))
         return clone
+
+
+def product_cost(rows, inner, columns):
+    """Cost of a dense product, its reading and writing included."""
+    penalty = costs.SMALL_PRODUCT if min(rows, inner) < 512 else 1.0
+    return costs.LAUNCH + penalty * math.prod((rows, inner, columns))
+
+
+def widest_dtype(operators):
+    """The dtype that holds the entries of all `operators`."""
+    dtypes = {operator.dtype for operator in operators}
+    return dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*dtypes)
+
+
+def require_operator(value, name):
+    if not isinstance(value, MaskOperator):
+        raise ValueError(
+            f"`{name}` expects a MaskOperator. Received: {name}={value!r}"
+        )
+
+
+def _low_rank_cost(problem, rank):
+    features = problem.num_features * rank
+    products = 2 * problem.length * features * (problem.value_dim + 1)
+    passes = 4 * costs.ELEMENT * problem.length * features
+    return 4 * costs.LAUNCH + problem.pairs * (products + passes)
 
 
 def _is_parameter(value):
@@ -345,105 +654,3 @@ def _unflatten(value, iterator):
     if isinstance(value, (list, tuple)):
         return [_unflatten(item, iterator) for item in value]
     return next(iterator)
-
-
-def relayout(x, split):
-    """From `(..., A, columns, B)` to `(..., split, columns, A * B / split)`."""
-    shape = tuple(ops.shape(x))
-    lead, (a, columns, b) = shape[:-3], shape[-3:]
-    if a == split:
-        return x
-    tokens = a * b
-    if a != 1 and b != 1:
-        x = ops.swapaxes(x, -3, -2)
-    # Now (columns, A, B) or, where one of A and B is 1, equally good.
-    if b == 1 and a != 1:
-        x = ops.reshape(x, lead + (tokens, columns))
-        if split == 1:
-            return ops.expand_dims(ops.swapaxes(x, -2, -1), -3)
-        x = ops.reshape(x, lead + (split, tokens // split, columns))
-        return ops.swapaxes(x, -2, -1)
-    x = ops.reshape(x, lead + (columns, split, tokens // split))
-    return ops.swapaxes(x, -3, -2)
-
-
-def accumulation_dtype(*dtypes):
-    """The widest of `dtypes` and float32: what products are computed in.
-
-    Not `keras.backend.result_type`, which knows no float64 on JAX.
-    """
-    names = {keras.backend.standardize_dtype(dtype) for dtype in dtypes}
-    return "float64" if "float64" in names else "float32"
-
-
-def widest_dtype(operators):
-    """The dtype that holds the entries of all `operators`."""
-    dtypes = {operator.dtype for operator in operators}
-    return dtypes.pop() if len(dtypes) == 1 else accumulation_dtype(*dtypes)
-
-
-def as_tensor(value, name, min_rank):
-    """`value` as a floating tensor with at least `min_rank` axes."""
-    value = ops.convert_to_tensor(value)
-    if not keras.backend.is_float_dtype(value.dtype):
-        value = ops.cast(value, keras.config.floatx())
-    if len(value.shape) < min_rank:
-        raise ValueError(
-            f"`{name}` expects at least {min_rank} axes. Received: {name} of "
-            f"shape {tuple(value.shape)}"
-        )
-    return value
-
-
-def broadcast_batch(*shapes):
-    """Broadcasts batch shapes in which `None` stands for an unknown size."""
-    rank = max(len(shape) for shape in shapes)
-    result = []
-    for sizes in zip(
-        *[(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes],
-        strict=True,
-    ):
-        known = {size for size in sizes if size not in (1, None)}
-        if len(known) > 1:
-            raise ValueError(
-                "Batch axes of operators must broadcast. Received: "
-                f"batch shapes {shapes}"
-            )
-        unknown = None if None in sizes else 1
-        result.append(known.pop() if known else unknown)
-    return tuple(result)
-
-
-def require_operator(value, name):
-    if not isinstance(value, MaskOperator):
-        raise ValueError(
-            f"`{name}` expects a MaskOperator. Received: {name}={value!r}"
-        )
-
-
-def product_cost(rows, inner, columns):
-    """Cost of a dense product, its reading and writing included."""
-    penalty = costs.SMALL_PRODUCT if min(rows, inner) < 512 else 1.0
-    return costs.LAUNCH + penalty * math.prod((rows, inner, columns))
-
-
-def nonnegative_values(x):
-    """Whether a tensor has no entries below zero but for rounding; `None`
-    where it is traced, large or not a number."""
-    if None in x.shape or math.prod(x.shape) > CHECKED_ENTRIES:
-        return None
-    values = concrete(x)
-    if values is None or not values.size:
-        return None
-    smallest = float(values.min())
-    if math.isnan(smallest):
-        return None
-    return smallest >= 0 or smallest >= -1e-6 * float(values.max())
-
-
-def all_known(known):
-    """`all` of truths that may be `None`, unknown."""
-    known = list(known)
-    if False in known:
-        return False
-    return None if None in known else True

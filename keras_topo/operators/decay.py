@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, as_tensor
-from keras_topo.operators.toeplitz import toeplitz_rows
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import as_tensor
+from keras_topo.operators.plan import Plan
 
 # Long enough for matrix products to be worth their while, short enough for
 # them to be few.
@@ -48,9 +49,9 @@ class ExponentialDecay(MaskOperator):
             tuple(self.rate.shape) + (length, length), self.rate.dtype
         )
 
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(layouts=(1, length), held_per_column=length)
 
     def _weights(self, distance, dtype):
         """`exp(-rate distance)`, zero where `distance` is negative."""
@@ -147,12 +148,9 @@ class ExponentialDecay(MaskOperator):
         y = ops.reshape(y, lead + (chunk * count, columns, 1))
         return slice_axis(y, 0, self.num_tokens, -3) if padding else y
 
-    def _rows(self, start, size):
-        offsets = ops.arange(-(self.num_tokens - 1), self.num_tokens)
-        table = self._weights(ops.abs(offsets)[None, :], self.dtype)
-        return toeplitz_rows(
-            ops.squeeze(table, -2), (self.num_tokens,), start, size
-        )
+    def _rows_at(self, ids):
+        keys = ops.arange(self.num_tokens, dtype="int32")
+        return self._weights(ops.abs(ids[:, None] - keys), self.dtype)
 
     def _transpose(self):
         return self

@@ -4,12 +4,15 @@ from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
+from keras_topo.operators.base import MaskOperator, product_cost
+from keras_topo.operators.forms import Form
+from keras_topo.operators.linear import linear_attention
+from keras_topo.operators.parameters import (
     as_tensor,
     nonnegative_values,
-    product_cost,
+    traced_negative,
 )
+from keras_topo.operators.plan import Plan
 
 # A logarithm that stands for an entry of zero, and still is finite.
 HIDDEN = -1e30
@@ -39,9 +42,9 @@ class Dense(MaskOperator):
         self.matrix = _square(matrix, "matrix")
         super().__init__(self.matrix.shape, self.matrix.dtype)
 
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(layouts=(1, length), held_per_column=length)
 
     def _apply(self, x):
         return apply_matrix(self.matrix, x)
@@ -49,11 +52,17 @@ class Dense(MaskOperator):
     def _rows(self, start, size):
         return slice_axis(self.matrix, start, size, -2)
 
+    def _rows_at(self, ids):
+        return ops.take(self.matrix, ids, axis=-2)
+
     def _transpose(self):
         return Dense(ops.swapaxes(self.matrix, -1, -2))
 
     def _nonnegative(self):
         return nonnegative_values(self.matrix)
+
+    def _traced_negative(self):
+        return traced_negative(self.matrix)
 
     def _cost(self, columns):
         return product_cost(self.num_tokens, self.num_tokens, columns)
@@ -98,11 +107,17 @@ class DenseExp(Dense):
     def _rows(self, start, size):
         return ops.exp(self.log_rows(start, size))
 
+    def _rows_at(self, ids):
+        return ops.exp(ops.take(self.log_matrix, ids, axis=-2))
+
     def _transpose(self):
         return DenseExp(ops.swapaxes(self.log_matrix, -1, -2))
 
     def _nonnegative(self):
         return True
+
+    def _traced_negative(self):
+        return None
 
 
 def _square(matrix, name):
@@ -137,9 +152,9 @@ class Ones(MaskOperator):
     def __init__(self, length, dtype="float32"):
         super().__init__((length, length), dtype)
 
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(layouts=(1, length), held_per_column=length)
 
     def _apply(self, x):
         axis = -1 if x.shape[-3] == 1 else -3
@@ -147,7 +162,8 @@ class Ones(MaskOperator):
             ops.sum(x, axis=axis, keepdims=True), ops.shape(x)
         )
 
-    def _rows(self, start, size):
+    def _rows_at(self, ids):
+        size = tuple(ops.shape(ids))[0]
         return ops.ones((size, self.num_tokens), self.dtype)
 
     def _transpose(self):
@@ -162,6 +178,11 @@ class Ones(MaskOperator):
 
     def _cost(self, columns):
         return costs.LAUNCH + costs.ELEMENT * self.num_tokens * columns
+
+    def _own_forms(self, problem):
+        features = problem.num_features * (problem.value_dim + 1)
+        work = 2 * problem.pairs * problem.length * features
+        return (Form("linear", 4 * costs.LAUNCH + work, linear_attention),)
 
 
 class Causal(MaskOperator):
@@ -179,9 +200,9 @@ class Causal(MaskOperator):
         super().__init__((length, length), dtype)
         self.reverse = bool(reverse)
 
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(layouts=(1, length), held_per_column=length)
 
     def _apply(self, x):
         axis = -1 if x.shape[-3] == 1 else -3
@@ -189,8 +210,8 @@ class Causal(MaskOperator):
             return ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis)
         return ops.cumsum(x, axis)
 
-    def _rows(self, start, size):
-        row = start + ops.arange(size, dtype="int32")[:, None]
+    def _rows_at(self, ids):
+        row = ids[:, None]
         column = ops.arange(self.num_tokens, dtype="int32")[None, :]
         visible = column >= row if self.reverse else column <= row
         return ops.cast(visible, self.dtype)

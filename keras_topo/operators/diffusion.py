@@ -15,7 +15,9 @@ from keras_topo._backend import (
 )
 from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, as_tensor
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import as_tensor
+from keras_topo.operators.plan import Plan
 
 # Of the expansion, relative to the norm of the kernel.
 MOST_GROWTH = 80.0
@@ -142,19 +144,16 @@ class GraphDiffusion(MaskOperator):
     def _taylor(self):
         return self.generator.name == "adjacency"
 
-    @property
-    def _layouts(self):
-        return (self.num_tokens,)
-
-    @property
-    def _held_per_column(self):
+    def _plan(self):
         gathered = 0 if self.generator.weights is None else 1
-        return 6 * self.num_tokens + gathered * self.generator.num_entries
-
-    @property
-    def _fewest_columns(self):
-        # Rows are gathered: they should be several cache lines long.
-        return 64
+        held = 6 * self.num_tokens + gathered * self.generator.num_entries
+        return Plan(
+            layouts=(self.num_tokens,),
+            held_per_column=held,
+            # Rows are gathered: they should be several cache lines long.
+            fewest_columns=64,
+            rows_cost=self._unit_cost,
+        )
 
     def _apply(self, x):
         x = ops.squeeze(x, -1)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
-from keras_topo.operators.base import accumulation_dtype, as_tensor
+from keras_topo.operators.parameters import accumulation_dtype, as_tensor
 
 # The logarithm of the range of a mask: beyond it, float32 sums of its entries
 # would lose the smaller ones altogether.

@@ -11,13 +11,11 @@ from keras.backend import standardize_dtype
 from keras_topo._backend import constant
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
-    accumulation_dtype,
-    as_tensor,
-    broadcast_batch,
-)
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import accumulation_dtype, as_tensor
+from keras_topo.operators.plan import Plan
 from keras_topo.operators.scan import SegmentedScan, exponents
+from keras_topo.operators.shapes import broadcast_batch
 
 
 class ForestExponential(MaskOperator):
@@ -86,7 +84,7 @@ class ForestExponential(MaskOperator):
             self.a = ops.cast(self.a, self.b.dtype)
         # What sums take up the tree, from `j` to `i`, has the weight of the
         # way from `i` down to `j`.
-        self._plan = shared_plan(HeavyPathPlan, forest, down, up)
+        self._tree = shared_plan(HeavyPathPlan, forest, down, up)
         batch = self.a.shape[:-1] if self._vectors else self.a.shape
         batch = broadcast_batch(tuple(batch), tuple(self.b.shape))
         length = forest.num_nodes
@@ -95,30 +93,30 @@ class ForestExponential(MaskOperator):
             dtype = accumulation_dtype(dtype, self.b.dtype)
         super().__init__((*batch, length, length), dtype)
 
-    @property
-    def _layouts(self):
-        return (self.num_tokens,)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan((length,), length, rows_cost=self._unit_cost)
 
     def _apply(self, x):
         x = ops.squeeze(x, -1)
         a = ops.cast(self.a, x.dtype)
         if not self._vectors:
             a = ops.expand_dims(a, -1)
-        y = self._plan.apply(x, a)
+        y = self._tree.apply(x, a)
         scale = ops.exp(ops.cast(self.b, x.dtype))
         scale = ops.reshape(scale, tuple(ops.shape(scale)) + (1, 1))
         return ops.expand_dims(y * scale, -1)
 
     def _transpose(self):
         clone = self.with_tensors(self.tensors())
-        clone._plan = self._plan.reversed()
+        clone._tree = self._tree.reversed()
         return clone
 
     def _nonnegative(self):
         return True
 
     def _cost(self, columns):
-        plan = self._plan
+        plan = self._tree
         return (
             10 * costs.LAUNCH * plan.steps
             + costs.SMALL_PRODUCT * plan.work * columns

@@ -10,15 +10,16 @@ from keras_topo._backend import concrete, constant, matmul
 from keras_topo.graphs.centroids import LEAF_SIZE, centroid_decomposition
 from keras_topo.graphs.forest import Forest
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.forest import host_array, shared_plan
+from keras_topo.operators.layouts import relayout
+from keras_topo.operators.parameters import (
     CHECKED_ENTRIES,
-    MaskOperator,
     as_tensor,
     nonnegative_values,
-    relayout,
 )
-from keras_topo.operators.forest import host_array, shared_plan
-from keras_topo.operators.sparse import broadcast_sizes
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_sizes
 from keras_topo.operators.toeplitz import Toeplitz
 
 # Entries of dense plans for weights without a common step.
@@ -93,8 +94,8 @@ class ForestDistance(MaskOperator):
         if not isinstance(forest, Forest):
             forest = Forest.from_parents(parents)
         weights = check_weights(edge_weights, forest)
-        self._plan = shared_plan(CentroidPlan, forest, weights)
-        distances = self._plan.distances
+        self._tree = shared_plan(CentroidPlan, forest, weights)
+        distances = self._tree.distances
         if callable(f):
             given = ops.convert_to_tensor(distances, keras.config.floatx())
             values = as_tensor(f(given), "f", 0)
@@ -112,7 +113,7 @@ class ForestDistance(MaskOperator):
                     f"values. Received: f={f!r}"
                 )
             values = as_tensor(f, "f", 1)
-            if not self._plan.common_step:
+            if not self._tree.common_step:
                 raise ValueError(
                     "`f` expects a function where the weights of edges have no "
                     "common step, or one far shorter than they are. Received: "
@@ -135,18 +136,19 @@ class ForestDistance(MaskOperator):
         length = forest.num_nodes
         super().__init__((*values.shape[:-1], length, length), values.dtype)
 
-    @property
-    def _layouts(self):
-        return (self.num_tokens,)
-
-    @property
-    def _fewest_columns(self):
-        # Values of `f` are looked up anew for every product.
-        return min(max(64, self._plan.entries // self.num_tokens), 512)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(
+            layouts=(length,),
+            held_per_column=length,
+            # Values of `f` are looked up anew for every product.
+            fewest_columns=min(max(64, self._tree.entries // length), 512),
+            rows_cost=self._unit_cost,
+        )
 
     def _apply(self, x, method="auto"):
         values = ops.cast(self.values, x.dtype)
-        y = self._plan.apply(ops.squeeze(x, -1), values, method)
+        y = self._tree.apply(ops.squeeze(x, -1), values, method)
         return ops.expand_dims(y, -1)
 
     def _unit_product(self, x):
@@ -178,7 +180,7 @@ class ForestDistance(MaskOperator):
         return nonnegative_values(self.to_dense())
 
     def _cost(self, columns):
-        plan = self._plan
+        plan = self._tree
         return (
             20 * costs.LAUNCH * (1 + len(plan.levels))
             + columns * plan.work

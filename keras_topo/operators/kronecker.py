@@ -1,18 +1,18 @@
 """Kronecker products: masks on grids, axis by axis."""
 
+import dataclasses
 import math
 
 from keras import ops
 
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
-    broadcast_batch,
-    widest_dtype,
-)
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.composite import Combination
+from keras_topo.operators.dense import Dense
+from keras_topo.operators.shapes import broadcast_batch, broadcast_leading
 
 
-class Kronecker(MaskOperator):
+class Kronecker(Combination):
     """The Kronecker product of the masks of the axes of a grid.
 
     `M[i, j] = F_1[i_1, j_1] ... F_d[i_d, j_d]` for tokens with the grid
@@ -33,27 +33,38 @@ class Kronecker(MaskOperator):
     [[1., 0.5, 0.5, 0.25, 0.5, 0.25, 0.25, 0.125]]
     """
 
-    _fields = ("operators",)
-
     def __init__(self, factors):
-        from keras_topo.operators.dense import Dense
-
-        if not isinstance(factors, (list, tuple)) or not factors:
-            raise ValueError(
-                "`factors` expects a non-empty list of operators. Received: "
-                f"factors={factors!r}"
-            )
-        self.operators = [
-            f if isinstance(f, MaskOperator) else Dense(f) for f in factors
-        ]
+        if isinstance(factors, (list, tuple)):
+            factors = [
+                f if isinstance(f, MaskOperator) else Dense(f) for f in factors
+            ]
+        super().__init__(
+            factors,
+            lambda found: math.prod(f.num_tokens for f in found),
+            "factors",
+        )
         self.grid_shape = tuple(f.num_tokens for f in self.operators)
-        length = math.prod(self.grid_shape)
-        batch = broadcast_batch(*[f.batch_shape for f in self.operators])
-        super().__init__((*batch, length, length), widest_dtype(self.operators))
 
-    @property
-    def _layouts(self):
-        return (self.grid_shape[0],)
+    def _recombine(self, operators):
+        return Kronecker(operators)
+
+    def _plan(self):
+        plan = super()._plan()
+        length = self.num_tokens
+        # Each of these factors is multiplied by on lines of the whole grid.
+        lines = [
+            o.plan.held_per_column * (length // o.num_tokens)
+            for o in self.operators
+        ]
+        # A row of the first factor is prod(n_2 ... n_d) rows of the product.
+        step = math.prod(self.grid_shape[1:]) * self.operators[0].plan.row_step
+        return dataclasses.replace(
+            plan,
+            layouts=(self.grid_shape[0],),
+            held_per_column=max(lines),
+            fewest_columns=1,
+            row_step=step,
+        )
 
     def _apply(self, x):
         shape = tuple(ops.shape(x))
@@ -79,32 +90,20 @@ class Kronecker(MaskOperator):
                 x = ops.swapaxes(x, -2, -1)
         return ops.reshape(x, lead + (n, shape[-2], rest))
 
-    def _rows(self, start, size):
-        step = math.prod(self.grid_shape[1:])
-        if isinstance(start, int) and (start % step or size % step):
-            first, last = start // step, -(-(start + size) // step)
-            rows = self._rows(first * step, (last - first) * step)
-            skip = start - first * step
-            return rows[..., skip : skip + size, :]
-        rows = self.operators[0]._rows(start // step, size // step)
-        rows = ops.cast(rows, self.dtype)
-        for factor in self.operators[1:]:
-            dense = ops.cast(factor.to_dense(), self.dtype)
-            rows = kronecker_product(rows, dense)
-        return ops.broadcast_to(rows, self.batch_shape + tuple(rows.shape[-2:]))
-
-    @property
-    def _row_step(self):
-        # A row of the first factor is prod(n_2 ... n_d) rows of the product.
-        return math.prod(self.grid_shape[1:]) * self.operators[0]._row_step
-
-    @property
-    def _num_leading_rows(self):
-        first = self.operators[0]
-        return math.prod(self.grid_shape[1:]) * first._num_leading_rows
-
-    def _transpose(self):
-        return Kronecker([f._transpose() for f in self.operators])
+    def _rows_at(self, ids):
+        rows = None
+        rest = self.num_tokens
+        for factor, n in zip(self.operators, self.grid_shape, strict=True):
+            rest //= n
+            own = ops.cast(factor._rows_at(ids // rest % n), self.dtype)
+            if rows is None:
+                rows = own
+                continue
+            rows, own = broadcast_leading([rows, own], trailing=1)
+            shape = tuple(ops.shape(rows))
+            rows = ops.expand_dims(rows, -1) * ops.expand_dims(own, -2)
+            rows = ops.reshape(rows, shape[:-1] + (shape[-1] * n,))
+        return rows
 
     def _nonnegative(self):
         known = [f.nonnegative for f in self.operators]

@@ -4,13 +4,14 @@ from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import (
     all_known,
     as_tensor,
-    broadcast_batch,
     nonnegative_values,
 )
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_batch
 
 
 class LowRank(MaskOperator):
@@ -59,9 +60,9 @@ class LowRank(MaskOperator):
     def factors(self):
         return self.u, (self.u if self.w is None else self.w)
 
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        return Plan(layouts=(1, length), held_per_column=length)
 
     def _apply(self, x):
         u, w = [ops.cast(factor, x.dtype) for factor in self.factors()]
@@ -74,6 +75,10 @@ class LowRank(MaskOperator):
     def _rows(self, start, size):
         u, w = self.factors()
         return matmul(slice_axis(u, start, size, -2), ops.swapaxes(w, -1, -2))
+
+    def _rows_at(self, ids):
+        u, w = self.factors()
+        return matmul(ops.take(u, ids, axis=-2), ops.swapaxes(w, -1, -2))
 
     def _transpose(self):
         u, w = self.factors()

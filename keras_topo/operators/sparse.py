@@ -7,12 +7,10 @@ from keras import ops
 
 from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
-    as_tensor,
-    broadcast_batch,
-    nonnegative_values,
-)
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import as_tensor, nonnegative_values
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
 
 
 class SparsePairs(MaskOperator):
@@ -61,13 +59,10 @@ class SparsePairs(MaskOperator):
     def num_pairs(self):
         return self.values.shape[-1]
 
-    @property
-    def _held_per_column(self):
-        return max(self.num_pairs or 0, self.num_tokens or 0) or None
-
-    @property
-    def _layouts(self):
-        return (1, self.num_tokens)
+    def _plan(self):
+        length = self.num_tokens
+        held = max(self.num_pairs or 0, length or 0) or None
+        return Plan(layouts=(1, length), held_per_column=held)
 
     def _apply(self, x):
         if x.shape[-3] == 1:
@@ -195,13 +190,3 @@ def flat_pairs(pairs, lead, length):
     offset = length * ops.arange(total, dtype="int32")
     pairs = ops.reshape(pairs + offset[:, None, None], (total * count, 2))
     return pairs[:, 0], pairs[:, 1]
-
-
-def broadcast_sizes(*shapes):
-    """Broadcasts shapes of ints and traced scalars, which are not 1."""
-    rank = max(map(len, shapes))
-    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
-    return tuple(
-        next((n for n in sizes if not (isinstance(n, int) and n == 1)), 1)
-        for sizes in zip(*padded, strict=True)
-    )

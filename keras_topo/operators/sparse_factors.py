@@ -8,16 +8,16 @@ from keras import ops
 
 from keras_topo._backend import sparse_product
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.parameters import (
     accumulation_dtype,
     all_known,
     as_tensor,
-    broadcast_batch,
     nonnegative_values,
 )
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
 from keras_topo.operators.sparse import (
-    broadcast_sizes,
     check_pairs,
     dense_rows,
 )
@@ -100,18 +100,17 @@ class SparseFactors(MaskOperator):
                 dtype = accumulation_dtype(dtype, self.right_values.dtype)
         super().__init__((*batch, num_nodes, num_nodes), dtype)
 
-    @property
-    def _layouts(self):
-        return (self.num_tokens,)
-
-    @property
-    def _held_per_column(self):
-        return 2 * self.num_tokens + self.num_features
-
-    @property
-    def _fewest_columns(self):
-        # Entries are read once for several columns.
-        return 16 * max(1, math.prod(self.batch_shape))
+    def _plan(self):
+        length = self.num_tokens
+        _, (right_pairs, _) = self._factors()
+        left = costs.ELEMENT * length * self.num_features
+        return Plan(
+            layouts=(length,),
+            held_per_column=2 * length + self.num_features,
+            # Entries are read once for several columns.
+            fewest_columns=16 * max(1, math.prod(self.batch_shape)),
+            rows_cost=left + self._entries_cost(right_pairs, length),
+        )
 
     def _factors(self):
         left = self.pairs, self.values
@@ -153,12 +152,6 @@ class SparseFactors(MaskOperator):
             self.num_tokens,
         )
         return ops.cast(ops.swapaxes(rows, -1, -2), self.dtype)
-
-    @property
-    def _rows_cost(self):
-        _, (right_pairs, _) = self._factors()
-        left = costs.ELEMENT * self.num_tokens * self.num_features
-        return left + self._entries_cost(right_pairs, self.num_tokens)
 
     def _transpose(self):
         if self.right_pairs is None:

@@ -12,10 +12,10 @@ import numpy as np
 from keras import ops
 
 from keras_topo.graphs.kernels import GENERATORS
-from keras_topo.operators.base import accumulation_dtype, as_tensor
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.diffusion import MOST_GROWTH, known_value
 from keras_topo.operators.kronecker import Kronecker, kronecker_product
+from keras_topo.operators.parameters import accumulation_dtype, as_tensor
 from keras_topo.operators.toeplitz import check_grid_shape
 from keras_topo.operators.torus import Torus
 

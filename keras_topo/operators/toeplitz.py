@@ -17,16 +17,17 @@ from scipy.fft import next_fast_len
 
 from keras_topo._backend import slice_axis, toeplitz_fft
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import (
-    MaskOperator,
+from keras_topo.operators.base import MaskOperator, product_cost
+from keras_topo.operators.dense import apply_matrix
+from keras_topo.operators.parameters import (
     accumulation_dtype,
     all_known,
     as_tensor,
-    broadcast_batch,
     nonnegative_values,
-    product_cost,
+    traced_negative,
 )
-from keras_topo.operators.dense import apply_matrix
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
 
 # Attention multiplies masks by m (d + 1) columns; methods are compared at this
 # number of them.
@@ -165,14 +166,14 @@ class BlockToeplitz(MaskOperator):
         ]
         return products[0] if len(products) == 1 else Sum(products)
 
-    @property
-    def _layouts(self):
-        method = self.chosen_method
-        if method == "dense":
-            return (1, self.num_tokens)
+    def _plan(self):
+        method, length = self.chosen_method, self.num_tokens
         if method == "kronecker":
-            return self._kronecker()._layouts
-        return (1,)
+            return self._kronecker().plan
+        layouts = (1, length) if method == "dense" else (1,)
+        step = math.prod(self.grid_shape[1:])
+        exact = method == "dense"
+        return Plan(layouts, length, row_step=step, exact=exact)
 
     def _apply(self, x):
         method = self.chosen_method
@@ -192,7 +193,10 @@ class BlockToeplitz(MaskOperator):
         )
         return ops.reshape(
             toeplitz_fft(grid, kernel, self.grid_shape),
-            broadcast_shape(shape[:-3], self.batch_shape) + shape[-3:],
+            broadcast_sizes(
+                shape[:-3], tuple(ops.shape(kernel))[: -len(self.grid_shape)]
+            )
+            + shape[-3:],
         )
 
     def _circulant(self, dtype):
@@ -200,21 +204,31 @@ class BlockToeplitz(MaskOperator):
         table = ops.cast(self.full_table(), dtype)
         return circulant_kernel(table, self.grid_shape)
 
-    @property
-    def _row_step(self):
-        return math.prod(self.grid_shape[1:])
-
     def _rows(self, start, size):
-        step = self._row_step
-        if isinstance(start, int) and (start % step or size % step):
-            first, last = start // step, -(-(start + size) // step)
-            rows = toeplitz_rows(
-                self.full_table(), self.grid_shape, first, last - first
-            )
-            return rows[..., start - first * step :, :][..., :size, :]
-        return toeplitz_rows(
-            self.full_table(), self.grid_shape, start // step, size // step
+        step = math.prod(self.grid_shape[1:])
+        if not isinstance(start, int):
+            return self._rows_at(start + ops.arange(size, dtype="int32"))
+        first, last = start // step, -(-(start + size) // step)
+        rows = toeplitz_rows(
+            self.full_table(), self.grid_shape, first, last - first
         )
+        return rows[..., start - first * step :, :][..., :size, :]
+
+    def _rows_at(self, ids):
+        shape = self.grid_shape
+        table = self.full_table()
+        keys = np.indices(shape).reshape(len(shape), -1)
+        place, stride = 0, 1
+        for k in range(len(shape) - 1, -1, -1):
+            coordinate = ids // math.prod(shape[k + 1 :]) % shape[k]
+            offset = coordinate[:, None] - keys[k].astype("int32")
+            place = place + stride * (offset + shape[k] - 1)
+            stride *= 2 * shape[k] - 1
+        lead = tuple(ops.shape(table))[: -len(shape)]
+        return ops.take(ops.reshape(table, lead + (stride,)), place, axis=-1)
+
+    def _traced_negative(self):
+        return None if self.table is None else traced_negative(self.table)
 
     def _transpose(self):
         if self.terms is not None:
@@ -420,12 +434,3 @@ def _is_separable(table):
         isinstance(term, (list, tuple)) and all(np.ndim(x) > 0 for x in term)
         for term in table
     )
-
-
-def broadcast_shape(shape, batch):
-    """`shape` (ints or traced scalars) broadcast against static `batch`."""
-    shape = list(shape)
-    for k in range(1, len(batch) + 1):
-        if isinstance(shape[-k], int) and shape[-k] == 1:
-            shape[-k] = batch[-k]
-    return tuple(shape)

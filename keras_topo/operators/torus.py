@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_topo.operators.base import as_tensor
+from keras_topo.operators.parameters import as_tensor
 from keras_topo.operators.toeplitz import (
     BlockToeplitz,
     check_grid_shape,

@@ -7,12 +7,11 @@ import reference as ref
 from keras import ops
 
 from keras_topo.attention import (
-    masked,
     masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
 )
-from keras_topo.operators import Dense, DenseExp, SparsePairs
+from keras_topo.operators import Dense, DenseExp, SparsePairs, blocks
 
 B, H, L, D = 2, 3, 7, 4
 FUNCTIONS = {
@@ -167,8 +166,8 @@ def test_dropout_of_scores(name, form):
 
 def test_blocks_of_rows(monkeypatch):
     """Additive scores in blocks are the same."""
-    monkeypatch.setattr(masked, "WHOLE_TOKENS", 2)
-    monkeypatch.setattr(masked, "BLOCK_ELEMENTS", 3 * L * B * H)
+    monkeypatch.setattr(blocks, "WHOLE_TOKENS", 2)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 3 * L * B * H)
     qkv = arrays(1)
     mask = np.random.default_rng(1).random((H, L, L))
     for operator in (

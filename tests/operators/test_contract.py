@@ -665,7 +665,9 @@ def evaluate(case, start, step, data, parameters, brief):
     for k, gradient in enumerate(gradients):
         results[f"gradient {k}"] = gradient
     # As blocked attention asks for them.
-    results["traced rows"] = operator._rows(start, step)
+    results["traced rows"] = operator._for_rows()._rows(start, step)
+    order = (start + np.arange(length, dtype="int32")[::-1]) % length
+    results["rows at"] = operator._rows_at(order)
     if brief:
         return results
     for name in ("no batch", "ones", "more"):
@@ -720,6 +722,9 @@ def expected(case, start, step, data):
     for name in ("no batch", "ones", "more"):
         results[f"product {name}"] = matrix @ data[name]
     results["traced rows"] = matrix[..., start : start + step, :]
+    results["rows at"] = matrix[
+        ..., (start + np.arange(length)[::-1]) % length, :
+    ]
     for first, last in row_ranges(length):
         results[f"rows {first}:{last}"] = matrix[..., first:last, :]
     y = matrix @ data["batch"]
@@ -740,13 +745,10 @@ def expected(case, start, step, data):
 
 def check_every_method(case, dtype, run_compiled=False, brief=False):
     operator = case.operator(dtype)
-    step, first = operator._row_step, operator._num_leading_rows
     length = operator.num_tokens
-    # Blocks of rows, which begin after the leading ones, reach the end.
-    assert (length - first) % step == 0
-    # A prefix may leave no token after it.
-    start = length - step if (length - first) // step != 1 else first
-    start = min(start, length - step)
+    # A block that suits no grid, and reaches the end.
+    step = min(length, 2 + length // 3)
+    start = length - step
     arrays = samples(case)
     data = {name: ref.tensor(x, dtype) for name, x in arrays.items()}
     parameters = [ref.tensor(p, dtype) for p in case.parameters()]
@@ -764,8 +766,8 @@ def check_every_method(case, dtype, run_compiled=False, brief=False):
         array = wanted[name]
         assert keras.backend.standardize_dtype(result.dtype) == dtype, name
         result = ref.numpy(result)
-        if name == "traced rows":
-            # The one result that may keep batch axes to be broadcast.
+        if name in ("traced rows", "rows at"):
+            # These may keep batch axes to be broadcast.
             result = np.broadcast_to(result, array.shape)
         error = ref.relative_error(result, array)
         if not error <= TOLERANCE[dtype]:
@@ -847,7 +849,7 @@ def test_what_an_operator_says_of_itself(case):
         few, many = operator.cost(1), operator.cost(10_000)
         assert 0 < few < many < float("inf")
         length = operator.num_tokens
-        assert all(length % split == 0 for split in operator._layouts)
+        assert all(length % split == 0 for split in operator.plan.layouts)
 
 
 @parametrize([c for c in CASES if "batch2" not in c.name])

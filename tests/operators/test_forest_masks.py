@@ -115,7 +115,7 @@ def test_small_trees_are_not_cut(kind, weights, monkeypatch):
         parents, lambda d: 1 / (1 + d), WEIGHTS[weights](60)
     )
     if weights == "ones":
-        assert not operator._plan.levels
+        assert not operator._tree.levels
     w = 1.0 if weights == "ones" else WEIGHTS[weights](60)
     distances, reached = ref.forest_distances(
         parents, *2 * (np.broadcast_to(w, 60)[:, None],)
@@ -129,10 +129,10 @@ def test_many_distances_take_the_matrix():
     parents = random_tree(500)
     weights = np.random.default_rng(0).random(500)
     operator = ForestDistance(parents, lambda d: 1 / (1 + d), weights)
-    assert not operator._plan.levels
-    assert operator._plan.entries == 500**2
+    assert not operator._tree.levels
+    assert operator._tree.entries == 500**2
     star = ForestDistance(KINDS["star"](500), lambda d: 1 / (1 + d), weights)
-    assert star._plan.entries <= 500**2
+    assert star._tree.entries <= 500**2
 
 
 def test_few_distances_are_cut():
@@ -141,7 +141,7 @@ def test_few_distances_are_cut():
     parents = np.append(-1, np.maximum(np.arange(900) - arms + 1, 0))
     weights = np.append(0, np.repeat(np.sqrt(np.arange(2, 11)), arms))
     operator = ForestDistance(parents, lambda d: 1 / (1 + d), weights)
-    assert operator._plan.levels and not operator._plan.common_step
+    assert operator._tree.levels and not operator._tree.common_step
     distances, _ = ref.forest_distances(parents, *2 * (weights[:, None],))
     x = np.random.default_rng(1).normal(size=(nodes, 2))
     matrix = 1 / (1 + distances[..., 0])
@@ -153,7 +153,7 @@ def test_leaves_of_all_sizes():
     parents = np.full(5000, -1)
     parents[1:30] = np.arange(29)
     operator = ForestDistance(parents, lambda d: ops.exp(-d))
-    assert operator._plan.entries < 5000 + 30**2 + 1
+    assert operator._tree.entries < 5000 + 30**2 + 1
     x = np.random.default_rng(0).normal(size=(5000, 2)).astype("float32")
     y = ref.numpy(operator @ x)
     path = np.exp(-np.abs(np.subtract.outer(np.arange(30), np.arange(30))))
@@ -212,12 +212,12 @@ def test_edge_weights_are_of_the_host():
 def test_plans_are_shared():
     parents = np.arange(-1, 60)
     first = ForestExponential(parents, a=-1.0)
-    assert ForestExponential(parents.copy(), a=-2.0)._plan is first._plan
-    assert first.T.T._plan is first._plan
+    assert ForestExponential(parents.copy(), a=-2.0)._tree is first._tree
+    assert first.T.T._tree is first._tree
     other = ForestExponential(parents, 2.0 * np.ones(61))
-    assert other._plan is not first._plan
+    assert other._tree is not first._tree
     tables = [ForestDistance(parents, np.ones(61)) for _ in range(2)]
-    assert tables[0]._plan is tables[1]._plan is not first._plan
+    assert tables[0]._tree is tables[1]._tree is not first._tree
 
 
 def test_hidden_nodes_are_hidden_in_rows():

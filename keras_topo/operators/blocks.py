@@ -1,25 +1,38 @@
 """How attention divides its work so that no intermediate tensor is large."""
 
-import math
-
 from keras import ops
 
 from keras_topo._backend import checkpointed_map, slice_axis
+from keras_topo.operators.shapes import static_size
 
 # Elements that the largest intermediate tensor of a block may have: 8 MB of
 # float32. Several such tensors fit the last-level cache of a server, and
 # launches and loops do not count.
 BLOCK_ELEMENTS = 2**21
 
-# Stands for an unknown batch size when blocks are planned while tracing.
-NOMINAL_BATCH = 32
+# Up to this many tokens the scores of a head are kept whole between the
+# forward and the backward pass; beyond, in blocks that are recomputed.
+WHOLE_TOKENS = 1024
 
 
-def static_size(shape):
-    """Product of `shape`, an unknown (batch) axis counting as a nominal one."""
-    return math.prod(
-        NOMINAL_BATCH if not isinstance(n, int) else n for n in shape
-    )
+def map_rows(function, query, shared, step=1):
+    """`function` on blocks of query rows, of a size to bound the scores.
+
+    Args:
+        function: as in `map_blocks`, with queries alone as slices.
+        query: `(batch, heads, L, n)`.
+        shared: list of tensors that every block needs whole.
+        step: int, blocks are multiples of it where it is not too long.
+    """
+    length = query.shape[-2]
+    if length is None or length <= WHOLE_TOKENS:
+        return function([query], 0, shared)
+    row = max(1, static_size(tuple(query.shape[:2]))) * length
+    block = max(1, BLOCK_ELEMENTS // row)
+    if block > step:
+        block -= block % step
+    block = min(block, length)
+    return map_blocks(function, [query], shared, -2, block)
 
 
 def map_blocks(

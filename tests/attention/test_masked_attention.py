@@ -8,7 +8,6 @@ from keras import ops
 from masks import kinds, with_prefix
 
 from keras_topo import attention
-from keras_topo.attention import blocks, masked
 from keras_topo.operators import (
     BlockToeplitz,
     Bordered,
@@ -20,7 +19,10 @@ from keras_topo.operators import (
     MaskOperator,
     Ones,
     Sum,
+    blocks,
+    columns,
 )
+from keras_topo.operators import linear as linear_forms
 
 GRID, HEADS = (4, 5), 2
 KINDS = kinds(GRID, HEADS)
@@ -208,9 +210,9 @@ def maps(monkeypatch):
 
 
 def force_blocks(monkeypatch, elements, whole_tokens=1):
-    monkeypatch.setattr(masked, "BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(masked, "WHOLE_TOKENS", whole_tokens)
+    for module in (blocks, columns, linear_forms):
+        monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(blocks, "WHOLE_TOKENS", whole_tokens)
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
@@ -432,46 +434,34 @@ def test_softmax_gradients_against_finite_differences():
 # What the arguments mean.
 
 
-def test_auto_takes_one_of_the_two(monkeypatch):
+def test_every_form_is_the_same_and_auto_is_one_of_them():
     arrays = qkv(1, HEADS, 20, 3, 2)
-    kind = KINDS["table"]
-    mask = kind.operator("float64")
-    results = {}
-    for name in ("_explicit", "_fast"):
-        original = getattr(masked, name)
-
-        def spy(*args, name=name, original=original):
-            called.append(name)
-            return original(*args)
-
-        monkeypatch.setattr(masked, name, spy)
-    for implementation in ("explicit", "fast", "auto"):
-        called = []
-        results[implementation] = ref.numpy(
-            masked_linear_attention(
-                *arrays, mask, implementation=implementation
-            )
+    for name, kind in KINDS.items():
+        mask = kind.operator("float64")
+        explanation = mask.explain(3, 2, 1, HEADS)
+        names = [form.name for form in explanation.forms]
+        assert explanation.form == names[0] and "explicit" in names
+        assert f": {explanation.form}" in str(explanation)
+        weights = [form.weight for form in explanation.forms]
+        assert weights == sorted(weights)
+        expected = masked_linear_attention(
+            *arrays, mask, implementation="explicit"
         )
-        if implementation == "auto":
-            chosen = masked.choose_implementation(mask, 3, 2, 1, HEADS)
-            assert called == [f"_{chosen}"]
-        else:
-            assert called == [f"_{implementation}"]
-    ref.assert_close(results["auto"], results["explicit"], 1e-12)
-    ref.assert_close(results["auto"], results["fast"], 1e-12)
+        for form in (*names, "fast", "auto"):
+            y = masked_linear_attention(*arrays, mask, implementation=form)
+            ref.assert_close(y, ref.numpy(expected), 1e-11, f"{name}, {form}")
 
 
-def test_auto_is_explicit_for_few_tokens_and_fast_for_many():
-    few, many = np.ones((27, 27)), np.ones((511, 511))
+def test_auto_is_explicit_for_few_tokens_and_not_for_many():
+    few, many = np.ones((27, 27)), np.ones((1023, 1023))
     small = BlockToeplitz(few.astype("float32"), (14, 14))
-    assert masked.choose_implementation(small, 64, 64, 1, 1) == "explicit"
-    terms = [[np.ones(511, "float32")] * 2]
+    assert small.explain(64, 64).form == "explicit"
     for mask in (
-        BlockToeplitz(many.astype("float32"), (256, 256)),
-        BlockToeplitz(terms, (256, 256)),
+        BlockToeplitz(many.astype("float32"), (512, 512)),
+        BlockToeplitz([[np.ones(1023, "float32")] * 2], (512, 512)),
         LowRank(np.ones((65536, 16), "float32")),
     ):
-        assert masked.choose_implementation(mask, 64, 64, 1, 1) == "fast"
+        assert mask.explain(64, 64).form != "explicit"
 
 
 def test_no_mask_is_a_mask_of_ones():

@@ -1,0 +1,121 @@
+"""What the attention functions take: checks, padding, masks."""
+
+from keras import ops
+
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.dense import Dense
+from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.operators.shapes import agree
+
+
+def check_inputs(**tensors):
+    """Checks query, key and value, under whatever names their caller has.
+
+    Returns them in the accumulation dtype, and the dtype of the value.
+    """
+    tensors = {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
+    for name, x in tensors.items():
+        if len(x.shape) != 4:
+            raise ValueError(
+                f"`{name}` expects the shape (batch, heads, tokens, features)."
+                f" Received: {name} of shape {tuple(x.shape)}"
+            )
+    query, key, value = tensors.values()
+    names = list(tensors)
+    if not (
+        agree(query.shape, key.shape)
+        and agree(query.shape[:-1], value.shape[:-1])
+    ):
+        received = ", ".join(
+            f"{name} {tuple(x.shape)}" for name, x in tensors.items()
+        )
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` expect the same shape (batch, "
+            f"heads, tokens, features), and `{names[2]}` the same batch, heads "
+            f"and tokens. Received: {received}"
+        )
+    dtype = accumulation_dtype(query.dtype, key.dtype, value.dtype)
+    result = value.dtype
+    return *[ops.cast(x, dtype) for x in (query, key, value)], result
+
+
+def as_operator(mask, value, allow_negative):
+    """`mask` as an operator that fits `value`; `None` stays.
+
+    Raises:
+        ValueError: if it does not, or is known to have negative entries.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, str):
+        raise ValueError(
+            "`mask` expects a MaskOperator, a matrix or None; layers have "
+            f"masks by name. Received: mask={mask!r}"
+        )
+    if not isinstance(mask, MaskOperator):
+        mask = Dense(mask)
+    if not agree((mask.num_tokens,), value.shape[-2:-1]):
+        raise ValueError(
+            "`mask` expects as many tokens as `value`. Received: a mask of "
+            f"{mask.num_tokens} tokens, value of shape {tuple(value.shape)}"
+        )
+    mask._check_batch(tuple(value.shape[:2]))
+    if not allow_negative and mask.nonnegative is False:
+        raise ValueError(
+            "`mask` expects entries that are not negative: the sum of a row of "
+            "scores, by which attention divides, may vanish otherwise. Pass "
+            "`allow_negative=True` where it is known not to. Received: "
+            f"mask={mask} with negative entries"
+        )
+    return mask
+
+
+def refuse_negative(output, mask, allow_negative):
+    """`output`, or NaN where a traced mask has negative entries.
+
+    Compiled functions cannot raise: what is an error elsewhere must not look
+    like a result there.
+    """
+    if mask is None or allow_negative or mask.nonnegative is not None:
+        return output
+    negative = mask._traced_negative()
+    if negative is None:
+        return output
+    nan = ops.full_like(output, float("nan"))
+    return ops.where(negative, nan, output)
+
+
+def drop_padding(x, padding_mask):
+    """Zeros at padded tokens of `(batch, heads, L, n)`."""
+    if padding_mask is None:
+        return x
+    visible = ops.cast(padding_axes(padding_mask, x), "bool")
+    return ops.where(visible, x, ops.zeros_like(x))
+
+
+def padding_axes(padding_mask, x):
+    """`(batch, L)` to `(batch, 1, L, 1)`, in the dtype of `x`."""
+    padding_mask = ops.convert_to_tensor(padding_mask)
+    expected = (x.shape[0], x.shape[-2])
+    if len(padding_mask.shape) != 2 or not (
+        padding_mask.shape[0] == 1 or agree(padding_mask.shape, expected)
+    ):
+        raise ValueError(
+            "`padding_mask` expects the shape (batch, tokens), here "
+            f"{expected}. Received: padding_mask of shape "
+            f"{tuple(padding_mask.shape)}"
+        )
+    return ops.cast(padding_mask, x.dtype)[:, None, :, None]
+
+
+def normalize(numerator, denominator):
+    """Divides; where a row has no weight at all, the result is zero.
+
+    Only the denominator is guarded: an epsilon in the scores would make the
+    forms of attention differ. And only against zero: a row of tiny weights has
+    the average that it says.
+    """
+    empty = denominator == 0
+    safe = ops.where(empty, ops.ones_like(denominator), denominator)
+    # The numerator of an empty row is zero, as its weights are.
+    return numerator / safe

@@ -1,0 +1,92 @@
+"""Bases of operators that are made of operators."""
+
+from keras_topo.operators.base import (
+    MaskOperator,
+    require_operator,
+    widest_dtype,
+)
+from keras_topo.operators.parameters import all_known
+from keras_topo.operators.plan import Plan
+from keras_topo.operators.shapes import broadcast_batch
+
+
+class Wrapper(MaskOperator):
+    """An operator around another one, `operator`.
+
+    A subclass implements `_rewrap(operator)`, itself around another operator,
+    beside what differs from the inner one.
+    """
+
+    _fields = ("operator",)
+
+    def __init__(self, operator, batch_shape=None, num_tokens=None):
+        require_operator(operator, "operator")
+        self.operator = operator
+        batch = operator.batch_shape if batch_shape is None else batch_shape
+        length = operator.num_tokens if num_tokens is None else num_tokens
+        super().__init__((*batch, length, length), operator.dtype)
+
+    def _rewrap(self, operator):
+        raise NotImplementedError
+
+    def _plan(self):
+        return self.operator.plan
+
+    def _transpose(self):
+        return self._rewrap(self.operator._transpose())
+
+    def _for_rows(self):
+        prepared = self.operator._for_rows()
+        return self if prepared is self.operator else self._rewrap(prepared)
+
+    def _nonnegative(self):
+        return self.operator.nonnegative
+
+    def _traced_negative(self):
+        return self.operator._traced_negative()
+
+
+class Combination(MaskOperator):
+    """An operator made of several, `operators`.
+
+    A subclass implements `_recombine(operators)`, itself of other operators,
+    beside its product, rows and forms of attention.
+
+    Args:
+        operators: non-empty list of operators.
+        num_tokens: from the list to the number of tokens.
+        name: str, the argument that the list came as.
+    """
+
+    _fields = ("operators",)
+
+    def __init__(self, operators, num_tokens, name="operators"):
+        if not isinstance(operators, (list, tuple)) or not operators:
+            raise ValueError(
+                f"`{name}` expects a non-empty list of operators. Received: "
+                f"{name}={operators!r}"
+            )
+        for operator in operators:
+            require_operator(operator, name)
+        self.operators = list(operators)
+        length = num_tokens(self.operators)
+        batch = broadcast_batch(*[o.batch_shape for o in operators])
+        super().__init__((*batch, length, length), widest_dtype(operators))
+
+    def _recombine(self, operators):
+        raise NotImplementedError
+
+    def _plan(self):
+        return Plan.joint([operator.plan for operator in self.operators])
+
+    def _transpose(self):
+        return self._recombine([o._transpose() for o in self.operators])
+
+    def _for_rows(self):
+        prepared = [operator._for_rows() for operator in self.operators]
+        if all(a is b for a, b in zip(prepared, self.operators, strict=True)):
+            return self
+        return self._recombine(prepared)
+
+    def _nonnegative(self):
+        return all_known(o.nonnegative for o in self.operators)

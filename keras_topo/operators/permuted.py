@@ -1,0 +1,99 @@
+"""`Permuted`: a mask whose tokens come in another order."""
+
+import dataclasses
+
+from keras import ops
+
+from keras_topo.operators import cost as costs
+from keras_topo.operators.composite import Wrapper
+from keras_topo.operators.forms import Form, choose
+
+
+class Permuted(Wrapper):
+    """A mask whose tokens come in another order: `M[order[i], order[j]]` is
+    entry `(i, j)` of `operator`.
+
+    Graphs are kept in an order in which neighbors are near each other, and
+    decays follow curves through grids.
+
+    *Complexity*: that of `operator`, and two passes over a column. Attention
+    permutes queries, keys and values, not `m (d + 1)` columns.
+
+    Args:
+        operator: the mask in the other order.
+        order: `(L,)`, int32, which token of this mask each one of `operator`
+            is.
+        inverse: `(L,)`, int32, the inverse permutation.
+    """
+
+    def __init__(self, operator, order, inverse):
+        self.order, self.inverse = order, inverse
+        super().__init__(operator)
+
+    def _rewrap(self, operator):
+        return Permuted(operator, self.order, self.inverse)
+
+    def _plan(self):
+        plan, length = self.operator.plan, self.num_tokens
+        held = plan.held_per_column
+        return dataclasses.replace(
+            plan,
+            layouts=(length,),
+            held_per_column=None if held is None else 2 * length + held,
+            row_step=1,
+        )
+
+    def _apply(self, x):
+        x = permute(x, self.order, self.inverse, -3)
+        return permute(self.operator.apply(x), self.inverse, self.order, -3)
+
+    def _rows_at(self, ids):
+        ids = ops.take(self.inverse, ids, axis=0)
+        rows = self.operator._rows_at(ids)
+        return permute(rows, self.inverse, self.order, -1)
+
+    def factors(self):
+        pair = self.operator.factors()
+        if pair is None:
+            return None
+        return tuple(
+            permute(factor, self.inverse, self.order, -2) for factor in pair
+        )
+
+    def _cost(self, columns):
+        passes = 4 * costs.ELEMENT * self.num_tokens * columns
+        return 2 * costs.LAUNCH + passes + self.operator._cost(columns)
+
+    def _own_forms(self, problem):
+        best = choose(self.operator.forms(problem))
+
+        def attend(query, key, value):
+            value_dim = value.shape[-1]
+            tensors = [
+                permute(x, self.order, self.inverse, -2)
+                for x in (query, key, value)
+            ]
+            output = ops.concatenate(best.attend(*tensors), axis=-1)
+            output = permute(output, self.inverse, self.order, -2)
+            return tuple(ops.split(output, [value_dim], axis=-1))
+
+        passes = 4 * costs.ELEMENT * problem.pairs * problem.length
+        passes *= problem.num_features + problem.value_dim
+        cost = best.cost + passes + 6 * costs.LAUNCH
+        return (Form(f"permuted, {best.name}", cost, attend, best.exact),)
+
+
+def permute(x, order, inverse, axis):
+    """`x` in another order along an axis; the gradient is a permutation too,
+    where that of a gather would be a sum over equal ids."""
+
+    @ops.custom_gradient
+    def permuted(x):
+        def gradient(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            return permute(upstream, inverse, order, axis)
+
+        return ops.take(x, order, axis=axis), gradient
+
+    return permuted(x)
