@@ -35,6 +35,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks import attention_tables as tables
@@ -131,7 +132,9 @@ def main():
 
         measure_memory(report, arguments)
     if not (arguments.step or arguments.memory_training):
+        began = time.perf_counter()
         measure_all(report, arguments)
+        print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes")
         print(tables.format_everything(report.records(), arguments))
         if arguments.plot:
             tables.plot(report.records(), arguments.plot)

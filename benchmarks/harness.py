@@ -217,7 +217,8 @@ class Workers:
 
 
 def take_turns(ask, rows, rounds, budget=math.inf):
-    """Rounds in which all rows take turns.
+    """Rounds in which all rows take turns, every other round backwards: no
+    row is always the one that follows a certain other.
 
     Args:
         ask: function from a row to its answer, with `"seconds"`.
@@ -232,15 +233,15 @@ def take_turns(ask, rows, rounds, budget=math.inf):
     Raises:
         RowError: if a process could not answer.
     """
-    found, began = [], time.perf_counter()
-    for _ in range(rounds):
+    rows, found, began = list(rows), [], time.perf_counter()
+    for k in range(rounds):
         answers = {}
-        for row in rows:
+        for row in rows[::-1] if k % 2 else rows:
             try:
                 answers[row] = ask(row)
             except WorkerError as error:
                 raise RowError(row, str(error)) from error
-        found.append(answers)
+        found.append({row: answers[row] for row in rows})
         spent = time.perf_counter() - began
         if spent * (1 + 1 / len(found)) > budget:
             break

@@ -21,7 +21,12 @@ from benchmarks.harness import (
     slope,
     take_turns,
 )
-from benchmarks.measure import Kept, answer_calls, memory_status
+from benchmarks.measure import (
+    Kept,
+    answer_calls,
+    measure_seconds,
+    memory_status,
+)
 
 # Nothing here has a backend.
 pytestmark = pytest.mark.tensorflow_only
@@ -86,8 +91,10 @@ def test_rows_take_turns():
         asked.append(row)
         return {"seconds": 1.0}
 
-    take_turns(ask, ["a", "b"], 3)
-    assert asked == ["a", "b"] * 3
+    rounds = take_turns(ask, ["a", "b"], 3)
+    # Back and forth.
+    assert asked == ["a", "b", "b", "a", "a", "b"]
+    assert [list(r) for r in rounds] == [["a", "b"]] * 3
 
 
 def test_a_budget_ends_rounds_but_the_first(monkeypatch):
@@ -283,6 +290,21 @@ def test_memory_of_a_call():
     answer = answer_calls(lambda request: (lambda: b"1" * 10**8, {}), ())
     assert 95 < answer({"memory": True})["megabytes"] < 200
     assert memory_status("VmHWM") > 100
+
+
+def test_the_first_call_of_a_turn_does_not_count(monkeypatch):
+    def seconds_of_calls(*seconds):
+        clock, left = [0.0], iter(seconds)
+        monkeypatch.setattr(harness.time, "perf_counter", lambda: clock[0])
+
+        def call():
+            clock[0] += next(left)
+
+        return measure_seconds(call, span=1.0)
+
+    assert seconds_of_calls(4.0, 0.25, 0.5, 0.5) == 0.5
+    # Time matters more where calls are long.
+    assert seconds_of_calls(6.0) == 6.0
 
 
 def test_kept_forgets_other_groups():
