@@ -7,6 +7,7 @@ which every example has of its own.
 """
 
 import functools
+import inspect
 import math
 
 import numpy as np
@@ -168,11 +169,10 @@ def make_mask(kind, batch, heads, tokens):
     if kind == "decay":
         return operators.ExponentialDecay(tensor(heads, scale=0.1), tokens)
     if kind == "causal decay":
-        rate = tensor(heads, scale=0.1)
-        try:
-            return operators.ExponentialDecay(rate, tokens, causal=True)
-        except TypeError:
-            raise Missing("ExponentialDecay(causal=True)") from None
+        decay = operators.ExponentialDecay
+        if "causal" not in inspect.signature(decay).parameters:
+            raise Missing("ExponentialDecay(causal=True)")
+        return decay(tensor(heads, scale=0.1), tokens, causal=True)
     if kind == "gated decay":
         rates = tensor(batch, heads, tokens, scale=0.1)
         return find("GatedDecay")(rates)

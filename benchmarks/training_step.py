@@ -134,7 +134,7 @@ def make_step(request, jit):
     import keras
     import numpy as np
 
-    from models.topvit import topvit
+    from keras_topo.models import topvit
 
     keras.utils.set_random_seed(0)
     model = topvit(
