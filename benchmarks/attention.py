@@ -297,13 +297,37 @@ class Group:
             except RowError as error:
                 failures[error.row] = str(error)
                 subjects.remove(error.row)
+        again = self.measure_slower(rounds, subjects)
         records = [
-            self.record(subject, rounds, facts[subject]) for subject in subjects
+            self.record(subject, rounds, again, facts[subject])
+            for subject in subjects
         ]
         return records + [
             {**self.label(subject), "failed": why}
             for subject, why in failures.items()
         ]
+
+    def before(self, subject):
+        """The same of the other commit."""
+        return dataclasses.replace(subject, commit=self.arguments.against)
+
+    def measure_slower(self, rounds, subjects):
+        """More rounds of what seems slower than at the other commit: of many
+        rows, some seem so by chance."""
+        slower = []
+        for subject in subjects:
+            before = self.before(subject)
+            if subject != before and before in subjects:
+                if ratio_of(rounds, subject, before) > tables.NOISE:
+                    slower += [subject, before]
+        if not slower:
+            return []
+        try:
+            return take_turns(
+                self.ask, slower, self.arguments.rounds, self.arguments.budget
+            )
+        except RowError:
+            return []
 
     def select(self):
         """The subjects of the group, peers first."""
@@ -377,8 +401,9 @@ class Group:
             "backward": self.backward,
         }
 
-    def record(self, subject, rounds, facts):
-        """What the rounds say about a subject."""
+    def record(self, subject, rounds, again, facts):
+        """What the rounds, and those of `measure_slower`, say about a
+        subject."""
         kind, implementation = split_row(subject.row)
         record = {
             **self.label(subject),
@@ -403,11 +428,10 @@ class Group:
                 best = min(others, key=lambda s: seconds_of(rounds, s))
                 record["auto_over_best"] = ratio_of(rounds, subject, best)
         if self.arguments.against and not subject.commit:
-            before = dataclasses.replace(subject, commit=self.arguments.against)
-            record["over_commit"] = ratio_of(rounds, subject, before)
-            record["least_over_commit"] = ratio_of_least(
-                rounds, subject, before
-            )
+            before = self.before(subject)
+            pairs = rounds + [r for r in again if subject in r]
+            record["over_commit"] = ratio_of(pairs, subject, before)
+            record["least_over_commit"] = ratio_of_least(pairs, subject, before)
         if self.shape[-1] >= self.arguments.memory_from:
             found = self.ask(subject, memory=True)
             record["megabytes"] = found["megabytes"]

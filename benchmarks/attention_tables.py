@@ -116,12 +116,15 @@ def format_group(records, arguments):
     header = ["", *arguments.modes, *extras.values(), "auto takes"]
     if rows:
         lines.append(format_table(header, rows))
+    skipped = {}
+    for r in records:
+        if "failed" in r:
+            reason = r["failed"].strip().splitlines()[-1]
+            where = f"{r['mode']}, {r['commit']}" if r["commit"] else r["mode"]
+            skipped.setdefault((reason, where), []).append(r["row"])
     lines += [
-        f"  skipped: {r['row']}, {r['mode']}"
-        + (f", {r['commit']}" if r["commit"] else "")
-        + f": {r['failed'].strip().splitlines()[-1]}"
-        for r in records
-        if "failed" in r
+        f"  {where}, {reason}: {', '.join(names)}"
+        for (reason, where), names in skipped.items()
     ]
     return "\n".join(lines)
 

@@ -221,6 +221,41 @@ def test_two_commits_side_by_side(tmp_path):
 
 
 @needs_no_backend
+def test_what_seems_slower_is_measured_again(tmp_path):
+    class Unlucky(FakeWorkers):
+        """Slow by chance in the first two rounds."""
+
+        slow = 2
+
+        def ask(self, mode, request, timeout=None, root=None):
+            answer = super().ask(mode, request, timeout, root)
+            if (
+                request["row"] == "decay auto"
+                and "prepare" not in request
+                and root != self.old
+                and self.slow
+            ):
+                self.slow -= 1
+                answer = {**answer, "seconds": 3.0}
+            return answer
+
+    settings = arguments(
+        against="abc1234", quick=True, modes=["jax"], kinds=["decay"], rounds=3
+    )
+    workers = Unlucky({}, tmp_path)
+    group = Group((1, 1, 1024), False, workers, tmp_path, settings)
+    (record,) = [
+        r
+        for r in group.measure(Forecast(10.0))
+        if r["row"] == "decay auto" and not r["commit"]
+    ]
+    # Three times as long in two rounds of three, equal in three more.
+    assert record["over_commit"] == 1.0
+    text = attention_tables.format_against([record], "abc1234")
+    assert "0 above" in text
+
+
+@needs_no_backend
 def test_a_run_that_was_cut_off_measures_the_rest(monkeypatch, tmp_path):
     workers = FakeWorkers({})
     workers.__class__.__enter__ = lambda self: self
