@@ -183,6 +183,19 @@ def decay(rate, length):
     return np.exp(-rate[..., None, None] * abs(i[:, None] - i[None, :]))
 
 
+def gated_decay(forward, backward):
+    """`exp(-sum of the rates between)`, for `(..., L)`; `None` is zero."""
+    length = (backward if forward is None else forward).shape[-1]
+    lower = np.tril(np.ones((length, length)), -1)
+    mask = np.eye(length)
+    for rates, side in ((forward, lower), (backward, lower.T)):
+        if rates is not None:
+            c = np.cumsum(rates, -1)
+            far = (c[..., :, None] - c[..., None, :]) * (lower - lower.T)
+            mask = mask + side * np.exp(-far * side)
+    return mask
+
+
 def forest_distances(parents, up, down):
     """`(L, L, l)`, the sum of the weights on the way from `i` to `j`, and
     `(L, L)`, whether there is one."""

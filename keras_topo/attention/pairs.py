@@ -1,12 +1,10 @@
 """Softmax attention over the pairs of a sparse mask."""
 
-import math
-
 import keras
 from keras import ops
 
 from keras_topo.operators.dense import HIDDEN
-from keras_topo.operators.sparse import flat_pairs
+from keras_topo.operators.pairs import PairLayout
 
 
 def attend_pairs(
@@ -26,70 +24,27 @@ def attend_pairs(
     Returns:
         `(batch, heads, L, d)`.
     """
-    shape = tuple(ops.shape(value))
-    batch, heads, length, value_dim = shape
-    # Axes on which pairs differ join the tokens; the others stay inside, so
-    # that what is gathered for a pair lies together.
-    pairs = mask.pairs
-    lead = (1, 1) + tuple(pairs.shape[:-2])
-    per_head, per_example = lead[-1] != 1, lead[-2] != 1
-    if per_head:
-        outer, inner = (batch, heads), (1, 1)
-    elif per_example:
-        outer, inner = (batch, 1), (1, heads)
-    else:
-        outer, inner = (1, 1), (batch, heads)
-        pairs = ops.reshape(pairs, tuple(ops.shape(pairs))[-2:])
-    rows, keys = flat_pairs(pairs, outer, length)
-    num_rows = math.prod(outer) * length
-
-    def tokens_first(x, count):
-        """`(batch, heads, count, n)` to `(outer * count, inner, n)`."""
-        if not per_head:
-            # (batch, count, heads, n) or (count, batch, heads, n)
-            x = ops.moveaxis(x, 2, 1 if per_example else 0)
-        return ops.reshape(
-            x, (math.prod(outer) * count, math.prod(inner), x.shape[-1])
-        )
-
-    def at_keys(x):
-        return ops.take(tokens_first(x, length), keys, axis=0)
-
-    queries = ops.take(tokens_first(query, length), rows, axis=0)
-    logits = logits_of(queries, at_keys(key))
-    count = tuple(ops.shape(mask.values))[-1]
-    weights = ops.broadcast_to(
-        ops.cast(mask.values, query.dtype), (batch, heads, count)
-    )
-    weights = tokens_first(ops.expand_dims(weights, -1), count)[..., 0]
+    layout = PairLayout(mask.pairs, tuple(ops.shape(value))[:3])
+    logits = logits_of(layout.at_queries(query), layout.at_keys(key))
+    weights = layout.weights(mask.values, query.dtype)
     if visible_keys is not None:
         real = ops.broadcast_to(
-            ops.swapaxes(visible_keys, -1, -2), (batch, heads, length, 1)
+            ops.swapaxes(visible_keys, -1, -2),
+            tuple(ops.shape(value))[:-1] + (1,),
         )
-        weights = weights * at_keys(real)[..., 0]
+        weights = weights * layout.at_keys(real)[..., 0]
 
     visible = weights != 0
     logits = ops.where(visible, logits, HIDDEN)
+    rows, num_rows = layout.rows, layout.num_rows
     top = ops.segment_max(
         ops.stop_gradient(logits), rows, num_segments=num_rows
     )
     # Of a row without visible pairs `exp(0)` meets weights of zero.
     scores = ops.exp(logits - ops.take(top, rows, axis=0)) * weights
     total = ops.segment_sum(scores, rows, num_segments=num_rows)
-    empty = ops.abs(total) < 1e-30
-    total = ops.where(empty, ops.ones_like(total), total)
+    total = ops.where(total == 0, ops.ones_like(total), total)
     scores = scores / ops.take(total, rows, axis=0)
     if dropout:
         scores = keras.random.dropout(scores, dropout, seed=seed)
-    output = ops.segment_sum(
-        ops.expand_dims(scores, -1) * at_keys(value),
-        rows,
-        num_segments=num_rows,
-    )
-    if per_head:
-        return ops.reshape(output, shape)
-    if per_example:
-        output = ops.reshape(output, (batch, length, heads, value_dim))
-        return ops.moveaxis(output, 1, 2)
-    output = ops.reshape(output, (length, batch, heads, value_dim))
-    return ops.moveaxis(output, 0, 2)
+    return layout.sum_rows(ops.expand_dims(scores, -1) * layout.at_keys(value))

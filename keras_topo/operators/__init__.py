@@ -4,8 +4,9 @@ from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.block_diagonal import BlockDiagonal
 from keras_topo.operators.bordered import Bordered
+from keras_topo.operators.causal import Causal
 from keras_topo.operators.decay import ExponentialDecay
-from keras_topo.operators.dense import Causal, Dense, DenseExp, Ones
+from keras_topo.operators.dense import Dense, DenseExp, Ones
 from keras_topo.operators.diffusion import GraphDiffusion
 from keras_topo.operators.distance_functions import (
     damped_cosine,
@@ -14,6 +15,7 @@ from keras_topo.operators.distance_functions import (
 )
 from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
+from keras_topo.operators.gated import GatedDecay
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.permuted import Permuted
@@ -38,6 +40,7 @@ __all__ = [
     "ExponentialDecay",
     "ForestDistance",
     "ForestExponential",
+    "GatedDecay",
     "GraphDiffusion",
     "Kronecker",
     "LowRank",

@@ -1,6 +1,5 @@
 """`MaskOperator`: a mask as a linear operator that owns its attention."""
 
-import copy
 import math
 
 import keras
@@ -15,11 +14,11 @@ from keras_topo.operators.layouts import relayout
 from keras_topo.operators.linear import low_rank_attention
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
-from keras_topo.operators.pytrees import register
 from keras_topo.operators.shapes import agree, static_size
+from keras_topo.operators.tensor_holder import TensorHolder
 
 
-class MaskOperator:
+class MaskOperator(TensorHolder):
     """An attention mask `M`, known through its products.
 
     A mask between `L` query tokens and `L` key tokens is an `L x L` matrix.
@@ -37,8 +36,7 @@ class MaskOperator:
     1)` products. `explain` says which one is taken, and why.
 
     **Operators as arguments.** Operators are pytrees whose leaves are their
-    tensors. They may be arguments of `jax.jit`, `jax.grad` and `tf.function`, and what
-    these return.
+    tensors: `jax.jit`, `jax.grad` and `tf.function` take and return them.
 
     **To write a new operator**, list the attributes that hold tensors or
     other operators in `_fields` (gradients reach those alone), call
@@ -61,19 +59,11 @@ class MaskOperator:
         dtype: string, the dtype of the entries.
     """
 
-    #: Names of the attributes that hold tensors, operators, lists of them, or
-    #: `None`.
-    _fields = ()
-
     # NumPy arrays leave `array * operator` and `array @ operator` to us.
     __array_ufunc__ = None
 
     #: Sums and multiples, set by the module that defines them.
     _sum_of = _scaled_by = None
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        register(cls)
 
     def __init__(self, shape, dtype):
         self._shape = tuple(shape)
@@ -550,54 +540,6 @@ class MaskOperator:
                 f"heads {leading}"
             )
 
-    # Taking an operator apart into tensors and putting it together again, as
-    # checkpointed loops need.
-
-    def tensors(self):
-        """The tensors that define the operator, as a flat list.
-
-        Raises:
-            ValueError: if an attribute holds a tensor or an operator that
-                `_fields` does not name: there would be no gradient for it.
-        """
-        for name, value in vars(self).items():
-            if name not in self._fields and _is_parameter(value):
-                raise ValueError(
-                    f"`_fields` of {type(self).__name__} expects the names of "
-                    "all attributes that hold tensors or operators. Received: "
-                    f"_fields={self._fields}, without {name!r}"
-                )
-        found = []
-        for name in self._fields:
-            found.extend(_flatten(getattr(self, name)))
-        return found
-
-    def with_tensors(self, tensors):
-        """A copy of the operator that holds `tensors`, in the same order.
-
-        Raises:
-            ValueError: unless there are as many as the operator has, of the
-                same shapes.
-        """
-        tensors = list(tensors)
-        shapes = [tuple(x.shape) for x in self.tensors()]
-        found = [tuple(ops.convert_to_tensor(x).shape) for x in tensors]
-        if len(found) != len(shapes) or not all(
-            len(a) == len(b) and agree(a, b)
-            for a, b in zip(found, shapes, strict=True)
-        ):
-            raise ValueError(
-                f"`tensors` expects those of {type(self).__name__}, of the "
-                f"shapes {shapes}. Received: shapes {found}"
-            )
-        return self._rebuild(iter(tensors))
-
-    def _rebuild(self, iterator):
-        clone = copy.copy(self)
-        for name in self._fields:
-            setattr(clone, name, _unflatten(getattr(self, name), iterator))
-        return clone
-
 
 def product_cost(rows, inner, columns):
     """Cost of a dense product, its reading and writing included."""
@@ -623,34 +565,3 @@ def _low_rank_cost(problem, rank):
     products = 2 * problem.length * features * (problem.value_dim + 1)
     passes = 4 * costs.ELEMENT * problem.length * features
     return 4 * costs.LAUNCH + problem.pairs * (products + passes)
-
-
-def _is_parameter(value):
-    """Whether `value` is differentiable, or an operator."""
-    if isinstance(value, MaskOperator):
-        return True
-    if isinstance(value, keras.Variable) or ops.is_tensor(value):
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        return keras.backend.is_float_dtype(dtype)
-    return False
-
-
-def _flatten(value):
-    if value is None:
-        return []
-    if isinstance(value, MaskOperator):
-        return value.tensors()
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _flatten(item)]
-    # A variable would be read inside the loops of attention otherwise.
-    return [ops.convert_to_tensor(value)]
-
-
-def _unflatten(value, iterator):
-    if value is None:
-        return None
-    if isinstance(value, MaskOperator):
-        return value._rebuild(iterator)
-    if isinstance(value, (list, tuple)):
-        return [_unflatten(item, iterator) for item in value]
-    return next(iterator)

@@ -1,11 +1,15 @@
-"""Masks that decay exponentially along a sequence."""
+"""Masks that decay at one rate along a sequence."""
 
+import numpy as np
 from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator
-from keras_topo.operators.parameters import as_tensor
+from keras_topo.operators.ordered import (
+    OrderedDecay,
+    as_rates,
+    require_direction,
+)
 from keras_topo.operators.plan import Plan
 
 # Long enough for matrix products to be worth their while, short enough for
@@ -16,8 +20,10 @@ CHUNK = 32
 MOST_CHUNKS = 4096
 
 
-class ExponentialDecay(MaskOperator):
+class ExponentialDecay(OrderedDecay):
     """The mask `M[i, j] = exp(-rate |i - j|)` of a sequence.
+
+    Causal, zero for `j > i`.
 
     An exponentiated affine function of the distance on a path. Off the
     diagonal the matrix has rank one on each side, so the product is a scan: a
@@ -29,9 +35,13 @@ class ExponentialDecay(MaskOperator):
     L` for a million.
 
     Args:
-        rate: `(*batch,)`, non-negative rates of decay per token. A negative
-            rate is computed too, but grows like `exp(|rate| L)`.
+        rate: `(*batch,)`, non-negative rates of decay per token.
         length: int, `L`.
+        causal: bool, whether tokens see none after them.
+        reverse: bool, with `causal`: none before them instead, the transpose.
+
+    Raises:
+        ValueError: if a rate is known to be negative or not a number.
 
     Example:
 
@@ -43,8 +53,11 @@ class ExponentialDecay(MaskOperator):
 
     _fields = ("rate",)
 
-    def __init__(self, rate, length):
-        self.rate = as_tensor(rate, "rate", 0)
+    def __init__(self, rate, length, causal=False, reverse=False):
+        require_direction(causal, reverse)
+        self.rate = as_rates(rate, "rate", 0)
+        self.causal = bool(causal)
+        self.reverse = bool(reverse)
         super().__init__(
             tuple(self.rate.shape) + (length, length), self.rate.dtype
         )
@@ -52,6 +65,12 @@ class ExponentialDecay(MaskOperator):
     def _plan(self):
         length = self.num_tokens
         return Plan(layouts=(1, length), held_per_column=length)
+
+    def _directions(self):
+        rates = self.rate[..., None]
+        if not self.causal:
+            return rates, rates
+        return (None, rates) if self.reverse else (rates, None)
 
     def _weights(self, distance, dtype):
         """`exp(-rate distance)`, zero where `distance` is negative."""
@@ -73,25 +92,38 @@ class ExponentialDecay(MaskOperator):
         return chunk, count
 
     def _matrices(self, dtype):
-        """Within a chunk, into the carries, between them, and out of them."""
-        chunk, count = self._chunks()
-        i = ops.arange(chunk, dtype="int32")
-        k = ops.arange(count, dtype="int32")
-        within = self._weights(ops.abs(i[:, None] - i[None, :]), dtype)
-        # What a chunk hands on to the next one, and to the one before.
-        collect = self._weights(ops.stack([chunk - 1 - i, i]), dtype)
-        # Carry into chunk k from chunk l < k (and l > k for the other way).
-        between = self._weights((k[:, None] - k[None, :] - 1) * chunk, dtype)
-        expand = self._weights(ops.stack([i + 1, chunk - i]), dtype)
-        return within, collect, between, expand
+        """Within a chunk, into the carries, between them, and out of them.
 
-    # Both products below append the two carries to the tokens of a chunk, so
-    # that one matrix product gives its result; adding them afterwards would
-    # pass everything through memory twice more.
+        There is one carry for each direction: what a chunk hands on to the
+        next one, and to the one before.
+        """
+        chunk, count = self._chunks()
+        i = np.arange(chunk, dtype="int32")
+        k = np.arange(count, dtype="int32")
+        distance = i[:, None] - i[None, :]
+        passed = (k[:, None] - k[None, :] - 1) * chunk
+        downward = (chunk - 1 - i, passed, i + 1)
+        upward = (i, passed.T, chunk - i)
+        if not self.causal:
+            carries = [downward, upward]
+        else:
+            carries = [upward if self.reverse else downward]
+        collect, between, expand = zip(*carries, strict=True)
+        return (
+            self._weights(self._seen(distance), dtype),
+            self._weights(np.stack(collect), dtype),
+            [self._weights(x, dtype) for x in between],
+            self._weights(np.stack(expand), dtype),
+        )
+
+    # Both products below append the carries to the tokens of a chunk, so that
+    # one matrix product gives its result; adding them afterwards would pass
+    # everything through memory twice more.
 
     def _apply_last(self, x):
         chunk, count = self._chunks()
         within, collect, between, expand = self._matrices(x.dtype)
+        within = ops.swapaxes(within, -1, -2)
         shape = tuple(ops.shape(x))
         lead, columns = shape[:-3], shape[-2]
         x = ops.squeeze(x, -3)
@@ -105,11 +137,13 @@ class ExponentialDecay(MaskOperator):
         else:
             leaving = matmul(x, ops.swapaxes(collect, -1, -2))
             lead = tuple(ops.shape(leaving))[:-2]
-            leaving = ops.reshape(leaving, lead + (columns, count, 2))
-            down = matmul(leaving[..., 0], ops.swapaxes(between, -1, -2))
-            up = matmul(leaving[..., 1], between)
+            leaving = ops.reshape(leaving, lead + (columns, count, -1))
+            carries = [
+                matmul(leaving[..., k], ops.swapaxes(weights, -1, -2))
+                for k, weights in enumerate(between)
+            ]
             carries = ops.reshape(
-                ops.stack([down, up], -1), lead + (columns * count, 2)
+                ops.stack(carries, -1), lead + (columns * count, len(between))
             )
             x = ops.broadcast_to(x, lead + (columns * count, chunk))
             x = ops.concatenate([x, carries], -1)
@@ -138,10 +172,12 @@ class ExponentialDecay(MaskOperator):
         else:
             leaving = matmul(per_chunk(collect), x)
             lead = tuple(ops.shape(leaving))[:-3]
-            down = matmul(between, leaving[..., 0, :])
-            up = matmul(ops.swapaxes(between, -1, -2), leaving[..., 1, :])
+            carries = [
+                matmul(weights, leaving[..., k, :])
+                for k, weights in enumerate(between)
+            ]
             x = ops.broadcast_to(x, lead + (count, chunk, columns))
-            x = ops.concatenate([x, ops.stack([down, up], -2)], -2)
+            x = ops.concatenate([x, ops.stack(carries, -2)], -2)
             matrix = ops.concatenate([within, ops.swapaxes(expand, -1, -2)], -1)
             y = matmul(per_chunk(matrix), x)
         lead = tuple(ops.shape(y))[:-3]
@@ -149,14 +185,21 @@ class ExponentialDecay(MaskOperator):
         return slice_axis(y, 0, self.num_tokens, -3) if padding else y
 
     def _rows_at(self, ids):
-        keys = ops.arange(self.num_tokens, dtype="int32")
-        return self._weights(ops.abs(ids[:, None] - keys), self.dtype)
+        columns = ops.arange(self.num_tokens, dtype="int32")
+        return self._weights(self._seen(ids[:, None] - columns), self.dtype)
+
+    def _seen(self, offsets):
+        """Distances for offsets `i - j`, negative where the mask is zero."""
+        if not self.causal:
+            return abs(offsets)
+        return -offsets if self.reverse else offsets
 
     def _transpose(self):
-        return self
-
-    def _nonnegative(self):
-        return True
+        if not self.causal:
+            return self
+        return ExponentialDecay(
+            self.rate, self.num_tokens, True, not self.reverse
+        )
 
     def _cost(self, columns):
         elements = self.num_tokens * columns

@@ -1,4 +1,4 @@
-"""Masks without structure to exploit, and the two simplest that have it."""
+"""Masks without structure to exploit, and the one that hides nothing."""
 
 from keras import ops
 
@@ -183,44 +183,3 @@ class Ones(MaskOperator):
         features = problem.num_features * (problem.value_dim + 1)
         work = 2 * problem.pairs * problem.length * features
         return (Form("linear", 4 * costs.LAUNCH + work, linear_attention),)
-
-
-class Causal(MaskOperator):
-    """The mask of autoregression: token `i` sees the tokens `j <= i`.
-
-    *Complexity*: products `O(L columns)` by prefix sums.
-
-    Args:
-        length: int, number of tokens.
-        reverse: bool; `True` for the transpose, `j >= i`.
-        dtype: dtype of the entries.
-    """
-
-    def __init__(self, length, reverse=False, dtype="float32"):
-        super().__init__((length, length), dtype)
-        self.reverse = bool(reverse)
-
-    def _plan(self):
-        length = self.num_tokens
-        return Plan(layouts=(1, length), held_per_column=length)
-
-    def _apply(self, x):
-        axis = -1 if x.shape[-3] == 1 else -3
-        if self.reverse:
-            return ops.flip(ops.cumsum(ops.flip(x, axis), axis), axis)
-        return ops.cumsum(x, axis)
-
-    def _rows_at(self, ids):
-        row = ids[:, None]
-        column = ops.arange(self.num_tokens, dtype="int32")[None, :]
-        visible = column >= row if self.reverse else column <= row
-        return ops.cast(visible, self.dtype)
-
-    def _transpose(self):
-        return Causal(self.num_tokens, not self.reverse, self.dtype)
-
-    def _nonnegative(self):
-        return True
-
-    def _cost(self, columns):
-        return costs.LAUNCH + 4 * costs.ELEMENT * self.num_tokens * columns

@@ -31,7 +31,7 @@ def put_together(structure, leaves):
 
 def _structure(value, leaves):
     # An operator by what it has: this module is imported by theirs.
-    if hasattr(value, "_fields") and hasattr(value, "_apply"):
+    if hasattr(value, "_fields") and hasattr(value, "with_tensors"):
         items = sorted(vars(value).items())
         return _Operator(
             type(value),

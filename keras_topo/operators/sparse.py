@@ -8,6 +8,8 @@ from keras import ops
 from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.forms import Form
+from keras_topo.operators.pairs import flat_pairs, pair_attention
 from keras_topo.operators.parameters import as_tensor, nonnegative_values
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
@@ -122,6 +124,15 @@ class SparsePairs(MaskOperator):
         place = np.sort(place, axis=-1)
         return None if (place[..., 1:] == place[..., :-1]).any() else False
 
+    def _own_forms(self, problem):
+        def attend(query, key, value):
+            return pair_attention(query, key, value, self.pairs, self.values)
+
+        pairs = self.num_pairs or 32 * problem.length  # unknown: a guess
+        passes = 4 * (problem.num_features + problem.value_dim)
+        work = costs.ELEMENT * problem.pairs * pairs * passes
+        return (Form("pairs", 10 * costs.LAUNCH + work, attend),)
+
     def _cost(self, columns):
         pairs = self.num_pairs or 32 * self.num_tokens  # unknown: a guess
         return 4 * costs.LAUNCH + 6 * costs.ELEMENT * pairs * columns
@@ -171,22 +182,3 @@ def dense_rows(pairs, values, start, size, width):
         num_segments=total * size * width,
     )
     return ops.reshape(dense, lead + (size, width))
-
-
-def flat_pairs(pairs, lead, length):
-    """Rows and columns of pairs, counted through examples of `length`.
-
-    Args:
-        pairs: `(*batch, pairs, 2)`, with batch axes that broadcast to `lead`.
-        lead: sizes of the batch axes, ints or traced.
-        length: tokens of an example.
-
-    Returns:
-        Two int tensors of `prod(lead) * pairs` entries.
-    """
-    total, count = math.prod(lead), tuple(ops.shape(pairs))[-2]
-    pairs = ops.broadcast_to(pairs, tuple(lead) + (count, 2))
-    pairs = ops.reshape(pairs, (total, count, 2))
-    offset = length * ops.arange(total, dtype="int32")
-    pairs = ops.reshape(pairs + offset[:, None, None], (total * count, 2))
-    return pairs[:, 0], pairs[:, 1]

@@ -305,7 +305,7 @@ PAIR = [[0, 1], [1, 0]]
 SIGNS = {
     "ones": (lambda: Ones(3), True),
     "causal": (lambda: Causal(3, reverse=True), True),
-    "decay": (lambda: ExponentialDecay(-0.5, 3), True),
+    "decay": (lambda: ExponentialDecay(0.5, 3), True),
     "dense": (lambda: Dense(np.eye(3)), True),
     "dense-signed": (lambda: Dense(SIGNED), False),
     "dense-rounded": (lambda: Dense(np.eye(3) - 1e-9), True),
