@@ -168,7 +168,7 @@ def format_summary(records):
             for shape in shapes
         ]
         if any(ratios):
-            than = ", than causal softmax" if key == "causal_ratio" else ""
+            than = ", against causal softmax" if key == "causal_ratio" else ""
             name = f"{kind}, {direction(backward)}{than}"
             rows.append([name, *map(format_speedup, ratios)])
     header = ["", *map(format_shape, shapes)]

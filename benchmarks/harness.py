@@ -450,7 +450,7 @@ def format_ratio(ratio):
         return ""
     if ratio >= 10:
         return f"{ratio:,.0f}"
-    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2g}"
+    return f"{ratio:.1f}" if ratio >= 0.995 else f"{ratio:.2g}"
 
 
 def format_table(header, rows, markdown=False, left=1):

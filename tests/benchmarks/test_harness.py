@@ -206,7 +206,7 @@ def test_seconds(seconds, text):
 
 
 def test_ratios():
-    texts = [harness.format_ratio(x) for x in (None, 0.0123, 1, 2.34, 1234)]
+    texts = [harness.format_ratio(x) for x in (None, 0.0123, 0.999, 2.34, 1234)]
     assert texts == ["", "0.012", "1.0", "2.3", "1,234"]
 
 
