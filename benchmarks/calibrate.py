@@ -8,18 +8,18 @@ taking turns, median over the rounds.
 """
 
 import argparse
-import math
-import statistics
-import time
+import sys
 
 import numpy as np
 from keras import ops
 
-from benchmarks.attention import compile_function
+from benchmarks.harness import format_table, ratio_of, take_turns
+from benchmarks.measure import compile_call, measure_seconds
 from keras_topo._backend import toeplitz_fft
 from keras_topo.operators import cost as costs
 from keras_topo.operators.toeplitz import fft_cost
 
+UNIT = "large product"
 SIZE = 2048
 
 
@@ -28,28 +28,27 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--jit", action="store_true")
     arguments = parser.parse_args()
-    subjects = {
-        name: (
-            compile_function(function, tensors, False, arguments.jit),
-            tensors,
-            units,
-        )
-        for name, (function, tensors, units) in make_subjects().items()
+    subjects = make_subjects()
+    calls = {
+        name: compile_call(function, tensors, jit=arguments.jit)
+        for name, (function, tensors, _) in subjects.items()
     }
-    for function, tensors, _ in subjects.values():
-        function(*tensors)
-    ratios = {name: [] for name in subjects}
-    for _ in range(arguments.rounds):
-        unit = seconds(subjects["large product"]) / SIZE**3
-        for name, subject in subjects.items():
-            ratios[name].append(seconds(subject) / subject[2] / unit)
-    print(f"{'':28}{'measured':>12}{'in use':>12}")
-    for name, values in ratios.items():
+    for call in calls.values():
+        call()
+    rounds = take_turns(
+        lambda name: {"seconds": measure_seconds(calls[name])},
+        list(calls),
+        arguments.rounds,
+    )
+    rows = []
+    for name, (_, _, units) in subjects.items():
+        measured = ratio_of(rounds, name, UNIT) * subjects[UNIT][2] / units
         in_use = getattr(costs, name, None)
-        print(
-            f"{name:28}{statistics.median(values):12.3g}"
-            + (f"{in_use:12.3g}" if in_use else "")
+        rows.append(
+            [name, f"{measured:.3g}", "" if in_use is None else f"{in_use:.3g}"]
         )
+    print(format_table(["", "measured", "in use"], rows))
+    return 0
 
 
 def make_subjects():
@@ -64,7 +63,7 @@ def make_subjects():
     units = (fft_cost((side, side), columns) - 12 * costs.LAUNCH) / costs.FFT
     rows = SIZE * SIZE // side
     return {
-        "large product": (
+        UNIT: (
             ops.matmul,
             [tensor(SIZE, SIZE), tensor(SIZE, SIZE)],
             SIZE**3,
@@ -88,17 +87,5 @@ def make_subjects():
     }
 
 
-def seconds(subject):
-    """Of one call: the mean over enough of them for the clock."""
-    function, tensors, _ = subject
-    start = time.perf_counter()
-    function(*tensors)
-    repeats = math.ceil(0.05 / max(time.perf_counter() - start, 1e-6))
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function(*tensors)
-    return (time.perf_counter() - start) / repeats
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

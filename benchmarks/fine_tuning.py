@@ -7,25 +7,26 @@ The same model, images, batches and epochs for all three ways: all weights from
 scratch, all weights from the trained ones, and the last layer alone. Each takes
 the learning rate, of four, with the best mean validation accuracy over the
 seeds, which decide on initial weights, batches and augmentation. Test accuracy
-is that after the last epoch.
+is that after the last epoch. There are no times, so nothing takes turns; the
+same command goes on after the last learning rate that was finished.
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 
 import keras_topo
+from benchmarks.harness import Report
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
     training_batches,
 )
-from keras_topo.training.command_line import freeze_all_but_last, versions
+from keras_topo.training.command_line import freeze_all_but_last
 from keras_topo.training.datasets import load_images
-from keras_topo.training.run import adamw, write_json
+from keras_topo.training.run import adamw
 
 ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3, 8e-3)
 LEARNING_RATES = {
@@ -57,32 +58,29 @@ def main():
         per_class=arguments.per_class,
     )
     data = data.as_rgb() if channels == 3 else data
-    rows = []
+    report = Report(
+        arguments.json,
+        "benchmarks.fine_tuning",
+        {key: value for key, value in vars(arguments).items() if key != "json"},
+        ("tensorflow",),
+        ("images", "rows"),
+    )
+    if not report.records("images"):
+        report.add([data.sizes()], "images")
     for way, learning_rates in LEARNING_RATES.items():
-        tried = [
-            {
-                "way": way,
-                "learning_rate": learning_rate,
-                **train(arguments, data, way, learning_rate),
-            }
-            for learning_rate in learning_rates
-        ]
-        rows.append(max(tried, key=lambda row: np.mean(row["validation"])))
-        print(
-            f"{way}: {spread(rows[-1]['test'])}, learning rate "
-            f"{rows[-1]['learning_rate']:g}",
-            flush=True,
+        for learning_rate in learning_rates:
+            key = {"way": way, "learning_rate": learning_rate}
+            if not report.records("rows", **key):
+                found = train(arguments, data, way, learning_rate)
+                report.add([{**key, **found}], "rows")
+        best = max(
+            report.records("rows", way=way),
+            key=lambda row: np.mean(row["validation"]),
         )
-        rows[-1]["others"] = [row for row in tried if row is not rows[-1]]
-    if arguments.json:
-        write_json(
-            Path(arguments.json),
-            {
-                "arguments": vars(arguments),
-                "images": data.sizes(),
-                "rows": rows,
-                "versions": versions(),
-            },
+        print(
+            f"{way}: {spread(best['test'])}, learning rate "
+            f"{best['learning_rate']:g}",
+            flush=True,
         )
     return 0
 

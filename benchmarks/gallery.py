@@ -1,9 +1,10 @@
-"""What one token sees through each mask, drawn on the structure it lives on.
+"""Masks, drawn on the structures that their tokens form.
 
     python -m benchmarks.gallery --out docs/mask-gallery.png
 
-A panel an operator: a row of the mask, divided by its largest entry, on the
-sequence, grid, torus, tree, cube or graph whose tokens it compares. Needs
+One panel per operator. Each shows one row of the mask, divided by its largest
+entry: how strongly the circled token can attend to every other token of the
+sequence, grid, torus, tree, cube or graph. Needs
 matplotlib and networkx (extra `training`); takes some seconds.
 """
 
@@ -96,8 +97,8 @@ def draw_gallery(path):
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     bar.set_label(
-        "what the circled token sees: its row of the mask, relative to the "
-        "largest entry",
+        "one row of the mask: how strongly the circled token can attend to "
+        "each token, relative to the largest entry",
         fontsize=8.5,
     )
     figure.savefig(path, dpi=120)
@@ -111,7 +112,7 @@ def row_of(operator, token):
 
 
 def mark(axis, position, size=90):
-    """A ring around the token that looks."""
+    """A ring around the token whose row is shown."""
     axis.scatter(
         *np.reshape(position, (2, 1)),
         s=size,
@@ -395,16 +396,16 @@ def draw_random_features(axis, style):
 PANELS = (
     ("Sequences", "of 21 tokens", draw_sequences),
     ("BlockToeplitz", "any function of the offset", draw_block_toeplitz),
-    ("Kronecker", "of two decays, one an axis", draw_kronecker),
+    ("Kronecker", "of two decays, one per axis", draw_kronecker),
     ("Torus", "a grid whose ends meet", draw_torus),
     ("ForestExponential", "exp(-0.6 d)", draw_forest_exponential),
     ("ForestDistance", "any f(d): a damped cosine", draw_forest_distance),
     ("hypercube", "decay ** Hamming distance", draw_hypercube),
-    ("LowRank", "walks seen at 5 anchors", draw_low_rank),
+    ("LowRank", "walks that visit 5 anchors", draw_low_rank),
     ("GraphDiffusion", "heat after time 1", draw_diffusion(1.0)),
     ("GraphDiffusion", "heat after time 10", draw_diffusion(10.0)),
     ("SparsePairs", "kernel of random walks", draw_walk_kernel),
-    ("SparseFactors", "one sample of 16 walks a node", draw_random_features),
+    ("SparseFactors", "one sample, 16 walks per node", draw_random_features),
 )
 
 

@@ -35,8 +35,18 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.workers import Worker, measure_growth, ratio_of, save, serve
+from benchmarks.harness import (
+    Report,
+    Workers,
+    format_table,
+    make_parser,
+    ratio_of,
+    seconds_of,
+    take_turns,
+)
+from benchmarks.measure import measure_growth, serve
 
+MODULE = "benchmarks.graphs"
 PEER = "GATConv (PyG)"
 COMPILED = ", compiled"
 TORCH_ROWS = (PEER, PEER + COMPILED, "GCNConv (PyG)")
@@ -56,93 +66,77 @@ EPOCHS = 4
 def main():
     arguments = parse_arguments()
     if arguments.worker:
-        make = {"torch": torch_epoch, "keras": keras_epoch}[arguments.worker]
-        return serve(arguments.worker, measure(make))
-    workers = {kind: start(kind, arguments) for kind in ("torch", "keras")}
-    report = {
-        "command": "python -m benchmarks.graphs " + " ".join(sys.argv[1:]),
-        "versions": {kind: w.versions for kind, w in workers.items()},
-        "epochs": [],
-    }
+        is_torch = arguments.worker == "torch"
+        return serve(measure(torch_epoch if is_torch else keras_epoch))
+    report = Report(
+        arguments.json,
+        MODULE,
+        {"rounds": arguments.rounds, "threads": arguments.threads},
+        ("torch", "tensorflow"),
+        ("epochs", "kernels", "walks"),
+    )
     data = [(path, False) for path in arguments.graphs]
     data += [(path, True) for path in arguments.nodes]
-    for path, nodes in data:
-        rows = measure_epochs(workers, arguments, path, nodes)
-        report["epochs"] += rows
-        print(format_epochs(path, rows), flush=True)
-        save(report, arguments.json)
-    kernels = [measure_kernels(path) for path in arguments.graphs]
-    report["kernels"] = kernels
-    print(format_kernels(kernels), flush=True)
+    with Workers(MODULE, arguments.threads) as workers:
+        for path, nodes in data:
+            rows = report.records("epochs", data=Path(path).stem)
+            if not rows:
+                rows = measure_epochs(workers, arguments, path, nodes)
+                report.add(rows, "epochs")
+            print(format_epochs(path, rows), flush=True)
+    for path in arguments.graphs:
+        if not report.records("kernels", data=Path(path).stem):
+            report.add([measure_kernels(path)], "kernels")
+    print(format_kernels(report.records("kernels")), flush=True)
     if arguments.walks:
-        report["walks"] = measure_walks()
-        print(format_walks(report["walks"]))
-    for worker in workers.values():
-        worker.close()
-    save(report, arguments.json)
+        if not report.records("walks"):
+            report.add([measure_walks()], "walks")
+        print(format_walks(report.records("walks")[0]))
     return 0
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, rounds=7)
     parser.add_argument(
         "--graphs", nargs="*", default=[], help="TUDataset zip files"
     )
     parser.add_argument(
         "--nodes", nargs="*", default=[], help="npz files of one graph"
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--walks", action=argparse.BooleanOptionalAction, default=True
     )
-    parser.add_argument("--json")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 # The side that asks.
 
 
-def start(kind, arguments):
-    return Worker("benchmarks.graphs", kind, arguments.threads)
-
-
 def measure_epochs(workers, arguments, path, nodes):
     """The rows of one data set."""
     names = (*TORCH_ROWS, *(NODE_ROWS if nodes else KERAS_ROWS))
 
-    def ask(workers, row, **options):
-        kind = "torch" if row in TORCH_ROWS else "keras"
-        request = {"row": row, "path": path, "nodes": nodes, **options}
-        return workers[kind].ask(request)
+    def ask(row, ask=workers.ask, **options):
+        kind = "torch" if row in TORCH_ROWS else "tensorflow"
+        return ask(kind, {"row": row, "path": path, "nodes": nodes, **options})
 
-    first = {row: ask(workers, row) for row in names}  # compiles
+    first = {row: ask(row) for row in names}  # Compiles.
     for row in names:
-        ask(workers, row)
-    rounds = [
-        {row: ask(workers, row) for row in names}
-        for _ in range(arguments.rounds)
+        ask(row)
+    rounds = take_turns(ask, names, arguments.rounds)
+    return [
+        {
+            "data": Path(path).stem,
+            "row": row,
+            "rounds": len(rounds),
+            "ratio": ratio_of(rounds, row, PEER),
+            "seconds": seconds_of(rounds, row),
+            "first": first[row]["first"],
+            "parameters": first[row]["parameters"],
+            **ask(row, workers.ask_fresh, memory=True),
+        }
+        for row in names
     ]
-    rows = []
-    for row in names:
-        kind = "torch" if row in TORCH_ROWS else "keras"
-        fresh = {kind: start(kind, arguments)}
-        memory = ask(fresh, row, memory=True)["megabytes"]
-        fresh[kind].close()
-        rows.append(
-            {
-                "data": Path(path).stem,
-                "row": row,
-                "rounds": len(rounds),
-                "ratio": ratio_of(rounds, row, PEER),
-                "seconds": statistics.median(r[row]["seconds"] for r in rounds),
-                "first": first[row]["first"],
-                "parameters": first[row]["parameters"],
-                "megabytes": memory,
-            }
-        )
-    return rows
 
 
 def measure_kernels(path):
@@ -193,18 +187,22 @@ def measure_walks(nodes=100_000, edges=500_000):
 
 
 def format_epochs(path, rows):
-    lines = [
-        f"\n{Path(path).stem}: a training epoch, median of "
-        f"{rows[0]['rounds']} rounds",
-        f"{'':38}{'time / peer':>12}{'seconds':>10}{'first':>8}{'MB':>8}"
-        f"{'parameters':>12}",
+    header = ["", "time / peer", "seconds", "first", "MB", "parameters"]
+    table = [
+        [
+            row["row"],
+            f"{row['ratio']:.2f}",
+            f"{row['seconds']:.3f}",
+            f"{row['first']:.1f}",
+            f"{row['megabytes']:.0f}",
+            f"{row['parameters']:,}",
+        ]
+        for row in rows
     ]
-    for row in rows:
-        lines.append(
-            f"{row['row']:38}{row['ratio']:12.2f}{row['seconds']:10.3f}"
-            f"{row['first']:8.1f}{row['megabytes']:8.0f}{row['parameters']:12,}"
-        )
-    return "\n".join(lines)
+    return (
+        f"\n{Path(path).stem}: a training epoch, median of "
+        f"{rows[0]['rounds']} rounds\n{format_table(header, table)}"
+    )
 
 
 def format_kernels(kernels):
@@ -237,9 +235,7 @@ def measure(make):
         if request.get("memory"):
             # The graphs themselves, and the imports, are not what is asked.
             load(make, request)
-            return {
-                "megabytes": measure_growth(lambda: make(request)[0](1)),
-            }
+            return {"megabytes": measure_growth(lambda: make(request)[0](1))}
         first = None
         if key not in prepared:
             prepared[key] = make(request)

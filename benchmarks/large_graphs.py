@@ -12,25 +12,27 @@ Every result comes from a process of its own. Preparation is what the host does
 once for a graph: walks that are sampled, spectral bounds, a normalized
 adjacency matrix. Memory is by how much the resident set grows at most (Linux)
 from before the data to after the last call. Times are medians of the rounds,
-after a first call that is not counted.
-
-A result is written to `--json` as soon as it is known, and the same command
-goes on where it was interrupted.
+after a first call that is not counted. See `benchmarks.harness` for how a run
+that was cut off goes on.
 """
 
-import argparse
-import json
-import math
 import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
+from benchmarks.harness import (
+    Report,
+    WorkerError,
+    Workers,
+    format_seconds,
+    format_table,
+    make_parser,
+    slope,
+)
+from benchmarks.measure import measure_growth, serve
 
-from benchmarks.workers import Worker, measure_growth, save, serve
-
+MODULE = "benchmarks.large_graphs"
 SIZES = (10_000, 31_623, 100_000, 316_228, 1_000_000)
 # Options of `training.nodes`.
 MODELS = {
@@ -48,57 +50,52 @@ MODELS = {
 def main():
     arguments = parse_arguments()
     if arguments.worker:
-        return serve("keras", measure)
-    results = []
-    keys = ("rounds", "threads", "train_to")
-    settings = {key: getattr(arguments, key) for key in keys}
-    if arguments.json and Path(arguments.json).exists():
-        earlier = json.loads(Path(arguments.json).read_text())
-        if earlier["arguments"] != settings:
-            raise SystemExit(
-                f"{arguments.json} has results of other arguments. Received: "
-                f"{settings}, not {earlier['arguments']}"
-            )
-        results = earlier["results"]
-    report = {
-        "command": "python -m benchmarks.large_graphs "
-        + " ".join(sys.argv[1:]),
-        "arguments": settings,
-        "results": results,
-    }
-    for model, options in MODELS.items():
-        for nodes in SIZES:
-            if nodes > arguments.max_nodes or any(
-                (r["model"], r["nodes"]) == (model, nodes) for r in results
-            ):
-                continue
-            worker = Worker(
-                "benchmarks.large_graphs", "keras", arguments.threads
-            )
-            request = {
-                "options": f"--data beacons --nodes {nodes} {options}",
-                "rounds": arguments.rounds,
-                "train": nodes <= arguments.train_to,
-            }
-            results.append(
-                {"model": model, "nodes": nodes, **worker.ask(request)}
-            )
-            worker.close()
-            save(report, arguments.json)
-            print(format_result(results[-1]), flush=True)
-    print("\n" + format_summary(results))
+        return serve(measure)
+    report = Report(
+        arguments.json,
+        MODULE,
+        {
+            key: getattr(arguments, key)
+            for key in ("rounds", "threads", "train_to")
+        },
+        ("tensorflow",),
+    )
+    report.drop_failed()
+    with Workers(MODULE, arguments.threads) as workers:
+        for model in MODELS:
+            for nodes in SIZES:
+                if nodes > arguments.max_nodes:
+                    break
+                found = report.records(model=model, nodes=nodes)
+                if not found:
+                    found = [measure_fresh(workers, model, nodes, arguments)]
+                    report.add(found)
+                    print(format_result(found[0]), flush=True)
+                if "failed" in found[0]:
+                    break
+    print("\n" + format_summary(report.records()))
     return 0
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, rounds=3)
     parser.add_argument("--max-nodes", type=int, default=SIZES[-1])
     parser.add_argument("--train-to", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--json")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def measure_fresh(workers, model, nodes, arguments):
+    """The record of a model and a size, from a process of its own."""
+    request = {
+        "options": f"--data beacons --nodes {nodes} {MODELS[model]}",
+        "rounds": arguments.rounds,
+        "train": nodes <= arguments.train_to,
+    }
+    record = {"model": model, "nodes": nodes}
+    try:
+        return {**record, **workers.ask_fresh("tensorflow", request)}
+    except WorkerError as error:
+        return {**record, "failed": str(error)}
 
 
 # In the process of a result.
@@ -153,41 +150,43 @@ def median_seconds(call, rounds):
 
 
 def format_result(result):
-    train = f", epoch {result['train']:.2g} s" if "train" in result else ""
+    name = f"{result['model']}, {result['nodes']:,} nodes"
+    if "failed" in result:
+        return f"{name}: {result['failed'].strip().splitlines()[-1]}"
+    train = ""
+    if "train" in result:
+        train = f", epoch {format_seconds(result['train'])}"
     return (
-        f"{result['model']}, {result['nodes']:,} nodes: prediction "
-        f"{result['predict']:.2g} s{train}, prepared in "
-        f"{result['prepare']:.2g} s, {result['megabytes']:,.0f} MB"
+        f"{name}: prediction {format_seconds(result['predict'])}{train}, "
+        f"prepared in {format_seconds(result['prepare'])}, "
+        f"{result['megabytes']:,.0f} MB"
     )
 
 
 def format_summary(results):
     """A row of Markdown for each model, at its largest size."""
-    lines = [
-        "| model | nodes | prediction | slope | preparation | memory |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    header = ["model", "nodes", "prediction", "slope", "preparation", "memory"]
+    lines = []
     for model in MODELS:
         row = sorted(
-            (r for r in results if r["model"] == model),
+            (r for r in results if r["model"] == model and "failed" not in r),
             key=lambda r: r["nodes"],
         )
         if not row:
             continue
         last = row[-1]
+        growth = slope([(r["nodes"], r["predict"]) for r in row])
         lines.append(
-            f"| {model} | {last['nodes']:,} | {last['predict']:.2g} s | "
-            f"{slope(row)} | {last['prepare']:.2g} s | "
-            f"{last['megabytes'] / 1e3:.1f} GB |"
+            [
+                model,
+                f"{last['nodes']:,}",
+                format_seconds(last["predict"]),
+                "" if growth is None else f"{growth:.2f}",
+                format_seconds(last["prepare"]),
+                f"{last['megabytes'] / 1e3:.1f} GB",
+            ]
         )
-    return "\n".join(lines)
-
-
-def slope(row):
-    if len(row) < 2:
-        return ""
-    points = [(math.log(r["nodes"]), math.log(r["predict"])) for r in row]
-    return f"{np.polyfit(*zip(*points, strict=True), 1)[0]:.2f}"
+    return format_table(header, lines, markdown=True)
 
 
 if __name__ == "__main__":

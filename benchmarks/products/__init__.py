@@ -1,0 +1,1 @@
+"""Masks whose products `benchmarks.masks` times, and their peers."""
