@@ -136,6 +136,9 @@ class Scaled(Wrapper):
 
     def __init__(self, operator, scalar):
         if isinstance(operator, MaskOperator):
+            if isinstance(scalar, (int, float)):
+                # Not by way of float32, where 1e-100 is zero.
+                scalar = ops.convert_to_tensor(scalar, operator.dtype)
             scalar = ops.cast(as_tensor(scalar, "scalar", 0), operator.dtype)
             batch = broadcast_batch(operator.batch_shape, scalar.shape)
         else:
@@ -193,7 +196,7 @@ class Scaled(Wrapper):
             return self._scale(best.attend(query, key, value), 2)
 
         cost = best.cost + costs.ELEMENT * output
-        return (Form(best.name, cost, attend, best.exact),)
+        return (Form(f"scaled, {best.name}", cost, attend, best.exact),)
 
     def _scale(self, parts, trailing):
         return tuple(self._times(x, trailing) for x in parts)

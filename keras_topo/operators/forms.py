@@ -32,8 +32,9 @@ class Problem:
     @staticmethod
     def of(query, value):
         """That of queries `(batch, heads, L, m)` and values `(..., d)`."""
+        # An empty batch is divided as one example is.
         batch, heads, length, num_features = (
-            static_size((n,)) for n in query.shape
+            max(1, static_size((n,))) for n in query.shape
         )
         return Problem(batch, heads, length, num_features, value.shape[-1])
 

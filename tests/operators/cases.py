@@ -38,6 +38,8 @@ from keras_topo.operators import (
     Sum,
     Toeplitz,
     Torus,
+    curve_decay,
+    curve_order,
     hypercube,
 )
 
@@ -192,6 +194,97 @@ def ordered_cases():
         (3, 6),
     )
     return found
+
+
+def grid_decay_cases():
+    """Decays along axes and curves of grids; more in `test_tiled.py` and
+    `test_curves.py`."""
+
+    def curves(rates):
+        decays = ref.decay(rates, 15)
+        total = 0
+        for k, curve in enumerate(("rows", "hilbert")):
+            order = curve_order((3, 5), curve)
+            position = np.argsort(order)
+            total = total + decays[..., k, position[:, None], position]
+        return total / 2
+
+    return [
+        *case(
+            "curves-3x5",
+            lambda rates: curve_decay((3, 5), rates, ("rows", "hilbert")),
+            curves,
+            (2,),
+        ),
+        *case(
+            "kronecker-decays-3x70",
+            lambda a, b: Kronecker(
+                [ExponentialDecay(a, 3), GatedDecay(b, causal=True)]
+            ),
+            lambda a, b: ref.kron(ref.decay(a, 3), ref.gated_decay(b, None)),
+            (),
+            (11,),
+        ),
+        *case(
+            "sum-decays",
+            lambda a, b: (
+                ExponentialDecay(a, 9, causal=True)
+                + 2.0 * GatedDecay(b, causal=True)
+                + Causal(9, dtype=a.dtype)
+            ),
+            lambda a, b: (
+                np.tril(ref.decay(a, 9))
+                + 2.0 * ref.gated_decay(b, None)
+                + np.tril(np.ones((9, 9)))
+            ),
+            (),
+            (9,),
+        ),
+        *case(
+            "bordered-block-diagonal-decays",
+            lambda a, b: Bordered(
+                BlockDiagonal([ExponentialDecay(a, 5), GatedDecay(b)]), 2
+            ),
+            lambda a, b: ref.bordered(
+                ref.block_diagonal(ref.decay(a, 5), ref.gated_decay(b, b)), 2
+            ),
+            (),
+            (4,),
+        ),
+        *case(
+            "cylinder",
+            lambda t: BlockToeplitz(t, (3, 4), periodic=(False, True)),
+            lambda t: ref.block_toeplitz(
+                np.concatenate([t[..., 1:], t], -1), (3, 4)
+            ),
+            (5, 4),
+        ),
+        # Windows, of blocks that do not fit together, whose zeros are zeros.
+        *case(
+            "windows",
+            lambda t, u: (
+                BlockDiagonal([windowed(t), windowed(t)])
+                + Bordered(windowed(u, 15), 1)
+            ),
+            lambda t, u: (
+                ref.block_diagonal(
+                    *[ref.toeplitz(t * WINDOW[:8], t * WINDOW[:8])] * 2
+                )
+                + ref.bordered(ref.toeplitz(u * WINDOW, u * WINDOW), 1)
+            ),
+            (8,),
+            (15,),
+        ),
+    ]
+
+
+WINDOW = np.array([1.0, 1.0, 1.0] + [0.0] * 12)
+
+
+def windowed(column, length=8):
+    """A Toeplitz mask that is zero beyond three tokens, by FFT."""
+    window = ref.tensor(WINDOW[:length], column.dtype)
+    return Toeplitz(column * window, method="fft")
 
 
 def forest_cases():
@@ -454,6 +547,7 @@ CASES = [
     # Shorter than a chunk, one, one and a bit, several.
     *decay_cases(1, 5, 32, 33, 70),
     *ordered_cases(),
+    *grid_decay_cases(),
     *forest_cases(),
     *diffusion_cases(),
     *resolvent_cases(),

@@ -27,6 +27,17 @@ ALL = HEADS + [c for c in CASES if not c.shapes]
 SOME = [c for c in representatives() if c in ALL] if on_jax else ALL
 
 
+# All of whose parameters have the batch axes of the mask, and these may be
+# unknown.
+ONE_BATCH = [
+    c
+    for c in HEADS
+    if not any(
+        word in c.name for word in ("factors", "broadcast", "shared", "by-head")
+    )
+]
+
+
 def leading(matrix, batch=2):
     """Batch and heads that suit a matrix."""
     found = (1, 1, *matrix.shape[:-2])[-2:]
@@ -109,12 +120,15 @@ def test_zeros_are_zeros(case):
     wanted = matrix, matrix[..., start:, :], matrix[..., order, :]
     for actual, expected in zip(found, wanted, strict=True):
         actual = np.broadcast_to(ref.numpy(actual), expected.shape)
-        np.testing.assert_array_equal(actual == 0, expected == 0)
+        # Of an inverse, the oracle knows zeros up to rounding.
+        rounding = 1e-13 if "resolvent" in case.name else 0.0
+        hidden = np.abs(expected) <= rounding * np.abs(matrix).max()
+        np.testing.assert_array_equal(actual == 0, hidden)
 
 
 @pytest.mark.skipif(on_jax, reason="JAX knows all sizes")
 @pytest.mark.parametrize("unknown", ["batch", "heads", "both"])
-@parametrize([c for c in HEADS if "factors" not in c.name])
+@parametrize(ONE_BATCH)
 def test_unknown_batch_and_heads(case, unknown):
     """Of queries and of parameters of one mask per example or head."""
     import tensorflow as tf
@@ -175,10 +189,12 @@ def test_hessian_vector_products(case):
     x = random.normal(size=(*matrix.shape[:-1], 2))
     point = [x, *case.parameters()]
     direction = [random.normal(size=p.shape) for p in point]
+    # Differences of the sine of large numbers would say nothing.
+    scale = 1.0 / np.abs(matrix @ x).max()
 
     def loss(tensors):
         x, *parameters = tensors
-        return ops.sum(ops.sin(case.build(*parameters) @ x))
+        return ops.sum(ops.sin(scale * (case.build(*parameters) @ x)))
 
     if on_jax:
         import jax
