@@ -25,6 +25,7 @@ Every backend module defines
 - `toeplitz_fft(x, kernel, grid_shape)`: d-dimensional circular convolution
   of zero-padded data, by real FFTs that skip the padding;
 - `windows(x, queries, keys)`: an axis of offsets as two axes of tokens;
+- `has_fused_attention(length, dtype)`: whether Keras's attention is one kernel;
 - `keep_whole(x)`: `x`, which a compiler computes once and keeps;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
   gradient recomputes one block at a time.
@@ -41,6 +42,7 @@ if keras.backend.backend() == "tensorflow":
         divide,
         ensure_size,
         entry_products,
+        has_fused_attention,
         keep_whole,
         matmul,
         register_pytree,
@@ -63,6 +65,7 @@ elif keras.backend.backend() == "jax":
         divide,
         ensure_size,
         entry_products,
+        has_fused_attention,
         keep_whole,
         matmul,
         register_pytree,
@@ -88,6 +91,7 @@ __all__ = [
     "checkpointed_map",
     "concrete",
     "constant",
+    "has_fused_attention",
     "keep_whole",
     "divide",
     "ensure_size",

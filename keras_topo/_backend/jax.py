@@ -277,6 +277,16 @@ def keep_whole(x):
     return jax.lax.optimization_barrier(x)
 
 
+def has_fused_attention(length, dtype):
+    """Whether `keras.ops.dot_product_attention` does better than its equation.
+
+    On accelerators it is one kernel, which holds no scores; on CPUs it is
+    compiled like the equation, and holds them. It computes in float32.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return dtype == "float32" and not (on_cpu and length > 1024)
+
+
 def checkpointed_map(function, blocks, shared):
     """Maps `function(block, shared)` over blocks, one after the other.
 

@@ -568,6 +568,12 @@ def keep_whole(x):
     return kept(x)
 
 
+def has_fused_attention(length, dtype):
+    """Whether `keras.ops.dot_product_attention` does better than its equation:
+    TensorFlow has no fused attention."""
+    return False
+
+
 def checkpointed_map(function, blocks, shared):
     """Maps `function(block, shared)` over blocks, one after the other.
 

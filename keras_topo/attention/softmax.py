@@ -8,6 +8,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo._backend import has_fused_attention
 from keras_topo.attention.inputs import (
     as_operator,
     check_inputs,
@@ -173,6 +174,15 @@ def _softmax_attention(
         )
     if mask is not None:
         mask = mask._for_rows()
+    length = query.shape[-2]
+    if (
+        logits_of is DOT
+        and length is not None
+        and not (dropout or allow_negative)
+        and query.shape[-1] == value.shape[-1]
+        and has_fused_attention(length, str(query.dtype))
+    ):
+        return _fused_attention(query, key, value, mask, visible_keys)
     shared = [key, value, *([] if mask is None else mask.tensors())]
     if visible_keys is not None:
         shared.append(visible_keys)
@@ -224,6 +234,36 @@ def _softmax_attention(
         return attend_rows([query], 0, shared)
     step = 1 if mask is None else mask.plan.row_step
     return map_rows(attend_rows, query, shared, step)
+
+
+def _fused_attention(query, key, value, mask, visible_keys):
+    """With `log M` as the bias of the framework's attention.
+
+    A token that sees nothing gets zeros.
+    """
+    bias = None
+    if isinstance(mask, DenseExp):
+        bias = ops.maximum(ops.cast(mask.log_matrix, query.dtype), HIDDEN)
+    elif mask is not None:
+        rows = _rows(mask, 0, query)
+        ones = ops.ones_like(rows)
+        bias = ops.where(
+            rows > 0, ops.log(ops.where(rows > 0, rows, ones)), HIDDEN
+        )
+    if bias is not None:
+        missing = 4 - len(bias.shape)
+        bias = ops.reshape(bias, (1,) * missing + tuple(ops.shape(bias)))
+    if visible_keys is not None:
+        hidden = HIDDEN * (1.0 - visible_keys)
+        bias = hidden if bias is None else bias + hidden
+    # Keras wants the heads after the tokens.
+    tensors = [ops.swapaxes(x, 1, 2) for x in (query, key, value)]
+    output = ops.dot_product_attention(*tensors, bias=bias, scale=1.0)
+    output = ops.swapaxes(output, 1, 2)
+    if bias is None:
+        return output
+    some = ops.max(bias, axis=-1, keepdims=True) > HIDDEN / 2
+    return ops.where(some, output, ops.zeros_like(output))
 
 
 def _rows(operator, start, query):

@@ -18,10 +18,14 @@ ELEMENT = 30.0
 
 #: One element of a real FFT of length n, divided by log2(n); transforms along
 #: axes other than the last include their transposition.
-FFT = 25.0
+FFT = 40.0
 
 #: One multiply-add of a product with a small matrix, relative to a large one.
 SMALL_PRODUCT = 1.15
 
 #: Starting one operation on a tensor, whatever its size.
 LAUNCH = 1.0e6
+
+#: A multiply-add in many products of small matrices, which use the cores less
+#: well, and whose gradients take more passes than those of large ones.
+BATCHED_PRODUCT = 2.0

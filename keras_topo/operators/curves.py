@@ -173,7 +173,7 @@ class CurveDecay(MaskOperator):
         elements = 2 * CHUNK + 10 * (features + columns)
         tokens = problem.batch * problem.heads * problem.length
         return 32 * costs.LAUNCH + len(self._orders) * tokens * (
-            costs.SMALL_PRODUCT * products + costs.ELEMENT * elements
+            costs.BATCHED_PRODUCT * products + costs.ELEMENT * elements
         )
 
 

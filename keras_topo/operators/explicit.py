@@ -13,6 +13,11 @@ from keras_topo.operators.shapes import static_size
 # where examples share a mask.
 WHOLE_ELEMENTS = 2**23
 
+# The same for up to `WHOLE_TOKENS` tokens, where each head is small: 256 MB.
+# Blocks would be computed again for the gradient.
+WHOLE_TOKENS = 1024
+MOST_WHOLE_ELEMENTS = 2**26
+
 # Scores of a block: 2 MB of float32, which stay in the cache from one product
 # to the next.
 BLOCK_ELEMENTS = 2**19
@@ -42,10 +47,10 @@ def explicit_attention(query, key, value, operator):
         Numerators `(batch, heads, L, d)` and denominators `(batch, heads, L,
         1)`.
 
-    *Complexity*: `L^2 (m + d)` multiply-adds per head. Up to 2^23 scores are
-    computed at once and kept for the gradient. More are computed in blocks of
-    2^19, over rows and, of many examples or heads, over these too; the
-    gradient computes them again.
+    *Complexity*: `L^2 (m + d)` multiply-adds per head. Up to 2^23 scores,
+    and 2^26 of up to 1,024 tokens, are computed at once and kept for the
+    gradient. More are computed in blocks of 2^19, over rows and, of many
+    examples or heads, over these too; the gradient computes them again.
     """
     operator = operator._for_rows()
     row_step = operator.plan.row_step
@@ -162,7 +167,11 @@ def plan_blocks(shape, batch_shape, step=1):
     """
     batch, heads, length = shape[:3]
     pairs = max(1, static_size(shape[:2]))
-    if length is None or pairs * length**2 <= WHOLE_ELEMENTS:
+    if length is None:
+        return None
+    short = length <= WHOLE_TOKENS
+    most = MOST_WHOLE_ELEMENTS if short else WHOLE_ELEMENTS
+    if pairs * length**2 <= most:
         return None
     rows = max(1, BLOCK_ELEMENTS // (pairs * length))
     masks = max(1, static_size(batch_shape))

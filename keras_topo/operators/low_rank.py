@@ -62,7 +62,8 @@ class LowRank(MaskOperator):
 
     def _plan(self):
         length = self.num_tokens
-        return Plan(layouts=(1, length), held_per_column=length)
+        rows = 0.0 if length is None else self.rank * length * length
+        return Plan(layouts=(1, length), held_per_column=length, rows_cost=rows)
 
     def _apply(self, x):
         u, w = [ops.cast(factor, x.dtype) for factor in self.factors()]

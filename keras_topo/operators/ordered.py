@@ -92,7 +92,7 @@ class OrderedDecay(MaskOperator):
             elements += sides * (2 * features + width)
         tokens = problem.batch * problem.heads * problem.length
         return (8 + 8 * sides) * costs.LAUNCH + tokens * (
-            costs.SMALL_PRODUCT * products + costs.ELEMENT * elements
+            costs.BATCHED_PRODUCT * products + costs.ELEMENT * elements
         )
 
     def _nonnegative(self):

@@ -180,7 +180,8 @@ def tiled_cost(sizes, problem):
     features, columns = problem.num_features, problem.value_dim + 1
     tiles = best_tiles(tuple(sizes), features, columns)
     heads = problem.batch * problem.heads
-    return heads * _tiles_cost(sizes, tiles, features, columns)
+    work = _tiles_cost(sizes, tiles, features, columns)
+    return costs.BATCHED_PRODUCT * heads * work
 
 
 def _tiles_cost(sizes, tiles, num_features, columns):

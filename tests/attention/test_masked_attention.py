@@ -217,6 +217,7 @@ def force_blocks(monkeypatch, elements, whole_tokens=1):
     for name, size in (
         ("BLOCK_ELEMENTS", elements),
         ("WHOLE_ELEMENTS", whole_tokens),
+        ("MOST_WHOLE_ELEMENTS", whole_tokens),
         ("LEAST_ROWS", 1),
         ("STEP_ELEMENTS", 0),
     ):

@@ -40,6 +40,7 @@ def blocks(monkeypatch):
 
     def set_sizes(whole, block, least):
         monkeypatch.setattr(explicit, "WHOLE_ELEMENTS", whole)
+        monkeypatch.setattr(explicit, "MOST_WHOLE_ELEMENTS", whole)
         monkeypatch.setattr(explicit, "BLOCK_ELEMENTS", block)
         monkeypatch.setattr(explicit, "LEAST_ROWS", least)
         monkeypatch.setattr(explicit, "STEP_ELEMENTS", 0)
