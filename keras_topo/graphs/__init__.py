@@ -17,12 +17,6 @@ from keras_topo.graphs.datasets import (
     load_tu_dataset,
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
-from keras_topo.graphs.forest import (
-    Forest,
-    breadth_first_forest,
-    minimum_spanning_forest,
-)
-from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.graphs.generators import (
     beacon_dataset,
     induced_cycle_dataset,
@@ -45,6 +39,12 @@ from keras_topo.graphs.random_features import (
     modulation,
 )
 from keras_topo.graphs.walks import random_walk_features
+from keras_topo.host.forest import (
+    Forest,
+    breadth_first_forest,
+    minimum_spanning_forest,
+)
+from keras_topo.host.generator import DiffusionGenerator
 
 __all__ = [
     "DiffusionGenerator",

@@ -11,16 +11,17 @@ import numpy as np
 import scipy.sparse
 from keras import ops
 
-from keras_topo.graphs.forest import Forest
-from keras_topo.graphs.generator import DiffusionGenerator
-from keras_topo.graphs.graph import Graph, as_adjacency
-from keras_topo.graphs.local_order import local_order
+from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.random_features import (
     diffusion_modulation,
     graph_random_features,
     sample_capacity,
 )
 from keras_topo.graphs.walks import random_walk_features
+from keras_topo.host.adjacency import as_adjacency
+from keras_topo.host.forest import Forest
+from keras_topo.host.generator import DiffusionGenerator
+from keras_topo.host.local_order import local_order
 from keras_topo.layers.arguments import (
     add_fixed_weights,
     one_of,

@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete, constant, matmul
-from keras_topo.graphs.centroids import LEAF_SIZE, centroid_decomposition
-from keras_topo.graphs.forest import Forest
+from keras_topo.host.centroids import LEAF_SIZE, centroid_decomposition
+from keras_topo.host.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forest import host_array, shared_plan
