@@ -40,9 +40,10 @@ from keras_topo.operators import (
     exponentiated_polynomial,
     rational,
 )
+from keras_topo.operators.centroid_plan import CentroidPlan
 from keras_topo.operators.diffusion import MOST_GROWTH
 from keras_topo.operators.forest import check_edge_weights, shared_plan
-from keras_topo.operators.forest_distance import CentroidPlan, check_weights
+from keras_topo.operators.forest_distance import check_weights
 
 
 class GraphMask(keras.layers.Layer):
