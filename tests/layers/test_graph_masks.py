@@ -12,10 +12,10 @@ from keras_topo.callbacks import Resample
 from keras_topo.graphs import (
     Forest,
     breadth_first_forest,
-    local_order,
     minimum_spanning_forest,
     random_walk_features,
 )
+from keras_topo.host import local_order
 from keras_topo.layers import (
     DiffusionMask,
     ForestAttention,
