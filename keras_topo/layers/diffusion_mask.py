@@ -50,6 +50,8 @@ class DiffusionMask(GraphMask):
     *Complexity*: that of `GraphDiffusion` with `max_time`.
     """
 
+    nonnegative = True
+
     def __init__(
         self,
         adjacency,

@@ -74,6 +74,9 @@ class ForestMask(GraphMask):
     made once on the host and shared by all layers on the same forest.
     """  # noqa: E501
 
+    # Also of a callable: its values are checked once, when it is given.
+    nonnegative = True
+
     def __init__(
         self,
         parents,

@@ -274,6 +274,11 @@ class GraphKernelAttention(MultiHeadLayer, GraphKernelLayer):
         return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
 
     def _attend(self, query, key, value, operator, mask, **options):
+        # Of a learned mask there are none. A kernel that comes in a call may
+        # have some.
+        options["allow_negative"] = (
+            self.graph_mask is not None and self.graph_mask.nonnegative
+        )
         if self.similarity == "additive":
             return masked_additive_attention(
                 query, key, value, operator, mask, **options
@@ -289,6 +294,7 @@ class GraphKernelAttention(MultiHeadLayer, GraphKernelLayer):
             operator,
             mask,
             implementation=self.implementation,
+            **options,
         )
 
     def compute_output_shape(self, inputs_shape, kernel_shape=None):

@@ -24,6 +24,9 @@ class GraphMask(keras.layers.Layer):
     #: Kernels it brings: the number of heads is a multiple of it.
     num_kernels = 1
     num_nodes = None
+    #: Whether no entry is ever negative. Otherwise attention looks, in each
+    #: call, where the operator does not know.
+    nonnegative = False
 
     def operator(self):
         """The `MaskOperator`, `(nodes, nodes)` or `(heads, nodes, nodes)`."""

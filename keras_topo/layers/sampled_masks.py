@@ -32,6 +32,9 @@ class SampledMask(GraphMask):
         num_walks, length, halt, seed: of the walks.
     """
 
+    # Walks add up weights of edges, and are modulated by positive numbers.
+    nonnegative = True
+
     def __init__(self, adjacency, num_walks, length, halt, seed, **kwargs):
         super().__init__(**kwargs)
         self.num_walks = positive(num_walks, "num_walks")

@@ -275,6 +275,9 @@ class ToeplitzAttention(MultiHeadLayer):
             self.mask_operator(),
             padding_mask=mask,
             implementation=self.implementation,
+            # There are none: entries are absolute values or exponentials.
+            # Looking for them would cost operations in every call.
+            allow_negative=True,
         )
 
     def mask_operator(self):
