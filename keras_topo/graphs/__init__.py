@@ -17,12 +17,6 @@ from keras_topo.graphs.datasets import (
     load_tu_dataset,
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
-from keras_topo.graphs.forest import (
-    Forest,
-    breadth_first_forest,
-    minimum_spanning_forest,
-)
-from keras_topo.graphs.generator import DiffusionGenerator
 from keras_topo.graphs.generators import (
     beacon_dataset,
     induced_cycle_dataset,
@@ -45,6 +39,12 @@ from keras_topo.graphs.random_features import (
     modulation,
 )
 from keras_topo.graphs.walks import random_walk_features
+from keras_topo.host.forest import (
+    Forest,
+    breadth_first_forest,
+    minimum_spanning_forest,
+)
+from keras_topo.host.generator import DiffusionGenerator
 
 __all__ = [
     "DiffusionGenerator",
@@ -54,8 +54,8 @@ __all__ = [
     "GraphDataset",
     "GraphRandomFeatures",
     "NodeDataset",
-    "breadth_first_forest",
     "beacon_dataset",
+    "breadth_first_forest",
     "bucket_sizes",
     "compute_kernels",
     "diffusion_kernel",
@@ -63,8 +63,8 @@ __all__ = [
     "edge_inputs",
     "graph_random_features",
     "group_by_size",
-    "keep_largest",
     "induced_cycle_dataset",
+    "keep_largest",
     "largest_neighbor_degrees",
     "load_planetoid",
     "load_tu_dataset",

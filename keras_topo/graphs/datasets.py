@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import Graph, check_node_ids
+from keras_topo.graphs.graph import Graph
+from keras_topo.host.adjacency import check_node_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

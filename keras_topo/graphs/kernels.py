@@ -5,12 +5,11 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from keras_topo.graphs.graph import as_adjacency, check_symmetric
+from keras_topo.host.adjacency import as_adjacency, check_symmetric
+from keras_topo.host.generator import GENERATORS
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05
-
-GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 
 
 def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import as_adjacency
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.walks import check_sampling, walk_visits, walker
+from keras_topo.host.adjacency import as_adjacency
 
 # Visits that are sorted at once, some 60 bytes each.
 BLOCK_VISITS = 2**22

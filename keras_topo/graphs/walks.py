@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import as_adjacency
 from keras_topo.graphs.kernels import check_walk
+from keras_topo.host.adjacency import as_adjacency
 
 # Visits that are held at once, some 40 bytes each.
 BLOCK_VISITS = 2**24

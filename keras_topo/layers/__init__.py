@@ -1,5 +1,6 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.diffusion_mask import DiffusionMask
 from keras_topo.layers.embedding import (
     PatchEmbedding,
     PositionEmbedding,
@@ -7,6 +8,7 @@ from keras_topo.layers.embedding import (
 )
 from keras_topo.layers.encoder import TopologicalEncoderBlock
 from keras_topo.layers.forest_attention import ForestAttention
+from keras_topo.layers.forest_mask import ForestMask
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_encoder import GraphEncoderBlock
 from keras_topo.layers.graph_kernels import (
@@ -18,16 +20,11 @@ from keras_topo.layers.graph_kernels import (
     RandomWalkKernel,
     ReturnProbabilities,
 )
-from keras_topo.layers.graph_masks import (
-    DiffusionMask,
-    ForestMask,
-    GraphMask,
-    RandomFeaturesMask,
-    RandomWalkMask,
-)
+from keras_topo.layers.graph_masks import GraphMask
 from keras_topo.layers.graph_pooling import GraphPooling
 from keras_topo.layers.graph_propagation import GraphPropagation
 from keras_topo.layers.node_wise import NodeWise
+from keras_topo.layers.sampled_masks import RandomFeaturesMask, RandomWalkMask
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 __all__ = [

@@ -7,17 +7,11 @@ from keras import ops
 
 from keras_topo.attention import (
     FEATURE_MAPS,
-    get_feature_map,
     masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
 )
-from keras_topo.layers.arguments import (
-    one_of,
-    positive,
-    rate,
-    serialized,
-)
+from keras_topo.layers.arguments import one_of
 from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
@@ -26,16 +20,16 @@ from keras_topo.layers.graph_inputs import (
     split_graph,
     with_nodes,
 )
+from keras_topo.layers.multi_head import MultiHeadLayer, features
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer
-from keras_topo.operators.forms import IMPLEMENTATIONS
 
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
 COMBINATIONS = ("project", "concatenate", "average")
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class GraphKernelAttention(GraphKernelLayer):
+class GraphKernelAttention(MultiHeadLayer, GraphKernelLayer):
     """Graph kernel attention: GKAT (Choromanski et al., 2022).
 
     Every node attends to every node, and the similarity of two nodes is
@@ -139,21 +133,36 @@ class GraphKernelAttention(GraphKernelLayer):
         attention_regularizer=None,
         **kwargs,
     ):
-        super().__init__(fixed_kernel, **kwargs)
+        super().__init__(
+            num_heads,
+            key_dim,
+            value_dim=value_dim,
+            num_features=num_features,
+            dropout=dropout,
+            use_bias=use_bias,
+            output_shape=output_shape,
+            implementation=implementation,
+            seed=seed,
+            projections={
+                "kernel_initializer": kernel_initializer,
+                "bias_initializer": bias_initializer,
+                "kernel_regularizer": kernel_regularizer,
+                "bias_regularizer": bias_regularizer,
+                "attention_initializer": attention_initializer,
+                "attention_regularizer": attention_regularizer,
+            },
+            fixed_kernel=fixed_kernel,
+            **kwargs,
+        )
         check_not_negative(self._fixed_arrays)
-        self.num_heads = positive(num_heads, "num_heads")
-        self.key_dim = positive(key_dim, "key_dim")
-        value_dim = key_dim if value_dim is None else value_dim
-        self.value_dim = positive(value_dim, "value_dim")
         self.similarity = one_of(similarity, "similarity", SIMILARITIES)
         self.combine = one_of(combine, "combine", COMBINATIONS)
-        if similarity == "additive" and value_dim != key_dim:
+        if similarity == "additive" and self.value_dim != self.key_dim:
             raise ValueError(
                 "`value_dim` expects key_dim with the additive similarity, "
                 "whose values are its keys. Received: "
                 f"value_dim={value_dim}, key_dim={key_dim}"
             )
-        self.dropout = rate(dropout, "dropout")
         if dropout and similarity not in ("softmax", "additive"):
             raise ValueError(
                 "`dropout` expects 0 with a feature map, whose scores are "
@@ -169,29 +178,8 @@ class GraphKernelAttention(GraphKernelLayer):
                 "the vectors of the additive similarity. Received: "
                 f"similarity={similarity!r}"
             )
-        self.num_features = positive(
-            num_features, "num_features", optional=True
-        )
-        self.use_bias = use_bias
-        self.output_channels = positive(
-            output_shape, "output_shape", optional=True
-        )
-        self.implementation = one_of(
-            implementation, "implementation", IMPLEMENTATIONS
-        )
-        self.seed = seed
         self.seed_generator = (
             keras.random.SeedGenerator(seed) if dropout else None
-        )
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.attention_initializer = keras.initializers.get(
-            attention_initializer
-        )
-        self.attention_regularizer = keras.regularizers.get(
-            attention_regularizer
         )
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
@@ -286,6 +274,11 @@ class GraphKernelAttention(GraphKernelLayer):
         return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
 
     def _attend(self, query, key, value, operator, mask, **options):
+        # Of a learned mask there are none. A kernel that comes in a call may
+        # have some.
+        options["allow_negative"] = (
+            self.graph_mask is not None and self.graph_mask.nonnegative
+        )
         if self.similarity == "additive":
             return masked_additive_attention(
                 query, key, value, operator, mask, **options
@@ -295,12 +288,13 @@ class GraphKernelAttention(GraphKernelLayer):
                 query, key, value, operator, mask, **options
             )
         return masked_linear_attention(
-            self._features(query, True),
-            self._features(key, False, mask),
+            features(query, self.similarity, True, self.random_projection),
+            features(key, self.similarity, False, self.random_projection, mask),
             value,
             operator,
             mask,
             implementation=self.implementation,
+            **options,
         )
 
     def compute_output_shape(self, inputs_shape, kernel_shape=None):
@@ -318,32 +312,9 @@ class GraphKernelAttention(GraphKernelLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "num_heads": self.num_heads,
-            "key_dim": self.key_dim,
-            "value_dim": self.value_dim,
             "similarity": self.similarity,
             "combine": self.combine,
-            "num_features": self.num_features,
-            "dropout": self.dropout,
-            "use_bias": self.use_bias,
-            "output_shape": self.output_channels,
-            "implementation": self.implementation,
-            "seed": self.seed,
-            **serialized(
-                self,
-                "kernel_initializer",
-                "bias_initializer",
-                "kernel_regularizer",
-                "bias_regularizer",
-                "attention_initializer",
-                "attention_regularizer",
-            ),
         }
-
-    def _output_channels(self, shape):
-        if self.output_channels is None:
-            return shape[-1]
-        return self.output_channels
 
     def _values_and_scores(self, nodes):
         """Values `W x` and the scores `a . W x`, `b . W x` of each head.
@@ -385,14 +356,6 @@ class GraphKernelAttention(GraphKernelLayer):
             x = x + ops.cast(self.output_bias, x.dtype)
         return x
 
-    def _features(self, x, is_query, mask=None):
-        visible = None
-        if mask is not None:
-            visible = mask[:, None, :, None]
-        return get_feature_map(self.similarity)(
-            x, is_query, self.random_projection, visible
-        )
-
     def _initialize_heads(self, first, shape, dtype=None):
         """Head by head: the fan of a head is not that of a convolution."""
         heads = []
@@ -404,19 +367,3 @@ class GraphKernelAttention(GraphKernelLayer):
             )
             heads.append(initializer(shape[1:], dtype=dtype))
         return ops.stack(heads)
-
-    def _dense(self, units, name, use_bias):
-        # The first keeps the seed of an initializer that has one.
-        part = "output" if name == "output" else None
-        return keras.layers.Dense(
-            units,
-            use_bias=use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer, part),
-            bias_initializer=copy_initializer(
-                self.bias_initializer, f"{name}_bias"
-            ),
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            dtype=self.dtype_policy,
-            name=name,
-        )

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import ensure_size
-from keras_topo.layers.arguments import (
+from keras_topo.layers.fixed_arrays import (
     add_fixed_weights,
     recall,
     remember,

@@ -5,29 +5,20 @@ import math
 import keras
 from keras import ops
 
-from keras_topo.attention import (
-    FEATURE_MAPS,
-    get_feature_map,
-    masked_linear_attention,
-)
-from keras_topo.layers.arguments import (
-    one_of,
-    positive,
-    rate,
-    serialized,
-)
+from keras_topo.attention import FEATURE_MAPS, masked_linear_attention
+from keras_topo.layers.arguments import one_of, positive
 from keras_topo.layers.attention_weights import weights_of
+from keras_topo.layers.multi_head import MultiHeadLayer, features
 from keras_topo.layers.padding import check_padding
 from keras_topo.layers.random_features import add_random_projection
-from keras_topo.layers.seeds import copy_initializer, derived_seed
+from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_masks import MASKS
 from keras_topo.operators import Bordered
-from keras_topo.operators.forms import IMPLEMENTATIONS
 from keras_topo.operators.toeplitz import check_grid_shape
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class ToeplitzAttention(keras.layers.Layer):
+class ToeplitzAttention(MultiHeadLayer):
     """Multi-head linear self-attention, modulated by a block-Toeplitz mask.
 
     The attention of TopViT (Choromanski et al., 2022): head `h`
@@ -142,12 +133,25 @@ class ToeplitzAttention(keras.layers.Layer):
         bias_constraint=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.num_heads = positive(num_heads, "num_heads")
-        self.key_dim = positive(key_dim, "key_dim")
-        self.value_dim = positive(
-            key_dim if value_dim is None else value_dim, "value_dim"
+        super().__init__(
+            num_heads,
+            key_dim,
+            value_dim=value_dim,
+            num_features=num_features,
+            dropout=dropout,
+            use_bias=use_bias,
+            output_shape=output_shape,
+            implementation=implementation,
+            seed=seed,
+            projections={
+                "kernel_initializer": kernel_initializer,
+                "bias_initializer": bias_initializer,
+                "kernel_regularizer": kernel_regularizer,
+                "bias_regularizer": bias_regularizer,
+                "kernel_constraint": kernel_constraint,
+                "bias_constraint": bias_constraint,
+            },
+            **kwargs,
         )
         self.mask = one_of(mask, "mask", (*MASKS, None))
         self.mask_degree = one_of(mask_degree, "mask_degree", (1, 2))
@@ -157,9 +161,6 @@ class ToeplitzAttention(keras.layers.Layer):
         )
         self.share_mask = bool(share_mask)
         self.feature_map = one_of(feature_map, "feature_map", FEATURE_MAPS)
-        self.num_features = positive(
-            num_features, "num_features", optional=True
-        )
         self.grid_shape = grid_shape
         if grid_shape is not None:
             self.grid_shape = check_grid_shape(grid_shape)
@@ -174,26 +175,11 @@ class ToeplitzAttention(keras.layers.Layer):
             self.mask_grid_shape = check_grid_shape(
                 mask_grid_shape, "mask_grid_shape"
             )
-        self.dropout = rate(dropout, "dropout")
-        self.use_bias = use_bias
-        self.output_channels = positive(
-            output_shape, "output_shape", optional=True
-        )
-        self.implementation = one_of(
-            implementation, "implementation", IMPLEMENTATIONS
-        )
-        self.seed = seed
         self.seed_generator = (
             keras.random.SeedGenerator(derived_seed(seed, "dropout"))
             if dropout
             else None
         )
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
 
     def build(self, input_shape):
         self.grid = self._grid_of(input_shape)
@@ -208,10 +194,12 @@ class ToeplitzAttention(keras.layers.Layer):
         key_units = self.num_heads * self.key_dim
         value_units = self.num_heads * self.value_dim
         # One projection for queries, keys and values: one matrix product.
-        self.qkv_dense = self._dense(2 * key_units + value_units, "qkv")
+        self.qkv_dense = self._dense(
+            2 * key_units + value_units, "qkv", self.use_bias
+        )
         self.qkv_dense.build(input_shape)
         self.output_dense = self._dense(
-            self._output_channels(input_shape), "output"
+            self._output_channels(input_shape), "output", self.use_bias
         )
         self.output_dense.build((*input_shape[:-1], value_units))
         self.mask_weights = []
@@ -281,12 +269,15 @@ class ToeplitzAttention(keras.layers.Layer):
 
     def _attend(self, query, key, value, mask):
         return masked_linear_attention(
-            self._features(query, True),
-            self._features(key, False, mask),
+            features(query, self.feature_map, True, self.projection),
+            features(key, self.feature_map, False, self.projection, mask),
             value,
             self.mask_operator(),
             padding_mask=mask,
             implementation=self.implementation,
+            # There are none: entries are absolute values or exponentials.
+            # Looking for them would cost operations in every call.
+            allow_negative=True,
         )
 
     def mask_operator(self):
@@ -312,39 +303,16 @@ class ToeplitzAttention(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "num_heads": self.num_heads,
-            "key_dim": self.key_dim,
-            "value_dim": self.value_dim,
             "mask": self.mask,
             "mask_degree": self.mask_degree,
             "mask_rank": self.mask_rank,
             "separable_terms": self.separable_terms,
             "share_mask": self.share_mask,
             "feature_map": self.feature_map,
-            "num_features": self.num_features,
             "grid_shape": self.grid_shape,
             "num_prefix_tokens": self.num_prefix_tokens,
             "mask_grid_shape": self.mask_grid_shape,
-            "dropout": self.dropout,
-            "use_bias": self.use_bias,
-            "output_shape": self.output_channels,
-            "implementation": self.implementation,
-            "seed": self.seed,
-            **serialized(
-                self,
-                "kernel_initializer",
-                "bias_initializer",
-                "kernel_regularizer",
-                "bias_regularizer",
-                "kernel_constraint",
-                "bias_constraint",
-            ),
         }
-
-    def _output_channels(self, input_shape):
-        if self.output_channels is None:
-            return input_shape[-1]
-        return self.output_channels
 
     def _grid_of(self, input_shape):
         """The grid that an input of this shape lies on."""
@@ -383,32 +351,6 @@ class ToeplitzAttention(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         return grid
-
-    def _dense(self, units, name):
-        # The first keeps the seed of an initializer that has one.
-        part = None if name == "qkv" else name
-        return keras.layers.Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=copy_initializer(self.kernel_initializer, part),
-            bias_initializer=copy_initializer(
-                self.bias_initializer, f"{name}_bias"
-            ),
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            kernel_constraint=self.kernel_constraint,
-            bias_constraint=self.bias_constraint,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def _features(self, x, is_query, padding_mask=None):
-        visible = None
-        if padding_mask is not None:
-            visible = padding_mask[:, None, :, None]
-        return get_feature_map(self.feature_map)(
-            x, is_query, self.projection, visible
-        )
 
     def _drop_keys(self, value, training):
         if not (training and self.dropout):

@@ -1,7 +1,7 @@
 """The learned masks of `ToeplitzAttention`: their weights and operators.
 
 Each function pair below creates the weights of one kind of mask on a layer and
-turns them into an operator on a grid. Entries of every kind are positive.
+turns them into an operator on a grid. Entries of every kind are non-negative.
 """
 
 import keras
@@ -135,8 +135,11 @@ def separable_weights(layer, num_heads, grid):
 
 
 def separable_operator(layer, weights, trained_grid, grid):
-    """`sum_r prod_k |t_rk(o_k)|`, or `sum_r |s_r| prod_k exp(-c_rk |o_k| /
-    n_k)`."""
+    """`sum_r prod_k |t_rk(o_k)|` of tables `t`, or of decays `sum_r |s_r|
+    prod_k exp(-c_rk |o_k| / n_k)`, `c` being the softplus of a weight.
+
+    Decays stay decays along each axis, for the attention in tiles.
+    """
     if layer.separable_terms == "table":
         terms = [
             [

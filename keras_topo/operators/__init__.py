@@ -1,4 +1,18 @@
-"""Attention masks as linear operators."""
+"""Attention masks as linear operators: functions of tensors, no weights.
+
+- Matrices: `Dense`, `DenseExp`, `Ones`, `LowRank`.
+- Sequences: `Toeplitz`, `Causal`, `ExponentialDecay`, `GatedDecay`.
+- Grids: `BlockToeplitz`, `Torus`, `GridResolvent`, `Kronecker` of sequences;
+  along curves through them `curve_decay`.
+- Graphs: `SparsePairs`, `SparseFactors`, `GraphDiffusion`, `Resolvent`;
+  `hypercube` and other kernels known in closed form.
+- Trees: `ForestExponential`, and `ForestDistance` with functions such as
+  `rational`.
+- Composites: `Sum`, `Scaled`, `Kronecker`, `Permuted`, `BlockDiagonal`,
+  `Bordered`.
+
+All are `MaskOperator`s, whose docstring has the contract.
+"""
 
 from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator

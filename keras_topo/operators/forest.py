@@ -9,7 +9,7 @@ from keras import ops
 from keras.backend import standardize_dtype
 
 from keras_topo._backend import constant
-from keras_topo.graphs.forest import Forest
+from keras_topo.host.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import accumulation_dtype, as_tensor

@@ -7,12 +7,12 @@ import scipy.sparse
 from keras import ops
 
 from keras_topo._backend import constant
+from keras_topo.host.levels import Cycle, level_plan, row_sums
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import Scaled
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import as_tensor, known_value
 from keras_topo.operators.plan import Plan
-from keras_topo.operators.resolvent_plan import Cycle, level_plan, row_sums
 from keras_topo.operators.resolvent_solvers import (
     LevelSolver,
     SeriesSolver,

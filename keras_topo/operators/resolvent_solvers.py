@@ -19,7 +19,7 @@ from keras_topo._backend import (
     sparse_product,
     with_derivatives,
 )
-from keras_topo.operators.resolvent_plan import (
+from keras_topo.host.levels import (
     chebyshev_factors,
     neumann_steps,
 )

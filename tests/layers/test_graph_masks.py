@@ -12,10 +12,10 @@ from keras_topo.callbacks import Resample
 from keras_topo.graphs import (
     Forest,
     breadth_first_forest,
-    local_order,
     minimum_spanning_forest,
     random_walk_features,
 )
+from keras_topo.host import local_order
 from keras_topo.layers import (
     DiffusionMask,
     ForestAttention,
@@ -461,6 +461,31 @@ def test_a_mask_of_ones_own(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     ref.assert_close(again(x), ref.numpy(model(x)), 1e-6)
+
+
+def test_negative_entries_of_a_mask_of_ones_own_are_refused(monkeypatch):
+    def negative(self):
+        return Dense(-np.ones((NODES, NODES), "float32"))
+
+    monkeypatch.setattr(SameParity, "operator", negative)
+    with pytest.raises(ValueError, match="not negative"):
+        layer(SameParity())(nodes())
+
+
+@eager
+@pytest.mark.parametrize("similarity", ["relu", "softmax"])
+@pytest.mark.parametrize("name", ["forest-rational", "features"])
+def test_no_call_looks_for_negative_entries(name, similarity, monkeypatch):
+    """There are none in the masks of the library."""
+
+    def look(x):
+        raise AssertionError("a mask was searched for negative entries")
+
+    found = layer(MASKS[name](), similarity)
+    for module in ("forest_distance", "sparse_factors"):
+        target = f"keras_topo.operators.{module}.nonnegative_values"
+        monkeypatch.setattr(target, look)
+    found(nodes())
 
 
 @pytest.mark.parametrize(

@@ -166,15 +166,42 @@ def layer_operator(layer, weights):
     return make(layer, [weights], layer.mask_grid_shape, layer.grid)
 
 
-def test_decay_mask_falls_along_each_axis():
-    layer = build((3, 5, CHANNELS), mask="separable", separable_terms="decay")
-    randomise(layer)
-    rates = [np.log1p(np.exp(w.numpy()))[:, 0] for w in layer.mask_weights[:2]]
-    scale = layer.mask_weights[2].numpy()
-    expected = scale[:, :, None] * ref.kron(
-        ref.decay(rates[0] / 3, 3), ref.decay(rates[1] / 5, 5)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_decay_mask_falls_along_each_axis(rank):
+    layer = build(
+        (3, 5, CHANNELS),
+        mask="separable",
+        separable_terms="decay",
+        mask_rank=rank,
+    )
+    randomise(layer, low=-1.5)
+    rows, columns, scale = map(ref.numpy, layer.mask_weights)
+    expected = sum(
+        abs(scale[:, r, None, None])
+        * ref.kron(
+            ref.decay(np.log1p(np.exp(rows[:, r])) / 3, 3),
+            ref.decay(np.log1p(np.exp(columns[:, r])) / 5, 5),
+        )
+        for r in range(rank)
     )
     ref.assert_close(ref.dense(layer.mask_operator()), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["table", "distance-1", "separable"])
+def test_no_call_looks_for_negative_entries(name, monkeypatch):
+    """There are none, and the minimum of a table takes time."""
+
+    def look(x):
+        raise AssertionError("a mask was searched for negative entries")
+
+    for module in ("table", "dense"):
+        for function in ("nonnegative_values", "traced_negative"):
+            target = f"keras_topo.operators.{module}.{function}"
+            monkeypatch.setattr(target, look)
+    x = ref.tensor(inputs(2, 3, 4, CHANNELS))
+    layer = build((3, 4, CHANNELS), **MASKS[name])
+    expected = run(layer, x)
+    ref.assert_close(ref.compiled(layer)(x), expected, 1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"share_mask": True}], ids=str)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from keras_topo.operators import forest_distance
+from keras_topo.operators import centroid_plan
 
 
 @pytest.fixture(autouse=True)
 def small_trees_are_cut(monkeypatch):
     """So that tests of small trees are tests of cuts."""
-    monkeypatch.setattr(forest_distance, "FEW_ENTRIES", 0)
+    monkeypatch.setattr(centroid_plan, "FEW_ENTRIES", 0)

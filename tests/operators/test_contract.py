@@ -1,7 +1,7 @@
 """The contract of `MaskOperator`, checked on every operator.
 
 Every method is compared with the dense matrix, built in NumPy from the
-definition (`tests/reference.py`). **A new operator joins with one `case` in
+definition (`tests/reference.py`). **A new operator joins with one `case`: see
 `cases.py`.**
 """
 

@@ -10,7 +10,7 @@ from keras_topo.graphs import Forest
 from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
-    forest_distance,
+    centroid_plan,
 )
 
 pytestmark = pytest.mark.slow_on_jax
@@ -108,7 +108,7 @@ def test_functions_of_the_distance(kind, nodes, weights):
 @pytest.mark.parametrize("weights", ["ones", "no-step"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_trees_are_not_cut(kind, weights, monkeypatch):
-    monkeypatch.setattr(forest_distance, "FEW_ENTRIES", 2**20)
+    monkeypatch.setattr(centroid_plan, "FEW_ENTRIES", 2**20)
     # A seed of its own: plans in use elsewhere would be found again.
     parents = shuffled(KINDS[kind](60), seed=5)
     operator = ForestDistance(
@@ -341,9 +341,7 @@ def test_any_weights_of_some_thousand_nodes():
 
 
 def test_weights_with_too_many_distances(monkeypatch):
-    monkeypatch.setattr(
-        "keras_topo.operators.forest_distance.MOST_ENTRIES", 1000
-    )
+    monkeypatch.setattr("keras_topo.host.distances.MOST_ENTRIES", 1000)
     weights = np.random.default_rng(0).random(300)
     with pytest.raises(ValueError, match="few distinct distances"):
         ForestDistance(random_tree(300), lambda d: d, weights)

@@ -13,6 +13,7 @@ import reference as ref
 from keras import ops
 
 from keras_topo.attention import masked_linear_attention
+from keras_topo.host import levels as plans
 from keras_topo.operators import (
     BlockToeplitz,
     GridResolvent,
@@ -20,7 +21,6 @@ from keras_topo.operators import (
     grid_resolvent,
     personalized_pagerank,
 )
-from keras_topo.operators import resolvent_plan as plans
 
 RING = np.array([[0, 1], [1, 2], [2, 0]])
 

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
-from keras_topo.graphs.graph import (
+from keras_topo.host.adjacency import (
     as_adjacency,
     check_node_ids,
     check_symmetric,
 )
-from keras_topo.graphs.kernels import GENERATORS
-from keras_topo.graphs.local_order import local_order
+from keras_topo.host.local_order import local_order
+
+GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 
 # Power iterations for the spectral bound: each is a product with a vector.
 BOUND_STEPS = 50

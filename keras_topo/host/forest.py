@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from keras_topo.graphs.graph import Graph, as_adjacency, check_node_ids
+from keras_topo.host.adjacency import as_adjacency, check_node_ids
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,8 +179,6 @@ def breadth_first_forest(adjacency, roots=None):
 
 def _edges(adjacency):
     """A symmetric matrix of lengths: the smaller of both directions."""
-    if isinstance(adjacency, Graph):
-        adjacency = adjacency.adjacency
     edges = as_adjacency(adjacency, "float64").tocoo()
     low, high = np.minimum(edges.row, edges.col), np.maximum(*edges.coords)
     # Of the two directions of an edge, the first in this order is the shorter.
