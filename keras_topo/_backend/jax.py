@@ -46,7 +46,7 @@ def divide(x, total):
 def _divide_jvp(primals, tangents):
     (x, total), (dx, dtotal) = primals, tangents
     y = divide(x, total)
-    return y, (dx - y * dtotal) / total
+    return y, dx / total - y * (dtotal / total)
 
 
 def concrete(x):
