@@ -90,10 +90,9 @@ def divide(x, total):
     y = x / total
 
     def gradient(upstream):
-        # Not `y`, which is constant in derivatives of this.
-        along = tf.reduce_sum(
-            upstream * divide(x, total), axis=-1, keepdims=True
-        )
+        # Not `y`, which is constant in derivatives of this; nor this function,
+        # for saved models keep gradients, but not those of gradients.
+        along = tf.reduce_sum(upstream * (x / total), axis=-1, keepdims=True)
         return upstream / total, -along / total
 
     return y, gradient
