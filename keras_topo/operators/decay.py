@@ -135,7 +135,9 @@ class ExponentialDecay(OrderedDecay):
         else:
             leaving = matmul(x, ops.swapaxes(collect, -1, -2))
             lead = tuple(ops.shape(leaving))[:-2]
-            leaving = ops.reshape(leaving, lead + (columns, count, -1))
+            leaving = ops.reshape(
+                leaving, lead + (columns, count, len(between))
+            )
             carries = [
                 matmul(leaving[..., k], ops.swapaxes(weights, -1, -2))
                 for k, weights in enumerate(between)

@@ -5,11 +5,13 @@ function does not know, empty batches, second derivatives, weights near the
 smallest number, operators as arguments of compiled functions.
 """
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import reference as ref
-from cases import CASES, parametrize, representatives
+from cases import CASES, parametrize
 from keras import ops
 
 from keras_topo.attention import masked_linear_attention
@@ -23,8 +25,15 @@ on_jax = keras.backend.backend() == "jax"
 HEADS = [c for c in CASES if c.shapes and len(c.matrix().shape) <= 4]
 HEADS = [c for c in HEADS if c.name + "-batch2" not in {d.name for d in CASES}]
 ALL = HEADS + [c for c in CASES if not c.shapes]
-# JAX compiles each step by itself: one of each kind.
-SOME = [c for c in representatives() if c in ALL] if on_jax else ALL
+# JAX compiles each step by itself: a few kinds, whose code differs there.
+FEW = (
+    "block_toeplitz-3x4-fft|curves|decay-70|gated-70|gated-causal-70|sum-decays"
+    "|kronecker-decays|bordered-block|windows|pairs-each|factors-two|low_rank-two"
+    "|diffusion-l|resolvent-acyclic|resolvent-3x4|forest-trees|permuted-batch"
+)
+SOME = ALL
+if on_jax:
+    SOME = [c for c in ALL if re.match(FEW, c.name)]
 
 
 # All of whose parameters have the batch axes of the mask, and these may be
@@ -127,7 +136,7 @@ def test_zeros_are_zeros(case):
 
 
 @pytest.mark.skipif(on_jax, reason="JAX knows all sizes")
-@pytest.mark.parametrize("unknown", ["batch", "heads", "both"])
+@pytest.mark.parametrize("unknown", ["heads", "both"])
 @parametrize(ONE_BATCH)
 def test_unknown_batch_and_heads(case, unknown):
     """Of queries and of parameters of one mask per example or head."""
@@ -138,7 +147,7 @@ def test_unknown_batch_and_heads(case, unknown):
     arrays = [x.astype("float32") for x in qkv(lead, length)]
     arrays += [p.astype("float32") for p in case.parameters()]
     rank = matrix.ndim - 2
-    hidden = {"batch": (0,), "heads": (1,), "both": (0, 1)}[unknown]
+    hidden = {"heads": (1,), "both": (0, 1)}[unknown]
 
     def spec(x, axes):
         """`axes`: how many of its leading axes are batch axes."""
@@ -151,7 +160,7 @@ def test_unknown_batch_and_heads(case, unknown):
     signature = [spec(x, 2) for x in arrays[:3]]
     signature += [spec(x, min(rank, x.ndim)) for x in arrays[3:]]
 
-    for implementation in ("auto", "explicit", "fast", "columns"):
+    for implementation in ("explicit", "fast"):
 
         @tf.function(input_signature=signature)
         def attend(query, key, value, *parameters, name=implementation):
@@ -189,12 +198,14 @@ def test_hessian_vector_products(case):
     x = random.normal(size=(*matrix.shape[:-1], 2))
     point = [x, *case.parameters()]
     direction = [random.normal(size=p.shape) for p in point]
-    # Differences of the sine of large numbers would say nothing.
+    # Differences of the cubes of large numbers would say nothing.
     scale = 1.0 / np.abs(matrix @ x).max()
 
     def loss(tensors):
         x, *parameters = tensors
-        return ops.sum(ops.sin(scale * (case.build(*parameters) @ x)))
+        y = scale * (case.build(*parameters) @ x)
+        # Not a function of Keras, which knows no float64 on JAX.
+        return ops.sum(y - y * y * y / 6)
 
     if on_jax:
         import jax
