@@ -41,7 +41,6 @@ def map_blocks(
     shared,
     axis,
     block,
-    first=0,
     checkpoint=True,
     reduce="concatenate",
 ):
@@ -56,7 +55,6 @@ def map_blocks(
         axis: int, negative.
         block: int, length of a block; the last one may be shorter. Along an
             axis of unknown length there is one block.
-        first: int, length of a first block of its own, or 0.
         checkpoint: bool; `False` where a single block covers everything, and
             its intermediate results are small enough to keep.
         reduce: `"concatenate"` (along axis -2) or `"sum"`.
@@ -68,23 +66,16 @@ def map_blocks(
     if length is None:
         # Blocks need to know how many there are: all at once.
         return function(tensors, 0, shared)
-    count = (length - first) // block
-    last = length - first - count * block
+    count = length // block
+    last = length - count * block
     pieces = []
-    if first:
-        pieces.append(
-            function([_slice(x, 0, first, axis) for x in tensors], 0, shared)
-        )
     if count == 1 and not checkpoint:
-        pieces.append(
-            function(
-                [_slice(x, first, block, axis) for x in tensors], first, shared
-            )
-        )
+        slices = [_slice(x, 0, block, axis) for x in tensors]
+        pieces.append(function(slices, 0, shared))
     elif count:
-        starts = first + block * ops.arange(count, dtype="int32")
+        starts = block * ops.arange(count, dtype="int32")
         stacked = [
-            _stack_blocks(_slice(x, first, count * block, axis), count, axis)
+            _stack_blocks(_slice(x, 0, count * block, axis), count, axis)
             for x in tensors
         ]
         mapped = checkpointed_map(
