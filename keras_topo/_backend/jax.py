@@ -278,13 +278,13 @@ def keep_whole(x):
 
 
 def has_fused_attention(length, dtype):
-    """Whether `keras.ops.dot_product_attention` does better than its equation.
+    """Whether to call `keras.ops.dot_product_attention` with a bias.
 
-    On accelerators it is one kernel, which holds no scores; on CPUs it is
-    compiled like the equation, and holds them. It computes in float32.
+    It computes in float32 and holds all scores, which short sequences may. On
+    TPUs it ignores the bias.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    return dtype == "float32" and not (on_cpu and length > 1024)
+    known = jax.default_backend() in ("cpu", "gpu")
+    return known and dtype == "float32" and length <= 1024
 
 
 def checkpointed_map(function, blocks, shared):

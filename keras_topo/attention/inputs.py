@@ -98,15 +98,19 @@ def padding_axes(padding_mask, x):
     """`(batch, L)` to `(batch, 1, L, 1)`, in the dtype of `x`."""
     padding_mask = ops.convert_to_tensor(padding_mask)
     expected = (x.shape[0], x.shape[-2])
-    if len(padding_mask.shape) != 2 or not (
-        padding_mask.shape[0] == 1 or agree(padding_mask.shape, expected)
+    found = tuple(padding_mask.shape)
+    if len(found) != 2 or not (
+        agree(found[1:], expected[1:])
+        and (found[0] == 1 or agree(found[:1], expected[:1]))
     ):
         raise ValueError(
             "`padding_mask` expects the shape (batch, tokens), here "
             f"{expected}. Received: padding_mask of shape "
             f"{tuple(padding_mask.shape)}"
         )
-    return ops.cast(padding_mask, x.dtype)[:, None, :, None]
+    # By way of bool: other numbers than zero are all the same.
+    visible = ops.cast(ops.cast(padding_mask, "bool"), x.dtype)
+    return visible[:, None, :, None]
 
 
 def normalize(numerator, denominator):

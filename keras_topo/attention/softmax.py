@@ -15,6 +15,7 @@ from keras_topo.attention.inputs import (
     drop_padding,
     normalize,
     padding_axes,
+    refuse_negative,
 )
 from keras_topo.attention.pairs import attend_pairs
 from keras_topo.operators.blocks import map_rows
@@ -144,8 +145,11 @@ ADDITIVE = (
 )
 
 
+_name = keras.backend.standardize_dtype
+
+
 def _leaky_relu(x):
-    if keras.backend.standardize_dtype(x.dtype) == "float32":
+    if _name(x.dtype) == "float32":
         return ops.leaky_relu(x, negative_slope=0.2)
     # TensorFlow keeps the slope in float32.
     return ops.maximum(x, 0.2 * x)
@@ -164,13 +168,27 @@ def _softmax_attention(
 ):
     """`M * exp(logits)`, normalized by row, times the values."""
     mask = as_operator(mask, value, allow_negative)
+
+    def checked(output):
+        return refuse_negative(output, given, allow_negative)
+
+    given = mask
     visible_keys = None
     if padding_mask is not None:
         visible_keys = ops.swapaxes(padding_axes(padding_mask, value), -1, -2)
         key, value = [drop_padding(x, padding_mask) for x in (key, value)]
     if isinstance(mask, SparsePairs):
-        return attend_pairs(
-            logits_of[1], query, key, value, mask, visible_keys, dropout, seed
+        return checked(
+            attend_pairs(
+                logits_of[1],
+                query,
+                key,
+                value,
+                mask,
+                visible_keys,
+                dropout,
+                seed,
+            )
         )
     if mask is not None:
         mask = mask._for_rows()
@@ -178,9 +196,12 @@ def _softmax_attention(
     if (
         logits_of is DOT
         and length is not None
-        and not (dropout or allow_negative)
+        and not dropout
+        and (mask is None or given.nonnegative)
         and query.shape[-1] == value.shape[-1]
-        and has_fused_attention(length, str(query.dtype))
+        and has_fused_attention(
+            length, keras.backend.standardize_dtype(query.dtype)
+        )
     ):
         return _fused_attention(query, key, value, mask, visible_keys)
     shared = [key, value, *([] if mask is None else mask.tensors())]
@@ -231,9 +252,9 @@ def _softmax_attention(
     if dropout:
         # Not in blocks: a block that is computed again for the gradient would
         # drop other scores.
-        return attend_rows([query], 0, shared)
+        return checked(attend_rows([query], 0, shared))
     step = 1 if mask is None else mask.plan.row_step
-    return map_rows(attend_rows, query, shared, step)
+    return checked(map_rows(attend_rows, query, shared, step))
 
 
 def _fused_attention(query, key, value, mask, visible_keys):
@@ -258,7 +279,9 @@ def _fused_attention(query, key, value, mask, visible_keys):
         bias = hidden if bias is None else bias + hidden
     # Keras wants the heads after the tokens.
     tensors = [ops.swapaxes(x, 1, 2) for x in (query, key, value)]
-    output = ops.dot_product_attention(*tensors, bias=bias, scale=1.0)
+    output = ops.dot_product_attention(
+        *tensors, bias=bias, scale=1.0, flash_attention=False
+    )
     output = ops.swapaxes(output, 1, 2)
     if bias is None:
         return output

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_topo._backend import ensure_size
 from keras_topo.operators import cost as costs
 from keras_topo.operators.blocks import BLOCK_ELEMENTS
 from keras_topo.operators.columns import columns_attention
@@ -36,7 +37,8 @@ class MaskOperator(TensorHolder):
     1)` products. `explain` says which one is taken, and why.
 
     **Operators as arguments.** Operators are pytrees whose leaves are their
-    tensors: `jax.jit`, `jax.grad` and `tf.function` take and return them.
+    tensors: `jax.jit`, `jax.grad` (with `allow_int=True` where ids are among
+    them) and `tf.function` take and return them.
 
     **To write a new operator**, list the attributes that hold tensors or
     other operators in `_fields` (gradients reach those alone), call
@@ -209,8 +211,21 @@ class MaskOperator(TensorHolder):
         self._check_attention(tensors)
         dtype = accumulation_dtype(*[x.dtype for x in tensors])
         tensors = [ops.cast(x, dtype) for x in tensors]
+        if self.num_tokens is not None:
+            # The mask knows how many tokens there are.
+            tensors = [
+                ensure_size(x, self.num_tokens, -2)
+                if x.shape[-2] is None
+                else x
+                for x in tensors
+            ]
         if state is not None or return_state:
             self._require_state()
+            if implementation != "auto":
+                raise ValueError(
+                    '`implementation` expects "auto" with a state, which has '
+                    f"one form. Received: implementation={implementation!r}"
+                )
             *output, state = self._attend_with_state(*tensors, state)
             return (*output, state) if return_state else tuple(output)
         problem = Problem.of(tensors[0], tensors[2])

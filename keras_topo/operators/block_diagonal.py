@@ -34,7 +34,13 @@ class BlockDiagonal(Combination):
     def _plan(self):
         plan = super()._plan()
         # Blocks are cut out of tokens that are last.
-        return dataclasses.replace(plan, layouts=(1,), row_step=1)
+        held = plan.held_per_column
+        return dataclasses.replace(
+            plan,
+            layouts=(1,),
+            row_step=1,
+            held_per_column=None if held is None else held + self.num_tokens,
+        )
 
     def _pieces(self, x, axis):
         return [

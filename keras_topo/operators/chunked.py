@@ -90,7 +90,7 @@ def chunked_attention(
     rates = [r for r in (forward, backward) if r is not None]
     if forward is backward:
         rates = rates[:1]
-    rates = [_with_batch_axes(r, dtype) for r in rates]
+    rates = [capped(_with_batch_axes(r, dtype)) for r in rates]
     directions = [
         _Direction(bool(k), min(k, len(rates) - 1))
         for k, r in enumerate((forward, backward))
@@ -210,7 +210,7 @@ def _decay(rates, count, size):
             ops.exp(-rates * (size - after)),
             totals,
         )
-    sums = _Sums.of(_split(_capped(rates), count, -1))
+    sums = _Sums.of(_split(capped(rates), count, -1))
     differences = sums[..., :, None] - sums[..., None, :]
     signs = _like(np.where(i[:, None] < i, 1.0, -1.0), rates)
     last = sums[..., -1:]
@@ -274,7 +274,7 @@ class LongSums:
     def of(cls, rates):
         length = rates.shape[-1]
         count = -(-length // CHUNK)
-        rates = _pad(_capped(rates), count * CHUNK - length, -1)
+        rates = _pad(capped(rates), count * CHUNK - length, -1)
         whole, rest = _whole_steps(rates)
         rest = ops.cumsum(_split(rest, count, -1), axis=-1)
         # The rests of a chunk make some whole steps together.
@@ -301,7 +301,7 @@ def _whole_steps(rates):
     return ops.cast(steps, "int32"), rates - steps * STEP
 
 
-def _capped(rates):
+def capped(rates):
     """Larger rates hide as much, and sums of infinity have no differences."""
     double = accumulation_dtype(rates.dtype) == "float64"
     return ops.minimum(rates, 746.0 if double else 104.0)
@@ -312,7 +312,7 @@ def _totals(rates, count, size):
     if rates.shape[-1] == 1:
         shape = tuple(ops.shape(rates))[:2] + (count,)
         return ops.broadcast_to(rates * size, shape)
-    return ops.sum(_split(_capped(rates), count, -1), axis=-1)
+    return ops.sum(_split(capped(rates), count, -1), axis=-1)
 
 
 def _mask(decays, directions):
@@ -348,7 +348,7 @@ def _entering(sums, totals, state, reverse):
     count = sums.shape[2]
     if count == 1:
         return None if state is None else ops.expand_dims(state, 2)
-    after = _Sums.of(_capped(totals))
+    after = _Sums.of(capped(totals))
     before = after.delayed()
     # From after chunk l to before chunk k.
     between = before[..., :, None] - after[..., None, :]
@@ -365,7 +365,7 @@ def _entering(sums, totals, state, reverse):
 
 def _sum_of_block(sums, totals, reverse):
     """What all chunks of a block leave, `(batch, heads, m, d + 1)`."""
-    after = _Sums.of(_capped(totals))
+    after = _Sums.of(capped(totals))
     passed = after.delayed().value if reverse else after[..., -1:] - after
     return _combine(ops.exp(-passed)[..., None, :], sums)[:, :, 0]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 from keras import ops
 
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
@@ -24,6 +25,7 @@ def columns_attention(query, key, value, operator):
     if split == operator.num_tokens:
         split = 1
     value_dim = value.shape[-1]
+    total = ops.sum(ops.abs(query), axis=-1, keepdims=True)
     ones = ops.ones_like(value[..., :1])
     value = ops.concatenate([value, ones], axis=-1)
 
@@ -67,4 +69,25 @@ def columns_attention(query, key, value, operator):
     )
     output = ops.swapaxes(output, -1, -2)
     output = ops.reshape(output, lead + (length, value_dim + 1))
+    if not plan.exact:
+        output = _without_noise(output, total)
     return tuple(ops.split(output, [value_dim], axis=-1))
+
+
+def _without_noise(output, total):
+    """Zeros for tokens whose weights are no more than the rounding of an FFT,
+    which knows them relative to the largest: their quotient would be anything.
+
+    Args:
+        output: `(batch, heads, L, d + 1)`, the denominators last.
+        total: `(batch, heads, L, 1)`, sums of the features of queries: small
+            queries have small weights, and these are right.
+    """
+    dtype = keras.backend.standardize_dtype(output.dtype)
+    rounding = 2e-6 if dtype == "float32" else 4e-15
+    small = ops.where(total == 0, ops.ones_like(total), total)
+    weights = ops.abs(output[..., -1:]) / small
+    # An empty batch has no largest weight.
+    largest = ops.max(weights, axis=-2, keepdims=True, initial=0.0)
+    known = ops.stop_gradient(weights > rounding * largest)
+    return ops.where(known, output, ops.zeros_like(output))

@@ -5,11 +5,13 @@ from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
+from keras_topo.operators.chunked import capped
 from keras_topo.operators.ordered import (
     OrderedDecay,
     as_rates,
     require_direction,
 )
+from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
 
 # Long enough for matrix products to be worth their while, short enough for
@@ -72,11 +74,13 @@ class ExponentialDecay(OrderedDecay):
 
     def _weights(self, distance, dtype):
         """`exp(-rate distance)`, zero where `distance` is negative."""
-        rate = ops.cast(self.rate, dtype)
+        # In float16, distances are infinite, and infinity times zero is NaN.
+        rate = capped(ops.cast(self.rate, accumulation_dtype(dtype)))
         rate = ops.reshape(rate, tuple(ops.shape(rate)) + (1, 1))
-        distance = ops.cast(distance, dtype)
+        distance = ops.cast(distance, rate.dtype)
         weights = ops.exp(-rate * ops.maximum(distance, 0))
-        return ops.where(distance < 0, ops.zeros_like(weights), weights)
+        weights = ops.where(distance < 0, ops.zeros_like(weights), weights)
+        return ops.cast(weights, dtype)
 
     def _apply(self, x):
         if x.shape[-3] == 1:

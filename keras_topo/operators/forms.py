@@ -76,7 +76,8 @@ def choose(forms, implementation="auto"):
     if implementation == "auto":
         found = forms
     elif implementation == "fast":
-        found = [form for form in forms if form.name != "explicit"] or forms
+        # Of composites too, whose forms name those of their parts.
+        found = [form for form in forms if "explicit" not in form.name] or forms
     else:
         found = [form for form in forms if form.name == implementation]
     if not found:

@@ -11,8 +11,12 @@ from keras_topo.operators.composite import Combination
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.forms import Form
 from keras_topo.operators.ordered import OrderedDecay
-from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.operators.shapes import broadcast_leading, static_size
 from keras_topo.operators.tiled import tiled_attention, tiled_cost
+
+# Attention in tiles holds a matrix per axis and head: no more entries than
+# this, 32 MB of float32.
+MOST_AXIS_ENTRIES = 2**23
 
 
 class Kronecker(Combination):
@@ -103,7 +107,10 @@ class Kronecker(Combination):
         return rows
 
     def _for_rows(self):
-        return Kronecker([Dense(f.to_dense()) for f in self.operators])
+        prepared = [_prepared(factor) for factor in self.operators]
+        if all(a is b for a, b in zip(prepared, self.operators, strict=True)):
+            return self
+        return Kronecker(prepared)
 
     def _own_forms(self, problem):
         line = self._line()
@@ -117,6 +124,9 @@ class Kronecker(Combination):
             return tiled_attention(query, key, value, *decays)
 
         sizes = [n for n in decays[0] if n > 1]
+        held = static_size(self.batch_shape) * sum(n * n for n in sizes)
+        if held > MOST_AXIS_ENTRIES:
+            return ()
         return (Form("tiles", tiled_cost(sizes, problem), attend),)
 
     def _line(self):
@@ -146,6 +156,11 @@ class Kronecker(Combination):
             shape, rates = shape + decays[0], rates + decays[1]
         return shape, rates
 
+    def _traced_negative(self):
+        unknown = [f for f in self.operators if not f.nonnegative]
+        # A product of two factors with negative entries may have none.
+        return unknown[0]._traced_negative() if len(unknown) == 1 else None
+
     def _nonnegative(self):
         known = [f.nonnegative for f in self.operators]
         # A product of two factors with negative entries may have none.
@@ -164,6 +179,14 @@ class Kronecker(Combination):
         return total
 
 
+def _prepared(factor):
+    """A factor as its matrix, if that is small."""
+    if isinstance(factor, Dense):
+        return factor
+    entries = static_size(factor.shape)
+    return Dense(factor.to_dense()) if entries <= 2**21 else factor._for_rows()
+
+
 def _outer_products(a, b):
     """Products `(*batch, k, n p)` of rows `(*batch, k, n)` and `(*batch, k,
     p)`; batch axes broadcast."""
@@ -174,11 +197,8 @@ def _outer_products(a, b):
 
 def kronecker_product(a, b):
     """The Kronecker product of the trailing matrices; batch axes broadcast."""
-    batch = broadcast_batch(a.shape[:-2], b.shape[:-2])
     # First the batch axes: TensorFlow does not broadcast so many at once.
-    if len(batch) > 1:
-        a = ops.broadcast_to(a, batch + tuple(a.shape[-2:]))
-        b = ops.broadcast_to(b, batch + tuple(b.shape[-2:]))
+    a, b = broadcast_leading([a, b], trailing=2)
     product = a[..., :, None, :, None] * b[..., None, :, None, :]
     shape = tuple(ops.shape(product))
     return ops.reshape(

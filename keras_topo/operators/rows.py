@@ -19,8 +19,8 @@ def rows_beyond(operator, start, size, fill):
     if isinstance(start, int):
         first, last = max(start, 0), min(start + size, length)
         if first >= last:
-            shape = operator.batch_shape + (size, length)
-            return ops.full(shape, fill, operator.dtype)
+            # Batch axes, perhaps of unknown size, broadcast.
+            return ops.full((size, length), fill, operator.dtype)
         rows = operator._rows(first, last - first)
         return pad_tokens(rows, first - start, start + size - last, fill)
     count = min(size, length)

@@ -22,6 +22,7 @@ from keras import ops
 
 from keras_topo._backend import checkpointed_map, matmul
 from keras_topo.operators import cost as costs
+from keras_topo.operators.chunked import capped
 from keras_topo.operators.parameters import accumulation_dtype
 
 # Passing one number of a state through memory takes as long as so many
@@ -118,7 +119,7 @@ def axis_matrix(forward, backward, n, dtype):
     for rates, steps in ((forward, offsets), (backward, -offsets)):
         if rates is None:
             continue
-        rates = ops.cast(rates, dtype)
+        rates = capped(ops.cast(rates, dtype))
         if rates.shape[-1] == 1:
             distance = ops.expand_dims(rates, -1) * ops.cast(
                 np.maximum(steps, 0), dtype
