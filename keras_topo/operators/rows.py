@@ -19,8 +19,10 @@ def rows_beyond(operator, start, size, fill):
     if isinstance(start, int):
         first, last = max(start, 0), min(start + size, length)
         if first >= last:
-            # Batch axes, perhaps of unknown size, broadcast.
-            return ops.full((size, length), fill, operator.dtype)
+            lead = operator.batch_shape
+            if None in lead:
+                lead = tuple(ops.shape(operator._rows(0, 1)))[:-2]
+            return ops.full(lead + (size, length), fill, operator.dtype)
         rows = operator._rows(first, last - first)
         return pad_tokens(rows, first - start, start + size - last, fill)
     count = min(size, length)
