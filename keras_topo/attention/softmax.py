@@ -196,8 +196,7 @@ def _softmax_attention(
     if (
         logits_of is DOT
         and length is not None
-        and not dropout
-        and (mask is None or given.nonnegative)
+        and not (dropout or allow_negative)
         and query.shape[-1] == value.shape[-1]
         and has_fused_attention(
             length, keras.backend.standardize_dtype(query.dtype)
