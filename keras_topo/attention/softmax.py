@@ -201,6 +201,7 @@ def _softmax_attention(
         and has_fused_attention(
             length, keras.backend.standardize_dtype(query.dtype)
         )
+        and (mask is None or given.nonnegative)
     ):
         return _fused_attention(query, key, value, mask, visible_keys)
     shared = [key, value, *([] if mask is None else mask.tensors())]
