@@ -145,11 +145,8 @@ ADDITIVE = (
 )
 
 
-_name = keras.backend.standardize_dtype
-
-
 def _leaky_relu(x):
-    if _name(x.dtype) == "float32":
+    if keras.backend.standardize_dtype(x.dtype) == "float32":
         return ops.leaky_relu(x, negative_slope=0.2)
     # TensorFlow keeps the slope in float32.
     return ops.maximum(x, 0.2 * x)
