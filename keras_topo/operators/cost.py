@@ -6,11 +6,10 @@ something else takes. They are ratios, so they travel between machines of a
 kind better than times do. `python -m benchmarks.calibrate` measures them and
 prints them beside the values below.
 
-The values were chosen so that `implementation="auto"` picks what is faster from
-256 to 65,536 tokens, in graphs on two x86 cores. They lie near what the script
-measured there, as a graph and through XLA (an element 20 and 10, FFT 32 and
-21, small products 1.2 and 1.1), but for `LAUNCH`: the script times whole calls
-from Python, an operation inside a graph starts for a fraction of that.
+The values were chosen so that `implementation="auto"` picks what is faster in
+graphs on two x86 cores, in what `python -m benchmarks.attention` measured there. They are of the size of what the script
+measures by itself, but for `LAUNCH`: it times whole calls from Python, and an
+operation inside a graph starts for a fraction of that.
 """
 
 #: One element passed once through memory by an elementwise operation.

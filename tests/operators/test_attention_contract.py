@@ -82,6 +82,8 @@ def test_every_form_and_its_gradients(case):
     names = names_of_forms(case.operator(), lead)
     assert "explicit" in names and len(set(names)) == len(names)
     assert case.operator().explain(FEATURES, VALUES, *lead).form in names
+    alone = case.operator().explain(FEATURES, VALUES).forms[0]
+    assert 0 < case.operator().attend_cost(FEATURES, VALUES) == alone.cost
     expected = oracle(*arrays, matrix)
     parameters = case.parameters()
     upstream = np.random.default_rng(1).normal(size=expected.shape)
