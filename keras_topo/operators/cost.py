@@ -7,9 +7,10 @@ kind better than times do. `python -m benchmarks.calibrate` measures them and
 prints them beside the values below.
 
 The values were chosen so that `implementation="auto"` picks what is faster in
-graphs on two x86 cores, in what `python -m benchmarks.attention` measured there. They are of the size of what the script
-measures by itself, but for `LAUNCH`: it times whole calls from Python, and an
-operation inside a graph starts for a fraction of that.
+graphs on two x86 cores, in what `python -m benchmarks.attention` measured
+there. They are of the size of what the script measures by itself, but for
+`LAUNCH`: it times whole calls from Python, and an operation inside a graph
+starts for a fraction of that.
 """
 
 #: One element passed once through memory by an elementwise operation.
