@@ -25,6 +25,9 @@ BLOCK_ELEMENTS = 2**19
 # Rows of a block, before it holds fewer examples or heads instead: products
 # with fewer rows take longer per row.
 LEAST_ROWS = 64
+# A loop over heads within the loop over rows takes twice the time in XLA: up to
+# so many times the elements of a block there is one loop.
+NESTED = 8
 
 # Entries of all masks that a block has for the sake of whole steps of rows.
 STEP_ELEMENTS = 2**23
@@ -184,7 +187,7 @@ def plan_blocks(shape, batch_shape, step=1):
     elif masks * step * length <= STEP_ELEMENTS:
         rows = step
     held = max(1, BLOCK_ELEMENTS // (rows * length))
-    if None in (batch, *batch_shape) or pairs <= held:
+    if None in (batch, *batch_shape) or pairs <= NESTED * held:
         return BlockPlan(rows)
     if heads is None or heads <= held:
         return BlockPlan(rows, examples=max(1, held // (heads or 1)))
