@@ -44,6 +44,7 @@ def blocks(monkeypatch):
         monkeypatch.setattr(explicit, "BLOCK_ELEMENTS", block)
         monkeypatch.setattr(explicit, "LEAST_ROWS", least)
         monkeypatch.setattr(explicit, "STEP_ELEMENTS", 0)
+        monkeypatch.setattr(explicit, "NESTED", 1)
 
     return set_sizes
 
@@ -183,7 +184,7 @@ def test_an_empty_batch():
     "shape, masks, held",
     [
         ((1, 1, 4096, 8), (1,), 2**21),
-        ((4, 4, 4096, 8), (4,), 2**21),
+        ((4, 4, 4096, 8), (4,), 2**22),
         ((32, 12, 4096, 8), (32, 12), 2**22),
         ((2, 64, 65536, 8), (64,), 2**23),
     ],
