@@ -165,40 +165,45 @@ def _softmax_attention(
 ):
     """`M * exp(logits)`, normalized by row, times the values."""
     mask = as_operator(mask, value, allow_negative)
+    nonnegative = mask is None or mask.nonnegative
+    output = _attend(
+        logits_of,
+        query,
+        key,
+        value,
+        mask,
+        padding_mask,
+        dropout,
+        seed,
+        # A bias is the logarithm of the mask.
+        may_fuse=nonnegative and not allow_negative,
+    )
+    return refuse_negative(output, mask, allow_negative)
 
-    def checked(output):
-        return refuse_negative(output, given, allow_negative)
 
-    given = mask
+def _attend(
+    logits_of, query, key, value, mask, padding_mask, dropout, seed, may_fuse
+):
     visible_keys = None
     if padding_mask is not None:
         visible_keys = ops.swapaxes(padding_axes(padding_mask, value), -1, -2)
         key, value = [drop_padding(x, padding_mask) for x in (key, value)]
     if isinstance(mask, SparsePairs):
-        return checked(
-            attend_pairs(
-                logits_of[1],
-                query,
-                key,
-                value,
-                mask,
-                visible_keys,
-                dropout,
-                seed,
-            )
+        return attend_pairs(
+            logits_of[1], query, key, value, mask, visible_keys, dropout, seed
         )
     if mask is not None:
         mask = mask._for_rows()
     length = query.shape[-2]
     if (
         logits_of is DOT
+        and may_fuse
         and length is not None
-        and not (dropout or allow_negative)
+        and not dropout
         and query.shape[-1] == value.shape[-1]
         and has_fused_attention(
             length, keras.backend.standardize_dtype(query.dtype)
         )
-        and (mask is None or given.nonnegative)
     ):
         return _fused_attention(query, key, value, mask, visible_keys)
     shared = [key, value, *([] if mask is None else mask.tensors())]
@@ -249,9 +254,9 @@ def _softmax_attention(
     if dropout:
         # Not in blocks: a block that is computed again for the gradient would
         # drop other scores.
-        return checked(attend_rows([query], 0, shared))
+        return attend_rows([query], 0, shared)
     step = 1 if mask is None else mask.plan.row_step
-    return checked(map_rows(attend_rows, query, shared, step))
+    return map_rows(attend_rows, query, shared, step)
 
 
 def _fused_attention(query, key, value, mask, visible_keys):

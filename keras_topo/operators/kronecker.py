@@ -17,6 +17,8 @@ from keras_topo.operators.tiled import tiled_attention, tiled_cost
 # Attention in tiles holds a matrix per axis and head: no more entries than
 # this, 32 MB of float32.
 MOST_AXIS_ENTRIES = 2**23
+# Entries of a factor that is small: 8 MB.
+MOST_MATRIX_ENTRIES = 2**21
 
 
 class Kronecker(Combination):
@@ -184,7 +186,11 @@ def _prepared(factor):
     if isinstance(factor, Dense):
         return factor
     entries = static_size(factor.shape)
-    return Dense(factor.to_dense()) if entries <= 2**21 else factor._for_rows()
+    return (
+        Dense(factor.to_dense())
+        if entries <= MOST_MATRIX_ENTRIES
+        else factor._for_rows()
+    )
 
 
 def _outer_products(a, b):

@@ -1,6 +1,5 @@
 """What attention must not do with unusual masks, rates and padding."""
 
-import keras
 import numpy as np
 import pytest
 import reference as ref
@@ -18,7 +17,9 @@ from keras_topo.operators import (
     Kronecker,
     Permuted,
     Toeplitz,
+    hypercube,
 )
+from keras_topo.operators.forms import Problem, choose
 
 
 def qkv(length, features=3, width=4, batch=1, heads=1):
@@ -110,8 +111,6 @@ def test_fast_is_not_explicit_within_composites():
         Bordered(Toeplitz(np.ones(5)), 1),
         BlockDiagonal([Toeplitz(np.ones(5))] * 2),
     ):
-        from keras_topo.operators.forms import Problem, choose
-
         problem = Problem(1, 1, mask.num_tokens, 3, 4)
         assert "explicit" not in choose(mask.forms(problem), "fast").name
 
@@ -145,12 +144,9 @@ def test_queries_of_unknown_length():
         ref.assert_close(run(*arrays), expected, 1e-12)
 
 
+@pytest.mark.tensorflow_only
 def test_operators_on_batches_of_unknown_size():
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("JAX knows all sizes")
     import tensorflow as tf
-
-    from keras_topo.operators import hypercube
 
     column = np.random.default_rng(1).uniform(size=(2, 1, 3))
 
