@@ -25,11 +25,6 @@ BLOCK_ELEMENTS = 2**19
 # Rows of a block, before it holds fewer examples or heads instead: products
 # with fewer rows take longer per row.
 LEAST_ROWS = 64
-# A loop over heads within the loop over rows takes twice the time in XLA. There
-# is one loop where a block of so many elements, 8 MB, has a row count that is
-# not much below `LEAST_ROWS`.
-ONE_LOOP_ELEMENTS = 2**21
-ONE_LOOP_ROWS = 32
 
 # Entries of all masks that a block has for the sake of whole steps of rows.
 STEP_ELEMENTS = 2**23
@@ -188,12 +183,9 @@ def plan_blocks(shape, batch_shape, step=1):
         rows = rows // step * step
     elif masks * step * length <= STEP_ELEMENTS:
         rows = step
-    if None in (batch, *batch_shape):
-        return BlockPlan(rows)
-    fitting = ONE_LOOP_ELEMENTS // (pairs * length)
-    if fitting >= min(rows, ONE_LOOP_ROWS):
-        return BlockPlan(min(rows, fitting))
     held = max(1, BLOCK_ELEMENTS // (rows * length))
+    if None in (batch, *batch_shape) or pairs <= held:
+        return BlockPlan(rows)
     if heads is None or heads <= held:
         return BlockPlan(rows, examples=max(1, held // (heads or 1)))
     return BlockPlan(rows, examples=1, heads=held)

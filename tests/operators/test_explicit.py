@@ -44,8 +44,6 @@ def blocks(monkeypatch):
         monkeypatch.setattr(explicit, "BLOCK_ELEMENTS", block)
         monkeypatch.setattr(explicit, "LEAST_ROWS", least)
         monkeypatch.setattr(explicit, "STEP_ELEMENTS", 0)
-        monkeypatch.setattr(explicit, "ONE_LOOP_ELEMENTS", block)
-        monkeypatch.setattr(explicit, "ONE_LOOP_ROWS", TOKENS)
 
     return set_sizes
 
@@ -197,12 +195,6 @@ def test_blocks_are_small(shape, masks, held):
     pairs = (plan.examples or batch) * (plan.heads or heads)
     assert pairs * plan.rows * length <= held
     assert np.prod(masks) * plan.rows * length <= held
-
-
-def test_models_have_one_loop():
-    """Over rows: one over heads within it takes XLA twice the time."""
-    plan = plan_blocks((2, 8, 4096, 64), (8,), 64)
-    assert (plan.rows, plan.examples, plan.heads) == (32, None, None)
 
 
 @pytest.mark.tensorflow_only
