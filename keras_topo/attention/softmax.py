@@ -165,7 +165,9 @@ def _softmax_attention(
 ):
     """`M * exp(logits)`, normalized by row, times the values."""
     mask = as_operator(mask, value, allow_negative)
-    nonnegative = mask is None or mask.nonnegative
+    # A bias is the logarithm of the mask. Where negative entries are allowed
+    # nobody looks for them.
+    may_fuse = not allow_negative and (mask is None or mask.nonnegative)
     output = _attend(
         logits_of,
         query,
@@ -175,8 +177,7 @@ def _softmax_attention(
         padding_mask,
         dropout,
         seed,
-        # A bias is the logarithm of the mask.
-        may_fuse=nonnegative and not allow_negative,
+        may_fuse,
     )
     return refuse_negative(output, mask, allow_negative)
 
