@@ -2,13 +2,13 @@
 
 import keras
 
+from keras_topo.arguments import positive
 from keras_topo.layers import (
     GraphEncoderBlock,
     GraphKernelAttention,
     GraphPooling,
     LogKernel,
 )
-from keras_topo.layers.arguments import positive
 from keras_topo.layers.graph_inputs import count_kernels
 
 FORMS = ("modern", "published")

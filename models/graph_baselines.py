@@ -6,12 +6,12 @@ of its nodes; what `kernel` has to be is said for each.
 
 import keras
 
+from keras_topo.arguments import positive
 from keras_topo.layers import (
     GraphKernelAttention,
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.layers.arguments import positive
 from keras_topo.models.gkat import (
     layer_seed,
     real_nodes,

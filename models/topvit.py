@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_topo import masks
 from keras_topo.layers import (
     PatchEmbedding,
     PositionEmbedding,
@@ -33,6 +34,7 @@ def topvit(
     seed=None,
     name=None,
     stem="patches",
+    reference_grid=None,
     **attention_options,
 ):
     """A vision Transformer on grids: TopViT, Performer or ViT.
@@ -47,10 +49,11 @@ def topvit(
             units, blocks).
         patch_size: int, or `(height, width)`.
         image_shape: `(height, width, channels)`; where patches do not divide
-            it, the image is padded.
+            it, the image is padded. `None` for height or width takes images
+            of any size.
         num_classes: int.
         attention: `"toeplitz"`, `"linear"` or `"softmax"`.
-        mask: `"table"`, `"distance"`, `"separable"` or `None`, for
+        mask: a mask of `keras_topo.masks`, its name, or `None`, for
             `attention="toeplitz"`.
         pooling: `"gap"`, the average over the grid, or `"token"`, a class
             token, whose mask entries are 1.
@@ -67,6 +70,10 @@ def topvit(
             linear map (Xiao et al., *Early convolutions help Transformers see
             better*, 2021): more accurate after short trainings. `patch_size`
             is a power of two then.
+        reference_grid: two ints, the grid of patches that positions and masks
+            are made for; on any other they are resampled, relative to the
+            extent of the image. Defaults to that of `image_shape`, and to 8 x 8
+            for images of any size.
         **attention_options: more arguments of `TopologicalEncoderBlock`, such
             as `feature_map` or `mask_rank`.
 
@@ -100,12 +107,22 @@ def topvit(
             "`stem` expects 'patches' or 'convolutions'. Received: "
             f"stem={stem!r}"
         )
-    if len(image_shape) != 3 or not all(
-        isinstance(n, int) and n > 0 for n in image_shape
+    if (
+        len(image_shape) != 3
+        or image_shape[-1] is None
+        or not all(n is None or _is_positive(n) for n in image_shape)
     ):
         raise ValueError(
-            "`image_shape` expects (height, width, channels), three positive "
-            f"ints. Received: image_shape={image_shape}"
+            "`image_shape` expects (height, width, channels), positive ints, "
+            "and None for a height or width of any size. Received: "
+            f"image_shape={image_shape}"
+        )
+    if reference_grid is not None and (
+        len(reference_grid) != 2 or not all(map(_is_positive, reference_grid))
+    ):
+        raise ValueError(
+            "`reference_grid` expects two positive ints. Received: "
+            f"reference_grid={reference_grid}"
         )
     own = {"grid_shape", "num_prefix_tokens"} & set(attention_options)
     if own:
@@ -120,14 +137,17 @@ def topvit(
         x = _convolutions(x, channels, patch_size)
     else:
         x = PatchEmbedding(channels, patch_size, name="patches")(x)
-    x = PositionEmbedding(name="positions")(x)
+    if reference_grid is None and None in image_shape:
+        reference_grid = (8, 8)
+    x = PositionEmbedding(reference_grid, name="positions")(x)
+    inside = {}
     if pooling == "token":
-        attention_options = {
-            **attention_options,
-            "grid_shape": tuple(x.shape[1:-1]),
-            "num_prefix_tokens": 1,
-        }
+        # The blocks read the grid off the tokens before the class token.
+        inside = {"grid": x}
+        attention_options = {**attention_options, "num_prefix_tokens": 1}
         x = PrefixTokens(1, name="class_token")(x)
+    if attention == "toeplitz" and reference_grid is not None:
+        mask = _with_reach(mask, reference_grid)
     for k in range(depth):
         x = TopologicalEncoderBlock(
             heads,
@@ -140,7 +160,7 @@ def topvit(
             seed=None if seed is None else seed + k,
             name=f"block_{k + 1}",
             **attention_options,
-        )(x)
+        )(x, **inside)
     x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
     if pooling == "token":
         x = x[:, 0]
@@ -153,6 +173,18 @@ def topvit(
     return keras.Model(images, logits, name=name or f"topvit_{size.lower()}")
 
 
+def _is_positive(n):
+    return isinstance(n, int) and n > 0
+
+
+def _with_reach(mask, reference_grid):
+    """A mask that is made for a grid, unless it says for which it is."""
+    mask = masks.get(mask)
+    if getattr(mask, "reach", 0) is None:
+        mask.reach = tuple(reference_grid)
+    return mask
+
+
 def _convolutions(x, channels, patch_size):
     """Convolutions of stride 2 down to one position a patch."""
     sides = (patch_size,) if isinstance(patch_size, int) else patch_size
@@ -163,7 +195,7 @@ def _convolutions(x, channels, patch_size):
             f'width, with stem="convolutions". Received: '
             f"patch_size={patch_size}"
         )
-    if side > min(x.shape[1:3]):
+    if any(n is not None and side > n for n in x.shape[1:3]):
         raise ValueError(
             "`image_shape` expects an image at least as large as a patch. "
             f"Received: an image of {x.shape[1]} x {x.shape[2]}, "

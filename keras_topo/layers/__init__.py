@@ -1,6 +1,5 @@
 """Keras layers of topological attention."""
 
-from keras_topo.layers.diffusion_mask import DiffusionMask
 from keras_topo.layers.embedding import (
     PatchEmbedding,
     PositionEmbedding,
@@ -8,7 +7,6 @@ from keras_topo.layers.embedding import (
 )
 from keras_topo.layers.encoder import TopologicalEncoderBlock
 from keras_topo.layers.forest_attention import ForestAttention
-from keras_topo.layers.forest_mask import ForestMask
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_encoder import GraphEncoderBlock
 from keras_topo.layers.graph_kernels import (
@@ -20,12 +18,18 @@ from keras_topo.layers.graph_kernels import (
     RandomWalkKernel,
     ReturnProbabilities,
 )
-from keras_topo.layers.graph_masks import GraphMask
 from keras_topo.layers.graph_pooling import GraphPooling
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
-from keras_topo.layers.sampled_masks import RandomFeaturesMask, RandomWalkMask
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
+from keras_topo.masks import (
+    DiffusionMask,
+    ForestMask,
+    GraphMask,
+    RandomFeaturesMask,
+    RandomWalkMask,
+)
 
 __all__ = [
     "AdjacencyFromEdges",
@@ -41,6 +45,7 @@ __all__ = [
     "GraphPooling",
     "GraphPropagation",
     "LogKernel",
+    "MaskedAttention",
     "NodeWise",
     "PatchEmbedding",
     "PositionEmbedding",

@@ -5,8 +5,10 @@ import math
 import keras
 from keras import ops
 
-from keras_topo.layers.arguments import positive
-from keras_topo.layers.resampling import resample_positions
+from keras_topo.arguments import positive
+from keras_topo.layers.multi_head import product_of
+from keras_topo.layers.padding import pad_tokens
+from keras_topo.masks.resampling import resample_positions
 from keras_topo.operators.toeplitz import check_grid_shape
 
 
@@ -25,7 +27,8 @@ class PatchEmbedding(keras.layers.Layer):
         kernel_initializer, bias_initializer: of the projection.
 
     Call arguments:
-        inputs: `(batch, *extent, channels)` with one, two or three axes.
+        inputs: `(batch, *extent, channels)` with one, two or three axes, of
+            any size.
 
     Returns:
         `(batch, *grid, embed_dim)`, with `ceil(extent / patch_size)` patches
@@ -88,18 +91,16 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, inputs):
         patch = self._patch(inputs.shape)
-        padding = [
-            (0, -extent % p)
-            for extent, p in zip(inputs.shape[1:-1], patch, strict=True)
-        ]
-        if any(after for _, after in padding):
-            inputs = ops.pad(inputs, [(0, 0), *padding, (0, 0)])
+        for axis, p in enumerate(patch, start=1):
+            extent = tuple(ops.shape(inputs))[axis]
+            inputs = pad_tokens(inputs, -(-extent // p) * p, axis)
         return self.projection(inputs)
 
     def compute_output_shape(self, input_shape):
         patch = self._patch(input_shape)
         grid = [
-            -(-n // p) for n, p in zip(input_shape[1:-1], patch, strict=True)
+            None if n is None else -(-n // p)
+            for n, p in zip(input_shape[1:-1], patch, strict=True)
         ]
         return (input_shape[0], *grid, self.embed_dim)
 
@@ -126,14 +127,16 @@ class PatchEmbedding(keras.layers.Layer):
             if isinstance(self.patch_size, int)
             else self.patch_size
         )
-        if rank not in (1, 2, 3) or len(patch) != rank or None in extent:
+        if rank not in (1, 2, 3) or len(patch) != rank:
             raise ValueError(
-                "PatchEmbedding expects inputs (batch, *extent, channels) of "
-                "known extent along one, two or three axes, and one "
-                "patch_size for each. Received: input_shape="
+                "PatchEmbedding expects inputs (batch, *extent, channels) "
+                "with one, two or three axes, and one patch_size for each. "
+                "Received: input_shape="
                 f"{tuple(input_shape)}, patch_size={self.patch_size}"
             )
-        if any(n < p for n, p in zip(extent, patch, strict=True)):
+        if any(
+            n is not None and n < p for n, p in zip(extent, patch, strict=True)
+        ):
             raise ValueError(
                 "PatchEmbedding expects an image of at least the size of a "
                 f"patch, {patch}. Received: input_shape={tuple(input_shape)}"
@@ -159,8 +162,8 @@ class PositionEmbedding(keras.layers.Layer):
         The same shape.
 
     Raises:
-        ValueError: if the grid is not known, or has another number of axes
-            than `grid_shape`.
+        ValueError: if neither the grid nor `grid_shape` is known, or they
+            have different numbers of axes.
 
     Example:
 
@@ -191,10 +194,11 @@ class PositionEmbedding(keras.layers.Layer):
         grid = tuple(input_shape[1:-1])
         if self.grid_shape is None and grid and None not in grid:
             self.grid_shape = grid
-        if not grid or None in grid or len(grid) != len(self.grid_shape):
+        if self.grid_shape is None or len(grid) != len(self.grid_shape):
             raise ValueError(
-                "PositionEmbedding expects inputs (batch, *grid, channels) on "
-                f"a known grid. Received: input_shape={tuple(input_shape)}, "
+                "PositionEmbedding expects inputs (batch, *grid, channels), "
+                "and `grid_shape`, with as many axes, where the grid may be of "
+                f"any size. Received: input_shape={tuple(input_shape)}, "
                 f"grid_shape={self.grid_shape}"
             )
         self.embeddings = self.add_weight(
@@ -209,7 +213,7 @@ class PositionEmbedding(keras.layers.Layer):
         embeddings = resample_positions(
             ops.convert_to_tensor(self.embeddings),
             self.grid_shape,
-            tuple(inputs.shape[1:-1]),
+            tuple(ops.shape(inputs))[1:-1],
             first_axis=0,
         )
         return inputs + ops.cast(embeddings, inputs.dtype)
@@ -237,14 +241,14 @@ class PrefixTokens(keras.layers.Layer):
 
     Call arguments:
         inputs: `(batch, *grid, channels)`, or a sequence `(batch, tokens,
-            channels)` of any length.
+            channels)`, of any size.
 
     Returns:
         `(batch, num_tokens + tokens, channels)`. A Keras mask of the inputs
         is passed on, the prefix being visible.
 
     Raises:
-        ValueError: if the grid, or the number of channels, is not known.
+        ValueError: if the number of channels is not known.
 
     Example:
 
@@ -271,11 +275,11 @@ class PrefixTokens(keras.layers.Layer):
 
     def build(self, input_shape):
         _, *grid, channels = input_shape
-        if channels is None or not grid or (None in grid and len(grid) > 1):
+        if channels is None or not grid:
             raise ValueError(
-                "PrefixTokens expects inputs (batch, *grid, channels) on a "
-                "known grid, or a sequence of any length, and a known number "
-                f"of channels. Received: input_shape={tuple(input_shape)}"
+                "PrefixTokens expects inputs (batch, *grid, channels) with a "
+                "known number of channels. Received: input_shape="
+                f"{tuple(input_shape)}"
             )
         self.embeddings = self.add_weight(
             name="embeddings",
@@ -284,14 +288,13 @@ class PrefixTokens(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        batch, *_, channels = tuple(ops.shape(inputs))
+        batch, *grid, channels = tuple(ops.shape(inputs))
         prefix = ops.broadcast_to(
             ops.cast(self.embeddings, inputs.dtype)[None],
             (batch, self.num_tokens, channels),
         )
         if len(inputs.shape) > 3:
-            tokens = math.prod(inputs.shape[1:-1])
-            inputs = ops.reshape(inputs, (batch, tokens, channels))
+            inputs = ops.reshape(inputs, (batch, product_of(grid), channels))
         return ops.concatenate([prefix, inputs], axis=1)
 
     def compute_mask(self, inputs, previous_mask=None):
@@ -302,10 +305,17 @@ class PrefixTokens(keras.layers.Layer):
         # batch nor a shape tensor is known here.
         mask = ops.cast(previous_mask, "bool")
         if len(mask.shape) > 2:
-            mask = ops.reshape(mask, (-1, math.prod(inputs.shape[1:-1])))
+            mask = self._flat(mask)
         prefix = ops.ones_like(mask[:, :1])
         prefix = ops.repeat(prefix, self.num_tokens, axis=1)
         return ops.concatenate([prefix, mask], axis=1)
+
+    def _flat(self, mask):
+        """`(batch, *grid)` to `(batch, tokens)`."""
+        sizes = tuple(mask.shape)[1:]
+        if None in sizes:
+            return ops.reshape(mask, (tuple(ops.shape(mask))[0], -1))
+        return ops.reshape(mask, (-1, math.prod(sizes)))
 
     def compute_output_shape(self, input_shape):
         batch, *grid, channels = input_shape

@@ -1,53 +1,72 @@
-"""`TopologicalEncoderBlock`: a pre-norm Transformer block on a grid."""
+"""`TopologicalEncoderBlock`: a pre-norm Transformer block on any tokens."""
 
-import math
+import inspect
 
 import keras
 from keras import ops
 
-from keras_topo.layers.arguments import one_of, positive, rate
+from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.masked_attention import MaskedAttention
+from keras_topo.layers.multi_head import MultiHeadLayer, product_of
 from keras_topo.layers.padding import check_padding
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
-from keras_topo.layers.toeplitz_masks import MASKS
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
+# What belongs to the block itself, or is set by it.
+_OWN = {"self", "num_heads", "key_dim", "mask", "dropout", "seed", "kwargs"}
+_OPTIONS = {
+    name
+    for kind in (ToeplitzAttention, MaskedAttention, MultiHeadLayer)
+    for name in inspect.signature(kind.__init__).parameters
+} - _OWN
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class TopologicalEncoderBlock(keras.layers.Layer):
-    """A Transformer block whose attention knows the grid.
+    """A Transformer block whose attention knows where the tokens lie.
 
     `x + attention(norm(x))`, then `x + mlp(norm(x))`: pre-norm, with GELU, and
     with stochastic depth (Huang et al., 2016) on both branches.
 
     Args:
-        num_heads: int, number of heads.
+        num_heads: int, number of heads; not with an attention layer.
         key_dim: int, size of each head; defaults to channels / `num_heads`.
         mlp_dim: int, hidden units of the MLP; defaults to 4 channels.
-        attention: `"toeplitz"` (masked linear), `"linear"` (the same without
-            a mask) or `"softmax"` (`keras.layers.MultiHeadAttention` over all
-            tokens): the same block for TopViT, the unmasked Performer and the
-            ordinary ViT.
-        mask, mask_degree, mask_rank, separable_terms, share_mask,
-        feature_map, num_features, grid_shape, num_prefix_tokens,
-        mask_grid_shape, implementation: see `ToeplitzAttention`.
+        attention: an attention layer, such as `MaskedAttention`, of which the
+            block makes itself a copy; it is called with the tokens, and with
+            `mask` where it takes one. Or shorthand: `"toeplitz"` (masked
+            linear), `"linear"` (the same without a mask) or `"softmax"`
+            (`keras.layers.MultiHeadAttention` over all tokens, and
+            `MaskedAttention` where it is causal or has a mask): the same block
+            for TopViT, the unmasked Performer and the ordinary ViT.
+        mask: of the shorthand: a mask of `keras_topo.masks`, its name, or
+            `None`; `"table"` by default with `"toeplitz"`.
         dropout: float, rate after each branch and inside the MLP.
         attention_dropout: float, rate inside the attention.
         stochastic_depth: float, probability with which an example skips a
             branch in training.
-        epsilon: float, of the layer normalisations.
+        epsilon: float, of the layer normalizations.
         seed: int, from which all dropouts and random features draw their
             seeds, each its own.
+        **options: other arguments of `ToeplitzAttention` and
+            `MaskedAttention`, for the shorthand, such as `causal` or
+            `feature_map`; and of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, *grid, channels)` or `(batch, tokens, channels)`.
-        mask: padding mask, `True` for real tokens; see `ToeplitzAttention`.
+        grid: see `MaskedAttention`.
+        mask: padding mask, `True` for real tokens; see `MaskedAttention`.
         training: bool.
 
     Returns:
-        The shape of the input.
+        The shape of the input. With causal attention a block goes token by
+        token too: `initial_state`, `step` and `extend`, as `MaskedAttention`.
+
+    Raises:
+        ValueError: if an argument is outside its range, or arguments of the
+            shorthand come with an attention layer.
 
     Example:
 
@@ -55,7 +74,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     ...     keras.Input((32, 32, 3)),
     ...     PatchEmbedding(64, patch_size=4),
     ...     PositionEmbedding(),
-    ...     TopologicalEncoderBlock(num_heads=4),
+    ...     TopologicalEncoderBlock(num_heads=4, mask="decay"),
     ...     keras.layers.GlobalAveragePooling2D(),
     ...     keras.layers.Dense(10),
     ... ])
@@ -63,139 +82,200 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
+        num_heads=None,
         key_dim=None,
         mlp_dim=None,
         attention="toeplitz",
-        mask="table",
-        mask_degree=2,
-        mask_rank=1,
-        separable_terms="table",
-        share_mask=False,
-        feature_map="relu",
-        num_features=None,
-        grid_shape=None,
-        num_prefix_tokens=0,
-        mask_grid_shape=None,
-        implementation="auto",
+        mask="default",
         dropout=0.0,
         attention_dropout=0.0,
         stochastic_depth=0.0,
         epsilon=1e-6,
         seed=None,
-        **kwargs,
+        **options,
     ):
-        super().__init__(**kwargs)
+        names = _OPTIONS & set(options)
+        self_options = {name: options.pop(name) for name in names}
+        super().__init__(**options)
         self.supports_masking = True
-        one_of(attention, "attention", ATTENTIONS)
-        one_of(mask, "mask", (*MASKS, None))
-        self.num_heads = positive(num_heads, "num_heads")
+        self.num_heads = positive(num_heads, "num_heads", optional=True)
         self.key_dim = positive(key_dim, "key_dim", optional=True)
         self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
-        self.attention_kind = attention
-        self.attention_options = {
-            "mask": mask if attention == "toeplitz" else None,
-            "mask_degree": mask_degree,
-            "mask_rank": mask_rank,
-            "separable_terms": separable_terms,
-            "share_mask": share_mask,
-            "feature_map": feature_map,
-            "num_features": num_features,
-            "grid_shape": grid_shape,
-            "num_prefix_tokens": num_prefix_tokens,
-            "mask_grid_shape": mask_grid_shape,
-            "implementation": implementation,
-        }
         self.dropout = rate(dropout, "dropout")
         self.attention_dropout = rate(attention_dropout, "attention_dropout")
         self.stochastic_depth = rate(stochastic_depth, "stochastic_depth")
         self.epsilon = epsilon
         self.seed = seed
+        self.attention_kind = attention
+        if isinstance(attention, dict):
+            self.attention = keras.saving.deserialize_keras_object(attention)
+        elif isinstance(attention, keras.layers.Layer):
+            # Its own, so that one layer may be given to many blocks.
+            self.attention = type(attention).from_config(attention.get_config())
+        else:
+            self.attention = None
+            one_of(attention, "attention", ATTENTIONS)
+            if num_heads is None:
+                raise ValueError(
+                    "`num_heads` expects a positive int, unless `attention` "
+                    "is a layer. Received: num_heads=None"
+                )
+        if mask == "default":
+            mask = "table" if attention == "toeplitz" else None
+        if self.attention is not None:
+            self.attention_kind = None
+            given = [
+                name
+                for name, value in (("num_heads", num_heads), ("mask", mask))
+                if value is not None
+            ]
+            if given or self_options or attention_dropout:
+                raise ValueError(
+                    "an attention layer has its arguments already. Received: "
+                    f"{given + sorted(self_options)} beside attention="
+                    f"{self.attention.name!r}, attention_dropout="
+                    f"{attention_dropout}"
+                )
+        # Not attributes themselves: a mask would be taken for a layer of the
+        # block, where it is the model of one that its attention makes.
+        self._shorthand = _Given(mask, self_options)
         self.seed_generator = (
             keras.random.SeedGenerator(derived_seed(seed, "stochastic_depth"))
             if stochastic_depth
             else None
         )
 
-    def build(self, input_shape):
-        channels = input_shape[-1]
-        if self.key_dim is None and channels % self.num_heads:
-            raise ValueError(
-                "`num_heads` expects a divisor of the channels, unless "
-                f"key_dim is given. Received: num_heads={self.num_heads}, "
-                f"input_shape={tuple(input_shape)}"
-            )
-        key_dim = self.key_dim
-        if key_dim is None:
-            key_dim = channels // self.num_heads
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, grid_shape=None):
+        channels = inputs_shape[-1]
         mlp_dim = 4 * channels if self.mlp_dim is None else self.mlp_dim
         self.attention_norm = self._norm("attention_norm")
-        self.attention_norm.build(input_shape)
-        if self.attention_kind == "softmax":
-            self.attention = keras.layers.MultiHeadAttention(
-                self.num_heads,
-                key_dim,
-                dropout=self.attention_dropout,
-                seed=derived_seed(self.seed, "attention"),
-                dtype=self.dtype_policy,
-                name="attention",
-            )
-            tokens = (input_shape[0], None, channels)
-            self.attention.build(tokens, tokens)
-        else:
-            self.attention = ToeplitzAttention(
-                self.num_heads,
-                key_dim,
-                dropout=self.attention_dropout,
-                seed=derived_seed(self.seed, "attention"),
-                dtype=self.dtype_policy,
-                name="attention",
-                **self.attention_options,
-            )
-            self.attention.build(input_shape)
-            if self.attention_options["mask"] is not None:
-                # What the mask was made for goes into the config, so that a
-                # clone on another grid resamples it.
-                self.attention_options["mask_grid_shape"] = (
-                    self.attention.mask_grid_shape
-                )
+        self.attention_norm.build(inputs_shape)
+        if self.attention is None:
+            self.attention = self._make_attention(inputs_shape)
+        if not self.attention.built:
+            self._build_attention(tuple(inputs_shape), grid_shape)
         self.mlp_norm = self._norm("mlp_norm")
-        self.mlp_norm.build(input_shape)
+        self.mlp_norm.build(inputs_shape)
         self.mlp_hidden = keras.layers.Dense(
             mlp_dim,
             activation="gelu",
             dtype=self.dtype_policy,
             name="mlp_hidden",
         )
-        self.mlp_hidden.build(input_shape)
+        self.mlp_hidden.build(inputs_shape)
         self.mlp_output = keras.layers.Dense(
             channels, dtype=self.dtype_policy, name="mlp_output"
         )
-        self.mlp_output.build((*input_shape[:-1], mlp_dim))
+        self.mlp_output.build((*inputs_shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
             self.dropout,
             seed=derived_seed(self.seed, "dropout"),
             dtype=self.dtype_policy,
         )
 
-    def call(self, inputs, mask=None, training=None):
+    def _make_attention(self, shape):
+        """The attention layer that the shorthand stands for."""
+        channels = shape[-1]
+        if self.key_dim is None and channels % self.num_heads:
+            raise ValueError(
+                "`num_heads` expects a divisor of the channels, unless "
+                f"key_dim is given. Received: num_heads={self.num_heads}, "
+                f"input_shape={tuple(shape)}"
+            )
+        key_dim = self.key_dim
+        if key_dim is None:
+            key_dim = channels // self.num_heads
+        options = dict(self._shorthand.options)
+        mask = self._shorthand.mask
+        common = {
+            "dropout": self.attention_dropout,
+            "seed": derived_seed(self.seed, "attention"),
+            "dtype": self.dtype_policy,
+            "name": "attention",
+        }
+        if self.attention_kind == "softmax":
+            if mask is None and not options.get("causal"):
+                return keras.layers.MultiHeadAttention(
+                    self.num_heads, key_dim, **common
+                )
+            options.pop("feature_map", None)
+            options["similarity"] = "softmax"
+            return MaskedAttention(
+                self.num_heads, key_dim, mask=mask, **options, **common
+            )
+        if self.attention_kind == "linear":
+            mask = None
+        return ToeplitzAttention(
+            self.num_heads, key_dim, mask=mask, **options, **common
+        )
+
+    def _build_attention(self, shape, grid_shape):
+        if isinstance(self.attention, MaskedAttention):
+            self.attention.build(shape, grid_shape=grid_shape)
+        elif isinstance(self.attention, keras.layers.MultiHeadAttention):
+            tokens = (shape[0], None, shape[-1])
+            self.attention.build(tokens, tokens)
+        else:
+            self.attention.build(shape)
+
+    def call(
+        self, inputs, grid=None, mask=None, inputs_mask=None, training=None
+    ):
+        mask = inputs_mask if mask is None else mask
         branch = self.attention_norm(inputs)
-        branch = self._attend(branch, mask, training)
+        branch = self._attend(branch, grid, mask, training)
         branch = self.dropout_layer(branch, training=training)
         x = inputs + self._maybe_skip(branch, training)
+        return x + self._maybe_skip(self._mlp(x, training), training)
+
+    def _mlp(self, x, training=False):
         branch = self.mlp_hidden(self.mlp_norm(x))
         branch = self.dropout_layer(branch, training=training)
         branch = self.mlp_output(branch)
-        branch = self.dropout_layer(branch, training=training)
-        return x + self._maybe_skip(branch, training)
+        return self.dropout_layer(branch, training=training)
 
-    def attention_weights(self, inputs, mask=None):
+    def initial_state(self, batch_size, max_tokens=None):
+        """See `MaskedAttention.initial_state`."""
+        return self._streaming().initial_state(batch_size, max_tokens)
+
+    def step(self, token, state):
+        """See `MaskedAttention.step`."""
+        return self._go_on(self._streaming().step, token, state)
+
+    def extend(self, tokens, state):
+        """See `MaskedAttention.extend`."""
+        return self._go_on(self._streaming().extend, tokens, state)
+
+    def _streaming(self):
+        if not self.built or not hasattr(self.attention, "initial_state"):
+            raise ValueError(
+                f"{type(self).__name__} expects to be built, with an attention "
+                "that goes token by token, such as MaskedAttention with "
+                f"causal=True. Received: built={self.built}, attention="
+                f"{self.attention}"
+            )
+        return self.attention
+
+    def _go_on(self, attend, tokens, state):
+        tokens = ops.cast(tokens, self.compute_dtype)
+        branch, state = attend(self.attention_norm(tokens), state)
+        x = tokens + branch
+        return x + self._mlp(x), state
+
+    def mask_operator(self, shape=None):
+        """The learned mask, see `MaskedAttention.mask_operator`."""
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.mask_operator(shape)
+        return None
+
+    def attention_weights(self, inputs, mask=None, grid=None):
         """What the tokens take of each other, as a matrix, to look at.
 
         A block that has not been called yet is built.
 
         Args:
-            inputs, mask: as in a call.
+            inputs, mask, grid: as in a call.
 
         Returns:
             `(batch, heads, tokens, tokens)`; rows sum to 1.
@@ -204,10 +284,13 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             ValueError: with more than 8,192 tokens.
         """
         if not self.built:
-            self.build(tuple(inputs.shape))
+            self.build(
+                tuple(inputs.shape),
+                None if grid is None else tuple(grid.shape),
+            )
         x = self.attention_norm(inputs)
-        if self.attention_kind != "softmax":
-            return self.attention.attention_weights(x, mask)
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.attention_weights(x, mask, grid)
         x, mask = self._flat(x, mask)
         check_tokens(x.shape[1])
         _, weights = self.attention(
@@ -215,32 +298,63 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
         return weights
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+    def compute_output_shape(self, inputs_shape, grid_shape=None):
+        del grid_shape
+        return tuple(inputs_shape)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if isinstance(previous_mask, (list, tuple)):
+            previous_mask = previous_mask[0]
+        return previous_mask
 
     def get_config(self):
-        return {
+        config = {
             **super().get_config(),
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "mlp_dim": self.mlp_dim,
             "attention": self.attention_kind,
-            **self.attention_options,
+            "mask": None,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "stochastic_depth": self.stochastic_depth,
             "epsilon": self.epsilon,
             "seed": self.seed,
         }
+        if self.attention_kind is None:
+            serialize = keras.saving.serialize_keras_object
+            return {**config, "attention": serialize(self.attention)}
+        mask = self._shorthand.mask
+        options = dict(self._shorthand.options)
+        if isinstance(self.attention, MaskedAttention):
+            # What the mask was made for, so that a clone on another grid
+            # resamples it.
+            mask = self.attention.mask
+            for name in (
+                "mask_degree",
+                "mask_rank",
+                "separable_terms",
+                "share_mask",
+            ):
+                options.pop(name, None)
+        if isinstance(mask, keras.layers.Layer):
+            mask = keras.saving.serialize_keras_object(mask)
+        return {**config, "mask": mask, **options}
 
     def _norm(self, name):
         return keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=self.dtype_policy, name=name
         )
 
-    def _attend(self, x, mask, training):
-        if self.attention_kind != "softmax":
-            return self.attention(x, mask=mask, training=training)
+    def _attend(self, x, grid, mask, training):
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention(x, grid=grid, mask=mask, training=training)
+        if not isinstance(self.attention, keras.layers.MultiHeadAttention):
+            takes = inspect.signature(self.attention.call).parameters
+            options = {"mask": mask, "training": training}
+            return self.attention(
+                x, **{name: options[name] for name in options if name in takes}
+            )
         shape = tuple(ops.shape(x))
         x, mask = self._flat(x, mask)
         x = self.attention(x, x, attention_mask=mask, training=training)
@@ -249,9 +363,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     def _flat(self, x, mask):
         """Tokens in a row, and a mask as Keras attention takes it."""
         mask = check_padding(mask, x.shape, self)
-        shape = tuple(ops.shape(x))
-        tokens = math.prod(x.shape[1:-1])
-        x = ops.reshape(x, (shape[0], tokens, shape[-1]))
+        batch, *grid, channels = tuple(ops.shape(x))
+        x = ops.reshape(x, (batch, product_of(grid), channels))
         return x, None if mask is None else mask[:, None]
 
     def _maybe_skip(self, branch, training):
@@ -265,3 +378,11 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             noise_shape=shape,
             seed=self.seed_generator,
         )
+
+
+class _Given:
+    """What the attention of a block is to be made of."""
+
+    def __init__(self, mask, options):
+        self.mask = mask
+        self.options = options

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_topo.layers.forest_mask import ForestMask
 from keras_topo.layers.graph_attention import GraphKernelAttention
+from keras_topo.masks.forest_mask import ForestMask
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -4,7 +4,7 @@ import types
 
 import keras
 
-from keras_topo.layers.arguments import positive, rate
+from keras_topo.arguments import positive, rate
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
     fixed_kernel_config,

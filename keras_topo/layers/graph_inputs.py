@@ -22,14 +22,14 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import ensure_size
-from keras_topo.layers.fixed_arrays import (
+from keras_topo.layers.padding import check_padding
+from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
     recall,
     remember,
     remember_weights,
 )
-from keras_topo.layers.graph_masks import GraphMask
-from keras_topo.layers.padding import check_padding
+from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
@@ -88,9 +88,8 @@ class GraphKernelLayer(keras.layers.Layer):
 
     def _build_fixed_kernel(self, num_heads=1):
         if self.graph_mask is not None:
-            # A mask that comes from a file is built already.
             if not self.graph_mask.built:
-                self.graph_mask.build((num_heads,))
+                self.graph_mask.build(num_heads)
             return
         self.fixed = add_fixed_weights(
             self, "fixed", self._fixed_shapes or {}, self._fixed_arrays

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo.layers.arguments import one_of
+from keras_topo.arguments import one_of
 from keras_topo.layers.graph_inputs import split_graph
 from keras_topo.layers.padding import check_padding
 

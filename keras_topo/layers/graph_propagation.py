@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo.layers.arguments import positive
+from keras_topo.arguments import positive
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     nodes_shape,

@@ -1,11 +1,25 @@
-"""What attention layers share: heads, projections, their arguments."""
+"""What attention layers share: projections into heads, similarity, heads
+together again."""
+
+import functools
 
 import keras
+from keras import ops
 
-from keras_topo.attention import get_feature_map
-from keras_topo.layers.arguments import one_of, positive, rate
-from keras_topo.layers.seeds import copy_initializer
+from keras_topo.arguments import one_of, positive, rate
+from keras_topo.attention import (
+    FEATURE_MAPS,
+    get_feature_map,
+    masked_additive_attention,
+    masked_linear_attention,
+    masked_softmax_attention,
+)
+from keras_topo.layers.random_features import add_random_projection
+from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.operators.forms import IMPLEMENTATIONS
+
+SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
+COMBINATIONS = ("project", "concatenate", "average")
 
 _MODULES = {
     "initializer": keras.initializers,
@@ -17,34 +31,39 @@ _MODULES = {
 class MultiHeadLayer(keras.layers.Layer):
     """Attention in several heads, between dense projections.
 
-    It stands in front of other base classes, which get `**kwargs`.
-
-    Args:
-        num_heads, key_dim, value_dim, num_features, dropout, use_bias,
-        output_shape, implementation, seed: see `ToeplitzAttention`; checked,
-            and part of the config.
-        projections: dict by the names of constructor arguments that end in
-            `_initializer`, `_regularizer` or `_constraint`. They become
-            attributes, and part of the config. Dense projections take those
-            that start with `kernel_` or `bias_`.
+    It stands in front of other base classes, which get `**kwargs`. Arguments
+    are those of `MaskedAttention`, checked and part of the config; those that
+    end in `_initializer`, `_regularizer` or `_constraint` become attributes,
+    and dense projections take those that start with `kernel_` or `bias_`.
 
     Raises:
         ValueError: if an argument is outside its range.
     """
 
+    #: Attribute of the projection into heads, by which files know it.
+    _projection_name = "qkv_dense"
+
     def __init__(
         self,
         num_heads,
         key_dim,
-        *,
-        value_dim,
-        num_features,
-        dropout,
-        use_bias,
-        output_shape,
-        implementation,
-        seed,
-        projections,
+        value_dim=None,
+        similarity="relu",
+        combine="project",
+        num_features=None,
+        dropout=0.0,
+        use_bias=True,
+        output_shape=None,
+        implementation="auto",
+        seed=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        attention_initializer=None,
+        attention_regularizer=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -54,6 +73,8 @@ class MultiHeadLayer(keras.layers.Layer):
         self.value_dim = positive(
             key_dim if value_dim is None else value_dim, "value_dim"
         )
+        self.similarity = one_of(similarity, "similarity", SIMILARITIES)
+        self.combine = one_of(combine, "combine", COMBINATIONS)
         self.num_features = positive(
             num_features, "num_features", optional=True
         )
@@ -66,9 +87,39 @@ class MultiHeadLayer(keras.layers.Layer):
             implementation, "implementation", IMPLEMENTATIONS
         )
         self.seed = seed
+        projections = {
+            "kernel_initializer": kernel_initializer,
+            "bias_initializer": bias_initializer,
+            "kernel_regularizer": kernel_regularizer,
+            "bias_regularizer": bias_regularizer,
+            "kernel_constraint": kernel_constraint,
+            "bias_constraint": bias_constraint,
+            "attention_initializer": attention_initializer,
+            "attention_regularizer": attention_regularizer,
+        }
         self._projections = tuple(projections)
         for name, value in projections.items():
             setattr(self, name, _module(name).get(value))
+        if similarity == "additive" and self.value_dim != self.key_dim:
+            raise ValueError(
+                "`value_dim` expects key_dim with the additive similarity, "
+                "whose values are its keys. Received: "
+                f"value_dim={value_dim}, key_dim={key_dim}"
+            )
+        if similarity != "additive" and (
+            attention_initializer is not None
+            or attention_regularizer is not None
+        ):
+            raise ValueError(
+                "`attention_initializer` and `attention_regularizer` are for "
+                "the vectors of the additive similarity. Received: "
+                f"similarity={similarity!r}"
+            )
+        self.seed_generator = (
+            keras.random.SeedGenerator(derived_seed(seed, "dropout"))
+            if dropout
+            else None
+        )
 
     def get_config(self):
         return {
@@ -76,6 +127,8 @@ class MultiHeadLayer(keras.layers.Layer):
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
+            "similarity": self.similarity,
+            "combine": self.combine,
             "num_features": self.num_features,
             "dropout": self.dropout,
             "use_bias": self.use_bias,
@@ -88,10 +141,64 @@ class MultiHeadLayer(keras.layers.Layer):
             },
         }
 
-    def _output_channels(self, input_shape):
-        if self.output_channels is None:
-            return input_shape[-1]
-        return self.output_channels
+    # Building.
+
+    def _build_heads(self, shape, value_shape=None):
+        """The projections, for inputs `(batch, *tokens, channels)`.
+
+        Args:
+            value_shape: shape of the tokens that keys and values come from,
+                where they are others.
+        """
+        key_units = self.num_heads * self.key_dim
+        units = self.num_heads * self.value_dim
+        self.value_dense = None
+        if self.similarity == "additive":
+            if value_shape is not None:
+                raise ValueError(
+                    "`similarity` expects 'softmax' or a feature map for "
+                    "attention between two sequences. Received: "
+                    "similarity='additive'"
+                )
+            projection = self._dense(units, "values", False)
+            for k, name in enumerate(("query_scores", "key_scores")):
+                weight = self.add_weight(
+                    name=name,
+                    shape=(self.num_heads, self.value_dim, 1),
+                    initializer=functools.partial(
+                        self._initialize_heads, k * self.num_heads
+                    ),
+                    regularizer=self.attention_regularizer
+                    or self.kernel_regularizer,
+                )
+                setattr(self, name, weight)
+        elif value_shape is None:
+            # One projection for queries, keys and values: one matrix product.
+            projection = self._dense(
+                2 * key_units + units, "qkv", self.use_bias
+            )
+        else:
+            projection = self._dense(key_units, "query", self.use_bias)
+            self.value_dense = self._dense(
+                key_units + units, "key_value", self.use_bias
+            )
+            self.value_dense.build(value_shape)
+        setattr(self, self._projection_name, projection)
+        projection.build(shape)
+        self.output_dense = self.output_bias = None
+        if self.combine == "project":
+            self.output_dense = self._dense(
+                self._output_channels(shape), "output", self.use_bias
+            )
+            self.output_dense.build((*shape[:-1], units))
+        elif self.use_bias:
+            self.output_bias = self.add_weight(
+                name="bias",
+                shape=(self.value_dim if self.combine == "average" else units,),
+                initializer=copy_initializer(self.bias_initializer, "bias"),
+                regularizer=self.bias_regularizer,
+            )
+        self.random_projection = add_random_projection(self, self.similarity)
 
     def _dense(self, units, name, use_bias):
         """A projection; those into heads keep the seed of an initializer that
@@ -101,9 +208,9 @@ class MultiHeadLayer(keras.layers.Layer):
             for option in self._projections
             if option.startswith(("kernel_", "bias_"))
         }
-        part = "output" if name == "output" else None
+        kept = name in ("qkv", "values", "query")
         options["kernel_initializer"] = copy_initializer(
-            self.kernel_initializer, part
+            self.kernel_initializer, None if kept else name
         )
         options["bias_initializer"] = copy_initializer(
             self.bias_initializer, f"{name}_bias"
@@ -115,6 +222,157 @@ class MultiHeadLayer(keras.layers.Layer):
             name=name,
             **options,
         )
+
+    def _initialize_heads(self, first, shape, dtype=None):
+        """Head by head: the fan of a head is not that of a convolution."""
+        heads = []
+        for k in range(first, first + shape[0]):
+            # No two heads start alike, nor do their two vectors.
+            initializer = copy_initializer(
+                self.attention_initializer or self.kernel_initializer,
+                f"attention_{k}",
+            )
+            heads.append(initializer(shape[1:], dtype=dtype))
+        return ops.stack(heads)
+
+    # Calling.
+
+    @property
+    def _projection(self):
+        return getattr(self, self._projection_name)
+
+    def _project(self, inputs, value=None):
+        """Queries, keys and values, `(batch, heads, tokens, units)`; of the
+        additive similarity the former are scores of one unit."""
+        if self.similarity == "additive":
+            x, scores = self._values_and_scores(inputs)
+            query, key = ops.split(self._split_heads(scores), 2, -1)
+            return query, key, self._split_heads(x)
+        # A split, whose gradient is one concatenation; slices would be slow.
+        x = self._split_heads(self._projection(inputs))
+        if value is None:
+            return ops.split(x, [self.key_dim, 2 * self.key_dim], axis=-1)
+        pair = self._split_heads(self.value_dense(value))
+        return x, *ops.split(pair, [self.key_dim], axis=-1)
+
+    def _split_heads(self, x):
+        """`(batch, *tokens, heads * n)` to `(batch, heads, tokens, n)`."""
+        # Spelled out: a -1 beside an unknown batch size loses the static shape.
+        batch, *tokens, units = tuple(ops.shape(x))
+        x = ops.reshape(
+            x,
+            (
+                batch,
+                product_of(tokens),
+                self.num_heads,
+                units // self.num_heads,
+            ),
+        )
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def _values_and_scores(self, inputs):
+        """Values `W x` and the scores `a . W x`, `b . W x` of each head.
+
+        As one product: `a . (W x) = (a W) . x`.
+        """
+        channels = inputs.shape[-1]
+        weights = ops.cast(self._projection.kernel, inputs.dtype)
+        by_head = ops.reshape(
+            weights, (channels, self.num_heads, self.value_dim)
+        )
+        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
+        # (heads, channels, 2) to (channels, heads * 2)
+        scores = ops.matmul(
+            ops.swapaxes(by_head, 0, 1), ops.cast(heads, inputs.dtype)
+        )
+        scores = ops.reshape(ops.swapaxes(scores, 0, 1), (channels, -1))
+        x = ops.matmul(inputs, ops.concatenate([weights, scores], axis=-1))
+        return ops.split(x, [self.num_heads * self.value_dim], axis=-1)
+
+    def _attend(
+        self, query, key, value, operator, mask, nonnegative, training=False
+    ):
+        """Attention of heads under an operator, or `None`.
+
+        Args:
+            nonnegative: bool, whether the operator is known to have no
+                negative entries, so that nobody looks for them.
+        """
+        options = {"allow_negative": nonnegative}
+        drops = training and self.dropout
+        if self.similarity in ("softmax", "additive"):
+            if drops:
+                options["dropout"] = self.dropout
+                options["seed"] = self.seed_generator
+            attend = (
+                masked_softmax_attention
+                if self.similarity == "softmax"
+                else masked_additive_attention
+            )
+            return attend(query, key, value, operator, mask, **options)
+        if drops:
+            value = self._drop_keys(value)
+        return masked_linear_attention(
+            self._features(query, True),
+            self._features(key, False, mask),
+            value,
+            operator,
+            mask,
+            implementation=self.implementation,
+            **options,
+        )
+
+    def _features(self, x, is_query, padding_mask=None):
+        return features(
+            x, self.similarity, is_query, self.random_projection, padding_mask
+        )
+
+    def _drop_keys(self, value):
+        """The dropout of whole keys, one draw shared by all queries."""
+        shape = tuple(ops.shape(value))
+        return keras.random.dropout(
+            value,
+            self.dropout,
+            noise_shape=(*shape[:3], 1),
+            seed=self.seed_generator,
+        )
+
+    def _combine(self, x, shape):
+        """`(batch, heads, tokens, value_dim)` to the output, of inputs of a
+        (dynamic) shape."""
+        if self.combine == "average":
+            x = ops.mean(x, axis=1)
+            x = ops.reshape(x, (*shape[:-1], self.value_dim))
+        else:
+            x = ops.transpose(x, (0, 2, 1, 3))
+            units = self.num_heads * self.value_dim
+            x = ops.reshape(x, (*shape[:-1], units))
+        if self.output_dense is not None:
+            return self.output_dense(x)
+        if self.output_bias is not None:
+            x = x + ops.cast(self.output_bias, x.dtype)
+        return x
+
+    def _output_channels(self, input_shape):
+        if self.output_channels is None:
+            return input_shape[-1]
+        return self.output_channels
+
+    def _output_shape(self, input_shape):
+        channels = {
+            "project": self._output_channels(input_shape),
+            "concatenate": self.num_heads * self.value_dim,
+            "average": self.value_dim,
+        }[self.combine]
+        return (*input_shape[:-1], channels)
+
+
+def product_of(sizes):
+    """The product of sizes, ints or traced."""
+    total = 1
+    for size in sizes:
+        total = total * size
+    return total
 
 
 def features(x, name, is_query, projection, padding_mask=None):

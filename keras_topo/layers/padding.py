@@ -31,14 +31,24 @@ def check_padding(mask, shape, layer):
     if not (_fits(given, (batch, *grid)) or _fits(given, (batch, tokens))):
         raise ValueError(
             f"{type(layer).__name__} expects `mask`, its padding mask, of "
-            f"shape {(batch, *grid)}, as the tokens of its inputs. (The "
-            "attention is within the inputs: a call takes no query and value "
-            f"apart.) Received: mask of shape {given}"
+            f"shape {(batch, *grid)}, as the tokens of its inputs. Received: "
+            f"mask of shape {given}"
         )
     mask = ops.cast(mask, "bool")
     if len(given) > 2:
+        tokens = -1 if tokens is None else tokens
         mask = ops.reshape(mask, (tuple(ops.shape(mask))[0], tokens))
     return mask
+
+
+def pad_tokens(x, length, axis):
+    """`x` with zeros, or `False`, behind its tokens, up to `length` of them."""
+    size = tuple(ops.shape(x))[axis]
+    if isinstance(size, int) and isinstance(length, int) and size == length:
+        return x
+    shape = list(ops.shape(x))
+    shape[axis] = length - size
+    return ops.concatenate([x, ops.zeros(tuple(shape), x.dtype)], axis=axis)
 
 
 def _fits(shape, expected):

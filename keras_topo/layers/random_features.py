@@ -1,7 +1,6 @@
 """The random projection of a layer whose feature map needs one."""
 
 from keras_topo.attention import RANDOM_FEATURE_MAPS, orthogonal_projection
-from keras_topo.layers.toeplitz_masks import mask_dtype
 
 
 def add_random_projection(layer, feature_map):
@@ -27,7 +26,12 @@ def add_random_projection(layer, feature_map):
         initializer=lambda shape, dtype=None: orthogonal_projection(
             shape, layer.seed, dtype or "float32"
         ),
-        dtype=mask_dtype(layer),
+        dtype=wide_dtype(layer),
         autocast=False,
         trainable=False,
     )
+
+
+def wide_dtype(layer):
+    """What is never cast down is kept in float32 under any policy."""
+    return "float64" if layer.variable_dtype == "float64" else "float32"

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_topo.operators import cost as costs
-from keras_topo.operators.ordered import OrderedDecay
+from keras_topo.operators.ordered import OrderedDecay, split_length
 from keras_topo.operators.plan import Plan
 
 
@@ -16,7 +16,8 @@ class Causal(OrderedDecay):
     *Complexity*: products `O(L columns)` by prefix sums.
 
     Args:
-        length: int, number of tokens.
+        length: int, number of tokens; or an int32 scalar where a traced
+            function does not know it.
         reverse: bool; `True` for the transpose, `j >= i`.
         dtype: dtype of the entries.
 
@@ -28,7 +29,10 @@ class Causal(OrderedDecay):
      [1., 1., 1.]]
     """
 
+    _fields = ("traced_length",)
+
     def __init__(self, length, reverse=False, dtype="float32"):
+        length, self.traced_length = split_length(length)
         super().__init__((length, length), dtype)
         self.reverse = bool(reverse)
 
@@ -48,12 +52,12 @@ class Causal(OrderedDecay):
 
     def _rows_at(self, ids):
         row = ids[:, None]
-        column = ops.arange(self.num_tokens, dtype="int32")[None, :]
+        column = ops.arange(self.length, dtype="int32")[None, :]
         visible = column >= row if self.reverse else column <= row
         return ops.cast(visible, self.dtype)
 
     def _transpose(self):
-        return Causal(self.num_tokens, not self.reverse, self.dtype)
+        return Causal(self.length, not self.reverse, self.dtype)
 
     def _cost(self, columns):
         return costs.LAUNCH + 4 * costs.ELEMENT * self.num_tokens * columns

@@ -100,12 +100,17 @@ def chunked_attention(
     states = states * len(directions)
 
     length = key.shape[-2]
-    size = min(chunk, length)
-    count = -(-length // size)
-    blocks = -(-count * size // max(block, size))
-    count = -(-count // blocks)
+    if length is None:
+        # One block, of chunks that are counted when the function runs.
+        length, size, blocks = ops.shape(key)[-2], chunk, 1
+        count = -(-length // size)
+    else:
+        size = min(chunk, length)
+        count = -(-length // size)
+        blocks = -(-count * size // max(block, size))
+        count = -(-count // blocks)
     padding = blocks * count * size - length
-    if padding:
+    if not isinstance(padding, int) or padding:
         if return_state:
             # Padding has a rate of zero, and the tokens keep theirs.
             rates = [_per_token(r, length) for r in rates]
@@ -119,7 +124,7 @@ def chunked_attention(
         output, final = _attend_blocks(
             query, key, value, rates, directions, states, count, blocks
         )
-    if padding:
+    if not isinstance(padding, int) or padding:
         output = output[..., :length, :]
     result = (output[..., :-1], output[..., -1:])
     return (*result, final) if return_state else result
@@ -131,15 +136,17 @@ def _attend(query, key, value, rates, directions, states, count):
 
     `states`, one per direction, enter it; `None` where nothing does.
     """
-    query, key, value = (_split(x, count) for x in (query, key, value))
-    size = key.shape[-2]
+    size = _chunk_size(key, count)
+    query, key, value = (
+        _split(x, count, size=size) for x in (query, key, value)
+    )
     decays = [_decay(r, count, size) for r in rates]
     scores = matmul(query, ops.swapaxes(key, -1, -2))
     output = matmul(scores * _mask(decays, directions), value)
     final = None
     for (reverse, index), state in zip(directions, states, strict=True):
         decay = decays[index]
-        if count == 1 and state is None and reverse:
+        if isinstance(count, int) and count == 1 and state is None and reverse:
             continue
         sums = _sums_of_chunks(key, value, decay, reverse)
         entering = _entering(sums, decay.totals, state, reverse)
@@ -210,7 +217,7 @@ def _decay(rates, count, size):
             ops.exp(-rates * (size - after)),
             totals,
         )
-    sums = _Sums.of(_split(capped(rates), count, -1))
+    sums = _Sums.of(_split(capped(rates), count, -1, size))
     differences = sums[..., :, None] - sums[..., None, :]
     signs = _like(np.where(i[:, None] < i, 1.0, -1.0), rates)
     last = sums[..., -1:]
@@ -272,18 +279,18 @@ class LongSums:
 
     @classmethod
     def of(cls, rates):
-        length = rates.shape[-1]
+        length = tuple(ops.shape(rates))[-1]
         count = -(-length // CHUNK)
         rates = _pad(capped(rates), count * CHUNK - length, -1)
         whole, rest = _whole_steps(rates)
-        rest = ops.cumsum(_split(rest, count, -1), axis=-1)
+        rest = ops.cumsum(_split(rest, count, -1, CHUNK), axis=-1)
         # The rests of a chunk make some whole steps together.
         more, after = _whole_steps(rest[..., -1])
         before = ops.cumsum(after, axis=-1) - after
         rest = rest + before[..., None]
         more = (ops.cumsum(more, axis=-1) - more)[..., None]
         whole = ops.cumsum(whole, axis=-1)
-        whole = _join(_split(whole, count, -1) + more, -2)
+        whole = _join(_split(whole, count, -1, CHUNK) + more, -2)
         return cls(whole[..., :length], _join(rest, -2)[..., :length])
 
     def between(self, ids):
@@ -312,7 +319,7 @@ def _totals(rates, count, size):
     if rates.shape[-1] == 1:
         shape = tuple(ops.shape(rates))[:2] + (count,)
         return ops.broadcast_to(rates * size, shape)
-    return ops.sum(_split(capped(rates), count, -1), axis=-1)
+    return ops.sum(_split(capped(rates), count, -1, size), axis=-1)
 
 
 def _mask(decays, directions):
@@ -345,14 +352,18 @@ def _entering(sums, totals, state, reverse):
         state: what enters the first chunk, or `None`.
         reverse: bool, whether states go from right to left.
     """
-    count = sums.shape[2]
-    if count == 1:
+    count = tuple(ops.shape(sums))[2]
+    if isinstance(count, int) and count == 1:
         return None if state is None else ops.expand_dims(state, 2)
     after = _Sums.of(capped(totals))
     before = after.delayed()
     # From after chunk l to before chunk k.
     between = before[..., :, None] - after[..., None, :]
-    earlier = _like(np.tril(np.ones((count, count)), -1), sums)
+    if isinstance(count, int):
+        earlier = _like(np.tril(np.ones((count, count)), -1), sums)
+    else:
+        chunks = ops.arange(count, dtype="int32")
+        earlier = ops.cast(chunks[:, None] > chunks, sums.dtype)
     weights = ops.exp(-between * earlier) * earlier
     if reverse:
         weights = ops.swapaxes(weights, -1, -2)
@@ -381,7 +392,7 @@ def _final(sums, entering, totals):
 def _combine(weights, states):
     """`sum_l weights[k, l] states[l]`, `(batch, heads, k, m, d + 1)`."""
     batch, heads, count, features, width = ops.shape(states)
-    rows = weights.shape[-2]
+    rows = tuple(ops.shape(weights))[-2]
     # Small: repeated rather than left to a product that broadcasts.
     weights = ops.broadcast_to(weights, (batch, heads, rows, count))
     states = ops.reshape(states, (batch, heads, count, features * width))
@@ -410,20 +421,28 @@ def _pad(x, padding, axis):
     return ops.pad(x, widths)
 
 
-def _split(x, count, axis=-2):
-    """The tokens of `axis` in `count` parts, by an axis before it."""
+def _chunk_size(x, count):
+    return x.shape[-2] // count if isinstance(count, int) else CHUNK
+
+
+def _split(x, count, axis=-2, size=None):
+    """The tokens of `axis` in `count` parts, by an axis before it.
+
+    Args:
+        size: int, that of a part, where `count` is traced.
+    """
     shape = list(ops.shape(x))
     axis = axis % len(shape)
-    return ops.reshape(
-        x, shape[:axis] + [count, x.shape[axis] // count] + shape[axis + 1 :]
-    )
+    if size is None:
+        size = x.shape[axis] // count
+    return ops.reshape(x, shape[:axis] + [count, size] + shape[axis + 1 :])
 
 
 def _join(x, axis):
     """Undoes `_split`: `axis` and the next become one."""
     shape = list(ops.shape(x))
     axis = axis % len(shape)
-    tokens = x.shape[axis] * x.shape[axis + 1]
+    tokens = shape[axis] * shape[axis + 1]
     return ops.reshape(x, shape[:axis] + [tokens] + shape[axis + 2 :])
 
 

@@ -10,6 +10,7 @@ from keras_topo.operators.ordered import (
     OrderedDecay,
     as_rates,
     require_direction,
+    split_length,
 )
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
@@ -36,7 +37,8 @@ class ExponentialDecay(OrderedDecay):
 
     Args:
         rate: `(*batch,)`, non-negative rates of decay per token.
-        length: int, `L`.
+        length: int, `L`; or an int32 scalar where a traced function does not
+            know it. Then there are no products, but rows and attention.
         causal: bool, whether tokens see none after them.
         reverse: bool, with `causal`: none before them instead, the transpose.
 
@@ -51,13 +53,14 @@ class ExponentialDecay(OrderedDecay):
      [0.25, 0.5 , 1.  ]]
     """
 
-    _fields = ("rate",)
+    _fields = ("rate", "traced_length")
 
     def __init__(self, rate, length, causal=False, reverse=False):
         require_direction(causal, reverse)
         self.rate = as_rates(rate, "rate", 0)
         self.causal = bool(causal)
         self.reverse = bool(reverse)
+        length, self.traced_length = split_length(length)
         super().__init__(
             tuple(self.rate.shape) + (length, length), self.rate.dtype
         )
@@ -189,7 +192,7 @@ class ExponentialDecay(OrderedDecay):
         return slice_axis(y, 0, self.num_tokens, -3) if padding else y
 
     def _rows_at(self, ids):
-        columns = ops.arange(self.num_tokens, dtype="int32")
+        columns = ops.arange(self.length, dtype="int32")
         return self._weights(self._seen(ids[:, None] - columns), self.dtype)
 
     def _seen(self, offsets):
@@ -201,9 +204,7 @@ class ExponentialDecay(OrderedDecay):
     def _transpose(self):
         if not self.causal:
             return self
-        return ExponentialDecay(
-            self.rate, self.num_tokens, True, not self.reverse
-        )
+        return ExponentialDecay(self.rate, self.length, True, not self.reverse)
 
     def _cost(self, columns):
         elements = self.num_tokens * columns

@@ -13,7 +13,11 @@ from keras_topo.operators.ordered import (
     require_direction,
 )
 from keras_topo.operators.plan import Plan
-from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
+from keras_topo.operators.shapes import (
+    agree,
+    broadcast_batch,
+    broadcast_sizes,
+)
 
 
 class GatedDecay(OrderedDecay):
@@ -65,7 +69,7 @@ class GatedDecay(OrderedDecay):
                     f"Received: causal={causal} and backward_rates"
                 )
             self.backward_rates = as_rates(backward_rates, "backward_rates", 1)
-            if self.backward_rates.shape[-1] != length:
+            if not agree(self.backward_rates.shape[-1:], (length,)):
                 raise ValueError(
                     "`backward_rates` expects the rates of as many tokens as "
                     f"`rates`, {length}. Received: backward_rates of shape "
@@ -74,9 +78,14 @@ class GatedDecay(OrderedDecay):
             batch = broadcast_batch(batch, self.backward_rates.shape[:-1])
         super().__init__((*batch, length, length), self.rates.dtype)
 
+    @property
+    def length(self):
+        return tuple(ops.shape(self.rates))[-1]
+
     def _plan(self):
         length = self.num_tokens
-        return Plan(layouts=(length,), held_per_column=2 * length)
+        held = None if length is None else 2 * length
+        return Plan(layouts=(length,), held_per_column=held)
 
     def _directions(self):
         if not self.causal:
@@ -126,7 +135,7 @@ class GatedDecay(OrderedDecay):
     def _rows_at(self, ids):
         parts = self._sums or self._for_rows()._sums
         sums = [LongSums(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
-        later = ids[:, None] - ops.arange(self.num_tokens, dtype="int32")
+        later = ids[:, None] - ops.arange(self.length, dtype="int32")
         # Of the tokens between, on either side of the diagonal.
         rates = ops.where(
             later >= 0, sums[0].between(ids), -sums[-1].between(ids)

@@ -27,6 +27,16 @@ class OrderedDecay(MaskOperator):
         [numerator_i, denominator_i] = phi(q_i)^T S_i.
     """
 
+    # Where a traced function does not know how many tokens there are.
+    traced_length = None
+
+    @property
+    def length(self):
+        """The number of tokens, an int or a traced scalar."""
+        if self.traced_length is not None:
+            return self.traced_length
+        return self.num_tokens
+
     def _directions(self):
         """Rates of the entries with `j < i`, and of those with `j > i`, each
         `(..., L)`, `(..., 1)` if all tokens have the same, or `None` where the
@@ -97,6 +107,14 @@ class OrderedDecay(MaskOperator):
 
     def _nonnegative(self):
         return True
+
+
+def split_length(length):
+    """`(length, None)` for ints and unknown lengths, `(None, length)` for
+    traced ones."""
+    if length is None or isinstance(length, (int, np.integer)):
+        return length, None
+    return None, ops.cast(length, "int32")
 
 
 def as_rates(value, name, min_rank):

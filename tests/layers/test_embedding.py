@@ -13,7 +13,7 @@ from keras_topo.layers import (
     PrefixTokens,
     TopologicalEncoderBlock,
 )
-from keras_topo.layers.resampling import (
+from keras_topo.masks.resampling import (
     interpolation_matrix,
     resample_offsets,
     resample_positions,

@@ -5,6 +5,7 @@ import numpy as np
 import scipy.sparse
 from keras import ops
 
+from keras_topo.arguments import positive
 from keras_topo.graphs.random_features import (
     diffusion_modulation,
     graph_random_features,
@@ -13,14 +14,13 @@ from keras_topo.graphs.random_features import (
 from keras_topo.graphs.walks import random_walk_features
 from keras_topo.host.adjacency import as_adjacency
 from keras_topo.host.local_order import local_order
-from keras_topo.layers.arguments import positive
-from keras_topo.layers.fixed_arrays import (
+from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
     recall,
     remember,
     remember_weights,
 )
-from keras_topo.layers.graph_masks import GraphMask
+from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.operators import Permuted, SparseFactors
 
 
@@ -77,7 +77,8 @@ class SampledMask(GraphMask):
         self.num_nodes = self._spec["num_nodes"]
         self.graph_weights, self.sample_weights = {}, {}
 
-    def build(self, input_shape):
+    def build(self, num_heads, topology=None):
+        del topology
         edges, capacity = self._spec["num_edges"], self._spec["capacity"]
         # The graph is kept for other samples of it.
         shapes = {"edges": (edges, 2), "edge_weights": (edges,)}
@@ -221,22 +222,22 @@ class RandomFeaturesMask(SampledMask):
         self.time = float(time)
         super().__init__(adjacency, num_walks, length, halt, seed, **kwargs)
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        (heads,) = input_shape
+    def build(self, num_heads, topology=None):
+        super().build(num_heads, topology)
         initial = np.maximum(diffusion_modulation(self.time, self.length), 1e-6)
         initial = initial + np.log(-np.expm1(-initial))
         self.modulation_weight = self.add_weight(
             name="modulation",
-            shape=(heads, self.length),
+            shape=(num_heads, self.length),
             initializer=keras.initializers.Constant(
-                np.tile(initial, (heads, 1)).astype("float32")
+                np.tile(initial, (num_heads, 1)).astype("float32")
             ),
             dtype="float32",
             autocast=False,
         )
 
-    def operator(self):
+    def operator(self, topology=None):
+        del topology
         modulation = ops.convert_to_tensor(self.modulation_weight)
         values = ops.convert_to_tensor(self.sample_weights["values"])
         factors = SparseFactors(
@@ -295,7 +296,8 @@ class RandomWalkMask(SampledMask):
         self.anchors = anchors
         super().__init__(adjacency, num_walks, length, halt, seed, **kwargs)
 
-    def operator(self):
+    def operator(self, topology=None):
+        del topology
         factors = SparseFactors(
             ops.convert_to_tensor(self.sample_weights["pairs"]),
             ops.convert_to_tensor(self.sample_weights["values"]),

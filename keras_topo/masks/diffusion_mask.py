@@ -5,13 +5,13 @@ import numpy as np
 from keras import ops
 
 from keras_topo.host.generator import DiffusionGenerator
-from keras_topo.layers.fixed_arrays import (
+from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
     recall,
     remember,
     remember_weights,
 )
-from keras_topo.layers.graph_masks import GraphMask
+from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.operators import GraphDiffusion
 from keras_topo.operators.diffusion import MOST_GROWTH
 
@@ -112,13 +112,13 @@ class DiffusionMask(GraphMask):
         if not isinstance(adjacency, dict):
             GraphDiffusion(made, time=self.max_time)
 
-    def build(self, input_shape):
-        (heads,) = input_shape
+    def build(self, num_heads, topology=None):
+        del topology
         self.graph_weights = add_fixed_weights(
             self, "graph", self._spec["shapes"], self._arrays
         )
         if self.learn_times:
-            share = np.repeat(self.times, heads // self.num_kernels)
+            share = np.repeat(self.times, num_heads // self.num_kernels)
             share = share / self.max_time
             initial = np.log(share / (1 - share)).astype("float32")
             self.time_weight = self.add_weight(
@@ -128,7 +128,7 @@ class DiffusionMask(GraphMask):
                 dtype="float32",
                 autocast=False,
             )
-        self._repeats = heads // self.num_kernels
+        self._repeats = num_heads // self.num_kernels
 
     def current_times(self):
         """The times, `(heads,)`, or `()` for one that is not learned."""
@@ -140,7 +140,8 @@ class DiffusionMask(GraphMask):
             return times[0]
         return np.repeat(times, self._repeats)
 
-    def operator(self):
+    def operator(self, topology=None):
+        del topology
         arrays = dict.fromkeys(ARRAYS)
         for name, weight in self.graph_weights.items():
             arrays[name] = ops.convert_to_tensor(weight)

@@ -6,17 +6,19 @@ the operator of `keras_topo.operators` in each call; no matrix of all pairs of
 nodes is formed.
 """
 
-import keras
 import numpy as np
 
+from keras_topo.masks.mask import Mask
 
-class GraphMask(keras.layers.Layer):
+
+class GraphMask(Mask):
     """A mask between the nodes of one graph, one a head, as a layer.
 
     **To write one**, register a subclass with
     `keras.saving.register_keras_serializable`, give it `num_nodes` and
-    `arguments`, what it was constructed with, create weights in `build`,
-    which gets `(num_heads,)`, and make an operator of them in `operator`.
+    `arguments`, what it was constructed with, create weights in `build`, and
+    make an operator of them in `operator`; the topology is that of its own
+    graph, `Nodes`, and may be left out.
     Masks that are sampled also have `resample`, which the callback
     `keras_topo.callbacks.Resample` calls.
     """
@@ -24,14 +26,14 @@ class GraphMask(keras.layers.Layer):
     #: Kernels it brings: the number of heads is a multiple of it.
     num_kernels = 1
     num_nodes = None
-    #: Whether no entry is ever negative. Otherwise attention looks, in each
-    #: call, where the operator does not know.
-    nonnegative = False
 
-    def operator(self):
+    def build(self, num_heads, topology=None):
+        """Creates the weights; see `Mask.build`."""
+
+    def operator(self, topology=None):
         """The `MaskOperator`, `(nodes, nodes)` or `(heads, nodes, nodes)`."""
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `operator()`"
+            f"{type(self).__name__} must implement `operator(topology)`"
         )
 
     def arguments(self):

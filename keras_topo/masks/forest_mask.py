@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.arguments import one_of, positive
 from keras_topo.host.forest import Forest
-from keras_topo.layers.arguments import one_of, positive
-from keras_topo.layers.graph_masks import GraphMask
+from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
@@ -118,16 +118,16 @@ class ForestMask(GraphMask):
         if callable(function):
             self._check_values()
 
-    def build(self, input_shape):
-        (heads,) = input_shape
+    def build(self, num_heads, topology=None):
+        del topology
         # Reaching from two thirds of an edge to eight, on average.
-        rates = np.exp2(np.linspace(0.5, -3.0, heads)) / self._mean_weight()
+        rates = np.exp2(np.linspace(0.5, -3.0, num_heads)) / self._mean_weight()
         if self.function == "exponential":
-            shape = (heads, self._components)
+            shape = (num_heads, self._components)
             rates = np.broadcast_to(rates[:, None], shape)
             self._add("rate", rates if self._vectors else rates[:, 0])
         elif self.function == "exponentiated_polynomial":
-            self._add("coefficients", np.zeros((heads, self.degree)), False)
+            self._add("coefficients", np.zeros((num_heads, self.degree)), False)
         elif self.function == "rational":
             self._add("rate", rates**2)
         elif self.function == "damped_cosine":
@@ -135,9 +135,10 @@ class ForestMask(GraphMask):
             self._add("frequency", rates)
         elif self.function == "table":
             count = len(self._plan.distances)
-            self._add("table", np.ones((heads, count)), False)
+            self._add("table", np.ones((num_heads, count)), False)
 
-    def operator(self):
+    def operator(self, topology=None):
+        del topology
         if callable(self.function):
             return self.operator_of(self.function)
         if self.function == "exponential":

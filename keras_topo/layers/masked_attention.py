@@ -1,0 +1,424 @@
+"""`MaskedAttention`: multi-head attention under any mask."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_topo import masks
+from keras_topo.attention.inputs import normalize
+from keras_topo.layers.attention_weights import weights_of
+from keras_topo.layers.multi_head import MultiHeadLayer, product_of
+from keras_topo.layers.padding import check_padding, pad_tokens
+from keras_topo.layers.streaming import Streaming
+from keras_topo.masks import CausalMask, GraphMask, Grid, Nodes, Sequence
+from keras_topo.masks.mask import operator_for
+from keras_topo.operators import Causal
+from keras_topo.operators.linear import linear_attention
+from keras_topo.operators.toeplitz import check_grid_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class MaskedAttention(Streaming, MultiHeadLayer):
+    """Multi-head attention whose scores are multiplied by a mask.
+
+    Head `h` weighs the value of token `j` for token `i` by `M_h[i, j] s(q_i,
+    k_j)` and divides by the sum of the weights (Choromanski et al., 2022). The
+    mask `M` is an object of `keras_topo.masks`, which makes its operator for
+    the tokens of each call, so that one layer takes sequences and grids of any
+    size. With a feature map as the similarity, time is that of the mask: it is
+    linear for decays, gates and curves, on sequences and on grids.
+
+    **Tokens.** `(batch, tokens, channels)` is a sequence; `(batch, *grid,
+    channels)` with two or three axes a grid, as for a convolution. Prefix
+    tokens (class or register tokens, whose mask entries are one) stand in
+    front of the tokens of a grid, `(batch, num_prefix_tokens + tokens,
+    channels)`; then `grid_shape` is the grid, or a call brings a tensor whose
+    shape tells it. Sizes need not be known when the layer is built.
+
+    **Streaming.** With `causal=True` a sequence is attended to token by token:
+    `initial_state`, `step` and `extend`, equal to a call on all of it.
+
+    **Cross attention.** With a `value` in the call, queries come from the
+    inputs, keys and values from it; both are sequences, whose masks measure
+    the distance of their positions.
+
+    Args:
+        num_heads: int, number of heads.
+        key_dim: int, size of each head for queries and keys.
+        value_dim: int, size of each head for values; defaults to `key_dim`.
+        mask: a mask, its name (see `keras_topo.masks.get`), or `None`; the
+            layer makes itself a copy.
+        similarity: name of a feature map `phi`, for `s = phi(q) . phi(k)`:
+            `"relu"`, `"elu"`, `"square"`, `"exp"`, `"favor"`,
+            `"hyperbolic_favor"`; `"softmax"`, `exp(q . k / sqrt(key_dim))`; or
+            `"additive"`, `exp(leaky_relu(a . q + b . k))`, as in GAT.
+        causal: bool, whether tokens see none after them; sequences only.
+        combine: what becomes of the heads: `"project"` (a learned projection,
+            as in Transformers), `"concatenate"`, or `"average"`.
+        grid_shape: tuple of ints, the grid of the tokens when the input is
+            `(batch, tokens, channels)`.
+        num_prefix_tokens: int, tokens in front of those of the grid.
+        periodic: bool, or one per axis, whether the ends of the grid meet.
+        num_features: int, number of random features of the last two feature
+            maps; defaults to `key_dim`.
+        dropout: float. With `"softmax"` and `"additive"` the rate at which
+            scores are dropped; with a feature map, whose scores are never
+            computed, whole keys, one draw per head and example.
+        use_bias: bool, whether the dense projections have biases.
+        output_shape: int, channels of the output of `combine="project"`;
+            defaults to those of the input.
+        implementation: of `keras_topo.attention.masked_linear_attention`.
+        seed: int, of dropout and random features.
+        kernel_initializer, bias_initializer, kernel_regularizer,
+        bias_regularizer, kernel_constraint, bias_constraint: of the dense
+            projections.
+        attention_initializer, attention_regularizer: of the vectors `a` and
+            `b` of the additive similarity; default to those of the kernels.
+
+    Call arguments:
+        inputs: `(batch, tokens, channels)` or `(batch, *grid, channels)`.
+        value: `(batch, other tokens, channels)`, for cross attention.
+        grid: a tensor `(batch, *grid, channels)` whose shape is that of the
+            grid behind prefix tokens; its numbers do not matter.
+        mask: padding mask of the inputs, `(batch, tokens)` or `(batch,
+            *grid)`, `True` for real tokens. Padded tokens are seen by none;
+            the outputs at their places are without meaning.
+        value_mask: the same for `value`.
+        training: bool.
+
+    Returns:
+        The shape of the inputs, with `output_shape` channels.
+
+    Raises:
+        ValueError: if an argument is outside its range, the grid does not
+            match the tokens, or the mask does not fit them.
+
+    *Complexity*: with a feature map that of the mask, see `keras_topo.masks`;
+    otherwise `O(tokens^2)`.
+
+    Example:
+
+    >>> layer = MaskedAttention(num_heads=4, key_dim=16, mask="decay")
+    >>> layer(np.random.rand(2, 14, 28, 64)).shape
+    (2, 14, 28, 64)
+    >>> layer = MaskedAttention(4, 16, mask="gated", causal=True)
+    >>> layer(np.random.rand(2, 1000, 64)).shape
+    (2, 1000, 64)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        key_dim,
+        value_dim=None,
+        mask=None,
+        similarity="relu",
+        causal=False,
+        grid_shape=None,
+        num_prefix_tokens=0,
+        periodic=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_heads,
+            key_dim,
+            value_dim=value_dim,
+            similarity=similarity,
+            **kwargs,
+        )
+        self.mask = masks.get(mask)
+        if self.mask is not None and self.dtype_policy.name == "float64":
+            self.mask.dtype_policy = self.dtype_policy
+        self.causal = bool(causal) or isinstance(self.mask, CausalMask)
+        self.grid_shape = grid_shape
+        if grid_shape is not None:
+            self.grid_shape = check_grid_shape(grid_shape)
+        # Checked where a topology is made of them.
+        Grid((1, 1, 1), num_prefix_tokens)
+        self.num_prefix_tokens = num_prefix_tokens
+        self.periodic = (
+            tuple(periodic) if isinstance(periodic, list) else periodic
+        )
+        if self.causal and (grid_shape is not None or num_prefix_tokens):
+            raise ValueError(
+                "`causal` is for sequences, without a grid or prefix tokens. "
+                f"Received: causal={causal}, grid_shape={grid_shape}, "
+                f"num_prefix_tokens={num_prefix_tokens}"
+            )
+
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, value_shape=None, grid_shape=None):
+        shape = self._check_shape(inputs_shape)
+        topology = self._topology(
+            shape, shape, keras.KerasTensor(shape), grid_shape
+        )
+        self._built_topology = dataclasses.replace(topology, inputs=None)
+        self._build_heads(shape, value_shape)
+        if self.mask is not None and not self.mask.built:
+            self.mask.build(self.num_heads, topology)
+
+    def call(
+        self,
+        inputs,
+        value=None,
+        grid=None,
+        mask=None,
+        inputs_mask=None,
+        value_mask=None,
+        training=None,
+    ):
+        # Keras hands the mask of the first of several tensors over by the
+        # name of the argument.
+        mask = inputs_mask if mask is None else mask
+        mask = check_padding(mask, inputs.shape, self)
+        if value is not None:
+            return self._cross(inputs, value, mask, value_mask, training)
+        query, key, own = self._project(inputs)
+        operator = self._operator(inputs, grid)
+        x = self._attend(
+            query, key, own, operator, mask, self._nonnegative(), training
+        )
+        return self._combine(x, tuple(ops.shape(inputs)))
+
+    def mask_operator(self, shape=None):
+        """The learned mask.
+
+        Args:
+            shape: sizes of the tokens, `(length,)` or `(n_1, ..., n_d)`;
+                defaults to those that the layer was built for.
+
+        Returns:
+            A `MaskOperator` of shape `(heads, L, L)` or `(L, L)`, prefix
+            tokens first; `None` without a mask.
+
+        Raises:
+            ValueError: if the layer is not built, or sizes are not known.
+        """
+        if self.mask is None and not self.causal:
+            return None
+        topology = self._built_topology
+        if shape is not None:
+            sizes = {"length": shape[0]}
+            if isinstance(topology, Grid):
+                sizes = {"shape": tuple(shape)}
+            topology = dataclasses.replace(topology, **sizes)
+        if topology.num_tokens is None:
+            raise ValueError(
+                "`shape` expects the sizes of the tokens, for the layer was "
+                f"built for any. Received: shape={shape}"
+            )
+        return self._operator_of(topology)
+
+    def attention_weights(self, inputs, mask=None, grid=None):
+        """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
+
+        To look at; `call` never forms it. A layer that has not been called yet
+        is built.
+
+        Args:
+            inputs, mask, grid: as in a call.
+
+        Returns:
+            `(batch, heads, tokens, tokens)`; rows sum to 1.
+
+        Raises:
+            ValueError: with more than 8,192 tokens.
+        """
+        inputs = ops.convert_to_tensor(inputs)
+        if not self.built:
+            self.build(
+                tuple(inputs.shape),
+                grid_shape=None if grid is None else tuple(grid.shape),
+            )
+        query, key, _ = self._project(inputs)
+        mask = check_padding(mask, inputs.shape, self)
+        operator = self._operator(inputs, grid)
+        return weights_of(
+            lambda value: self._attend(
+                query, key, value, operator, mask, self._nonnegative()
+            ),
+            query,
+        )
+
+    def compute_output_shape(
+        self, inputs_shape, value_shape=None, grid_shape=None
+    ):
+        del value_shape
+        self._topology(inputs_shape, inputs_shape, None, grid_shape)
+        return self._output_shape(tuple(inputs_shape))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        if isinstance(previous_mask, (list, tuple)):
+            previous_mask = previous_mask[0]
+        return previous_mask
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mask": keras.saving.serialize_keras_object(self.mask)
+            if self.mask is not None
+            else None,
+            "causal": self.causal,
+            "grid_shape": self.grid_shape,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "periodic": self.periodic,
+        }
+
+    # Masks.
+
+    def _nonnegative(self):
+        # Of such masks there are no negative entries. Looking for them would
+        # cost operations in every call.
+        return self.mask is None or self.mask.nonnegative
+
+    def _operator(self, inputs, grid):
+        """The mask of a call, or `None`."""
+        if self.mask is None and not self.causal:
+            return None
+        sizes = tuple(ops.shape(inputs))
+        grid_sizes = None if grid is None else tuple(ops.shape(grid))
+        return self._operator_of(
+            self._topology(inputs.shape, sizes, inputs, grid_sizes)
+        )
+
+    def _operator_of(self, topology):
+        if self.mask is None:
+            return Causal(topology.length)
+        return operator_for(self.mask, topology)
+
+    def _topology(self, shape, sizes, inputs, grid_shape):
+        """The topology of tokens.
+
+        Args:
+            shape: static shape of the inputs.
+            sizes: the same, or the dynamic one of a call.
+            inputs: the inputs, for masks that compute from them.
+            grid_shape: `(batch, *grid, channels)`, where a tensor came.
+        """
+        self._check_shape(shape)
+        extents = tuple(sizes[1:-1])
+        if isinstance(self.mask, GraphMask):
+            return Nodes(extents[0], inputs)
+        prefix = self.num_prefix_tokens
+        if len(extents) > 1:
+            if prefix or self.grid_shape not in (None, extents):
+                raise ValueError(
+                    "`grid_shape` and `num_prefix_tokens` are for inputs of "
+                    "shape (batch, tokens, channels). Received: input_shape="
+                    f"{tuple(shape)}, grid_shape={self.grid_shape}, "
+                    f"num_prefix_tokens={prefix}"
+                )
+            if self.causal:
+                raise ValueError(
+                    "`causal` is for sequences, inputs of shape (batch, "
+                    f"tokens, channels). Received: input_shape={tuple(shape)}"
+                )
+            return Grid(extents, 0, self.periodic, inputs)
+        if grid_shape is not None:
+            grid = tuple(grid_shape[1:-1])
+        elif self.grid_shape is not None:
+            grid = self.grid_shape
+        elif prefix or self.periodic or self._is_grid():
+            (tokens,) = extents
+            grid = (None if tokens is None else tokens - prefix,)
+        else:
+            return Sequence(extents[0], self.causal, inputs)
+        if inputs is not None and prefix:
+            inputs = (
+                keras.KerasTensor((shape[0], None, shape[-1]))
+                if isinstance(inputs, keras.KerasTensor)
+                else inputs[:, prefix:]
+            )
+        if all(isinstance(n, int) for n in (*grid, extents[0])) and (
+            product_of(grid) + prefix != extents[0]
+        ):
+            raise ValueError(
+                f"the grid does not match the tokens: grid_shape={grid} and "
+                f"num_prefix_tokens={prefix} expect "
+                f"{product_of(grid) + prefix} tokens. With a tensor `grid` in "
+                "the call, whose shape is that of the grid, a model takes any "
+                "size, and so does from_preset(image_shape=). Received: "
+                f"input_shape={tuple(shape)}"
+            )
+        return Grid(grid, prefix, self.periodic, inputs)
+
+    def _is_grid(self):
+        """Whether inputs `(batch, tokens, channels)` are a grid of one axis
+        rather than a sequence."""
+        return False
+
+    def _check_shape(self, shape):
+        if len(shape) not in (3, 4, 5) or shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} expects inputs of shape (batch, "
+                "*grid, channels) with a known number of channels. Received: "
+                f"input_shape={tuple(shape)}"
+            )
+        return tuple(shape)
+
+    # Cross attention.
+
+    def _cross(self, inputs, value, mask, value_mask, training):
+        """Attention of one sequence to another, of any lengths."""
+        if self.value_dense is None:
+            raise ValueError(
+                f"{type(self).__name__} was built for attention within its "
+                "inputs and expects no `value`: build or call it with one at "
+                f"first. Received: value of shape {tuple(value.shape)}"
+            )
+        if len(inputs.shape) != 3 or len(value.shape) != 3:
+            raise ValueError(
+                "`value` expects two sequences, (batch, tokens, channels). "
+                f"Received: inputs of shape {tuple(inputs.shape)}, value of "
+                f"shape {tuple(value.shape)}"
+            )
+        if isinstance(self.mask, GraphMask) or getattr(
+            self.mask, "uses_inputs", False
+        ):
+            raise ValueError(
+                "`value` is for no mask, and for masks of the distance "
+                "between two sequences. Received: mask="
+                f"{type(self.mask).__name__}"
+            )
+        value_mask = check_padding(value_mask, value.shape, self)
+        query, key, own = self._project(inputs, value)
+        if (
+            self.mask is None
+            and not self.causal
+            and self.similarity not in ("softmax", "additive")
+        ):
+            return self._unmasked(inputs, query, key, own, value_mask, training)
+        tokens = tuple(ops.shape(query))[2], tuple(ops.shape(key))[2]
+        if all(isinstance(n, int) for n in tokens):
+            length = max(tokens)
+        else:
+            length = ops.maximum(*tokens)
+        if value_mask is None:
+            value_mask = ops.ones(tuple(ops.shape(value))[:2], "bool")
+        query, key, own = (pad_tokens(x, length, 2) for x in (query, key, own))
+        value_mask = pad_tokens(value_mask, length, 1)
+        operator = None
+        if self.mask is not None or self.causal:
+            operator = self._operator_of(Sequence(length, self.causal))
+        x = self._attend(
+            query, key, own, operator, value_mask, self._nonnegative(), training
+        )
+        x = x[:, :, : tokens[0]]
+        return self._combine(x, tuple(ops.shape(inputs)))
+
+    def _unmasked(self, inputs, query, key, value, value_mask, training):
+        """Without a mask two sequences meet in one matrix per head."""
+        dtype = value.dtype
+        if training and self.dropout:
+            value = self._drop_keys(value)
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        query, key, value = (ops.cast(x, wide) for x in (query, key, value))
+        key = self._features(key, False, value_mask)
+        if value_mask is not None:
+            visible = value_mask[:, None, :, None]
+            value = ops.where(visible, value, ops.zeros_like(value))
+            key = ops.where(visible, key, ops.zeros_like(key))
+        parts = linear_attention(self._features(query, True), key, value)
+        x = ops.cast(normalize(*parts), dtype)
+        return self._combine(x, tuple(ops.shape(inputs)))

@@ -1,0 +1,204 @@
+"""Causal attention in pieces: token by token, or chunk by chunk."""
+
+from keras import ops
+
+from keras_topo._backend import concrete
+from keras_topo.arguments import positive
+from keras_topo.attention.inputs import normalize
+from keras_topo.masks import Sequence
+from keras_topo.operators.dense import HIDDEN
+
+
+class Streaming:
+    """The part of a causal attention layer that goes token by token.
+
+    Under a mask that carries state (decays, gates, no mask but causality) and
+    with a feature map, what the tokens so far leave is one matrix per head,
+    and a token costs the same however many came before. Otherwise keys and
+    values are kept, of up to `max_tokens` tokens.
+    """
+
+    def initial_state(self, batch_size, max_tokens=None):
+        """The state before the first token.
+
+        Args:
+            batch_size: int.
+            max_tokens: int, how many tokens there will be at most; needed by
+                layers that keep keys and values: with `"softmax"`, and masks
+                that carry no state.
+
+        Returns:
+            A dict of tensors, to be handed on from step to step: `sums`, what
+            the mask carries; or `keys`, `values` and the `position` of the
+            next token.
+
+        Raises:
+            ValueError: if the layer is not causal or not built, or
+                `max_tokens` is missing.
+        """
+        self._require_causal()
+        units = self._feature_units()
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        if self._carries_state():
+            operator = self._operator_of(self._one_token(batch_size))
+            sizes = batch_size, self.num_heads, units, self.value_dim
+            return {"sums": operator.initial_state(*sizes, dtype=dtype)}
+        if max_tokens is None:
+            raise ValueError(
+                "`max_tokens` expects an int, for this layer keeps keys and "
+                "values: only a feature map under decays, gates or causality "
+                "alone needs none. Received: max_tokens=None"
+            )
+        max_tokens = positive(max_tokens, "max_tokens")
+        shape = (batch_size, self.num_heads, max_tokens)
+        state = {
+            "keys": ops.zeros((*shape, units), dtype),
+            "values": ops.zeros((*shape, self.value_dim), dtype),
+            "position": ops.zeros((), "int32"),
+        }
+        if self._uses_inputs():
+            channels = self._projection.kernel.shape[0]
+            state["inputs"] = ops.zeros(
+                (batch_size, max_tokens, channels), dtype
+            )
+        return state
+
+    def step(self, token, state):
+        """Attention of the next token.
+
+        Args:
+            token: `(batch, channels)`.
+            state: from `initial_state`, or the step before.
+
+        Returns:
+            The output `(batch, output channels)` and the new state.
+
+        Raises:
+            ValueError: if the layer is not causal or not built, shapes do not
+                match, or more tokens come than the state has places for.
+        """
+        token = ops.convert_to_tensor(token)
+        if len(token.shape) != 2:
+            raise ValueError(
+                "`token` expects the shape (batch, channels). Received: token "
+                f"of shape {tuple(token.shape)}"
+            )
+        output, state = self.extend(token[:, None], state)
+        return output[:, 0], state
+
+    def extend(self, tokens, state):
+        """Attention of the next few tokens, at once.
+
+        Args:
+            tokens: `(batch, tokens, channels)`.
+            state: from `initial_state`, or what came before.
+
+        Returns:
+            The outputs `(batch, tokens, output channels)` and the new state:
+            what as many steps would give.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        self._require_causal()
+        tokens = ops.cast(tokens, self.compute_dtype)
+        query, key, value = self._project(tokens)
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        query, key, value = (ops.cast(x, wide) for x in (query, key, value))
+        if self.similarity != "softmax":
+            query = self._features(query, True)
+            key = self._features(key, False)
+        if "sums" in state:
+            x, state = self._extend_sums(tokens, query, key, value, state)
+        else:
+            x, state = self._extend_cache(tokens, query, key, value, state)
+        x = ops.cast(x, self.compute_dtype)
+        return self._combine(x, tuple(ops.shape(tokens))), state
+
+    def _extend_sums(self, tokens, query, key, value, state):
+        count = tuple(ops.shape(tokens))[1]
+        topology = Sequence(count, True, tokens)
+        operator = self._operator_of(topology)
+        if isinstance(count, int) and count == 1:
+            tensors = [x[:, :, 0] for x in (query, key, value)]
+            *parts, sums = operator.step(*tensors, state["sums"])
+            return normalize(*parts)[:, :, None], {"sums": sums}
+        *parts, sums = operator.attend(
+            query, key, value, state=state["sums"], return_state=True
+        )
+        return normalize(*parts), {"sums": sums}
+
+    def _extend_cache(self, tokens, query, key, value, state):
+        position = state["position"]
+        places = state["keys"].shape[2]
+        count = tuple(ops.shape(tokens))[1]
+        known = concrete(position)
+        if (
+            known is not None
+            and isinstance(count, int)
+            and int(known) + count > places
+        ):
+            raise ValueError(
+                f"the state expects at most {places} tokens, the `max_tokens` "
+                f"of initial_state. Received: {int(known)} tokens before, and "
+                f"{count} more"
+            )
+        state = dict(state)
+        for name, x in (("keys", key), ("values", value)):
+            state[name] = ops.slice_update(state[name], (0, 0, position, 0), x)
+        inputs = None
+        if "inputs" in state:
+            inputs = ops.cast(tokens, state["inputs"].dtype)
+            inputs = ops.slice_update(state["inputs"], (0, position, 0), inputs)
+            state["inputs"] = inputs
+        state["position"] = position + count
+        ids = position + ops.arange(count, dtype="int32")
+        operator = self._operator_of(Sequence(places, True, inputs))
+        rows = ops.cast(operator._for_rows()._rows_at(ids), query.dtype)
+        # Rows may be of all examples and heads, of heads, or of none.
+        rows = ops.reshape(
+            rows, (1,) * (4 - len(rows.shape)) + tuple(ops.shape(rows))
+        )
+        scores = ops.matmul(query, ops.swapaxes(state["keys"], -1, -2))
+        if self.similarity == "softmax":
+            scores = scores / self.key_dim**0.5
+            scores = ops.where(rows != 0, scores, HIDDEN)
+            top = ops.max(scores, axis=-1, keepdims=True)
+            scores = ops.exp(scores - ops.stop_gradient(top))
+        scores = scores * rows
+        total = ops.sum(scores, axis=-1, keepdims=True)
+        x = normalize(ops.matmul(scores, state["values"]), total)
+        # What a traced function cannot refuse must not look like a result.
+        fits = ops.reshape(ids < places, (1, 1, -1, 1))
+        return ops.where(fits, x, ops.full_like(x, float("nan"))), state
+
+    def _carries_state(self):
+        if self.similarity in ("softmax", "additive"):
+            return False
+        return self._operator_of(self._one_token(1)).carries_state
+
+    def _one_token(self, batch_size):
+        inputs = None
+        if self._uses_inputs():
+            channels = self._projection.kernel.shape[0]
+            inputs = ops.zeros((batch_size, 1, channels), self.compute_dtype)
+        return Sequence(1, True, inputs)
+
+    def _uses_inputs(self):
+        return getattr(self.mask, "uses_inputs", False)
+
+    def _feature_units(self):
+        """`m`, the number of features of a key."""
+        if self.similarity == "softmax":
+            return self.key_dim
+        shape = (1, self.num_heads, 1, self.key_dim)
+        return self._features(ops.zeros(shape), False).shape[-1]
+
+    def _require_causal(self):
+        if not self.built or not self.causal or self.similarity == "additive":
+            raise ValueError(
+                f"{type(self).__name__} expects `causal=True`, 'softmax' or a "
+                "feature map as the similarity, and to be built, to go token "
+                f"by token. Received: causal={self.causal}, similarity="
+                f"{self.similarity!r}, built={self.built}"
+            )

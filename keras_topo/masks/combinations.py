@@ -1,0 +1,89 @@
+"""Sums and products of masks."""
+
+import keras
+
+from keras_topo.masks.mask import Mask, operator_for
+from keras_topo.operators import Sum
+from keras_topo.operators.hadamard import hadamard
+
+
+class _Combination(Mask):
+    """A mask made of masks.
+
+    Args:
+        masks: non-empty list of masks or names of masks; each is copied.
+    """
+
+    def __init__(self, masks, **kwargs):
+        super().__init__(**kwargs)
+        from keras_topo.masks.registry import get
+
+        if not isinstance(masks, (list, tuple)) or not masks:
+            raise ValueError(
+                "`masks` expects a non-empty list of masks. Received: "
+                f"masks={masks!r}"
+            )
+        self.masks = [get(mask) for mask in masks]
+        if any(mask is None for mask in self.masks):
+            raise ValueError(
+                "`masks` expects masks or their names. Received: "
+                f"masks={masks!r}"
+            )
+
+    @property
+    def nonnegative(self):
+        return all(mask.nonnegative for mask in self.masks)
+
+    @property
+    def uses_inputs(self):
+        return any(mask.uses_inputs for mask in self.masks)
+
+    def build(self, num_heads, topology):
+        for mask in self.masks:
+            if not mask.built:
+                mask.build(num_heads, topology.cells)
+
+    def _operators(self, topology):
+        return [operator_for(mask, topology.cells) for mask in self.masks]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "masks": [
+                keras.saving.serialize_keras_object(mask) for mask in self.masks
+            ],
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class SumMask(_Combination):
+    """The sum of masks, also written `a + b`: what one of them lets through.
+
+    Args:
+        masks: non-empty list of masks or names of masks.
+
+    *Complexity*: that of the terms, one after the other. It carries state
+    where all of them do.
+    """
+
+    def operator(self, topology):
+        return topology.bordered(Sum(self._operators(topology)))
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class ProductMask(_Combination):
+    """The elementwise product of masks, also written `a * b`: what all of them
+    let through.
+
+    Args:
+        masks: non-empty list of masks or names of masks.
+
+    *Complexity*: decays of one sequence are one decay, whose rates add, and
+    tables one table; otherwise attention is explicit, on products of rows.
+    """
+
+    def operator(self, topology):
+        first, *others = self._operators(topology)
+        for operator in others:
+            first = hadamard(first, operator)
+        return topology.bordered(first)

@@ -1,0 +1,172 @@
+"""Curves through grids of any size, and `CurvesMask`: decays along them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_topo.arguments import one_of
+from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.scales import (
+    INITIAL,
+    extents_at_build,
+    initial_rates,
+)
+from keras_topo.masks.topology import Sequence, size_of
+from keras_topo.operators import (
+    ExponentialDecay,
+    Permuted,
+    Scaled,
+    Sum,
+    curve_decay,
+    curve_order,
+)
+from keras_topo.operators.curves import CURVES
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class CurvesMask(Mask):
+    """The mean of decays along curves that visit every cell of the grid.
+
+    `M = mean_k P_k^T E(r_k) P_k`, see `keras_topo.operators.curve_decay`; a
+    rate per head and curve, the softplus of a weight, relative to the
+    geometric mean of the extents of the grid.
+
+    Args:
+        curves: names of curves, see `keras_topo.operators.curve_order`.
+        initial: `"decays"` or `"ones"`, see `TableMask`.
+
+    Raises:
+        ValueError: if a curve is not known; for causal sequences; or, on a
+            grid whose size a traced function does not know, for other curves
+            than `"rows"`, `"columns"`, and the diagonals of two axes.
+
+    *Complexity*: linear in the tokens.
+    """
+
+    nonnegative = True
+
+    def __init__(self, curves=("rows", "columns"), initial="decays", **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(curves, str) or not curves:
+            raise ValueError(
+                "`curves` expects a non-empty list of names. Received: "
+                f"curves={curves!r}"
+            )
+        self.curves = tuple(one_of(c, "curves", CURVES) for c in curves)
+        self.initial = one_of(initial, "initial", INITIAL)
+
+    def build(self, num_heads, topology):
+        unit = 1.0
+        if not isinstance(topology, Sequence):
+            extents = extents_at_build(topology)
+            unit = float(np.prod(extents)) ** (1 / len(extents))
+        rates = initial_rates(num_heads, topology, self.initial) * unit
+        self.rates = positive_weight(
+            self, "rates", np.repeat(rates[:, None], len(self.curves), axis=1)
+        )
+
+    def operator(self, topology):
+        if topology.causal:
+            raise ValueError(
+                "CurvesMask expects tokens without an order, `causal=False`. "
+                f"Received: {topology}"
+            )
+        rates = softplus(self.rates) / unit_of_curves(topology)
+        if topology.is_known:
+            operator = curve_decay(topology.shape, rates, self.curves)
+            return topology.bordered(operator)
+        length = topology.num_cells
+        terms = [
+            Permuted(
+                ExponentialDecay(rates[:, k], length),
+                *traced_order(topology, curve),
+            )
+            for k, curve in enumerate(self.curves)
+        ]
+        return topology.bordered(Scaled(Sum(terms), 1 / len(terms)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "curves": self.curves,
+            "initial": self.initial,
+        }
+
+
+def unit_of_curves(topology):
+    """The geometric mean of the extents of a grid; one token of a sequence."""
+    if isinstance(topology, Sequence):
+        return 1.0
+    extents = topology.extents
+    if topology.is_known:
+        return float(np.prod(extents)) ** (1 / len(extents))
+    logarithms = [ops.log(ops.cast(n, "float32")) for n in extents]
+    return ops.exp(sum(logarithms) / len(extents))
+
+
+def order_of(topology, curve):
+    """The order of the cells along a curve and its inverse, `(L,)`, int32."""
+    if not topology.is_known:
+        return traced_order(topology, curve)
+    order = curve_order(topology.shape, curve)
+    return order, np.argsort(order).astype("int32")
+
+
+def traced_order(topology, curve):
+    """The same for sizes that are traced."""
+    shape = topology.shape
+    cells = ops.arange(size_of(shape), dtype="int32")
+    if curve == "rows":
+        return _cells_at(cells, shape), _positions_of(cells, shape)
+    if curve == "columns":
+        turned = tuple(reversed(shape))
+        order = _transposed(_cells_at(cells, turned), turned)
+        return order, _positions_of(_transposed(cells, shape), turned)
+    if curve.startswith("diagonal") and len(shape) == 2:
+        row, column = cells // shape[1], cells % shape[1]
+        if curve == "diagonal_transposed":
+            row, column = column, row
+        total = row + column
+        # As on grids of known size: every second diagonal the other way.
+        key = ops.where(total % 2 == 1, -row, row)
+        order = ops.argsort(total * (2 * size_of(shape)) + key)
+        order = ops.cast(order, "int32")
+        return order, ops.cast(ops.argsort(order), "int32")
+    raise ValueError(
+        "`curves` expects 'rows', 'columns', or the diagonals of two axes on a "
+        "grid whose size is not known before the call. Received: "
+        f"{curve!r} on {topology}"
+    )
+
+
+def _cells_at(positions, shape):
+    """The cell at each position of the snake by rows, in row-major order."""
+    if len(shape) == 1:
+        return positions
+    inner = size_of(shape[1:])
+    k, rest = positions // inner, positions % inner
+    rest = ops.where(k % 2 == 1, inner - 1 - rest, rest)
+    return k * inner + _cells_at(rest, shape[1:])
+
+
+def _positions_of(cells, shape):
+    """The position along the snake by rows of each cell."""
+    if len(shape) == 1:
+        return cells
+    inner = size_of(shape[1:])
+    k = cells // inner
+    rest = _positions_of(cells % inner, shape[1:])
+    return k * inner + ops.where(k % 2 == 1, inner - 1 - rest, rest)
+
+
+def _transposed(cells, shape):
+    """Row-major numbers of cells on the grid with its axes reversed."""
+    coordinates = []
+    for n in reversed(shape):
+        coordinates.append(cells % n)
+        cells = cells // n
+    # Last axis first: the order of the reversed grid.
+    number = 0
+    for coordinate, n in zip(coordinates, reversed(shape), strict=True):
+        number = number * n + coordinate
+    return number

@@ -1,0 +1,104 @@
+"""`GatedMask`: decays whose rates the tokens set themselves."""
+
+import keras
+from keras import ops
+
+from keras_topo.arguments import one_of
+from keras_topo.masks.curves import order_of, unit_of_curves
+from keras_topo.masks.mask import Mask, _inverse_softplus
+from keras_topo.masks.scales import (
+    INITIAL,
+    extents_at_build,
+    initial_rates,
+)
+from keras_topo.masks.topology import Sequence
+from keras_topo.operators import GatedDecay, Permuted, Scaled, Sum
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class GatedMask(Mask):
+    """Decays at rates from the data: `exp(-|c_i - c_j|)`, `c` the cumulative
+    sum of a rate per token.
+
+    `r = softplus(x W + b)` per head, with `W` zero at the start, so that the
+    mask starts as decays. A token with a large rate begins anew; one with a
+    rate of zero lets everything pass. On a sequence this is the gate of gated
+    linear attention and of state space models with a scalar transition; on a
+    grid it is the mean over snakes along each axis, with gates of their own.
+
+    Args:
+        initial: `"decays"` or `"ones"`, see `TableMask`.
+
+    Raises:
+        ValueError: if the topology of a call has no `inputs`, or they have
+            other channels than those that it was built for.
+
+    *Complexity*: linear in the tokens. Causal sequences carry a state of
+    constant size.
+    """
+
+    nonnegative = True
+    uses_inputs = True
+
+    def __init__(self, initial="decays", **kwargs):
+        super().__init__(**kwargs)
+        self.initial = one_of(initial, "initial", INITIAL)
+
+    def build(self, num_heads, topology):
+        if topology.inputs is None:
+            raise ValueError(
+                "GatedMask expects a topology with `inputs`, the tokens that "
+                f"set the rates. Received: {topology}"
+            )
+        axes, unit = 1, 1.0
+        if not isinstance(topology, Sequence):
+            axes = len(topology.shape)
+            for n in extents_at_build(topology):
+                unit *= n ** (1 / axes)
+        rates = initial_rates(num_heads, topology, self.initial) * unit
+        self.num_curves = axes if axes < 3 else 2
+        bias = _inverse_softplus(rates).repeat(self.num_curves)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(topology.inputs.shape[-1], num_heads * self.num_curves),
+            initializer="zeros",
+        )
+        self.bias = self.add_weight(
+            name="bias",
+            shape=bias.shape,
+            initializer=keras.initializers.Constant(bias),
+        )
+
+    def operator(self, topology):
+        rates = self._rates(topology)
+        if self.num_curves == 1:
+            return topology.bordered(
+                GatedDecay(rates[:, :, 0], topology.causal)
+            )
+        rates = rates / unit_of_curves(topology)
+        terms = []
+        for k, curve in enumerate(("rows", "columns")):
+            order, inverse = order_of(topology, curve)
+            along = ops.take(rates[:, :, k], order, axis=-1)
+            terms.append(Permuted(GatedDecay(along), order, inverse))
+        return topology.bordered(Scaled(Sum(terms), 1 / len(terms)))
+
+    def _rates(self, topology):
+        """`(batch, heads, curves, L)`."""
+        if topology.inputs is None:
+            raise ValueError(
+                "GatedMask expects a topology with `inputs`, the tokens that "
+                f"set the rates. Received: {topology}"
+            )
+        kernel = ops.convert_to_tensor(self.kernel)
+        inputs = ops.cast(topology.inputs, kernel.dtype)
+        shape = tuple(ops.shape(inputs))
+        rates = ops.softplus(ops.matmul(inputs, kernel) + self.bias)
+        rates = ops.reshape(rates, (shape[0], -1, kernel.shape[-1]))
+        rates = ops.swapaxes(rates, -1, -2)
+        heads = kernel.shape[-1] // self.num_curves
+        length = topology.num_cells
+        return ops.reshape(rates, (shape[0], heads, self.num_curves, length))
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}

@@ -1,0 +1,177 @@
+"""`Mask`: a mask as a layer, which makes its operator for any topology."""
+
+import keras
+from keras import ops
+
+from keras_topo.operators import MaskOperator
+from keras_topo.operators.hadamard import causal_part
+
+
+class Mask(keras.layers.Layer):
+    """What one token may take of another, learned per head.
+
+    A mask holds the weights; for the topology of a call it makes a
+    `MaskOperator`, with which attention is computed. `MaskedAttention` and its
+    relatives take a mask, or the name of one, build it for the tokens that
+    they are built for, and ask it for an operator in every call.
+
+    **To write one**, register a subclass with
+    `keras.saving.register_keras_serializable` and implement `build`, which
+    creates weights with `self.add_weight`, and `operator`:
+
+    >>> @keras.saving.register_keras_serializable(package="mine")
+    ... class Gaussian(Mask):
+    ...     nonnegative = True
+    ...
+    ...     def build(self, num_heads, topology):
+    ...         self.width = self.add_weight(
+    ...             shape=(num_heads,), initializer="ones", name="width"
+    ...         )
+    ...
+    ...     def operator(self, topology):
+    ...         squares = sum(
+    ...             (offset / extent) ** 2
+    ...             for offset, extent in zip(
+    ...                 topology.offsets(), topology.extents
+    ...             )
+    ...         )
+    ...         width = ops.reshape(self.width, (-1, *[1] * squares.ndim))
+    ...         return topology.toeplitz(ops.exp(-squares * width**2))
+
+    It works in every layer, block, model builder, script and saved file, on
+    sequences and grids of any size, with prefix tokens and causal.
+
+    Sums and products of masks are masks: `DecayMask() + TableMask()`,
+    `GatedMask() * CausalMask()`.
+
+    Weights are in float32 under every dtype policy but float64, and are never
+    cast down.
+
+    Attributes:
+        nonnegative: bool, whether no entry is ever negative. Otherwise
+            attention looks, in each call, where the operator does not know.
+        uses_inputs: bool, whether the mask is computed from the tokens,
+            `topology.inputs`, and so has no rows without them.
+    """
+
+    nonnegative = False
+    uses_inputs = False
+
+    def build(self, num_heads, topology):
+        """Creates the weights.
+
+        Args:
+            num_heads: int, number of heads.
+            topology: `Sequence`, `Grid` or `Nodes`; sizes are `None` where the
+                layer is built for inputs of any size.
+        """
+
+    def operator(self, topology):
+        """The mask of a topology.
+
+        Args:
+            topology: `Sequence`, `Grid` or `Nodes`, of the call.
+
+        Returns:
+            A `MaskOperator` of shape `(L, L)`, `(heads, L, L)` or `(batch,
+            heads, L, L)`; an operator on the cells of a grid alone is bordered
+            by ones for prefix tokens.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `operator(topology)`"
+        )
+
+    def add_weight(self, shape=None, initializer=None, dtype=None, **options):
+        """As that of a Keras layer, in float32 at least."""
+        if dtype is None:
+            wide = self.variable_dtype == "float64"
+            dtype = "float64" if wide else "float32"
+        options = {"autocast": False, **options}
+        return super().add_weight(shape, initializer, dtype, **options)
+
+    def clone(self):
+        """A mask like this one with weights of its own, not built yet."""
+        return type(self).from_config(self.get_config())
+
+    def __add__(self, other):
+        return self._combined("SumMask", other)
+
+    def __mul__(self, other):
+        return self._combined("ProductMask", other)
+
+    def _combined(self, name, other):
+        if not isinstance(other, Mask):
+            return NotImplemented
+        # Their module imports this one.
+        from keras_topo.masks import combinations
+
+        return getattr(combinations, name)([self, other])
+
+    # The layer that owns a mask builds it, with a topology that no file holds.
+
+    def get_build_config(self):
+        return None
+
+    def build_from_config(self, config):
+        del config
+
+    # Files of version 0.1 hold the weights of masks among those of the layer
+    # that owns it, which hands them on.
+    _given = False
+
+    def load_own_variables(self, store):
+        if self._given and not len(store.keys()):
+            return
+        super().load_own_variables(store)
+
+    def take_variables(self, arrays):
+        """Sets the weights from arrays, in their order."""
+        for variable, array in zip(self.weights, arrays, strict=True):
+            variable.assign(array)
+        self._given = True
+
+
+def operator_for(mask, topology):
+    """The operator of a mask, checked, on all tokens of a topology."""
+    operator = mask.operator(topology)
+    if not isinstance(operator, MaskOperator):
+        raise ValueError(
+            f"`{type(mask).__name__}.operator` expects to return a "
+            f"MaskOperator. Received: {operator!r}"
+        )
+    if topology.causal:
+        # Whatever the mask knows of causality.
+        operator = causal_part(operator, topology.length)
+    found, expected = operator.num_tokens, topology.num_tokens
+    if not isinstance(found, int) or not isinstance(expected, int):
+        return operator
+    if found == expected:
+        return operator
+    if found == topology.num_cells:
+        return topology.bordered(operator)
+    raise ValueError(
+        f"`{type(mask).__name__}.operator` expects to return an operator on "
+        f"the {expected} tokens of {topology}. Received: {operator!r}"
+    )
+
+
+def positive_weight(mask, name, initial):
+    """A weight whose softplus starts at the numbers `initial`, not zero."""
+    initial = _inverse_softplus(initial)
+    return mask.add_weight(
+        name=name,
+        shape=initial.shape,
+        initializer=keras.initializers.Constant(initial),
+    )
+
+
+def _inverse_softplus(x):
+    import numpy as np
+
+    x = np.maximum(np.asarray(x, "float64"), 1e-30)
+    # Written so that large numbers, for which it is the identity, stay finite.
+    return (x + np.log(-np.expm1(-x))).astype("float32")
+
+
+def softplus(weight):
+    return ops.softplus(ops.convert_to_tensor(weight))

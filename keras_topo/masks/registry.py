@@ -1,0 +1,66 @@
+"""Masks by name."""
+
+import keras
+
+from keras_topo.masks.curves import CurvesMask
+from keras_topo.masks.decay import CausalMask, DecayMask, GaussianMask
+from keras_topo.masks.distance import DistanceMask, SeparableMask
+from keras_topo.masks.gated import GatedMask
+from keras_topo.masks.mask import Mask
+from keras_topo.masks.resolvent import ResolventMask
+from keras_topo.masks.table import TableMask
+
+NAMES = {
+    "table": TableMask,
+    "distance": DistanceMask,
+    "separable": SeparableMask,
+    "decay": DecayMask,
+    "gated": GatedMask,
+    "curves": CurvesMask,
+    "gaussian": GaussianMask,
+    "resolvent": ResolventMask,
+    "causal": CausalMask,
+}
+
+
+def get(mask, **options):
+    """A mask that has no owner yet.
+
+    Args:
+        mask: a `Mask`, of which a copy is made; a name, one of `"table"`,
+            `"distance"`, `"separable"`, `"decay"`, `"gated"`, `"curves"`,
+            `"gaussian"`, `"resolvent"` and `"causal"`; the configuration of a
+            mask; or `None`.
+        **options: constructor arguments, for names.
+
+    Returns:
+        A `Mask` that is not built, or `None`.
+
+    Raises:
+        ValueError: if it is none of these.
+
+    Example:
+
+    >>> keras_topo.masks.get("table", initial="ones")
+    <TableMask name=table_mask, built=False>
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, str) and mask in NAMES:
+        return NAMES[mask](**options)
+    if options:
+        raise ValueError(
+            f"options of a mask expect its name, one of {tuple(NAMES)}. "
+            f"Received: mask={mask!r} and {sorted(options)}"
+        )
+    if isinstance(mask, dict) and "class_name" in mask:
+        mask = keras.saving.deserialize_keras_object(mask)
+        if isinstance(mask, Mask):
+            return mask
+    if isinstance(mask, Mask):
+        # Its own, so that one mask may be given to many layers.
+        return mask.clone()
+    raise ValueError(
+        f"`mask` expects a keras_topo.masks.Mask, one of {tuple(NAMES)}, or "
+        f"None. Received: mask={mask!r}"
+    )

@@ -1,0 +1,94 @@
+"""`ResolventMask`: all paths through a grid, weighted by their steps."""
+
+import itertools
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_topo.arguments import one_of
+from keras_topo.masks.mask import Mask
+from keras_topo.masks.scales import INITIAL, initial_rates
+from keras_topo.masks.topology import size_of
+from keras_topo.operators import Dense, grid_resolvent
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class ResolventMask(Mask):
+    """The resolvent of the grid from each of its corners, added up.
+
+    `M = sum over corners (I - A_corner)^-1`: an entry sums over all monotone
+    paths between two tokens the products of the weights of their steps, see
+    `keras_topo.operators.grid_resolvent`. A step along axis `k` weighs
+    `sigmoid(c_k) / d` on a grid of `d` axes, with a weight `c` per head and
+    axis. A causal sequence has the one corner that is its start. Weights are
+    per step, whatever the size of the grid.
+
+    Args:
+        initial: `"decays"`, steps of `exp(-r)` at the rates of `TableMask`; or
+            `"ones"`, paths that hardly lose weight.
+
+    *Complexity*: linear in the tokens; on grids whose size a traced function
+    does not know, the inverse of a matrix of `L x L`.
+    """
+
+    nonnegative = True
+
+    def __init__(self, initial="decays", **kwargs):
+        super().__init__(**kwargs)
+        self.initial = one_of(initial, "initial", INITIAL)
+
+    def build(self, num_heads, topology):
+        weight = np.exp(-initial_rates(num_heads, topology, self.initial))
+        logit = np.log(weight / (1 - weight)).astype("float32")
+        logit = np.repeat(logit[:, None], len(topology.shape), axis=1)
+        self.step_logits = self.add_weight(
+            name="step_logits",
+            shape=logit.shape,
+            initializer=keras.initializers.Constant(logit),
+        )
+
+    def operator(self, topology):
+        axes = len(topology.shape)
+        weights = ops.sigmoid(ops.convert_to_tensor(self.step_logits)) / axes
+        corner = (0,) if topology.causal else None
+        if topology.is_known:
+            operator = grid_resolvent(topology.shape, weights, corner)
+        else:
+            operator = _dense_resolvent(topology, weights, corner)
+        return topology.bordered(operator)
+
+    def get_config(self):
+        return {**super().get_config(), "initial": self.initial}
+
+
+def _dense_resolvent(topology, weights, corner):
+    """The same as a matrix, for sizes that are traced."""
+    shape = topology.shape
+    axes = len(shape)
+    cells = ops.arange(size_of(shape), dtype="int32")
+    coordinates, rest = [], cells
+    for n in reversed(shape):
+        coordinates.append(rest % n)
+        rest = rest // n
+    coordinates = coordinates[::-1]
+    offsets = [c[:, None] - c[None, :] for c in coordinates]
+    corners = (
+        list(itertools.product((0, 1), repeat=axes))
+        if corner is None
+        else [corner]
+    )
+    total = 0
+    identity = ops.eye(size_of(shape), dtype=weights.dtype)
+    for ends in corners:
+        steps = 0
+        for k, end in enumerate(ends):
+            is_step = offsets[k] == (-1 if end else 1)
+            for other in range(axes):
+                if other != k:
+                    is_step = ops.logical_and(is_step, offsets[other] == 0)
+            steps = steps + (
+                weights[:, k, None, None] * ops.cast(is_step, weights.dtype)
+            )
+        total = total + ops.linalg.inv(identity - steps)
+    return Dense(total)

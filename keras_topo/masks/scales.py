@@ -1,0 +1,48 @@
+"""Where masks start: decays of several scales, from head to head."""
+
+import numpy as np
+
+from keras_topo.masks.topology import Sequence
+
+# The extent along an axis that masks are made for when it is not known.
+NOMINAL_EXTENT = 16
+# The rate of decay that stands for none.
+FLAT = 1e-3
+
+INITIAL = ("decays", "ones")
+
+
+def initial_rates(num_heads, topology, initial="decays"):
+    """Rates of decay per token, `(num_heads,)`.
+
+    On grids 1, 1/2, 1/4 and so on, per cell; with more than eight heads
+    equally spaced in the exponent down to 1/128. On sequences `2^(-8 h / H)`
+    for head `h = 1..H`, the slopes of ALiBi (Press et al., 2022).
+    """
+    heads = np.arange(num_heads)
+    if initial == "ones":
+        return np.full(num_heads, FLAT)
+    if isinstance(topology, Sequence):
+        return np.exp2(-8.0 * (heads + 1) / num_heads)
+    return np.exp2(-heads * min(1.0, 7.0 / max(1, num_heads - 1)))
+
+
+def extents_at_build(topology, reach=None):
+    """The sizes of the axes when a mask is built, floats; nominal where they
+    are not known."""
+    sizes = topology.shape if reach is None else reach
+    return tuple(float(n or NOMINAL_EXTENT) for n in sizes)
+
+
+def units(topology):
+    """What rates are measured in along each axis: the extent of a grid, and
+    one token of a sequence."""
+    if isinstance(topology, Sequence):
+        return (1.0,)
+    return topology.extents
+
+
+def units_at_build(topology):
+    if isinstance(topology, Sequence):
+        return (1.0,)
+    return extents_at_build(topology)

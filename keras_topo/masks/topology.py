@@ -1,0 +1,283 @@
+"""Topologies: what the tokens of a call are, and where they lie.
+
+A mask makes its operator for a topology. Sizes are ints, or traced scalars
+where a traced function does not know them; a layer that is built for inputs of
+any size hands `None` to `Mask.build`.
+"""
+
+import dataclasses
+import functools
+import math
+import operator as python_operator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_topo.operators import BlockToeplitz, Bordered
+from keras_topo.operators.unsized import UnsizedToeplitz
+
+
+class Topology:
+    """What sequences and grids share.
+
+    Attributes:
+        shape: sizes of the axes.
+        causal: bool, whether tokens see none after them.
+        periodic: a bool per axis, whether its ends meet.
+        num_prefix_tokens: int, tokens in front of the others.
+        inputs: the tokens of the call, `(batch, *shape, channels)` without
+            prefix tokens, from which a mask may compute; or `None`.
+    """
+
+    causal = False
+    num_prefix_tokens = 0
+
+    @property
+    def is_known(self):
+        """Whether all sizes are ints."""
+        return all(isinstance(n, int) for n in self.shape)
+
+    @property
+    def num_cells(self):
+        """The number of tokens without the prefix; `None` if not known."""
+        if None in self.shape:
+            return None
+        return functools.reduce(python_operator.mul, self.shape)
+
+    @property
+    def num_tokens(self):
+        """The number of tokens; `None` if it is not known."""
+        cells = self.num_cells
+        return None if cells is None else cells + self.num_prefix_tokens
+
+    @property
+    def extents(self):
+        """The sizes of the axes as floating numbers."""
+        return tuple(
+            float(n) if isinstance(n, int) else ops.cast(n, "float32")
+            for n in self.shape
+        )
+
+    @property
+    def cells(self):
+        """The same topology without its prefix tokens."""
+        return self
+
+    def offsets(self):
+        """What two tokens may be apart along each axis, `i - j`.
+
+        Returns:
+            One float32 array per axis, of shape `(1, ..., o_k, ..., 1)`, so
+            that they broadcast to a table of all offsets; `o_k` is `2 n_k - 1`
+            (from `1 - n_k` to `n_k - 1`), and along a periodic axis `n_k`, the
+            shorter way round.
+        """
+        axes = len(self.shape)
+        found = []
+        for k, (n, wraps) in enumerate(
+            zip(self.shape, self.periodic, strict=True)
+        ):
+            shape = (1,) * k + (-1,) + (1,) * (axes - k - 1)
+            found.append(ops.reshape(_axis_offsets(n, wraps), shape))
+        return tuple(found)
+
+    def toeplitz(self, table):
+        """The mask in which only the offset of two tokens counts.
+
+        Args:
+            table: `(*batch, o_1, ..., o_d)`, an entry for each of `offsets()`;
+                or, where it is a sum of products, a list of terms, each a list
+                of one table `(*batch, o_k)` per axis, which is faster.
+
+        Returns:
+            A `MaskOperator` on all tokens. Of a causal sequence, entries of
+            later tokens are zero; entries of prefix tokens are one.
+        """
+        if self.causal:
+            if isinstance(table, (list, tuple)):
+                table = sum(term[0] for term in table)
+            table = ops.convert_to_tensor(table)
+            seen = ops.cast(self.offsets()[0] >= 0, table.dtype)
+            table = table * seen
+        if self.is_known:
+            table = BlockToeplitz(table, self.shape, periodic=self.periodic)
+        else:
+            table = UnsizedToeplitz(
+                _whole_table(table), self.shape, self.periodic
+            )
+        return self.bordered(table)
+
+    def bordered(self, operator):
+        """An operator on the cells, with prefix tokens in front."""
+        if not self.num_prefix_tokens:
+            return operator
+        return Bordered(operator, self.num_prefix_tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequence(Topology):
+    """Tokens one after the other. Masks measure distances in tokens.
+
+    Args:
+        length: int, number of tokens; `None` where it is not known, or a
+            traced scalar.
+        causal: bool, whether tokens see none after them.
+        inputs: `(batch, length, channels)`, the tokens, or `None`.
+
+    Raises:
+        ValueError: if `length` is an int below 1.
+
+    Example:
+
+    >>> Sequence(3).offsets()[0]
+    [-2., -1., 0., 1., 2.]
+    """
+
+    length: Any
+    causal: bool = False
+    inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        _check_sizes((self.length,), "length")
+
+    @property
+    def shape(self):
+        return (self.length,)
+
+    @property
+    def periodic(self):
+        return (False,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(Topology):
+    """Tokens on a grid, in row-major order. Masks measure distances relative
+    to its extent, so that they mean the same at another resolution.
+
+    Args:
+        shape: ints, one to three, the sizes of the axes; `None` where one is
+            not known, or a traced scalar.
+        num_prefix_tokens: int, tokens in front of those of the grid: class or
+            register tokens, which see all and are seen by all.
+        periodic: bool, or one per axis, whether its ends meet.
+        inputs: `(batch, *shape, channels)`, the tokens without the prefix, or
+            `None`.
+
+    Raises:
+        ValueError: if a size is below 1, there are more than three axes, or
+            `num_prefix_tokens` is negative.
+
+    Example:
+
+    >>> grid = Grid((14, 28), num_prefix_tokens=1)
+    >>> grid.num_tokens
+    393
+    """
+
+    shape: Any
+    num_prefix_tokens: int = 0
+    periodic: Any = False
+    inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        shape = self.shape
+        if not isinstance(shape, (tuple, list)) or not 1 <= len(shape) <= 3:
+            raise ValueError(
+                "`shape` expects one to three sizes. Received: "
+                f"shape={self.shape!r}"
+            )
+        shape = tuple(int(n) if _is_int(n) else n for n in shape)
+        _check_sizes(shape, "shape")
+        periodic = self.periodic
+        if isinstance(periodic, (bool, np.bool_)):
+            periodic = (bool(periodic),) * len(shape)
+        if not isinstance(periodic, (tuple, list)) or len(periodic) != len(
+            shape
+        ):
+            raise ValueError(
+                f"`periodic` expects a bool, or one for each of {len(shape)} "
+                f"axes. Received: periodic={self.periodic!r}"
+            )
+        prefix = self.num_prefix_tokens
+        if not _is_int(prefix) or prefix < 0:
+            raise ValueError(
+                "`num_prefix_tokens` expects an int of at least 0. Received: "
+                f"num_prefix_tokens={prefix!r}"
+            )
+        # Frozen: there is no other way to store what was cleaned.
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "periodic", tuple(map(bool, periodic)))
+
+    @property
+    def cells(self):
+        return dataclasses.replace(self, num_prefix_tokens=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+    """The nodes of the graph that a mask holds itself.
+
+    Args:
+        num_nodes: int, or `None` where it is not known.
+        inputs: `(batch, nodes, channels)`, or `None`.
+    """
+
+    num_nodes: Any = None
+    inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def num_tokens(self):
+        return self.num_nodes
+
+    def bordered(self, operator):
+        return operator
+
+
+def _check_sizes(shape, name):
+    if any(_is_int(n) and n < 1 for n in shape) or any(
+        isinstance(n, (float, str, bool)) for n in shape
+    ):
+        raise ValueError(
+            f"`{name}` expects positive ints. Received: {name}={shape}"
+        )
+
+
+def _is_int(n):
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+
+
+def _axis_offsets(n, wraps):
+    if isinstance(n, int):
+        if not wraps:
+            return np.arange(1 - n, n, dtype="float32")
+        offsets = np.arange(n, dtype="float32")
+        return np.where(offsets > n // 2, offsets - n, offsets)
+    if not wraps:
+        return ops.cast(ops.arange(1 - n, n), "float32")
+    offsets = ops.cast(ops.arange(n), "float32")
+    size = ops.cast(n, "float32")
+    return ops.where(offsets > size / 2, offsets - size, offsets)
+
+
+def _whole_table(table):
+    """One table of a sum of products."""
+    if not isinstance(table, (list, tuple)):
+        return table
+    total = 0
+    for term in table:
+        axes = len(term)
+        product = 1
+        for k, axis in enumerate(term):
+            after = (None,) * (axes - k - 1)
+            index = (..., *(None,) * k, slice(None), *after)
+            product = product * ops.convert_to_tensor(axis)[index]
+        total = total + product
+    return total
+
+
+def size_of(shape):
+    """The product of sizes, ints or traced."""
+    if all(isinstance(n, int) for n in shape):
+        return math.prod(shape)
+    return functools.reduce(python_operator.mul, shape)

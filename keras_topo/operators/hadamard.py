@@ -1,0 +1,162 @@
+"""Elementwise products of masks."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_topo._backend import matmul
+from keras_topo.operators.algebra import Scaled, Sum, _common_length
+from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
+from keras_topo.operators.causal import Causal
+from keras_topo.operators.composite import Combination
+from keras_topo.operators.decay import ExponentialDecay
+from keras_topo.operators.dense import Dense, DenseExp, Ones
+from keras_topo.operators.gated import GatedDecay
+from keras_topo.operators.ordered import OrderedDecay
+from keras_topo.operators.shapes import static_size
+from keras_topo.operators.toeplitz import BlockToeplitz
+from keras_topo.operators.unsized import UnsizedToeplitz
+
+
+def hadamard(first, second):
+    """The elementwise product of two masks, in the simplest form.
+
+    Ones leave the other mask as it is, and the rates of decays along one
+    sequence add up; all else is a `Hadamard` product.
+
+    Args:
+        first, second: operators on the same tokens.
+
+    Returns:
+        A `MaskOperator`.
+    """
+    if isinstance(first, Ones):
+        return second
+    if isinstance(second, Ones):
+        return first
+    decays = (Causal, ExponentialDecay, GatedDecay)
+    if isinstance(first, decays) and isinstance(second, decays):
+        product = _decay_product(first, second)
+        if product is not None:
+            return product
+    return Hadamard([first, second])
+
+
+def _decay_product(first, second):
+    """The product of two decays along a sequence, or `None`."""
+    directions = [first._directions(), second._directions()]
+    rates = []
+    for sides in zip(*directions, strict=True):
+        hidden = any(side is None for side in sides)
+        rates.append(None if hidden else sides[0] + sides[1])
+    forward, backward = rates
+    if forward is None and backward is None:
+        # Only the diagonal is left, which no decay has.
+        return None
+    causal = backward is None or forward is None
+    rate = forward if forward is not None else backward
+    reverse = forward is None
+    length = first.length
+    if all(side is None or side.shape[-1] == 1 for side in rates):
+        if not causal and forward is not backward:
+            same = _sides_equal(directions)
+            if not same:
+                return None
+        if not len(rate.shape) > 1 and _is_zero(first, second):
+            return Causal(length, reverse)
+        return ExponentialDecay(rate[..., 0], length, causal, reverse)
+    if causal:
+        return GatedDecay(rate, True, reverse=reverse)
+    return GatedDecay(forward, backward_rates=backward)
+
+
+def _sides_equal(directions):
+    return all(forward is backward for forward, backward in directions)
+
+
+def _is_zero(first, second):
+    return isinstance(first, Causal) and isinstance(second, Causal)
+
+
+def causal_part(operator, length):
+    """The mask with zeros for later tokens, `j > i`, in its own form.
+
+    Args:
+        operator: a mask of a sequence, causal or not.
+        length: int, or a traced scalar where the operator does not know it.
+    """
+    if isinstance(operator, OrderedDecay) and operator.carries_state:
+        return operator
+    if isinstance(operator, Sum):
+        return Sum([causal_part(o, length) for o in operator.operators])
+    if isinstance(operator, Scaled):
+        return Scaled(causal_part(operator.operator, length), operator.scalar)
+    if isinstance(operator, Dense) and not isinstance(operator, DenseExp):
+        return Dense(ops.tril(operator.matrix))
+    table = getattr(operator, "table", None)
+    if isinstance(operator, BlockToeplitz) and len(operator.grid_shape) == 1:
+        seen = np.arange(table.shape[-1]) >= length - 1
+        return BlockToeplitz(
+            table * ops.convert_to_tensor(seen, table.dtype),
+            operator.grid_shape,
+        )
+    if isinstance(operator, UnsizedToeplitz):
+        seen = ops.arange(1 - length, length) >= 0
+        return UnsizedToeplitz(
+            table * ops.cast(seen, table.dtype), (length,), (False,)
+        )
+    return hadamard(operator, Causal(length))
+
+
+class Hadamard(Combination):
+    """The elementwise product of masks.
+
+    *Complexity*: products `O(L^2)` per column; attention is explicit, with
+    products of rows.
+
+    Args:
+        operators: non-empty list of operators on the same tokens.
+
+    Raises:
+        ValueError: if the list is empty or the numbers of tokens differ.
+    """
+
+    def __init__(self, operators):
+        super().__init__(operators, _common_length)
+
+    def _recombine(self, operators):
+        return Hadamard(operators)
+
+    def _rows(self, start, size):
+        return self._product(lambda operator: operator._rows(start, size))
+
+    def _rows_at(self, ids):
+        return self._product(lambda operator: operator._rows_at(ids))
+
+    def _product(self, rows):
+        return math.prod(ops.cast(rows(o), self.dtype) for o in self.operators)
+
+    def _apply(self, x):
+        last = x.shape[-3] == 1
+        x = ops.swapaxes(ops.squeeze(x, -3), -1, -2) if last else x[..., 0]
+        prepared = self._for_rows()
+        length = tuple(ops.shape(x))[-2]
+
+        def block(slices, start, shared):
+            (ids,), (x, *tensors) = slices, shared
+            rows = prepared.with_tensors(tensors)._rows_at(ids[:, 0])
+            return matmul(ops.cast(rows, x.dtype), x)
+
+        ids = ops.arange(length, dtype="int32")[:, None]
+        size = static_size(self.batch_shape) * static_size((self.num_tokens,))
+        rows = max(1, BLOCK_ELEMENTS // size)
+        if self.num_tokens is not None:
+            rows = min(rows, self.num_tokens)
+        y = map_blocks(block, [ids], [x, *prepared.tensors()], -2, rows)
+        if last:
+            return ops.expand_dims(ops.swapaxes(y, -1, -2), -3)
+        return y[..., None]
+
+    def _traced_negative(self):
+        return None
