@@ -7,8 +7,8 @@ as many to a prompt of one token, with random weights, and tokens per second.
 The models have the sizes of `training/configs/text.py`. The peer attends to all
 keys and values before, which it keeps in a cache, so its tokens become dearer
 one by one; those of a state do not. All models of a mode take turns, and ratios
-are to the peer in the same mode. A model is left out from where a call would take
-longer than `--limit` seconds, or has failed.
+are to the peer in the same mode. A model is left out from where a call would
+take longer than `--limit` seconds, or has failed.
 """
 
 import sys

@@ -10,9 +10,8 @@ causality), and softmax attention with learned positions (`softmax`) or with a
 decay as its bias (`softmax-decay`). `causal` has learned positions, too: it
 would know no order without them.
 
-3,000 updates of 8 x 256 bytes take NN minutes on one core.
-Expected with Python 3.11: NN bits per byte on the test split, NN to NN with
-seeds 0, 1 and 2. Other versions of Python have other sources.
+A run is 3,000 updates of 8 x 256 bytes. Its time and results are not measured
+yet. They are those of one version of Python: another one has other sources.
 """
 
 from keras_topo.training.tasks.text import Text
