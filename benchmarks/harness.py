@@ -368,7 +368,7 @@ class Report:
     """
 
     def __init__(self, path, module, arguments, kinds, sections=("results",)):
-        self._path = path and Path(path)
+        self._path = path and Path(path).expanduser()
         self._head = {
             "command": f"python -m {module} {' '.join(sys.argv[1:])}".strip(),
             # As they come back from the file.

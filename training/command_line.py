@@ -3,6 +3,7 @@
 import argparse
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -41,6 +42,29 @@ natural_float = _number(
     float, lambda v: 0 <= v < float("inf"), "a number, not negative"
 )
 rate = _number(float, lambda v: 0 <= v < 1, "a number in [0, 1)")
+
+
+def path(text):
+    """A path; `~` is the home folder, also where no shell has seen it."""
+    return Path(text).expanduser()
+
+
+def optional(parse):
+    """The same values, and `None`."""
+    return lambda text: None if text == "None" else parse(text)
+
+
+def choice(*names):
+    """One of some names, for values that do not come from options."""
+
+    def parse(text):
+        if text not in names:
+            raise argparse.ArgumentTypeError(
+                f"expected one of {', '.join(names)}. Received: {text!r}"
+            )
+        return text
+
+    return parse
 
 
 def add_run_arguments(parser):

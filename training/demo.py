@@ -19,16 +19,20 @@ from pathlib import Path
 import tensorflow as tf
 
 
+def _path(text):
+    return Path(text).expanduser()
+
+
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m training.demo",
         description="Classify files with the SavedModel of a run.",
     )
-    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("run", type=_path, help="the run folder")
     parser.add_argument(
         "file",
-        type=Path,
+        type=_path,
         nargs="*",
         default=[],
         help="images or serialized GraphTensors; without any, the test "

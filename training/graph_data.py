@@ -116,7 +116,7 @@ def load_graphs(name, data_dir=None, seed=0):
             dataclasses.replace(parts[0], graphs=graphs, classes=classes),
             split,
         )
-    path = Path(data_dir) if data_dir else Path(name)
+    path = Path(data_dir or name).expanduser()
     if not path.exists():
         raise ValueError(
             f"--data expects one of {', '.join(GENERATED)}, a TUDataset zip "

@@ -25,7 +25,6 @@ import json
 import shlex
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -371,7 +370,7 @@ def load_nodes(name, data_dir=None, num_nodes=100_000):
     if name == "beacons":
         return beacon_dataset(num_nodes)
     if data_dir:
-        data = load_planetoid(Path(data_dir), name.removesuffix(".npz"))
+        data = load_planetoid(data_dir, name.removesuffix(".npz"))
     else:
         data = load_planetoid(name)
     features = data.graph.features

@@ -16,7 +16,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from keras_topo.training.command_line import HelpFormatter
+from keras_topo.training.command_line import HelpFormatter, path
 from keras_topo.training.run import read_lines, write_json, write_text
 
 # Of the run, what a card and `keras_topo.presets()` need.
@@ -63,8 +63,8 @@ def main(argv=None):
         description="Put a finished run into the zoo, with a model card.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("run", type=Path, help="the folder of a finished run")
-    parser.add_argument("folder", type=Path, help="saved_models/NAME")
+    parser.add_argument("run", type=path, help="the folder of a finished run")
+    parser.add_argument("folder", type=path, help="saved_models/NAME")
     parser.add_argument("--title", help="of the card; default: the name")
     parser.add_argument(
         "--note", action="append", default=[], help="a paragraph of the card"

@@ -52,13 +52,14 @@ class Run:
         "motifs.md",
         "motifs.png",
         "runs.jsonl",
+        "sample.txt",
         "samples",
         "saved_model",
         "tensorboard",
     )
 
     def __init__(self, folder, writes=True):
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.writes = writes
 
     def open(self, arguments, resume=True, ignored=()):

@@ -15,8 +15,8 @@ VERSION = 1
 
 def cache_folder():
     """`$KERAS_TOPO_CACHE`, or `~/.cache/keras_topo`."""
-    folder = os.environ.get("KERAS_TOPO_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "keras_topo"
+    folder = os.environ.get("KERAS_TOPO_CACHE") or "~/.cache/keras_topo"
+    return Path(folder).expanduser()
 
 
 def compute_kernels(
@@ -50,7 +50,7 @@ def compute_kernels(
     )
     if not cache or not graphs:
         return list(results)
-    folder = cache_folder() if cache is True else Path(cache)
+    folder = cache_folder() if cache is True else Path(cache).expanduser()
     key = _key(graphs, kernel.__name__, {**options, "dtype": str(dtype)})
     path = folder / f"{kernel.__name__}-{key}"
     found = _load(path, dtype)

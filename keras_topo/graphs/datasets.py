@@ -98,7 +98,7 @@ def load_tu_dataset(path, name=None):
     >>> len(dataset), dataset.num_classes, dataset.num_node_labels
     (188, 2, 7)
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if name and not path.name.startswith(name):
         inside = [path / f"{name}.zip", path / name]
         path = next((p for p in inside if p.exists()), path)
@@ -222,7 +222,7 @@ def load_planetoid(path, name=None):
         ValueError: if an array is missing, an id is out of range, or a node of
             the split has no class.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if name and path.is_dir():
         path = path / f"{name.lower()}.npz"
     if not path.is_file():

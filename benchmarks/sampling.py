@@ -1,0 +1,183 @@
+"""Writing text: masks that carry a state beside softmax with a cache.
+
+    python -m benchmarks.sampling --json docs/sampling.json
+
+For each number of tokens: seconds in which `generate` of a language model adds
+as many to a prompt of one token, with random weights, and tokens per second.
+The models have the sizes of `training/configs/text.py`. The peer attends to all
+keys and values before, which it keeps in a cache, so its tokens become dearer
+one by one; those of a state do not. All models of a mode take turns, and ratios
+are to the peer in the same mode. A model is left out from where a call would
+take longer than `--limit` seconds, or has failed.
+"""
+
+import sys
+
+from benchmarks.harness import (
+    Forecast,
+    Report,
+    RowError,
+    WorkerError,
+    Workers,
+    format_table,
+    make_parser,
+    parse_names,
+    ratio_of,
+    seconds_of,
+    take_turns,
+)
+from benchmarks.measure import answer_calls, serve
+
+MODULE = "benchmarks.sampling"
+MODES = ("tensorflow", "jax")
+PEER = "softmax, cache"
+#: Arguments of `causal_lm`.
+MODELS = {
+    PEER: {"mask": "causal", "similarity": "softmax"},
+    "no mask": {"mask": "causal"},
+    "decay": {"mask": "decay"},
+    "gated": {"mask": "gated"},
+}
+SIZES = {"channels": 128, "num_heads": 4, "mlp_dim": 256, "depth": 4}
+TOKENS = (100, 1_000, 10_000)
+
+
+def main():
+    parser = make_parser(__doc__, rounds=3)
+    parser.add_argument("--modes", type=parse_names(MODES), default=list(MODES))
+    parser.add_argument(
+        "--tokens",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=list(TOKENS),
+        help="numbers of tokens to add, with commas between them",
+    )
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--limit", type=float, default=300)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return serve(answer_calls(make_call, ("model",)))
+    report = Report(
+        arguments.json,
+        MODULE,
+        {
+            name: getattr(arguments, name)
+            for name in ("rounds", "threads", "batch", "limit")
+        },
+        MODES,
+    )
+    report.drop_failed()
+    measure_sampling(report, arguments)
+    return 0
+
+
+def measure_sampling(report, arguments):
+    """Adds the records that the report lacks, and prints the table."""
+    with Workers(MODULE, arguments.threads) as workers:
+        for mode in arguments.modes:
+            forecast = Forecast(arguments.limit)
+            for tokens in sorted(arguments.tokens):
+                found = report.records(mode=mode, tokens=tokens)
+                if not found:
+                    found = measure_models(
+                        workers, mode, tokens, arguments, forecast
+                    )
+                    report.add(found)
+                for record in found:
+                    forecast.learn(
+                        record["model"],
+                        tokens,
+                        record.get("seconds", float("inf")),
+                    )
+    print(format_sampling(report.records()))
+
+
+def measure_models(workers, mode, tokens, arguments, forecast):
+    """A record for each model, in one mode and for one number of tokens."""
+
+    def ask(name, **flags):
+        request = {"model": name, "tokens": tokens, "batch": arguments.batch}
+        return workers.ask(mode, {**request, **flags})
+
+    failures, first = {}, {}
+    for name in MODELS:
+        if not forecast.allows(name, tokens, 2 if name == PEER else 1):
+            failures[name] = "left out"
+            continue
+        try:
+            first[name] = ask(name, prepare=True)
+        except WorkerError as error:
+            failures[name] = str(error)
+    rows, rounds = list(first), []
+    while rows and not rounds:
+        try:
+            rounds = take_turns(ask, rows, arguments.rounds)
+        except RowError as error:
+            failures[error.row] = str(error)
+            rows.remove(error.row)
+    head = {"mode": mode, "tokens": tokens}
+    return [
+        {
+            **head,
+            "model": name,
+            "rounds": len(rounds),
+            "seconds": seconds_of(rounds, name),
+            "tokens_per_second": arguments.batch
+            * tokens
+            / seconds_of(rounds, name),
+            "ratio": ratio_of(rounds, name, PEER),
+            **first[name],
+        }
+        for name in rows
+    ] + [
+        {**head, "model": name, "failed": why} for name, why in failures.items()
+    ]
+
+
+def format_sampling(records):
+    """A table for each mode: tokens per second, and time over the peer's."""
+    parts = []
+    for mode in dict.fromkeys(r["mode"] for r in records):
+        some = [r for r in records if r["mode"] == mode]
+        sizes = sorted({r["tokens"] for r in some})
+        cells = {(r["model"], r["tokens"]): format_cell(r) for r in some}
+        rows = [
+            [name, *(cells.get((name, size), "") for size in sizes)]
+            for name in MODELS
+        ]
+        header = ["", *(f"{size:,} tokens" for size in sizes)]
+        parts.append(
+            f"\nSampling, {mode}: tokens per second (time / {PEER}):\n\n"
+            + format_table(header, rows, markdown=True)
+        )
+    return "\n".join(parts)
+
+
+def format_cell(record):
+    if "failed" in record:
+        return record["failed"].strip().splitlines()[-1]
+    ratio = f" ({record['ratio']:.2f})" if record["ratio"] else ""
+    return f"{record['tokens_per_second']:,.0f}{ratio}"
+
+
+def make_call(request):
+    """A call that adds tokens to a prompt of one, and the facts."""
+    import keras
+    import numpy as np
+
+    from keras_topo.models import causal_lm
+
+    keras.utils.set_random_seed(0)
+    model = causal_lm(256, **SIZES, seed=0, **MODELS[request["model"]])
+    prompt = np.zeros((request["batch"], 1), "int32")
+
+    def call():
+        # Its tokens are on the host, so they have been computed.
+        return np.asarray(
+            model.generate(prompt, request["tokens"], top_k=40, seed=0)
+        )
+
+    return call, {"parameters": model.count_params()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Writes text with a language model of `training.train`.
+
+    python -m training.sample runs/text --prompt "import os" --bytes 1000
+
+The prompt is how a file begins; the model goes on until the file ends, or until
+it has written as many bytes as were asked for.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import sys
+
+import keras
+
+import keras_topo  # noqa: F401  registers the layers
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    natural,
+    path,
+    positive_float,
+    positive_int,
+)
+from keras_topo.training.tasks.text import sample
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sample",
+        description="Write text with a trained language model.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("run", type=path, help="the folder of a finished run")
+    parser.add_argument(
+        "--prompt", default="", help="the beginning of the file"
+    )
+    parser.add_argument(
+        "--bytes", type=positive_int, default=500, help="write at most as many"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=positive_float,
+        default=0.8,
+        help="below 1: fewer surprises",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=positive_int,
+        help="choose among the K most probable bytes",
+    )
+    parser.add_argument("--seed", type=natural, help="of the choices")
+    arguments = parser.parse_args(argv)
+    file = arguments.run / "model.keras"
+    if not file.is_file():
+        print(
+            "error: expected the folder of a finished run, with model.keras. "
+            f"Received: {arguments.run}",
+            file=sys.stderr,
+        )
+        return 2
+    model = keras.saving.load_model(file)
+    if not hasattr(model, "generate"):
+        print(
+            "error: expected a run of a language model. Received: "
+            f"{arguments.run}, whose model has no `generate`",
+            file=sys.stderr,
+        )
+        return 2
+    print(
+        sample(
+            model,
+            arguments.prompt,
+            arguments.bytes,
+            arguments.temperature,
+            arguments.top_k,
+            arguments.seed,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
