@@ -27,7 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_topo import visualize
+from keras_topo import masks, visualize
 from keras_topo.trained import find_preset, make_trainable, read_metrics
 from keras_topo.training import distribution, pictures
 from keras_topo.training.batches import (
@@ -90,6 +90,7 @@ ARCHITECTURE = (
     "patch-size",
     "attention",
     "mask",
+    "mask-initial",
     "pooling",
     "stem",
     "dropout",
@@ -235,8 +236,14 @@ def parse_arguments(argv):
     group.add_argument(
         "--mask",
         default="table",
-        choices=["table", "distance", "separable", "none"],
+        choices=[*(m for m in masks.NAMES if m != "causal"), "none"],
         help="the mask of --attention toeplitz",
+    )
+    group.add_argument(
+        "--mask-initial",
+        default="decays",
+        choices=["decays", "ones"],
+        help="how the mask starts: as decays of several scales, or as ones",
     )
     group.add_argument(
         "--pooling",
@@ -387,6 +394,8 @@ def build_model(arguments, data):
     mask = arguments["mask"]
     if mask == "none" or arguments["attention"] != "toeplitz":
         mask = None
+    if mask is not None:
+        mask = masks.get(mask, initial=arguments["mask_initial"])
     return topvit(
         arguments["model"],
         patch_size=tuple(arguments["patch_size"]),

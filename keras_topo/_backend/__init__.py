@@ -9,6 +9,7 @@ Every backend module defines
 - `sparse_sum(x, rows, columns, weights, num_rows)`: a sparse product;
 - `scan(step, state, sequences)`: all states of a recurrence;
 - `staged(function)`: one that runs as a graph of its own in eager calls;
+- `compiled(function, layer)`: one that uses the weights of a layer, compiled;
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
@@ -37,6 +38,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
         add_in_steps,
         checkpointed_map,
+        compiled,
         concrete,
         constant,
         divide,
@@ -60,6 +62,7 @@ elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (
         add_in_steps,
         checkpointed_map,
+        compiled,
         concrete,
         constant,
         divide,
@@ -89,6 +92,7 @@ else:
 __all__ = [
     "add_in_steps",
     "checkpointed_map",
+    "compiled",
     "concrete",
     "constant",
     "has_fused_attention",

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 
 
@@ -176,6 +177,23 @@ def add_in_steps(y, targets, sources, weights):
 def staged(function):
     """A function of tensors, compiled as one."""
     return jax.jit(function)
+
+
+def compiled(function, layer):
+    """A function of tensors that uses the weights of a layer, compiled; the
+    weights are those at the time of a call."""
+
+    def pure(values, *arguments):
+        mapping = list(zip(layer.variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(*arguments)
+
+    pure = jax.jit(pure)
+
+    def call(*arguments):
+        return pure([v.value for v in layer.variables], *arguments)
+
+    return call
 
 
 def scan(step, state, sequences):

@@ -368,6 +368,12 @@ def staged(function):
     return call
 
 
+def compiled(function, layer):
+    """A function of tensors that uses the weights of a layer, as one graph."""
+    del layer
+    return tf.function(function, autograph=False)
+
+
 def scan(step, state, sequences):
     """`state = step(state, *items)` along the first axis of `sequences`.
 

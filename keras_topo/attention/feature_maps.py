@@ -8,7 +8,9 @@ same arguments:
 - `projection`: `(m, d_qk)`, for random features only;
 - `visible`: booleans that broadcast against `(..., tokens, 1)`, `False` for
   padded keys. It says whose features count where keys are scaled by the
-  largest; the features of padded keys themselves are not removed.
+  largest; the features of padded keys themselves are not removed;
+- `level`: the logarithm of the scale of keys, of `key_level`, `(..., 1, 1)`,
+  where it is that of other keys too.
 
 Whatever finite numbers come, the products of features, summed over millions of
 keys, stay within the range of float32. Where features would be larger than
@@ -38,17 +40,17 @@ KEY_EXPONENT = 40.0
 FARTHEST = 1e15
 
 
-def relu(x, is_query=True, projection=None, visible=None):
+def relu(x, is_query=True, projection=None, visible=None, level=None):
     """`max(x, 0) + 1e-3`, the map of TopViT: a kernel of its own, exact."""
     return ops.minimum(ops.relu(_widen(x)), LARGEST) + EPSILON
 
 
-def elu(x, is_query=True, projection=None, visible=None):
+def elu(x, is_query=True, projection=None, visible=None, level=None):
     """`elu(x) + 1` (Katharopoulos et al., 2020)."""
     return ops.minimum(ops.elu(_widen(x)), LARGEST) + 1.0
 
 
-def square(x, is_query=True, projection=None, visible=None):
+def square(x, is_query=True, projection=None, visible=None, level=None):
     """`x^2 + 1e-3`, elementwise.
 
     Where the largest feature of a query, or of all keys, would exceed
@@ -56,15 +58,14 @@ def square(x, is_query=True, projection=None, visible=None):
     of the attention cancels.
     """
     x = _widen(x)
-    sizes = ops.abs(x)
-    if visible is not None:
-        sizes = ops.where(visible, sizes, ops.zeros_like(sizes))
-    largest = ops.max(sizes, axis=_scaled_axes(is_query), keepdims=True)
-    scale = ops.maximum(ops.stop_gradient(largest) / math.sqrt(LARGEST), 1.0)
+    if level is None:
+        scale = _scale_of_squares(x, is_query, visible)
+    else:
+        scale = ops.exp(level / 2)
     return ops.square(x / scale) + EPSILON / scale / scale
 
 
-def exp(x, is_query=True, projection=None, visible=None):
+def exp(x, is_query=True, projection=None, visible=None, level=None):
     """`exp(x)`, elementwise, relative to the largest feature.
 
     A query's features are divided by their maximum and all keys' by a common
@@ -72,11 +73,11 @@ def exp(x, is_query=True, projection=None, visible=None):
     becomes `exp(40)`: where a mask hides it, keys that are smaller by a factor
     of `exp(100)` still count.
     """
-    logits = _stabilised(_widen(x), is_query, visible)
+    logits = _stabilised(_widen(x), is_query, visible, level)
     return ops.exp(logits if is_query else logits + KEY_EXPONENT)
 
 
-def favor(x, is_query=True, projection=None, visible=None):
+def favor(x, is_query=True, projection=None, visible=None, level=None):
     """Positive orthogonal random features of the softmax kernel (FAVOR+).
 
     `phi(x) = exp(w_r . x' - |x'|^2 / 2) / sqrt(m)` with `x' = x / d_qk^(1/4)`
@@ -87,17 +88,17 @@ def favor(x, is_query=True, projection=None, visible=None):
     Args:
         projection: `(m, d_qk)`, from `orthogonal_projection`.
     """
-    logits, half_norm = _project(x, projection)
-    logits = logits - half_norm
-    return _exponential_features(logits, is_query, visible)
+    logits = _favor_logits(x, projection)
+    return _exponential_features(logits, is_query, visible, level)
 
 
-def hyperbolic_favor(x, is_query=True, projection=None, visible=None):
+def hyperbolic_favor(
+    x, is_query=True, projection=None, visible=None, level=None
+):
     """FAVOR+ with `exp(w . x)` and `exp(-w . x)`: lower variance, `2 m`
     features."""
-    logits, half_norm = _project(x, projection)
-    logits = ops.concatenate([logits, -logits], axis=-1) - half_norm
-    return _exponential_features(logits, is_query, visible)
+    logits = _hyperbolic_logits(x, projection)
+    return _exponential_features(logits, is_query, visible, level)
 
 
 FEATURE_MAPS = {
@@ -125,6 +126,33 @@ def get_feature_map(name):
             f"feature_map={name!r}"
         )
     return FEATURE_MAPS[name]
+
+
+def key_level(name, x, projection=None):
+    """The logarithm of the scale of keys: their features are divided by it,
+    and the normalizer of attention cancels it.
+
+    Where keys come one after the other, what was computed of earlier ones is
+    brought to the level of all of them: times `exp(old - new)`.
+
+    Args:
+        name: str, the feature map.
+        x: keys `(..., tokens, d_qk)`.
+        projection: as for the feature map.
+
+    Returns:
+        `(..., 1, 1)`; `None` for feature maps whose keys have no scale.
+    """
+    if name == "square":
+        return 2 * ops.log(_scale_of_squares(_widen(x), False))
+    logits = {
+        "exp": lambda: _widen(x),
+        "favor": lambda: _favor_logits(x, projection),
+        "hyperbolic_favor": lambda: _hyperbolic_logits(x, projection),
+    }
+    if name not in logits:
+        return None
+    return ops.stop_gradient(ops.max(logits[name](), (-2, -1), keepdims=True))
 
 
 def orthogonal_projection(shape, seed=None, dtype="float32"):
@@ -178,13 +206,33 @@ def _project(x, projection):
     return logits, ops.sum(ops.square(x), -1, keepdims=True) / 2
 
 
-def _exponential_features(logits, is_query, visible):
-    features = ops.exp(_stabilised(logits, is_query, visible))
+def _favor_logits(x, projection):
+    logits, half_norm = _project(x, projection)
+    return logits - half_norm
+
+
+def _hyperbolic_logits(x, projection):
+    logits, half_norm = _project(x, projection)
+    return ops.concatenate([logits, -logits], axis=-1) - half_norm
+
+
+def _scale_of_squares(x, is_query, visible=None):
+    sizes = ops.abs(x)
+    if visible is not None:
+        sizes = ops.where(visible, sizes, ops.zeros_like(sizes))
+    largest = ops.max(sizes, axis=_scaled_axes(is_query), keepdims=True)
+    return ops.maximum(ops.stop_gradient(largest) / math.sqrt(LARGEST), 1.0)
+
+
+def _exponential_features(logits, is_query, visible, level):
+    features = ops.exp(_stabilised(logits, is_query, visible, level))
     return (features + 1e-6) / math.sqrt(logits.shape[-1])
 
 
-def _stabilised(logits, is_query, visible):
+def _stabilised(logits, is_query, visible, level=None):
     """Minus the largest logit, of each query or of all real keys of a head."""
+    if level is not None:
+        return logits - level
     if visible is not None:
         # Padded keys, about to be dropped, must neither count nor overflow.
         logits = ops.where(visible, logits, -1e30)

@@ -322,10 +322,18 @@ class MultiHeadLayer(keras.layers.Layer):
             **options,
         )
 
-    def _features(self, x, is_query, padding_mask=None):
-        return features(
-            x, self.similarity, is_query, self.random_projection, padding_mask
-        )
+    def _features(self, x, is_query, padding_mask=None, level=None):
+        """The feature map of `(batch, heads, tokens, units)`.
+
+        Args:
+            padding_mask: `(batch, tokens)`, boolean, `True` for real tokens.
+            level: of keys, see `keras_topo.attention.feature_maps`.
+        """
+        visible = None
+        if padding_mask is not None:
+            visible = padding_mask[:, None, :, None]
+        feature_map = get_feature_map(self.similarity)
+        return feature_map(x, is_query, self.random_projection, visible, level)
 
     def _drop_keys(self, value):
         """The dropout of whole keys, one draw shared by all queries."""
@@ -373,18 +381,6 @@ def product_of(sizes):
     for size in sizes:
         total = total * size
     return total
-
-
-def features(x, name, is_query, projection, padding_mask=None):
-    """The feature map of a name, of `(batch, heads, tokens, units)`.
-
-    Args:
-        padding_mask: `(batch, tokens)`, boolean, `True` for real tokens.
-    """
-    visible = None
-    if padding_mask is not None:
-        visible = padding_mask[:, None, :, None]
-    return get_feature_map(name)(x, is_query, projection, visible)
 
 
 def _module(name):

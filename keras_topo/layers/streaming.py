@@ -1,9 +1,11 @@
 """Causal attention in pieces: token by token, or chunk by chunk."""
 
+import keras
 from keras import ops
 
 from keras_topo._backend import concrete
 from keras_topo.arguments import positive
+from keras_topo.attention.feature_maps import key_level
 from keras_topo.attention.inputs import normalize
 from keras_topo.masks import Sequence
 from keras_topo.operators.dense import HIDDEN
@@ -30,19 +32,26 @@ class Streaming:
         Returns:
             A dict of tensors, to be handed on from step to step: `sums`, what
             the mask carries; or `keys`, `values` and the `position` of the
-            next token.
+            next token; and the `level` of keys, where a feature map scales
+            them.
 
         Raises:
             ValueError: if the layer is not causal or not built, or
                 `max_tokens` is missing.
         """
         self._require_causal()
-        units = self._feature_units()
+        units, scaled = self._features_of_keys()
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        state = {}
+        if scaled:
+            # What exp turns to zero.
+            level = ops.full((batch_size, self.num_heads, 1, 1), -1e30, dtype)
+            state["level"] = level
         if self._carries_state():
             operator = self._operator_of(self._one_token(batch_size))
             sizes = batch_size, self.num_heads, units, self.value_dim
-            return {"sums": operator.initial_state(*sizes, dtype=dtype)}
+            sums = operator.initial_state(*sizes, dtype=dtype)
+            return {**state, "sums": sums}
         if max_tokens is None:
             raise ValueError(
                 "`max_tokens` expects an int, for this layer keeps keys and "
@@ -51,7 +60,7 @@ class Streaming:
             )
         max_tokens = positive(max_tokens, "max_tokens")
         shape = (batch_size, self.num_heads, max_tokens)
-        state = {
+        state |= {
             "keys": ops.zeros((*shape, units), dtype),
             "values": ops.zeros((*shape, self.value_dim), dtype),
             "position": ops.zeros((), "int32"),
@@ -107,7 +116,7 @@ class Streaming:
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
         if self.similarity != "softmax":
             query = self._features(query, True)
-            key = self._features(key, False)
+            key, state = self._leveled(key, state)
         if "sums" in state:
             x, state = self._extend_sums(tokens, query, key, value, state)
         else:
@@ -122,11 +131,30 @@ class Streaming:
         if isinstance(count, int) and count == 1:
             tensors = [x[:, :, 0] for x in (query, key, value)]
             *parts, sums = operator.step(*tensors, state["sums"])
-            return normalize(*parts)[:, :, None], {"sums": sums}
+            return normalize(*parts)[:, :, None], {**state, "sums": sums}
         *parts, sums = operator.attend(
             query, key, value, state=state["sums"], return_state=True
         )
-        return normalize(*parts), {"sums": sums}
+        return normalize(*parts), {**state, "sums": sums}
+
+    def _leveled(self, key, state):
+        """Features of keys, and the state on their common level."""
+        level = key_level(self.similarity, key, self._per_head_projection())
+        if level is None:
+            return self._features(key, False), state
+        level = ops.maximum(level, state["level"])
+        factor = ops.exp(state["level"] - level)
+        state = {**state, "level": level}
+        for name in ("sums", "keys"):
+            if name in state:
+                state[name] = keras.tree.map_structure(
+                    lambda x: x * factor, state[name]
+                )
+        return self._features(key, False, level=level), state
+
+    def _per_head_projection(self):
+        projection = self.random_projection
+        return None if projection is None else ops.convert_to_tensor(projection)
 
     def _extend_cache(self, tokens, query, key, value, state):
         position = state["position"]
@@ -187,12 +215,14 @@ class Streaming:
     def _uses_inputs(self):
         return getattr(self.mask, "uses_inputs", False)
 
-    def _feature_units(self):
-        """`m`, the number of features of a key."""
+    def _features_of_keys(self):
+        """`m`, the number of features of a key, and whether keys are
+        scaled."""
         if self.similarity == "softmax":
-            return self.key_dim
-        shape = (1, self.num_heads, 1, self.key_dim)
-        return self._features(ops.zeros(shape), False).shape[-1]
+            return self.key_dim, False
+        key = ops.zeros((1, self.num_heads, 1, self.key_dim))
+        level = key_level(self.similarity, key, self._per_head_projection())
+        return self._features(key, False).shape[-1], level is not None
 
     def _require_causal(self):
         if not self.built or not self.causal or self.similarity == "additive":

@@ -20,7 +20,7 @@ from keras_topo.masks.forest_mask import ForestMask
 from keras_topo.masks.gated import GatedMask
 from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.masks.mask import Mask
-from keras_topo.masks.registry import get
+from keras_topo.masks.registry import NAMES, get
 from keras_topo.masks.resolvent import ResolventMask
 from keras_topo.masks.sampled_masks import RandomFeaturesMask, RandomWalkMask
 from keras_topo.masks.scales import initial_rates
@@ -28,6 +28,7 @@ from keras_topo.masks.table import TableMask
 from keras_topo.masks.topology import Grid, Nodes, Sequence, Topology
 
 __all__ = [
+    "NAMES",
     "CausalMask",
     "CurvesMask",
     "DecayMask",
