@@ -10,6 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+# Cells per axis where the grid of a model may be of any size.
+NOMINAL_SIDE = 8
+
 
 def attention_layers(model):
     """The layers of a model whose attention can be looked at.
@@ -68,6 +71,11 @@ def attention_weights(model, inputs):
     >>> weights["block_1"].shape
     (1, 3, 64, 64)
     """
+    return _weights_on_grids(model, inputs)[0]
+
+
+def _weights_on_grids(model, inputs):
+    """Attention weights, and the grid of the tokens of each layer, by name."""
     layers = attention_layers(model)
     if not layers:
         raise ValueError(
@@ -81,15 +89,25 @@ def attention_weights(model, inputs):
             for name, layer in layers.items()
         }
         model(inputs, training=False)
-    weights = {}
+    weights, grids = {}, {}
     for name, layer in layers.items():
         if not calls[name]:
             continue
         arguments, options = calls[name][-1]
-        options = {k: v for k, v in options.items() if k != "training"}
+        options = {
+            k: v
+            for k, v in options.items()
+            if k in ("kernel", "mask", "grid") and v is not None
+        }
         found = layer.attention_weights(*arguments, **options)
         weights[name] = ops.convert_to_numpy(ops.cast(found, "float32"))
-    return weights
+        grids[name], prefix = _grid(layer)
+        if grids[name] is not None and None in grids[name]:
+            # Of any size when it was built: that of the call.
+            tokens = options.get("grid", arguments[0])
+            grids[name] = tuple(tokens.shape[1:-1])
+        grids[name] = grids[name], prefix
+    return weights, grids
 
 
 @contextlib.contextmanager
@@ -119,21 +137,23 @@ def mask_rows(model, token):
 
     Returns:
         A dict from names of layers to arrays `(heads, *grid)`, of one head
-        where heads share a mask. Layers without a mask are left out.
+        where heads share a mask. Layers without a mask are left out, and
+        those whose mask depends on the inputs. A model of images of any size
+        is shown on a grid of 8 cells per axis.
 
     Raises:
         ValueError: if the token is not on the grid.
     """
     rows = {}
     for name, layer in attention_layers(model).items():
+        grid, prefix = _grid(layer)
         # An encoder block holds its attention layer as `attention`.
         layer = getattr(layer, "attention", layer)
-        operator = None
-        if hasattr(layer, "mask_operator"):
-            operator = layer.mask_operator()
-        if operator is None:
+        if getattr(layer, "mask", None) is None or layer.mask.uses_inputs:
+            # None, or another one for each input.
             continue
-        grid, prefix = tuple(layer.grid), layer.num_prefix_tokens
+        grid = tuple(n or NOMINAL_SIDE for n in grid)
+        operator = layer.mask_operator(grid)
         index = prefix + _index(token, grid)
         values = ops.convert_to_numpy(operator.rows(index, index + 1))
         values = values.astype("float32").reshape(-1, values.shape[-1])
@@ -217,17 +237,18 @@ def plot_attention(models, image, token=None):
         )
     panels = []
     for title, model in models.items():
-        weights = attention_weights(model, image[None])
-        place = _middle(model) if token is None else token
+        weights, grids = _weights_on_grids(model, image[None])
+        place = token
+        if token is None:
+            place = next(_middle_of(grid) for grid, _ in grids.values())
         if place is None:
             raise ValueError(
                 "`models` expects models of images, with tokens on grids of "
                 f"two axes. Received: {model.name}"
             )
-        layers = attention_layers(model)
         rows = []
         for name, matrix in weights.items():
-            grid, prefix = _grid(layers[name])
+            grid, prefix = grids[name]
             index = prefix + _index(place, grid)
             row = matrix[0, :, index, prefix:]
             row = row.reshape(len(row), *grid)
@@ -328,15 +349,10 @@ def _named(models):
 
 def _grid(layer):
     """Grid and number of prefix tokens of an attention or encoder layer."""
-    attention = getattr(layer, "attention", layer)
-    if hasattr(attention, "grid"):
-        return tuple(attention.grid), attention.num_prefix_tokens
-    # Softmax attention has no grid of its own, but its input lies on one.
-    options = getattr(layer, "attention_options", None)
-    if options is None:
+    grid = getattr(layer, "grid", None)
+    if grid is None:
         return None, 0  # Nodes of a graph.
-    shape = tuple(layer.input.shape[1:-1])
-    return options["grid_shape"] or shape, options["num_prefix_tokens"]
+    return tuple(grid), layer.num_prefix_tokens
 
 
 def _middle(model):
@@ -344,8 +360,14 @@ def _middle(model):
     for layer in attention_layers(model).values():
         grid, _ = _grid(layer)
         if grid is not None:
-            return tuple(n // 2 for n in grid) if len(grid) == 2 else None
+            return _middle_of(grid)
     return None
+
+
+def _middle_of(grid):
+    if grid is None or len(grid) != 2:
+        return None
+    return tuple((n or NOMINAL_SIDE) // 2 for n in grid)
 
 
 def _index(token, grid):

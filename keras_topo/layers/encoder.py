@@ -148,6 +148,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     # Keras passes these shapes on to `compute_output_shape`, by name.
     def build(self, inputs_shape, grid_shape=None):
         channels = inputs_shape[-1]
+        extents = inputs_shape if grid_shape is None else grid_shape
+        self._extents = tuple(extents[1:-1])
         mlp_dim = 4 * channels if self.mlp_dim is None else self.mlp_dim
         self.attention_norm = self._norm("attention_norm")
         self.attention_norm.build(inputs_shape)
@@ -262,6 +264,20 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         branch, state = attend(self.attention_norm(tokens), state)
         x = tokens + branch
         return x + self._mlp(x), state
+
+    @property
+    def grid(self):
+        """See `MaskedAttention.grid`."""
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.grid
+        return self._shorthand.options.get("grid_shape") or self._extents
+
+    @property
+    def num_prefix_tokens(self):
+        """Tokens in front of those of the grid."""
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.num_prefix_tokens
+        return self._shorthand.options.get("num_prefix_tokens", 0)
 
     def mask_operator(self, shape=None):
         """The learned mask, see `MaskedAttention.mask_operator`."""

@@ -181,6 +181,13 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         )
         return self._combine(x, tuple(ops.shape(inputs)))
 
+    @property
+    def grid(self):
+        """The sizes of the tokens that the layer was built for, `None` where
+        they may be any; itself `None` for nodes of a graph."""
+        topology = getattr(self, "_built_topology", None)
+        return None if topology is None else getattr(topology, "shape", None)
+
     def mask_operator(self, shape=None):
         """The learned mask.
 
