@@ -119,6 +119,7 @@ def test_layers_of_keras_between_layers_on_graphs(tmp_path):
         NodeWise("elu")
 
 
+@pytest.mark.few_on_jax("2-additive", "2-relu")
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2, 4])
 def test_forms_agree(similarity, kernels):
@@ -214,6 +215,7 @@ def test_definition(similarity):
         )
 
 
+@pytest.mark.few_on_jax("GraphEncoderBlock-additive", "GraphEncoderBlock-relu")
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_padding_and_last_graph(similarity, layer):
@@ -289,6 +291,7 @@ def test_fixed_kernel(form, layer, tmp_path):
         make(fixed_kernel=kernel)(nodes[:1], kernel[None])
 
 
+@pytest.mark.slow_on_jax
 def test_sequential_of_graphs(tmp_path):
     """A dict of tensors goes through a Sequential; it trains and saves."""
     train, _, _ = motif_dataset("cycle", (6, 1, 1))
