@@ -321,16 +321,24 @@ class GraphKernelAttention(MultiHeadLayer, GraphKernelLayer):
 
         As one product: `a . (W x) = (a W) . x`.
         """
+        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
+        heads = ops.cast(heads, nodes.dtype)
+        if self.projection_dense.quantization_mode is not None:
+            # Its kernel is not `W` then, but integers.
+            x = self.projection_dense(nodes)
+            shape = tuple(ops.shape(nodes))
+            by_head = ops.reshape(
+                x, (*shape[:2], self.num_heads, self.value_dim)
+            )
+            scores = ops.einsum("bnhv,hvs->bnhs", by_head, heads)
+            return x, ops.reshape(scores, (*shape[:2], 2 * self.num_heads))
         channels = nodes.shape[-1]
         weights = ops.cast(self.projection_dense.kernel, nodes.dtype)
         by_head = ops.reshape(
             weights, (channels, self.num_heads, self.value_dim)
         )
-        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
         # (heads, channels, 2) to (channels, heads * 2)
-        scores = ops.matmul(
-            ops.swapaxes(by_head, 0, 1), ops.cast(heads, nodes.dtype)
-        )
+        scores = ops.matmul(ops.swapaxes(by_head, 0, 1), heads)
         scores = ops.reshape(ops.swapaxes(scores, 0, 1), (channels, -1))
         x = ops.matmul(nodes, ops.concatenate([weights, scores], axis=-1))
         return ops.split(x, [self.num_heads * self.value_dim], axis=-1)
