@@ -25,7 +25,8 @@ BELOW = {
     "attention": {"_backend", "operators"},
     "graphs": {"host"},
     "layers": {"_backend", "host", "operators", "attention", "graphs"},
-    "models": {"layers", "attention", "operators"},
+    "presets": {"layers", "models"},
+    "models": {"layers", "attention", "operators", "presets"},
 }
 
 
