@@ -99,7 +99,7 @@ def plain_configuration(model):
     except Exception as error:  # Of whatever kind a foreign class raises.
         raise ValueError(
             "`model` expects layers that Keras can serialize. Received: "
-            f"{model!r}, of which one cannot be: {error}"
+            f"{model!r}, of which one cannot be: {reason(error)}"
         ) from error
     return without_quantization(without_adapters(config))
 
@@ -211,6 +211,12 @@ def _arguments_of(module, name):
         for parent in found.__mro__
         for parameter in inspect.signature(parent.__init__).parameters
     }
+
+
+def reason(error):
+    """What went wrong in the innermost of Keras's messages, which repeat the
+    configurations of all objects around it."""
+    return str(error).rpartition("Exception encountered: ")[2].strip()[:1000]
 
 
 def leaf_layers(model):

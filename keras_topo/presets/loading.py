@@ -20,6 +20,7 @@ from keras_topo.presets.checks import check_configuration, check_weights
 from keras_topo.presets.configurations import (
     model_from_json,
     quantize_again,
+    reason,
     without_adapters,
 )
 from keras_topo.presets.folders import (
@@ -124,7 +125,7 @@ def _built(config, source):
         raise ValueError(
             f"{source} cannot be read by Keras {keras.version()}; it was "
             f"written by Keras {config.get('keras_version', 'unknown')}: "
-            f"{error}"
+            f"{reason(error)}"
         ) from error
 
 

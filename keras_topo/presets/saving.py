@@ -12,6 +12,7 @@ from keras_topo.presets.configurations import (
     model_from_json,
     model_to_json,
     quantize_again,
+    reason,
 )
 from keras_topo.presets.folders import (
     CARD,
@@ -120,9 +121,16 @@ def copied(model):
 
 def _check_loads(config, weights):
     """Whether what was written makes a model again."""
-    model = model_from_json(config)
-    quantize_again(model, config.get("quantized", {}))
-    model.load_weights(weights)
+    try:
+        model = model_from_json(config)
+        quantize_again(model, config.get("quantized", {}))
+        model.load_weights(weights)
+    except Exception as error:  # Of whatever kind a foreign class raises.
+        raise ValueError(
+            "`model` expects layers that load again from their configuration "
+            f"and weights. Received: a model of which one does "
+            f"not: {reason(error)}"
+        ) from error
 
 
 def _check_assets(model):
