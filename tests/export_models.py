@@ -51,3 +51,21 @@ def encode(pixels, file_format, mode="RGB", **options):
 def load_unverified(model, path, **options):
     export_saved_model(model, path, verify=False, **options)
     return tf.saved_model.load(str(path))
+
+
+def answers_with(change):
+    """In place of the clean process: this one, and then a change."""
+
+    def answers(folder, requests):
+        signatures = tf.saved_model.load(str(folder)).signatures
+        results = []
+        for name, inputs in requests:
+            inputs = {key: tf.constant(inputs[key]) for key in inputs}
+            if "image_bytes" in inputs and not len(inputs["image_bytes"]):
+                inputs = {"image_bytes": tf.zeros((0,), tf.string)}
+            outputs = signatures[name](**inputs)
+            results.append({key: outputs[key].numpy() for key in outputs})
+        change(results)
+        return results
+
+    return answers

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from export_models import dense_model, load_unverified
+from export_models import answers_with, dense_model, load_unverified
 
 from keras_topo import export, saved_models
 from keras_topo.export import export_saved_model
@@ -70,24 +70,6 @@ def test_a_failed_export_leaves_the_earlier_model(tmp_path, monkeypatch):
 
 
 # -------------------------------------------------------------- verification
-
-
-def answers_with(change):
-    """In place of the clean process: this one, and then a change."""
-
-    def answers(folder, requests):
-        signatures = tf.saved_model.load(str(folder)).signatures
-        results = []
-        for name, inputs in requests:
-            inputs = {key: tf.constant(inputs[key]) for key in inputs}
-            if "image_bytes" in inputs and not len(inputs["image_bytes"]):
-                inputs = {"image_bytes": tf.zeros((0,), tf.string)}
-            outputs = signatures[name](**inputs)
-            results.append({key: outputs[key].numpy() for key in outputs})
-        change(results)
-        return results
-
-    return answers
 
 
 def change_logits(results):
