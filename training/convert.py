@@ -12,29 +12,6 @@ from keras_topo.training import graphs, images, nodes
 from keras_topo.training.graph_data import FeatureRecipe
 
 
-def preprocessor_of(metrics):
-    """What `preprocessor.json` of a run holds: see `keras_topo.save_preset`.
-
-    Args:
-        metrics: dict, the summary of the run.
-
-    Returns:
-        A dict, or `None` for no metrics.
-    """
-    if "task" not in metrics:
-        return None
-    names = metrics.get("class_names") or metrics.get("export", {}).get(
-        "class_names"
-    )
-    found = {
-        "task": metrics["task"],
-        "image_shape": metrics.get("image_shape"),
-        "features": metrics.get("features"),
-        "class_names": names,
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
 def built_again(model, metrics):
     """A model of a builder that is the same but for weights, or `None`.
 

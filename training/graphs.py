@@ -5,12 +5,13 @@
     python -m training.graphs --data ENZYMES.zip --protocol folds \\
         --splits ENZYMES.json --out runs/enzymes-folds
 
-A single split trains one model and leaves in the run folder `model.keras`, a
-SavedModel, `metrics.json`, `metrics.jsonl`, `curves.png`, `kernels.png` and
-logs for TensorBoard. The protocol `folds` is the assessment of Errica et al.
-(2020): for every fold a model selection on its validation graphs, over the
-choices of `--select`, and final runs on its test graphs; each run is a line of
-`runs.jsonl`. The same command resumes what was interrupted.
+A single split trains one model and leaves in the run folder a preset for
+`keras_topo.from_preset` (`config.json`, `model.weights.h5` and so on),
+`model.keras`, a SavedModel, `metrics.json`, `metrics.jsonl`, `curves.png`,
+`kernels.png` and logs for TensorBoard. The protocol `folds` is the assessment
+of Errica et al. (2020): for every fold a model selection on its validation
+graphs, over the choices of `--select`, and final runs on its test graphs; each
+run is a line of `runs.jsonl`. The same command resumes what was interrupted.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -30,11 +31,13 @@ import keras
 import numpy as np
 
 from keras_topo import visualize
-from keras_topo.trained import (
+from keras_topo.presets import (
+    copied,
     find_preset,
     from_preset,
     make_trainable,
     read_metrics,
+    save_preset,
 )
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
@@ -70,6 +73,8 @@ from keras_topo.training.run import (
     SeedEpochs,
     StopOnNonFiniteLoss,
     adamw,
+    preprocessor_of,
+    presets_in_silence,
     print_contents,
     read_lines,
     training_callbacks,
@@ -568,15 +573,21 @@ def finish(run, arguments, task, split, model, statistics, command):
     """Saves, tests and draws the trained model; returns the summary."""
     history = run.history()
     # Without an optimizer: the file holds the model as it is used.
-    before = build_model(arguments, task, statistics)
-    classifier = keras.models.clone_model(before)
+    with presets_in_silence():
+        before = build_model(arguments, task, statistics)
+    classifier = copied(before)
     classifier.set_weights(model.get_weights())
     make_trainable(classifier)  # What was frozen need not stay so.
     whole = whole_model(arguments, task, classifier)
-    file = run.folder / "model.keras"
-    whole.save(file, overwrite=True)
-    # From here on everything is said of what lies in the file.
-    whole = keras.saving.load_model(file)
+    whole.save(run.folder / "model.keras", overwrite=True)
+    described = {
+        "task": "graphs",
+        "features": dataclasses.asdict(task.recipe),
+        "class_names": [str(name) for name in task.dataset.classes],
+    }
+    save_preset(whole, run.folder, preprocessor_of(described))
+    # From here on everything is said of what lies in the folder.
+    whole = from_preset(run.folder)
     print("Testing ...", flush=True)
     classifier = whole.get_layer(classifier.name)
     compile_model(classifier, arguments, 1)
@@ -740,6 +751,7 @@ def report(run, summary):
         f"({summary['training_seconds']:.0f} s of training).\n"
     )
     contents = {
+        "model.weights.h5": "with config.json: for keras_topo.from_preset",
         "model.keras": "for keras.saving.load_model, after import keras_topo",
         "saved_model/1": "the same for TensorFlow Serving, graphs in",
         "metrics.json": "the result and how it came about",

@@ -13,8 +13,8 @@ for graphs of that size.
 The public split of the file is used: training nodes for the loss, validation
 nodes to choose the epoch, and test nodes once, at the end. Each seed is a run
 and a line of `runs.jsonl`; the same command goes on where it was interrupted.
-The run folder holds `model.keras` and a SavedModel (of the first seed),
-`metrics.json` and `curves.png` besides.
+The run folder holds a preset for `keras_topo.from_preset`, `model.keras` and a
+SavedModel (of the first seed), `metrics.json` and `curves.png` besides.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -42,6 +42,7 @@ from keras_topo.graphs import (
     random_walk_kernel,
 )
 from keras_topo.layers import DiffusionMask, RandomFeaturesMask, RandomWalkMask
+from keras_topo.presets import from_preset, save_preset
 from keras_topo.training import pictures
 from keras_topo.training.command_line import (
     HelpFormatter,
@@ -60,6 +61,7 @@ from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
     StopOnNonFiniteLoss,
+    preprocessor_of,
     print_contents,
     read_lines,
 )
@@ -211,7 +213,9 @@ def main(argv=None):
         f"{describe_model(arguments)}.\n"
     )
     contents = {
-        "model.keras": "the model of the first seed",
+        "model.weights.h5": "with config.json: the model of the first seed, "
+        "for keras_topo.from_preset",
+        "model.keras": "the same, for keras.saving.load_model",
         "saved_model/1": "the same for TensorFlow Serving, node ids in",
         "metrics.json": "the result and how it came about",
         "runs.jsonl": "a line for each seed",
@@ -233,7 +237,7 @@ def export_first(run, data):
 
     print("Exporting and checking the SavedModel ...", flush=True)
     return export_node_saved_model(
-        keras.saving.load_model(run.folder / "model.keras"),
+        from_preset(run.folder),
         run.folder / "saved_model" / "1",
         data.graph.features,
         overwrite=True,
@@ -572,6 +576,7 @@ def train(run, arguments, data, kernel, seed):
     }
     if seed == arguments["seed"]:
         model.save(run.folder / "model.keras", overwrite=True)
+        save_preset(model, run.folder, preprocessor_of({"task": "nodes"}))
     rows = [
         {
             "epoch": k + 1,

@@ -34,8 +34,13 @@ from keras_topo.presets.folders import (
     write_checksums,
 )
 from keras_topo.training.command_line import HelpFormatter, path
-from keras_topo.training.convert import built_again, preprocessor_of
-from keras_topo.training.run import read_lines, write_json, write_text
+from keras_topo.training.convert import built_again
+from keras_topo.training.run import (
+    preprocessor_of,
+    read_lines,
+    write_json,
+    write_text,
+)
 
 # Of the run, what a card and `keras_topo.presets()` need.
 KEPT = (

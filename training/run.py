@@ -8,6 +8,7 @@ epoch, gone when the run is finished), `tensorboard/`, and at the end
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -40,6 +41,8 @@ class Run:
         "arguments.json",
         "attention.png",
         "checkpoint",
+        "checksums.json",
+        "config.json",
         "curves.png",
         "masks.png",
         "metrics.json",
@@ -48,9 +51,11 @@ class Run:
         "folds.md",
         "kernels.png",
         "model.keras",
+        "model.weights.h5",
         "motifs.json",
         "motifs.md",
         "motifs.png",
+        "preprocessor.json",
         "runs.jsonl",
         "sample.txt",
         "samples",
@@ -221,6 +226,42 @@ class Run:
     def _checkpoints(self):
         folder = self.folder / "checkpoint"
         return sorted(folder.glob("[0-9]*.weights.h5"))
+
+
+def preprocessor_of(metrics):
+    """What `preprocessor.json` of a run holds: see `keras_topo.save_preset`.
+
+    Args:
+        metrics: dict with `task`, and what there is of `image_shape`,
+            `features` and `class_names`, as in the summary of a run.
+
+    Returns:
+        A dict, or `None` for no metrics.
+    """
+    if "task" not in metrics:
+        return None
+    names = metrics.get("class_names")
+    if names is None:
+        names = (metrics.get("export") or {}).get("class_names")
+    found = {
+        "task": metrics["task"],
+        "image_shape": metrics.get("image_shape"),
+        "features": metrics.get("features"),
+        "class_names": names,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@contextlib.contextmanager
+def presets_in_silence():
+    """Leaves unsaid what `from_preset` has changed, where it was said."""
+    logger = logging.getLogger("keras_topo.presets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -106,9 +106,9 @@ class Bordered(Wrapper):
         best = choose(self.operator.forms(inner))
 
         def attend(query, key, value):
-            query_prefix, query = ops.split(query, [prefix], axis=-2)
-            key_prefix, key_rest = ops.split(key, [prefix], axis=-2)
-            value_prefix, value_rest = ops.split(value, [prefix], axis=-2)
+            query_prefix, query = _split_tokens(query, prefix)
+            key_prefix, key_rest = _split_tokens(key, prefix)
+            value_prefix, value_rest = _split_tokens(value, prefix)
             first = linear_attention(query_prefix, key, value)
             seen = linear_attention(query, key_prefix, value_prefix)
             rest = best.attend(query, key_rest, value_rest)
@@ -123,3 +123,11 @@ class Bordered(Wrapper):
         passes *= problem.num_features + problem.value_dim
         cost = best.cost + extra + passes + 12 * costs.LAUNCH
         return (Form(f"prefix, {best.name}", cost, attend, best.exact),)
+
+
+def _split_tokens(x, prefix):
+    """The first tokens of `(..., L, n)`, and the others."""
+    if x.shape[-2] is None:
+        return x[..., :prefix, :], x[..., prefix:, :]
+    # Its gradient is one concatenation; slices would be slow.
+    return ops.split(x, [prefix], axis=-2)

@@ -24,20 +24,24 @@ def model_to_json(model):
 
     Returns:
         A dict with `builder` and `arguments`, or with `model`; and with
-        `quantized` where layers are.
+        `quantized` where layers are. And a model that was made of it, before
+        it is quantized, with untrained weights; or `None` if none was.
 
     Raises:
         ValueError: if a part of the model cannot be serialized or, once
             loaded, would be refused.
     """
     found = plain_configuration(model)
-    config = {"model": found}
+    config, made = {"model": found}, None
     recipe = recipe_of(model)
     if recipe is not None:
         by_recipe = recipe_to_json(recipe)
         check_configuration(by_recipe, "the arguments of the builder")
-        if are_alike(model_from_json(by_recipe), model):
+        made = model_from_json(by_recipe)
+        if are_alike(made, model):
             config = by_recipe
+        else:
+            made = None
     check_configuration(config, "the configuration of the model")
     quantized = {
         str(k): layer.quantization_mode
@@ -46,7 +50,7 @@ def model_to_json(model):
     }
     if quantized:
         config["quantized"] = quantized
-    return config
+    return config, made
 
 
 def model_from_json(config, image_shape=None):

@@ -160,7 +160,11 @@ def _load_weights(model, weights, source):
 
 
 def _copy_weights(source, old_head, target, new_head):
-    """Copies all weights but those of the last layer."""
+    """Copies all weights but those of the last layer; of that one what is not
+    trained, such as the graph that it is for."""
+    fixed = {w.name: w for w in old_head.non_trainable_weights}
+    for copy in new_head.non_trainable_weights:
+        copy.assign(fixed[copy.name])
     left_out = {id(w) for w in old_head.weights + new_head.weights}
     pairs = zip(
         *(

@@ -1,5 +1,6 @@
 """Saving a model as a preset."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -79,17 +80,19 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
     if text.startswith("hf://"):
         return _upload(model, text, preprocessor, metrics, card)
     folder = pathlib.Path(text).expanduser()
+    config, made = model_to_json(model)
     config = {
         "format": FORMAT,
         "keras_version": keras.version(),
-        **model_to_json(model),
+        **config,
     }
     _check_assets(model)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ("partial." + WEIGHTS)
     try:
-        model.save_weights(partial, overwrite=True)
-        _check_loads(config, partial)
+        with _without_optimizer(model):
+            model.save_weights(partial, overwrite=True)
+        _check_loads(config, made, partial)
         os.replace(partial, folder / WEIGHTS)
     finally:
         partial.unlink(missing_ok=True)
@@ -119,10 +122,24 @@ def copied(model):
     return clone
 
 
-def _check_loads(config, weights):
-    """Whether what was written makes a model again."""
+@contextlib.contextmanager
+def _without_optimizer(model):
+    """Keras saves the state of an optimizer with the weights."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        model.optimizer = None
     try:
-        model = model_from_json(config)
+        yield
+    finally:
+        if optimizer is not None:
+            model.optimizer = optimizer
+
+
+def _check_loads(config, made, weights):
+    """Whether what was written makes a model again; `made` is one without
+    weights, or `None`."""
+    try:
+        model = made or model_from_json(config)
         quantize_again(model, config.get("quantized", {}))
         model.load_weights(weights)
     except Exception as error:  # Of whatever kind a foreign class raises.
