@@ -26,6 +26,7 @@ BELOW = {
     "graphs": {"host"},
     "layers": {"_backend", "host", "operators", "attention", "graphs"},
     "models": {"layers", "attention", "operators"},
+    "testing": {"attention", "operators"},
 }
 
 
