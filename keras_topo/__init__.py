@@ -24,11 +24,13 @@ __all__ = [
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, "graphs", "models", "visualize"})
+    return sorted(
+        {*globals(), *__all__, "graphs", "models", "testing", "visualize"}
+    )
 
 
 def __getattr__(name):
-    if name in ("graphs", "models", "training", "visualize"):
+    if name in ("graphs", "models", "testing", "training", "visualize"):
         import importlib
 
         return importlib.import_module(f"keras_topo.{name}")

@@ -1,7 +1,7 @@
-"""Oracles in plain NumPy, and gradients on whichever backend is running.
+"""Oracles in plain NumPy, and what compares tensors with them.
 
-Nothing here imports keras_topo: what the library computes is compared with
-definitions written down a second time.
+No oracle calls the library: what it computes is compared with definitions
+written down a second time.
 """
 
 import keras
@@ -9,112 +9,25 @@ import numpy as np
 import scipy.linalg
 from keras import ops
 
+from keras_topo.testing.comparison import (  # noqa: F401
+    assert_close,
+    compiled,
+    complex_step_gradients,
+    numpy,
+    relative_error,
+    staged,
+    tensor,
+    with_gradients,
+)
+
 # Each step there is compiled by itself: what other tests cover is left out.
 on_jax = keras.backend.backend() == "jax"
-
-
-def tensor(array, dtype=None):
-    x = ops.convert_to_tensor(np.asarray(array))
-    return x if dtype is None else ops.cast(x, dtype)
-
-
-def numpy(x):
-    """As NumPy, bfloat16 included."""
-    if keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16"):
-        x = ops.cast(x, "float32")
-    return np.asarray(ops.convert_to_numpy(x))
-
-
-def relative_error(actual, expected):
-    """Largest difference, relative to the largest expected magnitude."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape, (actual.shape, expected.shape)
-    if not expected.size:
-        return 0.0
-    assert np.all(np.isfinite(actual))
-    scale = np.max(np.abs(expected)) or 1.0
-    return float(np.max(np.abs(actual - expected)) / scale)
-
-
-def assert_close(actual, expected, tolerance, what=""):
-    actual = actual if isinstance(actual, np.ndarray) else numpy(actual)
-    error = relative_error(actual, expected)
-    assert error <= tolerance, f"{what}: relative error {error:.2e}"
-
-
-# Compilation and gradients.
-
-
-def compiled(function):
-    """The function under XLA; its arguments are traced."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True)
-    import jax
-
-    return jax.jit(function)
-
-
-def staged(function):
-    """Compiled on JAX, which would compile each step by itself otherwise; as
-    it is on TensorFlow, which runs steps as they come."""
-    if keras.backend.backend() == "tensorflow":
-        return function
-    return compiled(function)
 
 
 def dense(operator):
     """The matrix of an operator, as NumPy."""
     matrix = staged(lambda tensors: operator.with_tensors(tensors).to_dense())
     return numpy(matrix(operator.tensors()))
-
-
-def with_gradients(function):
-    """From `function(*tensors)` to `(upstream, *tensors) -> (y, gradients)`.
-
-    The gradients are those of `sum(upstream * y)` with respect to every
-    tensor, zeros where it plays no part.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        def compute(upstream, *tensors):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(tensors)
-                y = function(*tensors)
-            return y, tape.gradient(
-                y,
-                list(tensors),
-                output_gradients=upstream,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-
-        return compute
-    import jax
-
-    def compute(upstream, *tensors):
-        y, pullback = jax.vjp(function, *tensors)
-        return y, list(pullback(upstream))
-
-    return compute
-
-
-def complex_step_gradients(function, arrays):
-    """Gradients of a real-analytic scalar function, exact to rounding.
-
-    `Im f(p + i h) / h`: no difference is taken, so `h` can be tiny.
-    """
-    gradients = []
-    step = 1e-30
-    for k, array in enumerate(arrays):
-        gradient = np.zeros_like(array)
-        for index in np.ndindex(array.shape):
-            moved = [a.astype(complex) for a in arrays]
-            moved[k][index] += 1j * step
-            gradient[index] = function(*moved).imag / step
-        gradients.append(gradient)
-    return gradients
 
 
 # Masks as matrices. Leading axes are batch axes.

@@ -30,6 +30,7 @@ BELOW["masks"] = {*BELOW, "arguments"}
 BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
+BELOW["testing"] = {"attention", "operators"}
 
 
 def modules():

@@ -45,9 +45,8 @@ class MaskOperator(TensorHolder):
     `super().__init__` and implement `_apply` (the product) and `_transpose`.
     Then, for speed, `_rows` and `_rows_at`, where rows can be had for less
     than a product with unit vectors; `_cost`, which is that of a dense matrix
-    otherwise; and `_own_forms`, where the mask knows a cheaper attention. The
-    shared contract suite in `tests/operators` checks it against its dense
-    form.
+    otherwise; and `_own_forms`, where the mask knows a cheaper attention.
+    `keras_topo.testing.run_operator_test` checks it against its dense form.
 
     **Layouts.** `_apply` takes `x` of shape `(..., A, columns, B)` with
     `A * B = L`: the token axis, split in two, on both sides of the columns.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import reference as ref
 
+from keras_topo.testing import OperatorTest
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -34,6 +36,16 @@ class Case:
 
     def matrix(self):
         return self.dense(*self.parameters())
+
+    def contract(self):
+        return OperatorTest(
+            self.build,
+            self.dense,
+            self.parameters(),
+            low_rank=self.low_rank,
+            # Of an inverse, the oracle knows zeros up to rounding.
+            rounding=1e-13 if "resolvent" in self.name else 0.0,
+        )
 
 
 def case(name, build, dense, *shapes, low_rank=False, batches=((), (2,))):

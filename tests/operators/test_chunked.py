@@ -8,10 +8,11 @@ from keras import ops
 
 from keras_topo.operators import Causal, ExponentialDecay, GatedDecay, Ones
 from keras_topo.operators.chunked import chunked_attention
+from keras_topo.testing import OperatorTest
 
 BATCH, HEADS, FEATURES, WIDTH = 2, 3, 4, 2
 # Each is compiled on JAX, which takes a second.
-LENGTHS = (65,) if ref.on_jax else (1, 5, 63, 64, 65, 200, 1000)
+LENGTHS = (65,) if ref.on_jax else (1, 64, 65, 1000)
 
 # Forward and backward rates: constant or per token, with batch axes or not.
 KINDS = {
@@ -102,6 +103,7 @@ def test_equals_explicit(kind, length):
         ref.assert_close(actual, wanted, 1e-12, size)
 
 
+@pytest.mark.few_on_jax("7-16")
 @pytest.mark.parametrize("chunk, block", [(1, 1), (4, 8), (7, 16), (64, 64)])
 def test_any_chunk_gives_the_same(chunk, block):
     arrays = arguments("gated-differing", 23)
@@ -115,6 +117,7 @@ def test_any_chunk_gives_the_same(chunk, block):
 BLOCKS = [8] if ref.on_jax else [64, 8]
 
 
+@pytest.mark.few_on_jax("gated-differing-8", "gated-causal-8", "mixed-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients(kind, block):
@@ -137,6 +140,7 @@ def test_gradients(kind, block):
         assert actual == pytest.approx(wanted, rel=1e-11, abs=1e-11), k
 
 
+@pytest.mark.few_on_jax("gated-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", ["constant", "gated", "gated-causal"])
 def test_gradients_of_gradients(kind, block):
@@ -179,6 +183,7 @@ def test_gradients_of_gradients(kind, block):
 # Rates of any size.
 
 
+@pytest.mark.slow_on_jax
 def test_equal_and_zero_rates():
     length = 70
     query, key, value = map(ref.tensor, features(length))
@@ -205,6 +210,7 @@ def test_equal_and_zero_rates():
         ref.assert_close(actual, wanted, 1e-13)
 
 
+@pytest.mark.few_on_jax("gated-differing")
 @pytest.mark.parametrize("kind", ["gated", "gated-causal", "gated-differing"])
 def test_large_rates(kind):
     """In float32, and where small rates follow large ones."""
@@ -228,6 +234,7 @@ def test_large_rates(kind):
         assert np.isfinite(ref.numpy(gradient)).all()
 
 
+@pytest.mark.slow_on_jax
 def test_infinite_rates_start_anew():
     rates = np.full(12, 0.1)
     rates[5] = np.inf
@@ -260,6 +267,7 @@ def test_gradient_at_a_rate_of_zero(chunk):
         assert actual == pytest.approx(wanted, rel=1e-12)
 
 
+@pytest.mark.slow_on_jax
 def test_rows_of_a_long_mask():
     """In float32, where one sum of all rates would know three digits."""
     length = 200_000
@@ -276,6 +284,7 @@ def test_rows_of_a_long_mask():
     ref.assert_close(some[2], np.exp(-abs(sums[100_002] - sums)), 1e-6)
 
 
+@pytest.mark.few_on_jax("GatedDecay1")
 @pytest.mark.parametrize(
     "operator",
     [
@@ -300,66 +309,58 @@ def test_rows_in_any_order(operator):
 
 # States.
 
-
-def pieces_of(name, start, stop):
-    """The operator of some tokens."""
-    if name == "causal":
-        return Causal(stop - start, dtype="float64")
-    if name == "decay":
-        rates = ref.tensor([0.1, 0.0, 1.0])
-        return ExponentialDecay(rates, stop - start, causal=True)
-    rates = np.random.default_rng(6).uniform(0, 1, (BATCH, HEADS, 80))
-    return GatedDecay(ref.tensor(rates[..., start:stop]), causal=True)
+LONG = 80  # More than a chunk.
 
 
-@pytest.mark.parametrize("name", ["causal", "decay", "gated"])
+def full(*tensors):
+    return 2.0 * np.tril(ref.decay(tensors[0], LONG)) + ref.gated_decay(
+        tensors[1], None
+    )
+
+
+# By the operator of the tokens from `start` to `stop`, its matrix, parameters.
+STATEFUL = {
+    "causal": (
+        lambda start, stop, dtype: Causal(stop - start, dtype=dtype),
+        lambda: np.tril(np.ones((LONG, LONG))),
+        (),
+    ),
+    "decay": (
+        lambda start, stop, rate: ExponentialDecay(
+            rate, stop - start, causal=True
+        ),
+        lambda rate: np.tril(ref.decay(rate, LONG)),
+        (np.array([0.1, 0.0, 1.0]),),
+    ),
+    "gated": (
+        lambda start, stop, rates: GatedDecay(
+            rates[..., start:stop], causal=True
+        ),
+        lambda rates: ref.gated_decay(rates, None),
+        (np.random.default_rng(6).uniform(0, 1, (BATCH, HEADS, LONG)),),
+    ),
+    "sum": (
+        lambda start, stop, rate, rates: (
+            2.0 * ExponentialDecay(rate, stop - start, causal=True)
+            + GatedDecay(rates[..., start:stop], causal=True)
+        ),
+        full,
+        (np.array([0.1, 0.5]), np.random.default_rng(6).uniform(0, 1, LONG)),
+    ),
+}
+
+
+@pytest.mark.few_on_jax("gated", "sum")
+@pytest.mark.parametrize("name", STATEFUL)
 def test_whole_pieces_and_steps_agree(name):
-    """Outputs, states and gradients."""
-    length = 80
-    arrays = features(length)
-    random = np.random.default_rng(7)
-    start = random.normal(size=(BATCH, HEADS, FEATURES, WIDTH + 1))
-    upstream = random.normal(size=(BATCH, HEADS, length, WIDTH + 1))
-    after = random.normal(size=start.shape)
-
-    def run(query, key, value, state, cuts):
-        outputs = []
-        for first, last in zip(cuts[:-1], cuts[1:], strict=True):
-            operator = pieces_of(name, first, last)
-            part = [x[:, :, first:last] for x in (query, key, value)]
-            if last - first == 1:
-                *output, state = operator.step(
-                    *[x[:, :, 0] for x in part], state
-                )
-                output = [x[:, :, None] for x in output]
-            else:
-                *output, state = operator.attend(
-                    *part, state=state, return_state=True
-                )
-            outputs.append(ops.concatenate(output, -1))
-        return ops.concatenate(outputs, axis=2), state
-
-    def graded(cuts):
-        def loss(*tensors):
-            output, state = run(*tensors, cuts)
-            return ops.sum(output * ref.tensor(upstream)) + ops.sum(
-                state * ref.tensor(after)
-            )
-
-        def function(*tensors):
-            _, gradients = ref.with_gradients(loss)(
-                ops.ones((), "float64"), *tensors
-            )
-            return [*run(*tensors, cuts), *gradients]
-
-        tensors = map(ref.tensor, [*arrays, start])
-        return [ref.numpy(x) for x in ref.staged(function)(*tensors)]
-
-    wanted = graded([0, 80])
-    # Pieces shorter and longer than a chunk, and a few steps.
-    for cuts in ([0, 7, 72, 80], [0, 65, *range(66, 76), 80]):
-        for k, (a, b) in enumerate(zip(graded(cuts), wanted, strict=True)):
-            ref.assert_close(a, b, 1e-11, k)
+    """Outputs, states and gradients, in pieces shorter and longer than a chunk
+    and in a few steps."""
+    piece, dense, parameters = STATEFUL[name]
+    contract = OperatorTest(
+        lambda *tensors: piece(0, LONG, *tensors), dense, parameters, piece
+    )
+    cuts = [[0, 7, 72, 80], [0, 65, *range(66, 76), 80]]
+    contract.check_state([[0, 7, 72, 73, 74, 80]] if ref.on_jax else cuts)
 
 
 def test_state_of_several_blocks():
@@ -377,7 +378,8 @@ def test_state_of_several_blocks():
 
 
 def test_initial_state_changes_nothing():
-    operator = pieces_of("gated", 0, 9)
+    rates = np.random.default_rng(6).uniform(0, 1, (BATCH, HEADS, 9))
+    operator = GatedDecay(ref.tensor(rates), causal=True)
     tensors = [ref.tensor(x) for x in features(9)]
     state = operator.initial_state(BATCH, HEADS, FEATURES, WIDTH, "float64")
     assert tuple(state.shape) == (BATCH, HEADS, FEATURES, WIDTH + 1)
@@ -389,6 +391,7 @@ def test_initial_state_changes_nothing():
 # Shapes and dtypes.
 
 
+@pytest.mark.slow_on_jax
 def test_empty_batch():
     query, key, value = (ref.tensor(x) for x in features(70, batch=0))
     for operator in (

@@ -1,0 +1,135 @@
+"""Arrays compared, gradients and compilation on whichever backend runs."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def tensor(array, dtype=None):
+    """An array as a tensor of the backend, in its own dtype or in `dtype`."""
+    x = ops.convert_to_tensor(np.asarray(array))
+    return x if dtype is None else ops.cast(x, dtype)
+
+
+def numpy(x):
+    """A tensor as a NumPy array; half precision becomes float32."""
+    if keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16"):
+        x = ops.cast(x, "float32")
+    return np.asarray(ops.convert_to_numpy(x))
+
+
+def relative_error(actual, expected):
+    """The largest difference, relative to the largest expected magnitude.
+
+    Args:
+        actual, expected: arrays of one shape.
+
+    Returns:
+        A float; 0 for empty arrays.
+
+    Raises:
+        AssertionError: if shapes differ, or `actual` is not finite.
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, (
+        f"expected an array of shape {expected.shape}. Received: {actual.shape}"
+    )
+    if not expected.size:
+        return 0.0
+    assert np.all(np.isfinite(actual)), "expected finite numbers"
+    scale = np.max(np.abs(expected)) or 1.0
+    return float(np.max(np.abs(actual - expected)) / scale)
+
+
+def assert_close(actual, expected, tolerance, what=""):
+    """Checks that `relative_error` is at most `tolerance`.
+
+    Args:
+        actual: tensor or array.
+        expected: array.
+        tolerance: float.
+        what: string, the name of what is compared, for the message.
+
+    Raises:
+        AssertionError: if it is larger, shapes differ, or `actual` is not
+            finite.
+    """
+    actual = actual if isinstance(actual, np.ndarray) else numpy(actual)
+    error = relative_error(actual, expected)
+    assert error <= tolerance, (
+        f"{what}: expected a relative error of at most {tolerance:.1e}. "
+        f"Received: {error:.2e}"
+    )
+
+
+def compiled(function):
+    """The function under XLA; its arguments are traced."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    import jax
+
+    return jax.jit(function)
+
+
+def staged(function):
+    """Compiled on JAX, which would compile each operation by itself otherwise;
+    as it is on TensorFlow, which runs operations as they come."""
+    if keras.backend.backend() == "tensorflow":
+        return function
+    return compiled(function)
+
+
+def with_gradients(function):
+    """From `function(*tensors)` to `(upstream, *tensors) -> (y, gradients)`.
+
+    The gradients are those of `sum(upstream * y)` with respect to every
+    tensor, zeros where it plays no part.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def compute(upstream, *tensors):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(tensors)
+                y = function(*tensors)
+            return y, tape.gradient(
+                y,
+                list(tensors),
+                output_gradients=upstream,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+
+        return compute
+    import jax
+
+    def compute(upstream, *tensors):
+        y, pullback = jax.vjp(function, *tensors)
+        return y, list(pullback(upstream))
+
+    return compute
+
+
+def complex_step_gradients(function, arrays):
+    """Gradients of a real-analytic scalar function, exact to rounding.
+
+    `Im f(p + i h) / h`: no difference is taken, so `h` can be tiny.
+
+    Args:
+        function: from complex arrays to a number.
+        arrays: list of float64 arrays.
+
+    Returns:
+        A list of arrays, one for each of `arrays`.
+    """
+    gradients = []
+    step = 1e-30
+    for k, array in enumerate(arrays):
+        gradient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            moved = [a.astype(complex) for a in arrays]
+            moved[k][index] += 1j * step
+            gradient[index] = function(*moved).imag / step
+        gradients.append(gradient)
+    return gradients

@@ -1,0 +1,226 @@
+"""Every public layer, by `keras_topo.testing.run_layer_test`.
+
+**A new layer joins with one `case`.**
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from keras_topo import layers
+from keras_topo.testing import run_layer_test
+
+on_jax = keras.backend.backend() == "jax"
+
+
+def random(*shape):
+    array = np.random.default_rng(0).normal(size=shape)
+    return array.astype("float32")
+
+
+def mask(*shape):
+    """The first example is whole, the second ends in padding."""
+    found = np.ones(shape, bool)
+    found[1].reshape(-1)[-3:] = False
+    return found
+
+
+# Two graphs of five nodes, without nodes that have no neighbor.
+CYCLE = np.roll(np.eye(5), 1, axis=0) + np.roll(np.eye(5), -1, axis=0)
+ADJACENCY = np.stack([CYCLE, 1 - np.eye(5)]).astype("float32")
+NODES = random(2, 5, 6)
+KERNEL = np.random.default_rng(1).uniform(0.2, 1, (2, 2, 5, 5))
+KERNEL = KERNEL.astype("float32")
+GRAPH = {"nodes": NODES, "kernel": KERNEL}
+PARENTS = [-1, 0, 0, 1, 1]
+NODE_AXES = ((1,), (2, 3))
+# Layers that make their `Dense` layers do not say in their config that these
+# are quantized.
+UNSAVED = ("quantized_file",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    layer: type
+    kwargs: dict
+    #: Arguments of `run_layer_test`.
+    options: dict
+    #: The public layer that it is there for, where that is inside another.
+    covers: str | None = None
+    name: str = ""
+    #: Whether to run it on JAX too, where each takes seconds to compile.
+    jax: bool = False
+
+
+def nodes(**options):
+    return {
+        "inputs": NODES,
+        "padding_mask": mask(2, 5),
+        "skip": UNSAVED,
+        **options,
+    }
+
+
+def with_kernel(**options):
+    return {
+        "inputs": (NODES, KERNEL),
+        "unknown_axes": NODE_AXES,
+        "padding_mask": mask(2, 5),
+        # Keras hands on masks where a call has one tensor.
+        "skip": (*UNSAVED, "propagated_mask"),
+        **options,
+    }
+
+
+def of_adjacency(**options):
+    return {"inputs": ADJACENCY, "unknown_axes": (1, 2), **options}
+
+
+def on_grid():
+    return {
+        "inputs": random(2, 3, 4, 8),
+        "padding_mask": mask(2, 3, 4),
+        "skip": UNSAVED,
+    }
+
+
+def attention_by(mask):
+    """Arguments of a layer that attends by a mask of one large graph."""
+    return {"num_heads": 2, "key_dim": 3, "fixed_kernel": mask}
+
+
+CASES = [
+    Case(
+        layers.AdjacencyFromEdges,
+        {},
+        {
+            "inputs": (
+                np.array([[[0, 1], [1, 2]], [[3, 4], [-1, -1]]], "int32"),
+                NODES,
+            ),
+            "unknown_axes": ((1,), (1,)),
+        },
+    ),
+    Case(layers.AdjacencyKernel, {"kind": "normalized"}, of_adjacency()),
+    Case(layers.DegreeFeatures, {"max_degree": 3}, of_adjacency()),
+    Case(
+        layers.DiffusionKernel,
+        {"times": (0.5, 2.0), "learn_times": True},
+        of_adjacency(),
+    ),
+    Case(
+        layers.GraphKernelAttention,
+        attention_by(layers.DiffusionMask(CYCLE)),
+        nodes(),
+        covers="DiffusionMask",
+    ),
+    Case(
+        layers.ForestAttention,
+        {"num_heads": 2, "key_dim": 3, "parents": PARENTS},
+        nodes(),
+    ),
+    Case(
+        layers.GraphKernelAttention,
+        attention_by(layers.ForestMask(PARENTS, function="rational")),
+        nodes(),
+        covers="ForestMask",
+    ),
+    Case(
+        layers.GraphEncoderBlock,
+        {"num_heads": 2, "key_dim": 3},
+        with_kernel(),
+    ),
+    *(
+        Case(
+            layers.GraphKernelAttention,
+            {"num_heads": 2, "key_dim": 3, "similarity": similarity},
+            with_kernel(),
+            name=similarity,
+        )
+        for similarity in ("softmax", "additive", "relu")
+    ),
+    Case(
+        layers.GraphKernelAttention,
+        {"num_heads": 2, "key_dim": 3},
+        {
+            "inputs": GRAPH,
+            "output": lambda graph: graph["nodes"],
+            "skip": UNSAVED,
+        },
+        name="dict",
+        jax=True,
+    ),
+    Case(layers.GraphPooling, {"mode": "mean+max+log_size"}, nodes()),
+    Case(
+        layers.GraphPropagation,
+        {"steps": 2},
+        with_kernel(inputs=(NODES, KERNEL[:, 0]), unknown_axes=((1,), (1, 2))),
+    ),
+    Case(layers.LogKernel, {}, {"inputs": KERNEL, "unknown_axes": (2, 3)}),
+    Case(
+        layers.NodeWise,
+        {"layer": keras.saving.serialize_keras_object(keras.layers.Dense(3))},
+        nodes(unknown_axes=(1,), skip=()),
+        jax=True,
+    ),
+    Case(
+        layers.PatchEmbedding,
+        {"embed_dim": 4, "patch_size": 2},
+        {"input_shape": (2, 4, 6, 3)},
+    ),
+    Case(layers.PositionEmbedding, {}, on_grid()),
+    Case(layers.PrefixTokens, {"num_tokens": 2}, on_grid()),
+    *(
+        Case(
+            layers.GraphPropagation,
+            {"fixed_kernel": kind(CYCLE, num_walks=4, length=3)},
+            nodes(),
+            covers=kind.__name__,
+        )
+        for kind in (layers.RandomFeaturesMask, layers.RandomWalkMask)
+    ),
+    Case(layers.RandomWalkKernel, {"lengths": (2, 4)}, of_adjacency()),
+    Case(layers.ReturnProbabilities, {"steps": 5}, of_adjacency()),
+    *(
+        Case(
+            layers.ToeplitzAttention,
+            {"num_heads": 2, "key_dim": 3, "mask": kind, **kwargs},
+            on_grid(),
+            name=str(kind),
+            jax=kind == "table",
+        )
+        for kind, kwargs in (
+            ("table", {}),
+            ("distance", {"share_mask": True}),
+            ("separable", {"separable_terms": "decay", "mask_rank": 2}),
+            (None, {"feature_map": "favor", "seed": 1}),
+        )
+    ),
+    *(
+        Case(
+            layers.TopologicalEncoderBlock,
+            {"num_heads": 2, "attention": kind},
+            on_grid(),
+            name=kind,
+        )
+        for kind in ("toeplitz", "softmax")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.jax or not on_jax],
+    ids=lambda c: "-".join(filter(None, (c.layer.__name__, c.covers, c.name))),
+)
+def test_layer(case):
+    run_layer_test(case.layer, case.kwargs, **case.options)
+
+
+def test_no_public_layer_is_missing():
+    """`GraphMask` is the base of masks, which implement it."""
+    covered = {c.covers or c.layer.__name__ for c in CASES} | {"GraphMask"}
+    missing = set(layers.__all__) - covered
+    assert not missing, f"without a case: {sorted(missing)}"
