@@ -7,6 +7,11 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.inner_dense import (
+    changed,
+    with_attention,
+    with_changes,
+)
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.multi_head import MultiHeadLayer, product_of
 from keras_topo.layers.padding import check_padding
@@ -15,7 +20,16 @@ from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
 # What belongs to the block itself, or is set by it.
-_OWN = {"self", "num_heads", "key_dim", "mask", "dropout", "seed", "kwargs"}
+_OWN = {
+    "self",
+    "num_heads",
+    "key_dim",
+    "mask",
+    "dropout",
+    "seed",
+    "inner_dense",
+    "kwargs",
+}
 _OPTIONS = {
     name
     for kind in (ToeplitzAttention, MaskedAttention, MultiHeadLayer)
@@ -96,6 +110,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     ):
         names = _OPTIONS & set(options)
         self_options = {name: options.pop(name) for name in names}
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = options.pop("inner_dense", None)
         super().__init__(**options)
         self.supports_masking = True
         self.num_heads = positive(num_heads, "num_heads", optional=True)
@@ -159,16 +175,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             self._build_attention(tuple(inputs_shape), grid_shape)
         self.mlp_norm = self._norm("mlp_norm")
         self.mlp_norm.build(inputs_shape)
-        self.mlp_hidden = keras.layers.Dense(
-            mlp_dim,
-            activation="gelu",
-            dtype=self.dtype_policy,
-            name="mlp_hidden",
-        )
+        self.mlp_hidden = self._dense(mlp_dim, "mlp_hidden", activation="gelu")
         self.mlp_hidden.build(inputs_shape)
-        self.mlp_output = keras.layers.Dense(
-            channels, dtype=self.dtype_policy, name="mlp_output"
-        )
+        self.mlp_output = self._dense(channels, "mlp_output")
         self.mlp_output.build((*inputs_shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
             self.dropout,
@@ -196,6 +205,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             "dtype": self.dtype_policy,
             "name": "attention",
         }
+        inner = changed(self._inner_dense, "attention")
         if self.attention_kind == "softmax":
             if mask is None and not options.get("causal"):
                 return keras.layers.MultiHeadAttention(
@@ -204,12 +214,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             options.pop("feature_map", None)
             options["similarity"] = "softmax"
             return MaskedAttention(
-                self.num_heads, key_dim, mask=mask, **options, **common
+                self.num_heads, key_dim, mask=mask, **options, **common, **inner
             )
         if self.attention_kind == "linear":
             mask = None
         return ToeplitzAttention(
-            self.num_heads, key_dim, mask=mask, **options, **common
+            self.num_heads, key_dim, mask=mask, **options, **common, **inner
         )
 
     def _build_attention(self, shape, grid_shape):
@@ -325,7 +335,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def get_config(self):
         config = {
-            **super().get_config(),
+            **with_changes(super().get_config(), self),
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "mlp_dim": self.mlp_dim,
@@ -353,6 +363,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 "share_mask",
             ):
                 options.pop(name, None)
+        if isinstance(self.attention, MultiHeadLayer):
+            config = with_attention(config, self.attention)
         if isinstance(mask, keras.layers.Layer):
             mask = keras.saving.serialize_keras_object(mask)
         return {**config, "mask": mask, **options}
@@ -361,6 +373,11 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=self.dtype_policy, name=name
         )
+
+    def _dense(self, units, name, **options):
+        options["dtype"] = self.dtype_policy
+        options |= changed(self._inner_dense, name)
+        return keras.layers.Dense(units, name=name, **options)
 
     def _attend(self, x, grid, mask, training):
         if isinstance(self.attention, MaskedAttention):

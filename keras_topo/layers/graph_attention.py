@@ -143,7 +143,12 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         self._build_heads(shape)
         self._build_fixed_kernel(self.num_heads)
 
-    def call(self, inputs, kernel=None, mask=None, training=None):
+    def call(
+        self, inputs, kernel=None, mask=None, inputs_mask=None, training=None
+    ):
+        # Keras hands the mask of the first of several tensors over by the
+        # name of the argument.
+        mask = inputs_mask if mask is None else mask
         nodes, operator, mask = self._graph(
             inputs, kernel, mask, self.num_heads
         )

@@ -12,6 +12,11 @@ from keras_topo.layers.graph_inputs import (
     split_graph,
     with_nodes,
 )
+from keras_topo.layers.inner_dense import (
+    changed,
+    with_attention,
+    with_changes,
+)
 from keras_topo.layers.seeds import derived_seed
 
 
@@ -59,9 +64,12 @@ class GraphEncoderBlock(keras.layers.Layer):
         attention_dropout=0.0,
         epsilon=1e-6,
         seed=None,
+        inner_dense=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = inner_dense
         self.supports_masking = True
         self.num_heads = positive(num_heads, "num_heads")
         self.key_dim = positive(key_dim, "key_dim", optional=True)
@@ -108,6 +116,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             dtype=policy,
             name="attention",
             **self.options,
+            **changed(self._inner_dense, "attention"),
         )
         self.attention.build(shape)
         self.mlp_norm = keras.layers.LayerNormalization(
@@ -115,11 +124,16 @@ class GraphEncoderBlock(keras.layers.Layer):
         )
         self.mlp_norm.build(shape)
         self.mlp_hidden = keras.layers.Dense(
-            mlp_dim, activation="gelu", dtype=policy, name="mlp_hidden"
+            mlp_dim,
+            activation="gelu",
+            name="mlp_hidden",
+            **{"dtype": policy, **changed(self._inner_dense, "mlp_hidden")},
         )
         self.mlp_hidden.build(shape)
         self.mlp_output = keras.layers.Dense(
-            channels, dtype=policy, name="mlp_output"
+            channels,
+            name="mlp_output",
+            **{"dtype": policy, **changed(self._inner_dense, "mlp_output")},
         )
         self.mlp_output.build((*shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
@@ -128,7 +142,10 @@ class GraphEncoderBlock(keras.layers.Layer):
             dtype=policy,
         )
 
-    def call(self, inputs, kernel=None, mask=None, training=None):
+    def call(
+        self, inputs, kernel=None, mask=None, inputs_mask=None, training=None
+    ):
+        mask = inputs_mask if mask is None else mask
         x, kernel, mask = split_graph(inputs, kernel, mask)
         branch = self.attention(
             self.attention_norm(x),
@@ -160,8 +177,11 @@ class GraphEncoderBlock(keras.layers.Layer):
         return previous_mask
 
     def get_config(self):
+        config = with_changes(super().get_config(), self)
+        if self.built:
+            config = with_attention(config, self.attention)
         return {
-            **super().get_config(),
+            **config,
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "mlp_dim": self.mlp_dim,

@@ -49,7 +49,8 @@ class GraphPropagation(GraphKernelLayer):
         self._check_heads(1)
         self._build_fixed_kernel()
 
-    def call(self, inputs, kernel=None, mask=None):
+    def call(self, inputs, kernel=None, mask=None, inputs_mask=None):
+        mask = inputs_mask if mask is None else mask
         nodes, operator, mask = self._graph(inputs, kernel, mask, 1)
         x = nodes
         if mask is not None:

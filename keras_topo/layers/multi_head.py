@@ -14,6 +14,7 @@ from keras_topo.attention import (
     masked_linear_attention,
     masked_softmax_attention,
 )
+from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.operators.forms import IMPLEMENTATIONS
@@ -64,9 +65,12 @@ class MultiHeadLayer(keras.layers.Layer):
         bias_constraint=None,
         attention_initializer=None,
         attention_regularizer=None,
+        inner_dense=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = inner_dense
         self.supports_masking = True
         self.num_heads = positive(num_heads, "num_heads")
         self.key_dim = positive(key_dim, "key_dim")
@@ -122,7 +126,7 @@ class MultiHeadLayer(keras.layers.Layer):
         )
 
     def get_config(self):
-        return {
+        config = {
             **super().get_config(),
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
@@ -140,6 +144,7 @@ class MultiHeadLayer(keras.layers.Layer):
                 for name in self._projections
             },
         }
+        return with_changes(config, self)
 
     # Building.
 
@@ -215,12 +220,10 @@ class MultiHeadLayer(keras.layers.Layer):
         options["bias_initializer"] = copy_initializer(
             self.bias_initializer, f"{name}_bias"
         )
+        options["dtype"] = self.dtype_policy
+        options |= changed(self._inner_dense, name)
         return keras.layers.Dense(
-            units,
-            use_bias=use_bias,
-            dtype=self.dtype_policy,
-            name=name,
-            **options,
+            units, use_bias=use_bias, name=name, **options
         )
 
     def _initialize_heads(self, first, shape, dtype=None):

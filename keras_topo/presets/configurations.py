@@ -115,7 +115,7 @@ def without_adapters(config):
         return [without_adapters(x) for x in config]
     if not isinstance(config, dict):
         return config
-    left_out = ("compile_config", "lora_rank", "lora_alpha")
+    left_out = ("compile_config", "lora_rank", "lora_alpha", "inner_dense")
     return {
         k: without_adapters(x) for k, x in config.items() if k not in left_out
     }
