@@ -10,7 +10,7 @@ import reference as ref
 from keras import ops
 
 from keras_topo.layers import ToeplitzAttention
-from keras_topo.layers.toeplitz_masks import MASKS as KINDS
+from keras_topo.masks import NAMES as KINDS
 
 CHANNELS = 6
 
