@@ -2,14 +2,17 @@
 # needs first. `make PYTHON=python3.12 demo` picks another interpreter.
 
 PYTHON ?= python3
+FLOOR_PYTHON ?= python3.11
 VENV := .venv
+FLOOR := .venv-floor
 BIN := $(VENV)/bin
 RUN ?= runs/digits
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-tensorflow test-jax test-all lint format bench clean
+.PHONY: demo test test-tensorflow test-jax test-all test-floor lint format \
+  bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
@@ -38,6 +41,24 @@ test-jax: $(VENV)/.dev
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(ONE_THREAD) $(BIN)/python -m pytest \
 	  tests $(TWO) -m "not tensorflow_only"
 
+# The lowest versions that setup.cfg admits, by tests of what depends on them.
+FLOOR_TESTS := tests/test_floor.py tests/test_backend.py tests/test_export.py \
+  tests/test_export_models.py tests/models tests/layers/test_calls.py \
+  tests/layers/test_embedding.py tests/layers/test_embedding_and_encoder.py \
+  tests/layers/test_graph_kernel_layers.py tests/layers/test_masks_of_inputs.py \
+  tests/layers/test_toeplitz_attention.py \
+  $(wildcard tests/layers/test_run_layer.py tests/test_trained.py \
+    tests/test_presets.py)
+FLOOR_JAX_TESTS := tests/test_backend.py tests/layers/test_masks_of_inputs.py \
+  $(wildcard tests/layers/test_run_layer.py)
+
+test-floor: $(FLOOR)/.dev
+	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(FLOOR)/bin/python -m pytest \
+	  $(FLOOR_TESTS) $(TWO)
+	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(ONE_THREAD) \
+	  $(FLOOR)/bin/python -m pytest $(FLOOR_JAX_TESTS) $(TWO) \
+	  -m "not tensorflow_only"
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,11 +71,11 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.attention
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(FLOOR) runs build *.egg-info
 
 $(BIN)/python:
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and \
-	  'keras_topo needs Python 3.10 or newer; found ' + sys.version)"
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	  'keras_topo needs Python 3.11 or newer; found ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
 
 # One stamp per set of extras; the demo does not pay for the developers' tools.
@@ -66,6 +87,16 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing keras_topo and its test tools into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+$(FLOOR)/.dev: setup.cfg pyproject.toml tests/floor.txt
+	@$(FLOOR_PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) \
+	  and 'make test-floor needs Python 3.11, FLOOR_PYTHON=...; found ' \
+	  + sys.version)"
+	@echo "Installing the lowest versions into $(FLOOR) ..."
+	$(FLOOR_PYTHON) -m venv --clear $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet -c tests/floor.txt \
+	  -e ".[jax]" scikit-learn networkx pytest pytest-xdist hypothesis
 	@touch $@
 
 $(VENV)/.runtimes: setup.cfg pyproject.toml | $(BIN)/python

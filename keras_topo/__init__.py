@@ -1,7 +1,10 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
 from keras_topo import attention, layers, operators
-from keras_topo.trained import from_preset, presets
+
+# The function takes the name of the package: `keras_topo.presets()` lists, and
+# `from keras_topo.presets import ...` imports as before.
+from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
 
@@ -16,6 +19,7 @@ __all__ = [
     "layers",
     "operators",
     "presets",
+    "save_preset",
 ]
 
 

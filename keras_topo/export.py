@@ -12,10 +12,12 @@ import typing
 import keras
 import numpy as np
 
+from keras_topo.export_tensors import export_tensors, is_plain
 from keras_topo.saved_models import (
     Comparison,
     add_endpoints,
     answers_of_a_clean_process,
+    are_probabilities,
     check_backend,
     check_class_names,
     check_logits,
@@ -79,6 +81,17 @@ def export_saved_model(
     that names `image_bytes`; the whole batch is refused. The server then
     answers the next request as before.
 
+    A model that ends in a softmax, wherever it stands, is recognized by its
+    answers to random images (no number is negative, rows sum to one); its
+    outputs are served as `probabilities` and `scores` as they are, without
+    `logits`.
+
+    A model of something else, float `(batch, *grid, channels)` such as a
+    sequence, a volume or a video, or images of any size, or one with outputs
+    per pixel, gets `serving_default` alone: from `inputs` (`images` where there
+    are two axes) to `logits` and `probabilities`, or to `outputs` where there
+    is not one row per example.
+
     The class names are constants of the graph and not an asset file: a second
     copy could be edited apart from the weights it belongs to.
 
@@ -86,11 +99,12 @@ def export_saved_model(
         model: A functional or Sequential `keras.Model` with one float input
             `(batch, height, width, channels)`, channels last, of pixels in
             0..255 (the rescaling is a layer of the model), and one output of
-            logits `(batch, classes)`.
+            logits `(batch, classes)`; or of the other kinds above.
         path: The folder to write. TensorFlow Serving wants a number for its
             name, the model's version, as in `"run/saved_model/1"`; whoever
             loads it otherwise may call it anything. Its parents are created.
-        class_names: One string per class, in the order of the logits. `None`
+        class_names: One string per class, in the order of the logits, or a
+            dict from names to indices such as Keras's `class_indices`. `None`
             serves the indices as strings.
         top_k: How many classes `classify_bytes` answers with, at most.
         max_pixels: The largest height x width that `classify_bytes` decodes.
@@ -151,6 +165,10 @@ def export_saved_model(
     _check_signatures(signatures)
     top_k = _check_positive("top_k", top_k)
     max_pixels = _check_positive("max_pixels", max_pixels)
+    if is_plain(model):
+        return export_tensors(
+            model, path, class_names, overwrite, verify, tolerance
+        )
     spec = _image_spec(model)
     if "classify_bytes" in signatures and spec.channels not in (1, 3, 4):
         raise ValueError(
@@ -164,19 +182,21 @@ def export_saved_model(
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
+    batches = _random_batches(spec)
+    shares = are_probabilities(_answers(model, batches[-1]), tolerance)
     archive = keras.export.ExportArchive()
     archive.track(model)
     top_k = min(top_k, spec.classes)
     described = _add_image_signatures(
-        archive, model, spec, signatures, class_names, top_k, max_pixels
+        archive, model, spec, signatures, class_names, top_k, max_pixels, shares
     )
-
-    batches = _random_batches(spec)
     requests = _requests(batches, signatures)
 
     def check(folder):
         answers = answers_of_a_clean_process(folder, requests)
-        return _compare(answers, model, batches, class_names, top_k, tolerance)
+        return _compare(
+            answers, model, batches, class_names, top_k, tolerance, shares
+        )
 
     return write_verified(
         archive,
@@ -269,7 +289,7 @@ def _image_spec(model):
             "`model` must return logits (None, classes) of at least 2 classes. "
             f"Received: model with output shape {logits}"
         )
-    check_logits(outputs[0])
+    check_logits(outputs[0], refused=("sigmoid",))
     return _ImageSpec(*shape[1:], logits[1])
 
 
@@ -277,19 +297,23 @@ def _image_spec(model):
 
 
 def _add_image_signatures(
-    archive, model, spec, signatures, class_names, top_k, max_pixels
+    archive, model, spec, signatures, class_names, top_k, max_pixels, shares
 ):
     """Adds the endpoints; returns {signature: its inputs and outputs}."""
     import tensorflow as tf
 
-    def serving_default(images):
-        images = _finite(images)
+    def answer(images):
         logits = _logits(model, images)
+        if shares:  # Of a model that ends in a softmax.
+            return {"probabilities": logits}
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    def serving_default(images):
+        return answer(_finite(images))
 
     def classify_bytes(image_bytes):
         images = _images_from_bytes(image_bytes, spec, max_pixels)
-        probabilities = tf.nn.softmax(_logits(model, images))
+        probabilities = answer(images)["probabilities"]
         scores, indices = tf.math.top_k(probabilities, top_k)
         classes = tf.gather(tf.constant(class_names, tf.string), indices)
         return {"classes": classes, "scores": scores}
@@ -488,28 +512,31 @@ def _requests(batches, signatures):
     return requests
 
 
-def _compare(answers, model, batches, class_names, top_k, tolerance):
+def _compare(
+    answers, model, batches, class_names, top_k, tolerance, shares=False
+):
     """Compares the answers of the written model with the one in memory.
 
     Returns:
         {output name: largest absolute difference}.
     """
     logits = [_reference_logits(model, batch) for batch in batches]
-    probabilities = [softmax(rows) for rows in logits]
+    probabilities = logits if shares else [softmax(rows) for rows in logits]
     # What rounds the logits moves the probabilities by as much at most.
     scale = max(float(np.abs(rows).max(initial=1.0)) for rows in logits)
     comparison = Comparison(tolerance * scale)
-    for answer, rows, shares in zip(
+    for answer, rows, expected in zip(
         answers[: len(batches)], logits, probabilities, strict=True
     ):
-        comparison.add("logits", answer["logits"], rows)
-        comparison.add("probabilities", answer["probabilities"], shares)
-    for answer, shares in zip(
+        if not shares:
+            comparison.add("logits", answer["logits"], rows)
+        comparison.add("probabilities", answer["probabilities"], expected)
+    for answer, expected in zip(
         answers[len(batches) :], probabilities, strict=False
     ):
-        best = -np.sort(-shares, axis=-1)[:, :top_k]
+        best = -np.sort(-expected, axis=-1)[:, :top_k]
         comparison.add("scores", answer["scores"], best)
-        _check_served_classes(answer, shares, class_names, comparison.limit)
+        _check_served_classes(answer, expected, class_names, comparison.limit)
     return comparison.differences
 
 
@@ -520,14 +547,18 @@ def _encode_png(batch):
     return np.array(encoded, dtype=object)
 
 
-def _reference_logits(model, batch):
+def _answers(model, batch):
     import tensorflow as tf
 
     # On the CPU, as in the other process: an accelerator multiplies in lower
     # precision, which is no fault of the export.
     with tf.device("CPU:0"):
         images = tf.constant(batch, tf.float32)
-        logits = np.asarray(_logits(model, images))
+        return np.asarray(_logits(model, images))
+
+
+def _reference_logits(model, batch):
+    logits = _answers(model, batch)
     if not np.isfinite(logits).all():
         raise RuntimeError(
             "`model` gives logits that are not finite for random images; it "

@@ -12,6 +12,7 @@ from keras_topo.saved_models import (
     check_logits,
     check_path,
     check_tolerance,
+    refuse_probabilities,
     softmax,
     write_verified,
 )
@@ -314,6 +315,7 @@ def _compare(answers, model, batches, spec, tolerance):
                 "`model` gives logits that are not finite for random graphs; "
                 "it was not exported."
             )
+        refuse_probabilities(logits, tolerance)
         references += [logits, logits]
     scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
     comparison = Comparison(tolerance * scale)

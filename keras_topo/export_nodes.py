@@ -12,6 +12,7 @@ from keras_topo.saved_models import (
     check_logits,
     check_path,
     check_tolerance,
+    refuse_probabilities,
     require,
     softmax,
     write_verified,
@@ -234,6 +235,7 @@ def _verify(folder, model, features, tolerance):
         raise RuntimeError(
             "`model` gives logits that are not finite; it was not exported."
         )
+    refuse_probabilities(logits[0], tolerance)
     requests = [("classify_features", {"nodes": other})]
     references = [others]
     for ids in ([], [0], random.integers(0, num_nodes, 50)):

@@ -240,21 +240,30 @@ def _varint(n):
 
 
 def check_class_names(class_names, classes):
-    """A list of strings, one a class, or `None`."""
+    """A list of strings, one per class, or `None`.
+
+    Keras's `class_indices`, a dict from names to indices, is put in the order
+    of the indices.
+    """
     if class_names is None:
         return None
     names = [] if isinstance(class_names, str) else list(class_names)
+    if isinstance(class_names, dict):
+        # Values that are not the indices from 0 leave the names too few.
+        by_index = {index: name for name, index in class_names.items()}
+        names = [by_index[k] for k in range(len(names)) if k in by_index]
     strings = all(isinstance(name, str) for name in names)
     if not strings or len(names) != classes:
         raise ValueError(
             f"`class_names` must be {classes} strings, one for each logit of "
-            f"the model. Received: class_names={class_names!r}"
+            "the model, or a dict from them to the indices from 0. Received: "
+            f"class_names={class_names!r}"
         )
     return [str(name) for name in names]
 
 
-def check_logits(output):
-    """Refuses an output of a functional model that ends in a softmax."""
+def check_logits(output, refused=("softmax", "sigmoid")):
+    """Refuses an output of a functional model that ends in an activation."""
     operation = output._keras_history.operation
     while len(getattr(operation, "outputs", None) or ()) == 1:  # a model
         operation = operation.outputs[0]._keras_history.operation
@@ -264,12 +273,30 @@ def check_logits(output):
         type(operation).__name__,  # keras.layers.Softmax, keras.ops.softmax
     )
     for name in names:
-        if name.lower() in ("softmax", "sigmoid"):
+        if name.lower() in refused:
             raise ValueError(
                 "`model` must return logits, since the exported signatures "
                 "apply the softmax: leave the last activation out. "
                 f"Received: model that ends in {name.lower()!r}"
             )
+
+
+def are_probabilities(rows, tolerance):
+    """Whether outputs, `(batch, classes)`, are probabilities already: none is
+    negative, and rows sum to one."""
+    if not rows.size or not np.isfinite(rows).all() or rows.min() < 0:
+        return False
+    return bool(np.abs(rows.sum(-1) - 1).max() <= max(1e-3, tolerance))
+
+
+def refuse_probabilities(rows, tolerance):
+    """Raises where the outputs of a model have gone through a softmax."""
+    if are_probabilities(rows, tolerance):
+        raise ValueError(
+            "`model` must return logits, since the exported signatures apply "
+            "the softmax: leave the last activation out. Received: a model "
+            "whose outputs are probabilities"
+        )
 
 
 def publish(folder, path):

@@ -9,8 +9,10 @@ from keras_topo._backend import compiled
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
 from keras_topo.layers.seeds import derived_seed
+from keras_topo.presets.builders import builder
 
 
+@builder
 def causal_lm(
     vocabulary_size=256,
     channels=128,

@@ -10,6 +10,7 @@ from keras_topo.layers import (
     LogKernel,
 )
 from keras_topo.layers.graph_inputs import count_kernels
+from keras_topo.presets.builders import builder
 
 FORMS = ("modern", "published")
 NODE_FORMS = (*FORMS, "propagation")
@@ -17,6 +18,7 @@ NODE_FORMS = (*FORMS, "propagation")
 SCORE_DECAY = 1e-2
 
 
+@builder
 def gkat_graph_classifier(
     num_features,
     num_classes,
@@ -128,6 +130,7 @@ def gkat_graph_classifier(
     return keras.Model(inputs, logits, name=name or f"gkat_{form}")
 
 
+@builder
 def gkat_node_classifier(
     num_features,
     num_classes,

@@ -18,8 +18,10 @@ from keras_topo.models.gkat import (
     shared_kernel,
     standardised,
 )
+from keras_topo.presets.builders import builder
 
 
+@builder
 def gcn(
     num_features,
     num_classes,
@@ -80,6 +82,7 @@ def gcn(
     )
 
 
+@builder
 def gat(
     num_features,
     num_classes,
@@ -145,6 +148,7 @@ def gat(
     )
 
 
+@builder
 def sgc(
     num_features,
     num_classes,

@@ -7,8 +7,10 @@ from keras_topo.layers import (
     DegreeFeatures,
     ReturnProbabilities,
 )
+from keras_topo.presets.builders import builder
 
 
+@builder
 def from_edges(
     classifier,
     kernel_layer,

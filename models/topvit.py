@@ -9,6 +9,7 @@ from keras_topo.layers import (
     PrefixTokens,
     TopologicalEncoderBlock,
 )
+from keras_topo.presets.builders import builder
 
 #: name -> (channels, heads, hidden units of the MLP, blocks)
 SIZES = {
@@ -20,6 +21,7 @@ SIZES = {
 }
 
 
+@builder
 def topvit(
     size="mini",
     patch_size=4,

@@ -33,6 +33,10 @@ def pytest_collection_modifyitems(items):
         for marker, reason in reasons.items():
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+        few = item.get_closest_marker("few_on_jax")
+        if few and "slow_on_jax" in reasons:
+            if item.callspec.id not in few.args:
+                item.add_marker(pytest.mark.skip(reason=reasons["slow_on_jax"]))
 
 
 @pytest.fixture(scope="session")

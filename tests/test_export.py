@@ -1,15 +1,10 @@
-"""SavedModels: signatures, refused requests, publication, verification."""
+"""SavedModels: their signatures, and the requests that they refuse."""
 
-import functools
 import io
 import json
 import os
-import re
 import stat
 import struct
-import subprocess
-import sys
-import textwrap
 import types
 import zlib
 
@@ -17,29 +12,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from export_models import encode, load_unverified, small_cnn, smooth_pixels
 from PIL import Image
 
-from keras_topo import export, saved_models
+from keras_topo import export
 from keras_topo.export import export_saved_model
-from keras_topo.models import topvit
 
 pytestmark = pytest.mark.tensorflow_only
 
 NAMES = ["zero", "one", "two", "drei", "vier", "fünf", "six"]
 InvalidArgument = tf.errors.InvalidArgumentError
-
-
-def small_cnn(channels=3, classes=7, **options):
-    return keras.Sequential(
-        [
-            keras.Input((8, 10, channels), name="pixels", **options),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Conv2D(4, 3, activation="relu"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(classes),
-        ]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +45,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture
 def pixels():
-    """A smooth random image of 40 x 50 RGB pixels."""
-    coarse = np.random.default_rng(0).uniform(0, 255, (1, 4, 5, 3))
-    return tf.cast(tf.image.resize(coarse, (40, 50)), tf.uint8)[0].numpy()
-
-
-def encode(pixels, file_format, mode="RGB", **options):
-    stream = io.BytesIO()
-    image = Image.fromarray(pixels).convert(mode)
-    image.save(stream, file_format, **options)
-    return stream.getvalue()
+    return smooth_pixels()
 
 
 def classify(exported, *images):
@@ -84,11 +57,6 @@ def softmax(logits):
     return keras.ops.convert_to_numpy(
         keras.ops.softmax(keras.ops.cast(logits, "float32"))
     )
-
-
-def load_unverified(model, path, **options):
-    export_saved_model(model, path, verify=False, **options)
-    return tf.saved_model.load(str(path))
 
 
 # ------------------------------------------------------------ the signatures
@@ -346,396 +314,9 @@ def test_bytes_that_are_no_image_are_refused_by_name(exported, pixels, kind):
     np.testing.assert_array_equal(before["scores"], after["scores"])
 
 
-# --------------------------------------------------------- kinds of the model
-
-
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
-    dtype = keras.dtype_policies.get(policy)
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Rescaling(1 / 255, dtype=dtype),
-            keras.layers.Flatten(dtype=dtype),
-            keras.layers.Dense(4, dtype=dtype),
-        ]
-    )
-    assert model.outputs[0].dtype == dtype.compute_dtype
-    logger = tf.get_logger()
-    logger.setLevel("INFO")  # as TensorFlow itself does in a notebook
-    try:
-        # The clean process is slow to start: once is enough.
-        verify = policy == "mixed_bfloat16"
-        report = export_saved_model(model, tmp_path / "1", verify=verify)
-        assert logger.level == 20
-    finally:
-        logger.setLevel("WARNING")
-    assert capfd.readouterr() == ("", "")
-    if verify:
-        assert report["tolerance"] == saved_models.TOLERANCES["bfloat16"]
-
-    loaded = tf.saved_model.load(str(tmp_path / "1"))
-    images = 255 * tf.random.uniform((3, 8, 8, 1))
-    answer = loaded.signatures["serving_default"](images=images)
-    assert answer["logits"].dtype == tf.float32
-    assert answer["probabilities"].dtype == tf.float32
-    # A softmax of bfloat16 would miss 1 by up to 2^-8.
-    np.testing.assert_allclose(
-        np.sum(answer["probabilities"], -1), 1, rtol=1e-6
-    )
-    logits = tf.cast(model(images), tf.float32)
-    np.testing.assert_allclose(answer["logits"], logits, atol=5e-2)
-
-
-def test_a_model_trained_with_jit_compile_serves(tmp_path):
-    model = small_cnn(channels=1)
-    model.compile(
-        "adam",
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=True,
-    )
-    images = np.random.default_rng(0).uniform(0, 255, (4, 8, 10, 1))
-    model.fit(images, np.arange(4), verbose=0)
-    loaded = load_unverified(model, tmp_path / "1")
-    answer = loaded.signatures["serving_default"](
-        images=tf.constant(images, tf.float32)
-    )
-    np.testing.assert_allclose(answer["logits"], model(images), atol=1e-5)
-
-
-def test_dropout_and_named_inputs_and_outputs(tmp_path):
-    images = keras.Input((8, 8, 3), name="images")
-    hidden = keras.layers.Flatten()(images)
-    hidden = keras.layers.Dropout(0.5)(hidden)
-    logits = keras.layers.Dense(3)(hidden)
-    model = keras.Model({"images": images}, {"logits": logits})
-    loaded = load_unverified(model, tmp_path / "1")
-    data = tf.random.uniform((2, 8, 8, 3))
-    answer = loaded.signatures["serving_default"](images=data)
-    expected = model({"images": data})["logits"]
-    np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
-
-
-def test_topvit(tmp_path, pixels):
-    model = topvit(
-        size="mini", patch_size=2, image_shape=(8, 8, 1), num_classes=10
-    )
-    report = export_saved_model(model, tmp_path / "1")
-    assert report["max_abs_difference"] <= 1e-5
-    loaded = tf.saved_model.load(str(tmp_path / "1"))
-    answer = loaded.signatures["classify_bytes"](
-        image_bytes=tf.constant([encode(pixels, "JPEG")] * 2)
-    )
-    assert answer["classes"].shape == (2, 5)
-
-
-def dense_model(shape=(8, 8, 3), units=3, last=(), **options):
-    return keras.Sequential(
-        [
-            keras.Input(shape, **options),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Flatten(),
-            keras.layers.Dense(units),
-            *last,
-        ]
-    )
-
-
-def two_inputs():
-    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
-    return keras.Model(inputs, dense_model()(keras.layers.Add()(inputs)))
-
-
-def two_outputs():
-    model = dense_model()
-    return keras.Model(model.inputs, model.outputs * 2)
-
-
-def nested_softmax():
-    inputs = keras.Input((8, 8, 3))
-    model = dense_model(last=[keras.layers.Activation("softmax")])
-    return keras.Model(inputs, model(inputs))
-
-
-class Subclassed(keras.Model):
-    def call(self, inputs):
-        return inputs
-
-
-WRONG_MODELS = {
-    "no model": (lambda: "model.keras", "must be a keras.Model.*type str"),
-    "subclassed": (Subclassed, "must be a built functional or Sequential"),
-    "unbuilt": (keras.Sequential, "must be a built functional or Sequential"),
-    "two inputs": (two_inputs, "one input.*with 2 inputs"),
-    "two outputs": (two_outputs, "one output.*with 2 outputs"),
-    "vectors": (
-        lambda: dense_model((12,)),
-        r"must take images.*input shape \(None, 12\)",
-    ),
-    "any size": (
-        lambda: keras.Sequential(
-            [
-                keras.Input((None, None, 3)),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(3),
-            ]
-        ),
-        r"must take images.*input shape \(None, None, None, 3\)",
-    ),
-    "fixed batch": (
-        lambda: dense_model(None, batch_shape=(2, 8, 8, 3)),
-        r"undefined batch size.*input shape \(2, 8, 8, 3\)",
-    ),
-    "integers": (lambda: dense_model(dtype="uint8"), "input dtype 'uint8'"),
-    "feature map": (
-        lambda: keras.Sequential(
-            [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]
-        ),
-        r"must return logits.*output shape \(None, 6, 6, 2\)",
-    ),
-    "one logit": (lambda: dense_model(units=1), "at least 2 classes"),
-    "softmax layer": (
-        lambda: dense_model(last=[keras.layers.Softmax()]),
-        "ends in 'softmax'",
-    ),
-    "dense softmax": (
-        lambda: dense_model(last=[keras.layers.Dense(2, "softmax")]),
-        "ends in 'softmax'",
-    ),
-    "nested softmax": (nested_softmax, "ends in 'softmax'"),
-    "sigmoid": (
-        lambda: dense_model(last=[keras.layers.Activation("sigmoid")]),
-        "ends in 'sigmoid'",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", WRONG_MODELS)
-def test_a_wrong_model_is_named(tmp_path, kind):
-    build, message = WRONG_MODELS[kind]
-    with pytest.raises(ValueError, match=f"`model`.*{message}") as error:
-        export_saved_model(build(), tmp_path / "1")
-    assert "Received: " in str(error.value)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"class_names": ["one", "two"]},
-        {"class_names": "abc"},
-        {"class_names": [1, 2, 3]},
-        {"top_k": 0},
-        {"top_k": 2.5},
-        {"max_pixels": -1},
-        {"signatures": ("predict",)},
-        {"signatures": "serving_default"},
-        {"signatures": ("classify_bytes",)},
-        {"tolerance": 0},
-        {"tolerance": float("nan")},
-        {"path": "gs://bucket/model/1"},
-    ],
-    ids=repr,
-)
-def test_a_wrong_argument_is_named(tmp_path, arguments):
-    (name,) = arguments
-    arguments = {"path": tmp_path / "1", **arguments}
-    with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
-        export_saved_model(dense_model(), **arguments)
-    assert not list(tmp_path.iterdir())
-
-
-def test_another_backend_is_told_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    message = r"save\(\"model.keras\"\).*KERAS_BACKEND=tensorflow.*'jax'"
-    with pytest.raises(RuntimeError, match=message):
-        export_saved_model(dense_model(), tmp_path / "1")
-
-
-def test_the_module_imports_without_tensorflow():
-    pytest.importorskip("jax")
-    code = """
-        import sys
-        import keras_topo.export
-        sys.exit("tensorflow" in sys.modules)
-    """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-    }
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        check=True,
-    )
-
-
-# --------------------------------------------------------------- publication
-
-
 def test_only_the_finished_model_is_left_and_everyone_may_read_it(exported):
     assert [entry.name for entry in exported.path.parent.iterdir()] == ["1"]
     umask = os.umask(0)
     os.umask(umask)
     mode = stat.S_IMODE(exported.path.stat().st_mode)
     assert mode == 0o777 & ~umask
-
-
-def test_the_version_appears_whole(tmp_path, monkeypatch):
-    path = tmp_path / "model" / "1"
-    seen = []
-
-    def ask(folder, requests):
-        assert (folder / "saved_model.pb").is_file()
-        seen.extend(entry.name for entry in path.parent.iterdir())
-
-    monkeypatch.setattr(export, "answers_of_a_clean_process", ask)
-    monkeypatch.setattr(export, "_compare", lambda *_: {"logits": 0.0})
-    export_saved_model(dense_model(), path)
-    (name,) = seen
-    assert name.startswith(".1.")
-    assert [entry.name for entry in path.parent.iterdir()] == ["1"]
-
-
-def test_an_existing_model_is_replaced_only_when_asked(tmp_path):
-    path = tmp_path / "1"
-    load_unverified(dense_model(units=3), path)
-    with pytest.raises(FileExistsError, match="`path`.*Received: path="):
-        export_saved_model(dense_model(units=4), path, verify=False)
-    loaded = load_unverified(dense_model(units=4), path, overwrite=True)
-    output = loaded.signatures["serving_default"].structured_outputs["logits"]
-    assert output.shape[1] == 4
-    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
-
-
-def test_only_a_saved_model_is_ever_deleted(tmp_path):
-    folder = tmp_path / "thesis"
-    folder.mkdir()
-    (folder / "chapter.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="must be a SavedModel folder"):
-        export_saved_model(dense_model(), folder, overwrite=True)
-    assert (folder / "chapter.tex").exists()
-
-
-def test_a_failed_export_leaves_the_earlier_model(tmp_path, monkeypatch):
-    path = tmp_path / "1"
-    load_unverified(dense_model(units=3), path)
-
-    def disk_is_full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(saved_models.os, "rename", disk_is_full)
-    with pytest.raises(OSError, match="no space left"):
-        export_saved_model(
-            dense_model(units=4), path, overwrite=True, verify=False
-        )
-    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
-    signatures = tf.saved_model.load(str(path)).signatures
-    output = signatures["serving_default"].structured_outputs["logits"]
-    assert output.shape[1] == 3
-
-
-# -------------------------------------------------------------- verification
-
-
-def answers_with(change):
-    """In place of the clean process: this one, and then a change."""
-
-    def answers(folder, requests):
-        signatures = tf.saved_model.load(str(folder)).signatures
-        results = []
-        for name, inputs in requests:
-            inputs = {key: tf.constant(inputs[key]) for key in inputs}
-            if "image_bytes" in inputs and not len(inputs["image_bytes"]):
-                inputs = {"image_bytes": tf.zeros((0,), tf.string)}
-            outputs = signatures[name](**inputs)
-            results.append({key: outputs[key].numpy() for key in outputs})
-        change(results)
-        return results
-
-    return answers
-
-
-def change_logits(results):
-    results[2]["logits"][1, 2] *= 1.001
-
-
-def make_nan(results):
-    results[1]["probabilities"][0, 0] = np.nan
-
-
-def change_scores(results):
-    results[5]["scores"][2, 0] *= 0.9
-
-
-def swap_classes(results):
-    results[4]["classes"] = results[4]["classes"][:, ::-1]
-
-
-def drop_a_row(results):
-    results[2]["logits"] = results[2]["logits"][:2]
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (change_logits, "`logits` differ from the Keras model's by "),
-        (make_nan, "`probabilities` differ .* by nan"),
-        (change_scores, "`scores` differ .* by "),
-        (swap_classes, "`classes` name .* which the Keras model gives to"),
-        (drop_a_row, r"answers `logits` as float32 \(2, 3\)"),
-    ],
-)
-def test_a_difference_is_named_and_nothing_is_published(
-    tmp_path, monkeypatch, change, message
-):
-    monkeypatch.setattr(
-        export, "answers_of_a_clean_process", answers_with(change)
-    )
-    with pytest.raises(RuntimeError, match=message):
-        export_saved_model(dense_model(), tmp_path / "1")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        export, "answers_of_a_clean_process", answers_with(lambda _: None)
-    )
-    model = dense_model()
-    model.layers[-1].bias.assign([0.0, np.nan, 0.0])
-    with pytest.raises(RuntimeError, match="`model` gives logits that are not"):
-        export_saved_model(model, tmp_path / "1")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
-    # What the process blocks is the point, so it says so itself.
-    code = saved_models.CLEAN_PROCESS.partition("import pickle")[0]
-    for module in ("keras", "keras_topo", "keras_topo.export"):
-        job = json.dumps(["", "", "", sys.path])
-        finished = subprocess.run(
-            [sys.executable, "-I", "-c", f"{code}\nimport {module}", job],
-            capture_output=True,
-            text=True,
-        )
-        assert finished.returncode == 1
-        assert "is out of bounds in this process" in finished.stderr
-
-    message = "does not serve in a process of its own.*exit status 1"
-    with pytest.raises(RuntimeError, match=f"(?s){message}.*saved_model"):
-        saved_models.answers_of_a_clean_process(tmp_path, [])
-
-
-def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    example = re.search("```python\n(.*?)```", export_saved_model.__doc__, re.S)
-    unverified = functools.partial(export_saved_model, verify=False)
-    names = {
-        "keras": keras,
-        "tf": tf,
-        "keras_topo": types.SimpleNamespace(export_saved_model=unverified),
-    }
-    exec(textwrap.dedent(example.group(1)), names)
-    assert names["answer"]["classes"].shape == (1, 2)
-    assert names["answer"]["scores"].shape == (1, 2)

@@ -17,16 +17,19 @@ FOLDERS = {
     "keras_topo.training": ROOT / "training",
 }
 
-# What a package of keras_topo may import of the others.
+# What a package of keras_topo may import of the others, and of the checks of
+# arguments that all share.
 BELOW = {
     "_backend": set(),
     "host": set(),
     "operators": {"_backend", "host"},
     "attention": {"_backend", "operators"},
     "graphs": {"host"},
-    "layers": {"_backend", "host", "operators", "attention", "graphs"},
-    "models": {"layers", "attention", "operators"},
 }
+BELOW["masks"] = {*BELOW, "arguments"}
+BELOW["layers"] = {*BELOW["masks"], "masks"}
+BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
+BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
 
 
 def modules():

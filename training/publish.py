@@ -1,11 +1,15 @@
 """Puts a finished run into the zoo, with a model card.
 
     python -m training.publish runs/cifar saved_models/topvit-cifar10
+    python -m training.publish --convert saved_models/*
 
-The folder then holds `model.keras`, `1/` (the SavedModel), `metrics.json` and
-`README.md`, a card with the header that model hubs read. Figures, command,
+The folder then holds a preset (`config.json`, `model.weights.h5`,
+`preprocessor.json`, `metrics.json`, `checksums.json`), `1/` (the SavedModel)
+and `README.md`, a card with the header that model hubs read. Figures, command,
 seed, versions and training time are those of the run; nothing is computed here.
 `--note` adds a paragraph to the card, such as what twins of the model reach.
+`--convert` turns folders of earlier versions, with a `model.keras`, into
+presets, and compares the weights.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -16,7 +20,21 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from keras_topo.presets import from_preset, save_preset
+from keras_topo.presets.folders import (
+    CONFIG,
+    METRICS,
+    MODEL,
+    PREPROCESSOR,
+    WEIGHTS,
+    read_json,
+    read_metrics,
+    write_checksums,
+)
 from keras_topo.training.command_line import HelpFormatter, path
+from keras_topo.training.convert import built_again, preprocessor_of
 from keras_topo.training.run import read_lines, write_json, write_text
 
 # Of the run, what a card and `keras_topo.presets()` need.
@@ -63,17 +81,32 @@ def main(argv=None):
         description="Put a finished run into the zoo, with a model card.",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("run", type=path, help="the folder of a finished run")
-    parser.add_argument("folder", type=path, help="saved_models/NAME")
+    parser.add_argument(
+        "folders",
+        type=path,
+        nargs="+",
+        metavar="FOLDER",
+        help="the folder of a finished run, and saved_models/NAME",
+    )
+    parser.add_argument(
+        "--convert",
+        action="store_true",
+        help="turn the folders, of an earlier version, into presets",
+    )
     parser.add_argument("--title", help="of the card; default: the name")
     parser.add_argument(
         "--note", action="append", default=[], help="a paragraph of the card"
     )
     arguments = parser.parse_args(argv)
+    if not arguments.convert and len(arguments.folders) != 2:
+        parser.error("a run and a folder of the zoo are expected")
     try:
-        publish(
-            arguments.run, arguments.folder, arguments.title, arguments.note
-        )
+        if arguments.convert:
+            for folder in arguments.folders:
+                print(f"{folder}: {convert_folder(folder)}")
+        else:
+            run, folder = arguments.folders
+            publish(run, folder, arguments.title, arguments.note)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,7 +119,7 @@ def publish(run, folder, title=None, notes=()):
     Raises:
         ValueError: if the run is not finished, or has no SavedModel.
     """
-    for name in ("metrics.json", "model.keras", "saved_model/1"):
+    for name in (METRICS, CONFIG, WEIGHTS, PREPROCESSOR, "saved_model/1"):
         if not (run / name).exists():
             raise ValueError(
                 f"`run` expects a finished run with {name}. Received: {run}"
@@ -103,7 +136,9 @@ def publish(run, folder, title=None, notes=()):
         key: value for key, value in kept["export"].items() if key != "path"
     }
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run / "model.keras", folder / "model.keras")
+    for name in (CONFIG, WEIGHTS, PREPROCESSOR):
+        shutil.copy(run / name, folder / name)
+    (folder / MODEL).unlink(missing_ok=True)
     shutil.rmtree(folder / "1", ignore_errors=True)
     shutil.copytree(run / "saved_model" / "1", folder / "1")
     for picture in ("curves.png", "masks.png", "kernels.png", "attention.png"):
@@ -111,10 +146,48 @@ def publish(run, folder, title=None, notes=()):
         (folder / picture).unlink(missing_ok=True)
         if (run / picture).exists():
             shutil.copy(run / picture, folder / picture)
-    write_json(folder / "metrics.json", kept)
+    write_json(folder / METRICS, kept)
     write_text(
         folder / "README.md", card(folder, kept, title or folder.name, notes)
     )
+    write_checksums(folder)
+
+
+def convert_folder(folder):
+    """Turns a folder with a `model.keras` into a preset, in place.
+
+    Args:
+        folder: `pathlib.Path`, of the zoo or of a finished run.
+
+    Returns:
+        str, what the configuration of the preset is.
+
+    Raises:
+        ValueError: if there is no `model.keras`, or the preset does not hold
+            the same weights.
+    """
+    if not (folder / MODEL).is_file():
+        raise ValueError(
+            f"`folder` expects a folder with {MODEL}. Received: {folder}"
+        )
+    metrics = read_metrics(folder)
+    model = from_preset(folder / MODEL)
+    again = built_again(model, metrics) if metrics else None
+    weights = model.get_weights()
+    if again is not None:
+        again.set_weights(weights)
+    save_preset(
+        model if again is None else again,
+        folder,
+        preprocessor_of(metrics),
+        metrics or None,
+    )
+    same = zip(from_preset(folder).get_weights(), weights, strict=True)
+    if not all(np.array_equal(a, b) for a, b in same):
+        raise ValueError(f"the weights of {folder} have changed")
+    (folder / MODEL).unlink()
+    builder = read_json(folder / CONFIG).get("builder")
+    return f"builder {builder}" if builder else "a configuration of Keras"
 
 
 def standard_error(metrics):

@@ -153,6 +153,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         topology = self._topology(
             shape, shape, keras.KerasTensor(shape), grid_shape
         )
+        self._channels = shape[-1]
         self._built_topology = dataclasses.replace(topology, inputs=None)
         self._build_heads(shape, value_shape)
         if self.mask is not None and not self.mask.built:

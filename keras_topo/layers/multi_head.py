@@ -275,16 +275,22 @@ class MultiHeadLayer(keras.layers.Layer):
 
         As one product: `a . (W x) = (a W) . x`.
         """
+        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
+        heads = ops.cast(heads, inputs.dtype)
+        if self._projection.quantization_mode is not None:
+            # Its kernel is not `W` then, but integers.
+            x = self._projection(inputs)
+            shape = tuple(ops.shape(x))[:-1]
+            by_head = ops.reshape(x, (*shape, self.num_heads, self.value_dim))
+            scores = ops.einsum("...hv,hvs->...hs", by_head, heads)
+            return x, ops.reshape(scores, (*shape, 2 * self.num_heads))
         channels = inputs.shape[-1]
         weights = ops.cast(self._projection.kernel, inputs.dtype)
         by_head = ops.reshape(
             weights, (channels, self.num_heads, self.value_dim)
         )
-        heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
         # (heads, channels, 2) to (channels, heads * 2)
-        scores = ops.matmul(
-            ops.swapaxes(by_head, 0, 1), ops.cast(heads, inputs.dtype)
-        )
+        scores = ops.matmul(ops.swapaxes(by_head, 0, 1), heads)
         scores = ops.reshape(ops.swapaxes(scores, 0, 1), (channels, -1))
         x = ops.matmul(inputs, ops.concatenate([weights, scores], axis=-1))
         return ops.split(x, [self.num_heads * self.value_dim], axis=-1)

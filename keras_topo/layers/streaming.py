@@ -66,10 +66,8 @@ class Streaming:
             "position": ops.zeros((), "int32"),
         }
         if self._uses_inputs():
-            channels = self._projection.kernel.shape[0]
-            state["inputs"] = ops.zeros(
-                (batch_size, max_tokens, channels), dtype
-            )
+            shape = (batch_size, max_tokens, self._channels)
+            state["inputs"] = ops.zeros(shape, dtype)
         return state
 
     def step(self, token, state):
@@ -208,8 +206,8 @@ class Streaming:
     def _one_token(self, batch_size):
         inputs = None
         if self._uses_inputs():
-            channels = self._projection.kernel.shape[0]
-            inputs = ops.zeros((batch_size, 1, channels), self.compute_dtype)
+            shape = (batch_size, 1, self._channels)
+            inputs = ops.zeros(shape, self.compute_dtype)
         return Sequence(1, True, inputs)
 
     def _uses_inputs(self):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_topo.masks.mask import Mask, operator_for
+from keras_topo.masks.registry import get
 from keras_topo.operators import Sum
 from keras_topo.operators.hadamard import hadamard
 
@@ -16,8 +17,6 @@ class _Combination(Mask):
 
     def __init__(self, masks, **kwargs):
         super().__init__(**kwargs)
-        from keras_topo.masks.registry import get
-
         if not isinstance(masks, (list, tuple)) or not masks:
             raise ValueError(
                 "`masks` expects a non-empty list of masks. Received: "
@@ -87,3 +86,7 @@ class ProductMask(_Combination):
         for operator in others:
             first = hadamard(first, operator)
         return topology.bordered(first)
+
+
+# What `a + b` and `a * b` make: their module imports that of their base.
+Mask._sum_of, Mask._product_of = SumMask, ProductMask

@@ -1,6 +1,7 @@
 """`Mask`: a mask as a layer, which makes its operator for any topology."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_topo.operators import MaskOperator
@@ -93,19 +94,18 @@ class Mask(keras.layers.Layer):
         """A mask like this one with weights of its own, not built yet."""
         return type(self).from_config(self.get_config())
 
+    #: Sums and products, set by the module that defines them.
+    _sum_of = _product_of = None
+
     def __add__(self, other):
-        return self._combined("SumMask", other)
-
-    def __mul__(self, other):
-        return self._combined("ProductMask", other)
-
-    def _combined(self, name, other):
         if not isinstance(other, Mask):
             return NotImplemented
-        # Their module imports this one.
-        from keras_topo.masks import combinations
+        return self._sum_of([self, other])
 
-        return getattr(combinations, name)([self, other])
+    def __mul__(self, other):
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self._product_of([self, other])
 
     # The layer that owns a mask builds it, with a topology that no file holds.
 
@@ -166,8 +166,6 @@ def positive_weight(mask, name, initial):
 
 
 def _inverse_softplus(x):
-    import numpy as np
-
     x = np.maximum(np.asarray(x, "float64"), 1e-30)
     # Written so that large numbers, for which it is the identity, stay finite.
     return (x + np.log(-np.expm1(-x))).astype("float32")

@@ -173,7 +173,9 @@ def make_slab(table, grid, leading, copies):
     """
     rank = len(grid)
     # From query minus key to key minus query, while there is little to move.
-    table = ops.flip(table, tuple(range(-rank, leading - rank)))
+    # Axis by axis: `ops.flip` of Keras 3.13 takes one on TensorFlow.
+    for axis in range(-rank, leading - rank):
+        table = ops.flip(table, axis)
     batch = tuple(ops.shape(table))[:-rank]
     line = math.prod(grid[leading:])
     offsets = tuple(2 * n - 1 for n in grid[:leading])

@@ -4,131 +4,28 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
+from calls import (
+    GRID,
+    HEADS,
+    KINDS,
+    compare_implementations,
+    masked_linear_attention,
+    masked_softmax_attention,
+    on_jax,
+    qkv,
+)
 from keras import ops
 from masks import kinds, with_prefix
 
 from keras_topo import attention
 from keras_topo.operators import (
     BlockToeplitz,
-    Bordered,
     Causal,
     Dense,
     ExponentialDecay,
-    Kronecker,
     LowRank,
-    MaskOperator,
     Ones,
-    Sum,
-    blocks,
-    columns,
-    explicit,
 )
-from keras_topo.operators import linear as linear_forms
-
-GRID, HEADS = (4, 5), 2
-KINDS = kinds(GRID, HEADS)
-
-on_jax = keras.backend.backend() == "jax"
-
-
-def call(function, arrays, mask, padding_mask, **options):
-    """One program on JAX, in which all tensors are arguments."""
-    # Or tensors, traced ones perhaps.
-    arrays = [x if ops.is_tensor(x) else ref.tensor(x) for x in arrays]
-    extra = {}
-    if padding_mask is not None:
-        extra["padding_mask"] = ref.tensor(padding_mask)
-    if isinstance(mask, MaskOperator):
-        extra["tensors"] = mask.tensors()
-    elif mask is not None:
-        extra["mask"] = mask if ops.is_tensor(mask) else ref.tensor(mask)
-
-    def program(arrays, extra):
-        extra = dict(extra)
-        if "tensors" in extra:
-            extra["mask"] = mask.with_tensors(extra.pop("tensors"))
-        return function(*arrays, **extra, **options)
-
-    return ref.staged(program)(arrays, extra)
-
-
-def masked_linear_attention(q, k, v, mask=None, padding_mask=None, **options):
-    function = attention.masked_linear_attention
-    return call(function, (q, k, v), mask, padding_mask, **options)
-
-
-def masked_softmax_attention(q, k, v, mask=None, padding_mask=None):
-    function = attention.masked_softmax_attention
-    return call(function, (q, k, v), mask, padding_mask)
-
-
-def qkv(batch, heads, length, features, value_dim, seed=0):
-    """Non-negative features, as ReLU leaves them, and values."""
-    random = np.random.default_rng(seed)
-    query, key = [
-        np.maximum(random.normal(size=(batch, heads, length, features)), 0)
-        + 1e-3
-        for _ in range(2)
-    ]
-    return query, key, random.normal(size=(batch, heads, length, value_dim))
-
-
-def by_library(kind, implementation):
-    """`(q, k, v, *mask parameters) -> output`, by the library."""
-
-    def function(query, key, value, *parameters):
-        return masked_linear_attention(
-            query,
-            key,
-            value,
-            kind.build(*parameters),
-            implementation=implementation,
-        )
-
-    return function
-
-
-def oracle(kind):
-    """The same by its definition, for autodiff to differentiate."""
-
-    def function(query, key, value, *parameters):
-        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
-        scores = scores * kind.dense(*parameters)
-        total = ops.sum(scores, axis=-1, keepdims=True)
-        return ops.matmul(scores / total, value)
-
-    return function
-
-
-def compare_implementations(kind, arrays, dtype, tolerance, jit):
-    """Outputs and all gradients, with the oracle's in float64."""
-    matrix = ref.staged(kind.dense)(*[ref.tensor(a) for a in arrays[3:]])
-    matrix = ref.numpy(matrix)
-    output = ref.linear_attention(*arrays[:3], matrix)
-    upstream = np.random.default_rng(9).normal(size=output.shape)
-
-    definition = ref.with_gradients(oracle(kind))
-    if on_jax:
-        definition = ref.compiled(definition)
-    expected, expected_gradients = definition(
-        *[ref.tensor(x, "float64") for x in (upstream, *arrays)]
-    )
-    ref.assert_close(expected, output, 1e-10, "the oracle itself")
-
-    for name in ("explicit", "fast"):
-        compute = ref.with_gradients(by_library(kind, name))
-        if jit:
-            compute = ref.compiled(compute)
-        actual, gradients = compute(
-            *[ref.tensor(x, dtype) for x in (upstream, *arrays)]
-        )
-        assert keras.backend.standardize_dtype(actual.dtype) == dtype
-        ref.assert_close(actual, output, tolerance, name)
-        for k, (a, e) in enumerate(
-            zip(gradients, expected_gradients, strict=True)
-        ):
-            what = f"{name}, gradient {k}"
-            ref.assert_close(a, ref.numpy(e), tolerance, what)
 
 
 @pytest.mark.parametrize("prefix", [2] if on_jax else [0, 2])
@@ -191,96 +88,6 @@ def test_causal_attention_is_a_running_sum():
             query, key, value, Causal(9), implementation=implementation
         )
         ref.assert_close(y, expected, 1e-10)
-
-
-# Blocks.
-
-
-@pytest.fixture
-def maps(monkeypatch):
-    """Counts the blocks that are mapped over."""
-    counts = []
-    original = blocks.checkpointed_map
-
-    def counted(function, tensors, shared):
-        counts.append(tensors[0].shape[0])
-        return original(function, tensors, shared)
-
-    monkeypatch.setattr(blocks, "checkpointed_map", counted)
-    return counts
-
-
-def force_blocks(monkeypatch, elements, whole_tokens=1):
-    for module in (blocks, columns, linear_forms):
-        monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
-    monkeypatch.setattr(blocks, "WHOLE_TOKENS", whole_tokens)
-    for name, size in (
-        ("BLOCK_ELEMENTS", elements),
-        ("WHOLE_ELEMENTS", whole_tokens),
-        ("MOST_WHOLE_ELEMENTS", whole_tokens),
-        ("LEAST_ROWS", 1),
-        ("STEP_ELEMENTS", 0),
-    ):
-        monkeypatch.setattr(explicit, name, size)
-
-
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("elements", [1, 700])
-@pytest.mark.parametrize(
-    "name", ["table-fft", "separable", "decay", "low-rank"]
-)
-def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
-    if on_jax and not jit:
-        pytest.skip("slow to run eagerly on JAX")
-    if jit and (
-        elements == 1 or (not on_jax and name in ("decay", "low-rank"))
-    ):
-        pytest.skip("a compilation less")
-    force_blocks(monkeypatch, elements)
-    kind = with_prefix(KINDS[name], 1)
-    arrays = [*qkv(2, HEADS, 21, 3, 4), *kind.parameters()]
-    compare_implementations(kind, arrays, "float64", 1e-10, jit)
-    assert maps and max(maps) > 1
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: BlockToeplitz(np.random.rand(7, 9), GRID),
-        lambda: Bordered(BlockToeplitz(np.random.rand(7, 9), GRID), 3),
-        lambda: Causal(23, dtype="float64"),
-        # Two terms whose blocks of rows do not fit together.
-        lambda: Sum(
-            [
-                Bordered(BlockToeplitz(np.random.rand(5, 9), (3, 5)), 1),
-                BlockToeplitz(np.random.rand(15, 3), (8, 2)),
-            ]
-        ),
-        lambda: Bordered(
-            Kronecker(
-                [np.random.rand(3, 3), ExponentialDecay(np.array(0.5), 7)]
-            ),
-            2,
-        ),
-        lambda: Dense(np.random.rand(13, 13)),
-    ],
-    ids=["grid", "bordered", "causal", "sum", "kronecker", "dense"],
-)
-def test_blocks_of_rows_cover_every_row(monkeypatch, maps, make):
-    np.random.seed(1)
-    mask = make()
-    arrays = qkv(2, 2, mask.num_tokens, 3, 2)
-    expected = ref.linear_attention(*arrays, ref.dense(mask))
-    softmax = ref.softmax_attention(*arrays, ref.dense(mask))
-    for elements in (1, 300):
-        force_blocks(monkeypatch, elements)
-        maps.clear()
-        y = masked_linear_attention(*arrays, mask, implementation="explicit")
-        assert maps
-        ref.assert_close(y, expected, 1e-10)
-        if elements == 300:
-            y = masked_softmax_attention(*arrays, mask)
-            ref.assert_close(y, softmax, 1e-10)
 
 
 # Padding.
@@ -362,82 +169,6 @@ def test_a_fully_padded_example_gives_zeros(masked_by):
         y = ref.numpy(y)
         assert np.all(y[1] == 0) and np.all(y[0] != 0)
         assert all(np.isfinite(ref.numpy(g)).all() for g in gradients)
-
-
-# Softmax.
-
-
-@pytest.mark.parametrize("name", ["table", "low-rank", "causal", None])
-def test_softmax_attention_against_numpy(name):
-    length = GRID[0] * GRID[1]
-    random = np.random.default_rng(0)
-    query, key = random.normal(size=(2, 3, HEADS, length, 4)) * 2
-    value = random.normal(size=(3, HEADS, length, 5))
-    padding = random.uniform(size=(3, length)) < 0.7
-    mask, matrix = None, np.ones(1)
-    if name:
-        kind = KINDS[name]
-        parameters = [ref.tensor(p) for p in kind.parameters()]
-        mask = kind.build(*parameters)
-        matrix = ref.numpy(ref.staged(kind.dense)(*parameters))
-    for padding_mask in (None, padding):
-        y = masked_softmax_attention(query, key, value, mask, padding_mask)
-        expected = ref.softmax_attention(
-            query, key, value, matrix, padding_mask
-        )
-        ref.assert_close(y, expected, 1e-10)
-
-
-def test_softmax_mask_is_the_exponential_of_a_bias():
-    """With `M = exp(N)`, softmax of the logits plus `N`."""
-    random = np.random.default_rng(0)
-    query, key, value = random.normal(size=(3, 2, 2, 7, 4))
-    bias = random.normal(size=(2, 7, 7))
-    logits = query @ np.swapaxes(key, -1, -2) / 2 + bias
-    scores = np.exp(logits)
-    expected = scores / scores.sum(-1, keepdims=True) @ value
-    y = masked_softmax_attention(query, key, value, np.exp(bias))
-    ref.assert_close(y, expected, 1e-12)
-
-
-def test_hidden_logits_however_large_do_not_underflow_a_row():
-    query = np.ones((1, 1, 3, 1), "float32")
-    key = np.array([0.0, 1.0, 1e6], "float32").reshape(1, 1, 3, 1)
-    value = np.array([1.0, 2.0, 3.0], "float32").reshape(1, 1, 3, 1)
-    mask = np.ones((3, 3), "float32")
-    mask[:, 2] = 0.0
-    expected = (1 + 2 * np.e) / (1 + np.e) * np.ones((1, 1, 3, 1))
-    y = masked_softmax_attention(query, key, value, mask)
-    ref.assert_close(y, expected, 1e-6)
-    padding = np.array([[True, True, False]])
-    y = masked_softmax_attention(query, key, value, padding_mask=padding)
-    ref.assert_close(y, expected, 1e-6)
-
-
-def test_softmax_gradients_against_finite_differences():
-    random = np.random.default_rng(0)
-    arrays = [*random.normal(size=(3, 1, 2, 5, 3))]
-    mask = random.uniform(0.5, 1.5, (2, 5, 5))
-    mask[:, 1, 3] = 0.0
-    upstream = random.normal(size=(1, 2, 5, 3))
-
-    def function(*tensors):
-        return masked_softmax_attention(*tensors)
-
-    _, gradients = ref.with_gradients(function)(
-        *[ref.tensor(x) for x in (upstream, *arrays, mask)]
-    )
-    step = 1e-6
-    for k, array in enumerate((*arrays, mask)):
-        direction = random.normal(size=array.shape) * (array != 0)
-        values = []
-        for sign in (1, -1):
-            moved = [*arrays, mask]
-            moved[k] = array + sign * step * direction
-            values.append(np.sum(upstream * ref.softmax_attention(*moved)))
-        slope = (values[0] - values[1]) / (2 * step)
-        actual = np.sum(ref.numpy(gradients[k]) * direction)
-        assert abs(actual - slope) < 1e-7 * max(1, abs(slope))
 
 
 # What the arguments mean.

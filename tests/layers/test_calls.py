@@ -52,6 +52,7 @@ def test_every_layer_with_weights_is_here():
     assert {x for x in found if hasattr(x, "attention_weights")} == made
 
 
+@pytest.mark.few_on_jax("toeplitz", "graph", "softmax")
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_weights_build_the_layer(name):
     make, shape = ATTENTION[name]

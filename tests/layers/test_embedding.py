@@ -206,6 +206,7 @@ def test_positions_stay_on_the_same_grid():
     ref.assert_close(other, np.ones((8, 2, 2)), 1e-6)
 
 
+@pytest.mark.slow_on_jax
 def test_a_model_cloned_to_another_size_resamples_what_it_learned():
     """Positions and masks are saved, and cloned, as they were trained."""
 

@@ -86,6 +86,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.few_on_jax("PrefixTokens", "TopologicalEncoderBlock1")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda x: type(x).__name__)
 def test_config_round_trip(layer):
     config = json.loads(json.dumps(layer.get_config()))
@@ -180,6 +181,7 @@ def test_sequential_end_to_end(policy, tmp_path):
     )
 
 
+@pytest.mark.few_on_jax("(12, 3)")
 @pytest.mark.parametrize("shape", [(12, 3), (4, 6, 4, 2)], ids=str)
 def test_sequential_on_sequences_and_videos(shape):
     model = keras.Sequential(

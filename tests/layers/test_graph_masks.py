@@ -123,6 +123,7 @@ def test_a_layer_with_a_mask_is_one_with_its_matrix(name):
         ref.assert_close(with_mask(x), expected, 1e-4)
 
 
+@pytest.mark.few_on_jax("diffusion-ordered", "forest-table", "features")
 @pytest.mark.parametrize("name", MASKS)
 def test_gradients_and_files(name, tmp_path):
     """Everything learned has a gradient; a file brings everything back."""
@@ -349,6 +350,7 @@ def test_one_mask_for_many_layers():
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
 
 
+@pytest.mark.few_on_jax("diffusion", "forest-rational", "walks", "pairs")
 @pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
 def test_a_model_that_fit_builds_has_its_graph(name):
     """Keras builds it where nothing can be assigned."""
@@ -361,7 +363,8 @@ def test_a_model_that_fit_builds_has_its_graph(name):
     make = {**MASKS, **kernels}[name]
     built, unbuilt = [keras.Sequential([layer(make())]) for _ in range(2)]
     built(x)
-    unbuilt.compile(keras.optimizers.SGD(0.0), "mse")
+    jit_compile = "auto" if ref.on_jax else False
+    unbuilt.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=jit_compile)
     unbuilt.fit(x, x, batch_size=2, verbose=0)
     for mine, other in zip(
         built.layers[0].non_trainable_weights,
@@ -407,6 +410,7 @@ def test_a_frozen_mask_stays_frozen():
     assert not found.graph_mask.trainable_weights
 
 
+@pytest.mark.slow_on_jax
 def test_degenerate_graphs():
     x = nodes()
     empty = np.zeros((NODES, NODES))
@@ -418,7 +422,8 @@ def test_degenerate_graphs():
         ForestMask(np.full(NODES, -1), function="rational"),
     ):
         model = keras.Sequential([layer(mask, implementation="fast")])
-        model.compile("sgd", "mse")
+        # Compilation takes longer than all else.
+        model.compile("sgd", "mse", jit_compile=ref.on_jax)
         model.fit(x, x, batch_size=2, verbose=0)
         assert np.isfinite(ref.numpy(model(x))).all()
     # Opposite weights do not cancel in where rates start.

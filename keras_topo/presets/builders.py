@@ -1,0 +1,184 @@
+"""Builders: functions that make models, and models that know how."""
+
+import dataclasses
+import functools
+import inspect
+
+import keras
+import numpy as np
+
+from keras_topo.layers.graph_inputs import fixed_kernel_config
+
+#: Functions by the names under which configurations know them.
+BUILDERS = {}
+
+# Where a model keeps its recipe.
+_ATTRIBUTE = "_keras_topo_recipe"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model was built.
+
+    Attributes:
+        builder: str, a key of `BUILDERS`.
+        arguments: dict, all arguments of the call by name; a fixed kernel as
+            its configuration, since the model holds its numbers.
+        dtype_policy: str, the global dtype policy of the time.
+        image_shape: tuple, the shape that inputs were changed to since, or
+            `None`.
+    """
+
+    # Not a dict, which Keras would track and look for layers in.
+
+    builder: str
+    arguments: dict
+    dtype_policy: str
+    image_shape: tuple | None = None
+
+
+def builder(function):
+    """Makes the models of a function remember how they were built.
+
+    `keras_topo.save_preset` then writes the name of the function and its
+    arguments, and `from_preset` calls it again. The function has to be
+    importable under the same name where the preset is loaded, that is, the
+    module that decorates it has to be imported before.
+
+    Args:
+        function: returns a built `keras.Model`. Its arguments are values of
+            JSON, NumPy arrays, objects that Keras serializes, or models of
+            builders. A function that takes `fixed_kernel` must accept the
+            dict that `fixed_kernel_config` makes of it as well.
+
+    Returns:
+        A function that does the same.
+
+    Raises:
+        ValueError: if there is another builder of that name.
+
+    Example:
+
+    >>> @keras_topo.presets.builder  # from keras_topo.presets import builder
+    ... def classifier(units, num_classes=10):
+    ...     ...
+    """
+    name = function.__name__
+    known = BUILDERS.get(name)
+    if known is not None and known.__module__ != function.__module__:
+        raise ValueError(
+            "`function` expects a name that no other builder has. Received: "
+            f"{name!r} of {function.__module__}, known from {known.__module__}"
+        )
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def build(*args, **kwargs):
+        model = function(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        # Later versions may have other defaults.
+        bound.apply_defaults()
+        arguments = {}
+        for key, value in bound.arguments.items():
+            kind = signature.parameters[key].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                arguments.update(value)
+            else:
+                arguments[key] = value
+        if "fixed_kernel" in arguments:
+            arguments["fixed_kernel"] = fixed_kernel_config(
+                arguments["fixed_kernel"]
+            )
+        policy = keras.config.dtype_policy().name
+        set_recipe(model, Recipe(name, arguments, policy))
+        return model
+
+    BUILDERS[name] = build
+    return build
+
+
+def set_recipe(model, recipe):
+    """Notes how a model was built; `None` for one that no builder made."""
+    setattr(model, _ATTRIBUTE, recipe)
+
+
+def recipe_of(model):
+    """The `Recipe` of a model, or `None`."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
+def to_json(value):
+    """An argument of a builder as values that JSON can hold.
+
+    Raises:
+        ValueError: if Keras cannot serialize it.
+    """
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (np.bool_, np.integer, np.floating)):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [to_json(x) for x in value]
+    recipe = recipe_of(value) if isinstance(value, keras.Model) else None
+    if recipe is not None:
+        return recipe_to_json(recipe)
+    if isinstance(value, dict):
+        return {key: to_json(x) for key, x in value.items()}
+    try:
+        return keras.saving.serialize_keras_object(value)
+    except Exception as error:  # Of whatever kind a foreign class raises.
+        raise ValueError(
+            "Arguments of builders are to be values of JSON, arrays or objects "
+            "that Keras can serialize, of classes registered by "
+            "keras.saving.register_keras_serializable. Received: "
+            f"{value!r}"
+        ) from error
+
+
+def recipe_to_json(recipe):
+    """The dict that a configuration holds of a recipe."""
+    arguments = {k: to_json(x) for k, x in recipe.arguments.items()}
+    if isinstance(arguments.get("fixed_kernel"), dict):
+        # By which copies find the arrays in this process.
+        arguments["fixed_kernel"].pop("digest", None)
+    config = {
+        "builder": recipe.builder,
+        "arguments": arguments,
+        "dtype_policy": recipe.dtype_policy,
+    }
+    if recipe.image_shape is not None:
+        config["image_shape"] = list(recipe.image_shape)
+    return config
+
+
+def call_builder(config, from_json):
+    """The model that `recipe_to_json` was made of, with other weights.
+
+    Args:
+        config: dict as of `recipe_to_json`, without an image shape.
+        from_json: function from what `to_json` gave back to arguments.
+
+    Raises:
+        ValueError: if the builder is unknown, or refuses the arguments.
+    """
+    name = config["builder"]
+    if name not in BUILDERS:
+        raise ValueError(
+            "The preset was built by a function that is not known here: "
+            "import the module that decorates it with "
+            f"keras_topo.presets.builder first. Received: builder={name!r}, "
+            f"known are {sorted(BUILDERS)}"
+        )
+    arguments = {k: from_json(x) for k, x in config["arguments"].items()}
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.get("dtype_policy", "float32"))
+    try:
+        return BUILDERS[name](**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} does not take the arguments of the preset, which another "
+            f"version of keras_topo may have written: {error}. Received: "
+            f"{sorted(arguments)}"
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)

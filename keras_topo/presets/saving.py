@@ -1,0 +1,163 @@
+"""Saving a model as a preset."""
+
+import os
+import pathlib
+import tempfile
+
+import keras
+
+from keras_topo.presets.builders import recipe_of, set_recipe
+from keras_topo.presets.configurations import (
+    leaf_layers,
+    model_from_json,
+    model_to_json,
+    quantize_again,
+    reason,
+)
+from keras_topo.presets.folders import (
+    CARD,
+    CONFIG,
+    METRICS,
+    PREPROCESSOR,
+    WEIGHTS,
+    hub,
+    hub_handle,
+    write_checksums,
+    write_json,
+)
+
+FORMAT = 1
+
+
+def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
+    """Saves a model as configuration and weights, for `from_preset`.
+
+    The preset loads with every version of Keras that keras_topo supports, and
+    can run no code where it is loaded. Of a model of a builder (`topvit` and
+    the others of `keras_topo.models`, or a function under
+    `keras_topo.presets.builder`) it holds the builder's name and arguments; of
+    another one the configuration of Keras. The optimizer stays behind, and
+    adapters of `enable_lora` are added to the weights that they adapt.
+
+    Args:
+        model: a built `keras.Model` of layers of Keras, of keras_topo, or of
+            classes that `keras.saving.register_keras_serializable` registers.
+        folder: where to, made if need be; files of other names stay. Or
+            `"hf://user/repository"`, with a branch after `@` if need be, which
+            is uploaded where huggingface_hub is installed and logged in.
+        preprocessor: dict of JSON values, what turns raw inputs into those of
+            the model. Keys that keras_topo writes and reads: `task`
+            (`"images"`, `"graphs"` or `"nodes"`), `image_shape` (pixels from 0
+            to 255, with channels), `class_names` (in the order of the logits)
+            and `features` (how nodes are described; see
+            `training.graph_data.FeatureRecipe`).
+        metrics: dict of JSON values, how the model was made and how good it
+            is.
+        card: str, Markdown for readers.
+
+    Returns:
+        The folder, a `pathlib.Path`, or the handle.
+
+    Raises:
+        ValueError: if the model is not built, or holds what cannot be loaded
+            again: layers with code in them, unregistered classes, vocabularies
+            in other files.
+        ImportError: for `hf://` without huggingface_hub.
+
+    Example:
+
+    >>> keras_topo.save_preset(
+    ...     model, "presets/flowers",
+    ...     preprocessor={"class_names": ["daisy", "rose"]})
+    >>> again = keras_topo.from_preset("presets/flowers")
+    """
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(
+            f"`model` expects a built keras.Model. Received: model={model!r}"
+        )
+    text = os.fspath(folder)
+    if text.startswith("hf://"):
+        return _upload(model, text, preprocessor, metrics, card)
+    folder = pathlib.Path(text).expanduser()
+    config = {
+        "format": FORMAT,
+        "keras_version": keras.version(),
+        **model_to_json(model),
+    }
+    _check_assets(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / ("partial." + WEIGHTS)
+    try:
+        model.save_weights(partial, overwrite=True)
+        _check_loads(config, partial)
+        os.replace(partial, folder / WEIGHTS)
+    finally:
+        partial.unlink(missing_ok=True)
+    write_json(folder / CONFIG, config)
+    for name, value in ((PREPROCESSOR, preprocessor), (METRICS, metrics)):
+        # What an earlier preset left there is of another model.
+        (folder / name).unlink(missing_ok=True)
+        if value is not None:
+            write_json(folder / name, value)
+    if card is not None:
+        (folder / CARD).write_text(card, encoding="utf-8")
+    write_checksums(folder)
+    return folder
+
+
+def copied(model):
+    """A clone with untrained weights that knows how it was built, too.
+
+    Args:
+        model: functional or Sequential.
+
+    Returns:
+        What `keras.models.clone_model` gives.
+    """
+    clone = keras.models.clone_model(model)
+    set_recipe(clone, recipe_of(model))
+    return clone
+
+
+def _check_loads(config, weights):
+    """Whether what was written makes a model again."""
+    try:
+        model = model_from_json(config)
+        quantize_again(model, config.get("quantized", {}))
+        model.load_weights(weights)
+    except Exception as error:  # Of whatever kind a foreign class raises.
+        raise ValueError(
+            "`model` expects layers that load again from their configuration "
+            f"and weights. Received: a model of which one does "
+            f"not: {reason(error)}"
+        ) from error
+
+
+def _check_assets(model):
+    """Refuses layers that keep some of their state in files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for layer in leaf_layers(model):
+            if hasattr(layer, "save_assets"):
+                layer.save_assets(folder)
+        files = sorted(os.listdir(folder))
+    if files:
+        raise ValueError(
+            "`model` expects layers whose state is weights or configuration: "
+            "give vocabularies to their layers as lists. Received: a model "
+            f"with {', '.join(files)}"
+        )
+
+
+def _upload(model, handle, preprocessor, metrics, card):
+    module = hub(handle)
+    repository, revision = hub_handle(handle)
+    with tempfile.TemporaryDirectory() as folder:
+        save_preset(model, folder, preprocessor, metrics, card)
+        module.create_repo(repository, exist_ok=True)
+        module.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            revision=revision,
+            commit_message="Upload with keras_topo.save_preset",
+        )
+    return handle
