@@ -329,6 +329,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             grid = self.grid_shape
         elif prefix or self.periodic or self._is_grid():
             (tokens,) = extents
+            if isinstance(tokens, int) and tokens <= prefix:
+                raise ValueError(
+                    "the grid does not match the tokens: num_prefix_tokens="
+                    f"{prefix} leaves none for it. Received: "
+                    f"input_shape={tuple(shape)}"
+                )
             grid = (None if tokens is None else tokens - prefix,)
         else:
             return Sequence(extents[0], self.causal, inputs)
