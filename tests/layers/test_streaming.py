@@ -100,7 +100,7 @@ def results(layer, function):
     compute = ref.staged(ref.with_gradients(of_tensors))
     upstream = inputs(BATCH, TOKENS, CHANNELS, seed=5)
     x = inputs(BATCH, TOKENS, CHANNELS)
-    values = [ops.convert_to_tensor(weight) for weight in weights]
+    values = [ref.tensor(ref.numpy(weight)) for weight in weights]
     y, gradients = compute(upstream, x, *values)
     names = ["inputs", *(w.path for w in weights)]
     gradients = map(ref.numpy, gradients)
