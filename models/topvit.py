@@ -148,7 +148,9 @@ def topvit(
         inside = {"grid": x}
         attention_options = {**attention_options, "num_prefix_tokens": 1}
         x = PrefixTokens(1, name="class_token")(x)
-    if attention == "toeplitz" and reference_grid is not None:
+    if attention != "toeplitz":
+        mask = None
+    elif reference_grid is not None:
         mask = _with_reach(mask, reference_grid)
     for k in range(depth):
         x = TopologicalEncoderBlock(

@@ -5,7 +5,7 @@ import pytest
 import reference as ref
 from keras import ops
 
-from keras_topo._backend import divide
+from keras_topo._backend import divide, update_axis
 from keras_topo.attention import (
     get_feature_map,
     masked_linear_attention,
@@ -65,6 +65,28 @@ def test_divide_in_forward_mode():
     _, tangent = jax.jvp(divide, (x, total), (0 * x, np.ones_like(total)))
     ref.assert_close(tangent, -x / total**2, 1e-10)
     assert ops.shape(tangent) == x.shape
+
+
+@pytest.mark.parametrize("compile_it", [False, True], ids=["eager", "xla"])
+def test_updates_have_gradients(compile_it):
+    random = np.random.default_rng(0)
+    x, update = random.normal(size=(2, 5, 3)), random.normal(size=(2, 2, 3))
+    upstream = random.normal(size=x.shape)
+
+    def write(x, update, start):
+        return update_axis(x, update, start, 1)
+
+    for start, place in ((1, 1), (4, 3)):
+        expected, kept = x.copy(), upstream.copy()
+        expected[:, place : place + 2] = update
+        kept[:, place : place + 2] = 0
+        compute = ref.with_gradients(lambda x, u, s=start: write(x, u, s))
+        if compile_it:
+            compute = ref.compiled(compute)
+        y, (dx, dupdate) = compute(*map(ref.tensor, (upstream, x, update)))
+        ref.assert_close(y, expected, 0)
+        ref.assert_close(dx, kept, 0)
+        ref.assert_close(dupdate, upstream[:, place : place + 2], 0)
 
 
 def library_calls():

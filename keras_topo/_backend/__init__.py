@@ -3,6 +3,7 @@
 Every backend module defines
 
 - `slice_axis(x, start, size, axis)`: a slice whose start may be traced;
+- `update_axis(x, update, start, axis)`: the reverse, with gradients;
 - `ensure_size(x, size, axis)`: `x`, checked where its size is not known yet;
 - `concrete(x)`: the value of a tensor, `None` where it is traced;
 - `constant(array)`: an array of the host as a tensor, not in the graph;
@@ -55,6 +56,7 @@ if keras.backend.backend() == "tensorflow":
         sparse_sum,
         staged,
         toeplitz_fft,
+        update_axis,
         windows,
         with_derivatives,
     )
@@ -79,6 +81,7 @@ elif keras.backend.backend() == "jax":
         sparse_sum,
         staged,
         toeplitz_fft,
+        update_axis,
         windows,
         with_derivatives,
     )
@@ -109,6 +112,7 @@ __all__ = [
     "sparse_sum",
     "staged",
     "toeplitz_fft",
+    "update_axis",
     "windows",
     "with_derivatives",
 ]

@@ -13,6 +13,11 @@ def slice_axis(x, start, size, axis):
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
+def update_axis(x, update, start, axis):
+    """`x` with `update` in it, from `start` along `axis`."""
+    return jax.lax.dynamic_update_slice_in_dim(x, update, start, axis)
+
+
 def ensure_size(x, size, axis):
     """`x`, whose size along `axis` must be `size`."""
     if x.shape[axis] != size:

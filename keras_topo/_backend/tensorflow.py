@@ -48,6 +48,35 @@ def slice_axis(x, start, size, axis):
     return tf.slice(x, starts, sizes)
 
 
+def update_axis(x, update, start, axis):
+    """`x` with `update` in it, from `start` along `axis`, which may be traced.
+
+    The one operation for this that XLA compiles has no gradient of its own.
+    What would stand beyond the end is moved back from it.
+    """
+    count = tf.shape(x)[axis]
+    size = update.shape[axis]
+    size = tf.shape(update)[axis] if size is None else size
+    start = tf.clip_by_value(start, 0, count - size)
+
+    @tf.custom_gradient
+    def write(x, update):
+        starts = [0] * len(x.shape)
+        starts[axis] = start
+
+        def gradient(upstream):
+            ids = tf.range(count)
+            inside = (ids >= start) & (ids < start + size)
+            shape = [1] * len(x.shape)
+            shape[axis] = -1
+            kept = tf.cast(tf.reshape(~inside, shape), upstream.dtype)
+            return upstream * kept, slice_axis(upstream, start, size, axis)
+
+        return ops.slice_update(x, starts, update), gradient
+
+    return write(x, update)
+
+
 def ensure_size(x, size, axis):
     """`x`, whose size along `axis` must be `size`: an error when it is run,
     where the graph does not know it, with both shapes in it."""

@@ -56,8 +56,8 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             own. Without it, every call brings a kernel.
         num_features: int, random features of a feature map; defaults to
             `key_dim`.
-        dropout: float, rate at which scores are dropped; softmax and additive
-            similarities only.
+        dropout: float, rate at which scores are dropped, or with a feature map
+            whole nodes, see `MaskedAttention`.
         use_bias: bool.
         output_shape: int, channels of the output of `combine="project"`;
             defaults to those of the input.

@@ -329,6 +329,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             grid = self.grid_shape
         elif prefix or self.periodic or self._is_grid():
             (tokens,) = extents
+            if isinstance(tokens, int) and tokens <= prefix:
+                raise ValueError(
+                    "the grid does not match the tokens: num_prefix_tokens="
+                    f"{prefix} leaves none for it. Received: "
+                    f"input_shape={tuple(shape)}"
+                )
             grid = (None if tokens is None else tokens - prefix,)
         else:
             return Sequence(extents[0], self.causal, inputs)
@@ -375,11 +381,19 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 "inputs and expects no `value`: build or call it with one at "
                 f"first. Received: value of shape {tuple(value.shape)}"
             )
-        if len(inputs.shape) != 3 or len(value.shape) != 3:
+        on_grid = self.grid_shape or self.num_prefix_tokens or self.periodic
+        if (
+            len(inputs.shape) != 3
+            or len(value.shape) != 3
+            or on_grid
+            or self._is_grid()
+        ):
             raise ValueError(
-                "`value` expects two sequences, (batch, tokens, channels). "
-                f"Received: inputs of shape {tuple(inputs.shape)}, value of "
-                f"shape {tuple(value.shape)}"
+                "`value` expects two sequences, (batch, tokens, channels), "
+                "not tokens of a grid. Received: inputs of shape "
+                f"{tuple(inputs.shape)}, value of shape {tuple(value.shape)}, "
+                f"grid_shape={self.grid_shape}, num_prefix_tokens="
+                f"{self.num_prefix_tokens}, periodic={self.periodic}"
             )
         if isinstance(self.mask, GraphMask) or getattr(
             self.mask, "uses_inputs", False

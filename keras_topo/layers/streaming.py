@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo._backend import concrete
+from keras_topo._backend import concrete, update_axis
 from keras_topo.arguments import positive
 from keras_topo.attention.feature_maps import key_level
 from keras_topo.attention.inputs import normalize
@@ -171,11 +171,11 @@ class Streaming:
             )
         state = dict(state)
         for name, x in (("keys", key), ("values", value)):
-            state[name] = ops.slice_update(state[name], (0, 0, position, 0), x)
+            state[name] = update_axis(state[name], x, position, 2)
         inputs = None
         if "inputs" in state:
             inputs = ops.cast(tokens, state["inputs"].dtype)
-            inputs = ops.slice_update(state["inputs"], (0, position, 0), inputs)
+            inputs = update_axis(state["inputs"], inputs, position, 1)
             state["inputs"] = inputs
         state["position"] = position + count
         ids = position + ops.arange(count, dtype="int32")

@@ -3,8 +3,11 @@
 import keras
 
 from keras_topo import masks
+from keras_topo.arguments import one_of, positive
 from keras_topo.layers.masked_attention import MaskedAttention
+from keras_topo.layers.multi_head import SIMILARITIES
 from keras_topo.masks import TableMask
+from keras_topo.operators.toeplitz import check_grid_shape
 
 # Arguments of version 0.1, by the masks that they belong to.
 _OPTIONS = {
@@ -72,20 +75,28 @@ class ToeplitzAttention(MaskedAttention):
         mask_grid_shape=None,
         **options,
     ):
+        if mask_grid_shape is not None:
+            mask_grid_shape = check_grid_shape(
+                mask_grid_shape, "mask_grid_shape"
+            )
         given = {
-            "mask_degree": mask_degree,
-            "mask_rank": mask_rank,
-            "separable_terms": separable_terms,
+            "mask_degree": one_of(mask_degree, "mask_degree", (None, 1, 2)),
+            "mask_rank": positive(mask_rank, "mask_rank", optional=True),
+            "separable_terms": one_of(
+                separable_terms, "separable_terms", (None, "table", "decay")
+            ),
             "share_mask": share_mask,
             "mask_grid_shape": mask_grid_shape,
         }
         self.mask_grid_shape = mask_grid_shape
+        if "similarity" not in options:
+            one_of(feature_map, "feature_map", SIMILARITIES)
+            options["similarity"] = feature_map
         super().__init__(
             num_heads,
             key_dim,
             value_dim=value_dim,
             mask=named_mask(mask, given),
-            similarity=options.pop("similarity", feature_map),
             **options,
         )
 

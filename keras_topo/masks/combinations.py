@@ -39,6 +39,8 @@ class _Combination(Mask):
 
     def build(self, num_heads, topology):
         for mask in self.masks:
+            if self.dtype_policy.name == "float64":
+                mask.dtype_policy = self.dtype_policy
             if not mask.built:
                 mask.build(num_heads, topology.cells)
 

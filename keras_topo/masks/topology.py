@@ -226,9 +226,20 @@ class Nodes:
     num_nodes: Any = None
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
 
+    # They have no order, and none of them is a prefix.
+    causal = False
+
     @property
     def num_tokens(self):
         return self.num_nodes
+
+    @property
+    def num_cells(self):
+        return self.num_nodes
+
+    @property
+    def cells(self):
+        return self
 
     def bordered(self, operator):
         return operator

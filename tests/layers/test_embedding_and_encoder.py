@@ -49,7 +49,6 @@ def test_patches_lose_no_pixel():
     ("patch", "shape", "message"),
     [
         (8, (None, 7, 9, 3), "size of a patch.*Received"),
-        (4, (None, None, 9, 3), "known extent"),
         ((4, 4), (None, 9, 3), "one patch_size for each"),
     ],
 )

@@ -452,10 +452,6 @@ ERRORS = {
         lambda: GraphKernelAttention(1, 2, attention_initializer="zeros"),
         "`attention_initializer`",
     ),
-    "dropout": (
-        lambda: GraphKernelAttention(1, 1, similarity="relu", dropout=0.1),
-        "`dropout`",
-    ),
     "flat": (lambda: GraphKernelAttention(1, 1)(N[0], K), "nodes of shape"),
     "fixed": (
         lambda: GraphKernelAttention(1, 1, fixed_kernel=[[np.nan]]),

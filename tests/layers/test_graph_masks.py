@@ -168,7 +168,7 @@ def test_forest_functions():
 
     def matrix(function, **options):
         mask = ForestMask(forest, weights, function, **options)
-        mask.build((HEADS,))
+        mask.build(HEADS)
         perturb(mask)
         return mask, ref.numpy(mask.operator().to_dense())
 
@@ -261,7 +261,7 @@ def test_forests_of_a_graph():
     for make in (minimum_spanning_forest, breadth_first_forest):
         forest, weights = make(graph())
         mask = ForestMask(forest, weights, "exponential")
-        mask.build((HEADS,))
+        mask.build(HEADS)
         matrix = ref.numpy(mask.operator().to_dense())
         # Nodes of another component are not seen, and all of one's own are.
         _, component = scipy.sparse.csgraph.connected_components(graph())
@@ -273,7 +273,7 @@ def test_forests_of_a_graph():
 def test_diffusion_times(name):
     mask = MASKS[name]()
     assert ("order" in mask._spec["shapes"]) == (name == "diffusion-ordered")
-    mask.build((4,))
+    mask.build(4)
     np.testing.assert_allclose(
         ref.numpy(mask.current_times()), [0.5, 0.5, 2, 2], rtol=1e-5
     )
@@ -284,7 +284,7 @@ def test_diffusion_times(name):
     dense = ref.numpy(mask.operator().to_dense())
     ref.assert_close(dense[3], scipy.linalg.expm(-2 * laplacian), 2e-5)
     fixed = DiffusionMask(graph(), times=(0.5, 2.0), learn_times=False)
-    fixed.build((4,))
+    fixed.build(4)
     assert fixed.max_time == 2 and not fixed.trainable_weights
     ref.assert_close(fixed.operator().to_dense(), dense, 1e-5)
 
@@ -292,7 +292,7 @@ def test_diffusion_times(name):
 @eager
 def test_sampled_masks():
     mask = RandomWalkMask(graph(), num_walks=4, seed=3)
-    mask.build((HEADS,))
+    mask.build(HEADS)
     features = random_walk_features(graph(), 4, seed=3)
     first = ref.numpy(mask.operator().to_dense())
     ref.assert_close(first, (features @ features.T).toarray(), 1e-5)
@@ -302,7 +302,7 @@ def test_sampled_masks():
     ref.assert_close(second, (features @ features.T).toarray(), 1e-5)
     # The features of many walks: the diffusion kernel they start as.
     mask = RandomFeaturesMask(graph(), num_walks=2000, length=8, time=1.0)
-    mask.build((HEADS,))
+    mask.build(HEADS)
     matrix = graph().toarray()
     degree = matrix.sum(1)
     scale = np.where(degree > 0, np.maximum(degree, 1e-9) ** -0.5, 0)
@@ -428,7 +428,7 @@ def test_degenerate_graphs():
         assert np.isfinite(ref.numpy(model(x))).all()
     # Opposite weights do not cancel in where rates start.
     mask = ForestMask(np.arange(-1, 9), (np.ones(10), -np.ones(10)))
-    mask.build((2,))
+    mask.build(2)
     assert ref.numpy(mask.rate_weight).max() < 10
     # exp(time A) of a star leaves float32 early.
     star = np.zeros((600, 600))

@@ -8,7 +8,9 @@ import pytest
 import reference as ref
 from keras import ops
 
+from keras_topo import masks
 from keras_topo.layers import ToeplitzAttention
+from keras_topo.masks import TableMask
 
 GRIDS = [(7,), (4, 6), (1, 5), (2, 3, 4)]
 if ref.on_jax:
@@ -61,7 +63,7 @@ def test_published_topvit_layer(implementation):
     x = random(2, *grid, 48)
     layer.build(x.shape)
     table = np.random.default_rng(1).uniform(0.1, 2.0, (heads, 27, 19))
-    layer.mask_weights[0].assign(table)
+    layer.mask.weights[0].assign(table)
     expected = by_definition(layer, x, ref.block_toeplitz(table, grid))
     ref.assert_close(
         ref.numpy(layer(x)).reshape(expected.shape), expected, 1e-5
@@ -86,9 +88,10 @@ def test_every_mask_on_every_grid(grid, options):
         )
 
 
-@pytest.mark.parametrize("options", MASKS[:3], ids=str)
-def test_masks_start_as_ones(options):
-    layer = ToeplitzAttention(2, 8, **options)
+@pytest.mark.parametrize("name", ["table", "distance", "separable"])
+def test_masks_that_start_as_ones(name):
+    mask = masks.get(name, initial="ones")
+    layer = ToeplitzAttention(2, 8, mask=mask)
     layer.build((None, 3, 4, 6))
     ref.assert_close(layer.mask_operator().to_dense(), np.ones((2, 12, 12)), 0)
 
@@ -100,7 +103,7 @@ def test_prefix_tokens_have_ones():
     perturb(layer)
     mask = ref.numpy(layer.mask_operator().to_dense())
     assert np.all(mask[:, :2] == 1) and np.all(mask[:, :, :2] == 1)
-    table = np.abs(ref.numpy(layer.mask_weights[0]))
+    table = np.abs(ref.numpy(layer.mask.weights[0]))
     np.testing.assert_allclose(
         mask[:, 2:, 2:], ref.block_toeplitz(table, (3, 4)), rtol=1e-6
     )
@@ -137,23 +140,15 @@ def test_padding_changes_nothing(feature_map):
     output = ref.numpy(layer(x, mask=visible))
     for k, length in enumerate(lengths):
         alone = ToeplitzAttention(
-            2, 8, feature_map=feature_map, seed=1, mask_grid_shape=(9,)
+            2, 8, mask=TableMask(reach=9), feature_map=feature_map, seed=1
         )
         alone.build((1, length, 6))
         alone.set_weights(layer.get_weights())
-        # The table of the longer sequence, cut rather than resampled.
-        alone.mask_operator = lambda layer=layer, n=length: _leading(layer, n)
         ref.assert_close(
             output[k : k + 1, :length],
             ref.numpy(alone(x[k : k + 1, :length])),
             1e-5,
         )
-
-
-def _leading(layer, length):
-    from keras_topo.operators import Dense
-
-    return Dense(layer.mask_operator().to_dense()[:, :length, :length])
 
 
 def test_nothing_visible_is_not_nan():
@@ -188,10 +183,10 @@ def test_resampled_mask():
     coarse = ToeplitzAttention(1, 4, mask="table")
     coarse.build((None, 4, 6, 8))
     table = np.random.default_rng(0).uniform(0.5, 1.5, (1, 7, 11))
-    coarse.mask_weights[0].assign(table)
+    coarse.mask.weights[0].assign(table)
     fine = ToeplitzAttention(1, 4, mask="table", mask_grid_shape=(4, 6))
     fine.build((None, 8, 12, 8))
-    fine.mask_weights[0].assign(table)
+    fine.mask.weights[0].assign(table)
     resampled = ref.numpy(fine.mask_operator().full_table())
     assert resampled.shape == (1, 15, 23)
     # Every other offset of the finer grid is one of the coarser.
@@ -236,7 +231,7 @@ def test_mixed_precision(policy):
     reference.build(x.shape)
     reference.set_weights(layer.get_weights())
     ref.assert_close(output, ref.numpy(reference(x)), 3e-2)
-    assert layer.mask_weights[0].dtype == "float32"
+    assert layer.mask.weights[0].dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -246,13 +241,18 @@ def test_mixed_precision(policy):
         ({"feature_map": "rely"}, (None, 4, 6), "`feature_map`.*'rely'"),
         ({"implementation": "slow"}, (None, 4, 6), "`implementation`.*'slow'"),
         ({"dropout": 1.0}, (None, 4, 6), "`dropout`.*1.0"),
-        ({"mask_rank": 0}, (None, 4, 6), "`mask_rank`.*0"),
+        (
+            {"mask": "separable", "mask_rank": 0},
+            (None, 4, 6),
+            "`mask_rank`.*0",
+        ),
+        ({"mask_rank": 3}, (None, 4, 6), "`mask_rank`.*'table'"),
         ({"grid_shape": (2, 3)}, (None, 7, 6), "grid.*Received.*7"),
         ({"grid_shape": (2, 3)}, (None, 2, 4, 6), "`grid_shape`.*Received"),
         ({"num_prefix_tokens": 4}, (None, 4, 6), "grid.*Received"),
-        ({}, (None, None, 6), "known size.*Received"),
+        ({}, (None, None, 6), "`reach`.*any size.*Received"),
         ({}, (None, 6), "channels.*Received"),
-        ({"mask_grid_shape": (2,)}, (None, 4, 4, 6), "`mask_grid_shape`"),
+        ({"mask_grid_shape": (2, 2, 2)}, (None, 4, 4, 6), "`reach`.*2 axes"),
     ],
 )
 def test_errors(options, shape, message):

@@ -10,7 +10,6 @@ import reference as ref
 from keras import ops
 
 from keras_topo.layers import ToeplitzAttention
-from keras_topo.layers.toeplitz_masks import MASKS as KINDS
 
 CHANNELS = 6
 
@@ -43,7 +42,7 @@ def run(layer, *args, **kwargs):
 def randomise(layer, seed=1, low=0.3, high=1.5):
     """Gives masks other values than those at the start."""
     random = np.random.default_rng(seed)
-    for weight in layer.mask_weights:
+    for weight in layer.mask.weights:
         weight.assign(random.uniform(low, high, weight.shape))
 
 
@@ -95,20 +94,20 @@ def test_a_published_topvit_layer_with_a_class_token(implementation):
     expected = by_hand(layer, x, mask, lambda z: np.maximum(z, 0) + 1e-3)
     # The sign of an entry does not count.
     for sign in (1, -1):
-        layer.mask_weights[0].assign(sign * values)
+        layer.mask.weights[0].assign(sign * values)
         ref.assert_close(run(layer, x), expected, 1e-5)
 
 
 def test_distance_mask_is_the_exponential_of_a_polynomial():
     layer = build((3, 5, CHANNELS), mask="distance")
     coefficients = np.array([[0.3, -1.0, 0.5], [0.0, 2.0, -3.0]])
-    layer.mask_weights[0].assign(coefficients)
+    layer.mask.weights[0].assign(coefficients)
     x = ref.l1_distances((3, 5)) / 6
     a = coefficients[..., None, None]
     expected = np.exp(a[:, 0] + a[:, 1] * x + a[:, 2] * x**2)
     ref.assert_close(ref.dense(layer.mask_operator()), expected, 1e-5)
     # However large, no infinities.
-    layer.mask_weights[0].assign(1e6 * coefficients)
+    layer.mask.weights[0].assign(1e6 * coefficients)
     assert np.isfinite(ref.numpy(run(layer, inputs(1, 3, 5, CHANNELS)))).all()
 
 
@@ -124,7 +123,7 @@ def test_distance_masks_are_clipped_as_a_whole(degree, grid):
     a1 = np.array([-20.0, 29.5, -58.0, 54.0, -100.0, -1e6])
     coefficients = np.zeros((6, degree + 1))
     coefficients[:, 0], coefficients[:, 1] = a0, a1
-    layer.mask_weights[0].assign(coefficients)
+    layer.mask.weights[0].assign(coefficients)
     found = np.log(ref.dense(layer.mask_operator()))
     x = ref.l1_distances(grid) / max(1, sum(n - 1 for n in grid))
     expected = a0[:, None, None] + a1[:, None, None] * x
@@ -146,24 +145,20 @@ def test_distance_masks_are_clipped_as_a_whole(degree, grid):
 @pytest.mark.parametrize("degree", [1, 2])
 def test_a_clipped_distance_mask_still_learns(degree):
     layer = build((3, 9, CHANNELS), 1, mask="distance", mask_degree=degree)
-    layer.mask_weights[0].assign([[0.0, -40.0, 0.0][: degree + 1]])
+    (weight,) = layer.mask.weights
+    weight.assign([[0.0, -40.0, 0.0][: degree + 1]])
 
     def loss(weights):
-        operator = layer_operator(layer, weights)
+        with keras.StatelessScope([(weight, weights)]):
+            operator = layer.mask_operator()
         return ops.sum(ops.log(operator.to_dense())[0, 0, :3])
 
     compute = ref.with_gradients(loss)
     _, (gradient,) = compute(
-        ref.tensor(np.float32(1.0)), ref.tensor(layer.mask_weights[0].numpy())
+        ref.tensor(np.float32(1.0)), ref.tensor(ref.numpy(weight))
     )
     # d/da_1 of a_1 (0 + 1 + 2) / 10
     assert ref.numpy(gradient)[0, 1] == pytest.approx(0.3, abs=1e-5)
-
-
-def layer_operator(layer, weights):
-    """The mask of a layer with other weights."""
-    _, make = KINDS[layer.mask]
-    return make(layer, [weights], layer.mask_grid_shape, layer.grid)
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -175,7 +170,7 @@ def test_decay_mask_falls_along_each_axis(rank):
         mask_rank=rank,
     )
     randomise(layer, low=-1.5)
-    rows, columns, scale = map(ref.numpy, layer.mask_weights)
+    rows, columns, scale = map(ref.numpy, layer.mask.weights)
     expected = sum(
         abs(scale[:, r, None, None])
         * ref.kron(
@@ -295,7 +290,7 @@ def test_other_masks_on_another_grid(name):
     small = build((3, 5, CHANNELS), **options)
     randomise(small)
     large = twin(small, (6, 9, CHANNELS))
-    assert large.mask_grid_shape == (3, 5)
+    assert large.mask.reach == (3, 5)
     matrix = ref.dense(large.mask_operator())
     assert matrix.shape == (2, 54, 54) and (matrix > 0).all()
     # Of a token and itself.
@@ -363,12 +358,12 @@ def test_random_features_come_from_the_seed_and_are_saved(feature_map):
         build((5, CHANNELS), feature_map=feature_map, seed=seed, num_features=6)
         for seed in (1, 1, 2)
     ]
-    first, second, third = [ref.numpy(x.projection) for x in layers]
+    first, second, third = [ref.numpy(x.random_projection) for x in layers]
     assert first.shape == (2, 6, 4)
     np.testing.assert_array_equal(first, second)
     assert not np.allclose(first, third)
-    assert not layers[0].projection.trainable
-    assert any(w is layers[0].projection for w in layers[0].weights)
+    assert not layers[0].random_projection.trainable
+    assert any(w is layers[0].random_projection for w in layers[0].weights)
 
 
 # Numerics.
@@ -395,7 +390,7 @@ def test_float64():
     layer = build((3, 5, CHANNELS), dtype="float64")
     y = layer(inputs(2, 3, 5, CHANNELS).astype("float64"))
     assert keras.backend.standardize_dtype(y.dtype) == "float64"
-    assert layer.mask_weights[0].dtype == "float64"
+    assert layer.mask.weights[0].dtype == "float64"
 
 
 @pytest.mark.parametrize(
@@ -430,9 +425,14 @@ ERRORS = {
     "heads-float": ({"num_heads": 2.0}, None, "`num_heads`"),
     "key_dim": ({"key_dim": -1}, None, "`key_dim`"),
     "mask": ({"mask": "tables"}, None, "`mask`"),
-    "degree": ({"mask_degree": 3}, None, "`mask_degree`"),
-    "rank": ({"mask_rank": 0}, None, "`mask_rank`"),
-    "terms": ({"separable_terms": "decays"}, None, "`separable_terms`"),
+    "degree": ({"mask": "distance", "mask_degree": 3}, None, "`mask_degree`"),
+    "rank": ({"mask": "separable", "mask_rank": 0}, None, "`mask_rank`"),
+    "terms": (
+        {"mask": "separable", "separable_terms": "decays"},
+        None,
+        "`separable_terms`",
+    ),
+    "other-mask": ({"separable_terms": "decay"}, None, "`separable_terms`"),
     "feature_map": ({"feature_map": "gelu"}, None, "`feature_map`"),
     "dropout": ({"dropout": 1.0}, None, "`dropout`"),
     "implementation": (
@@ -445,7 +445,7 @@ ERRORS = {
     "mask-grid": (
         dict(mask_grid_shape=(4, 4)),
         (None, 15, CHANNELS),
-        "`mask_grid_shape`",
+        "`reach`",
     ),
     "tokens": (
         dict(grid_shape=(4, 4)),
@@ -462,8 +462,8 @@ ERRORS = {
         (None, 3, CHANNELS),
         "grid does not match",
     ),
-    "unknown-grid": ({}, (None, None, 4, CHANNELS), "known size"),
-    "unknown-length": ({}, (None, None, CHANNELS), "known size"),
+    "unknown-grid": ({}, (None, None, 4, CHANNELS), "`reach`"),
+    "unknown-length": ({}, (None, None, CHANNELS), "`reach`"),
     "unknown-channels": ({}, (None, 4, None), "channels"),
     "no-grid": ({}, (None, CHANNELS), "input_shape"),
     "prefix-on-a-grid": (

@@ -20,6 +20,7 @@ from keras_topo.operators import (
     Sum,
     Toeplitz,
 )
+from keras_topo.operators.hadamard import Hadamard
 
 # Of the tokens of a permuted mask.
 ORDER = np.array([2, 0, 5, 1, 4, 3], "int32")
@@ -82,6 +83,28 @@ CASES = [
         ),
         (3, 5),
         (2, 2),
+    ),
+    *case(
+        "hadamard",
+        lambda m, t: Hadamard([Dense(m), BlockToeplitz(t, (2, 3))]),
+        lambda m, t: m * ref.block_toeplitz(t, (2, 3)),
+        (6, 6),
+        (3, 5),
+    ),
+    *alone(
+        "hadamard-broadcast",
+        lambda u, rate, rates: Hadamard(
+            [LowRank(u), ExponentialDecay(rate, 5), GatedDecay(rates, True)]
+        ),
+        lambda u, rate, rates: (
+            ref.low_rank(u, u)
+            * ref.decay(rate, 5)
+            * ref.gated_decay(rates, None)
+            * np.tril(np.ones((5, 5)))
+        ),
+        (5, 2),
+        (2,),
+        (3, 1, 5),
     ),
     *case(
         "sum",

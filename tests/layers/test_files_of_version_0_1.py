@@ -1,0 +1,162 @@
+"""What version 0.1 wrote loads: weights of masks among those of attention,
+and configurations in which a mask is a name and its options."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import reference as ref
+
+from keras_topo.layers import ToeplitzAttention, TopologicalEncoderBlock
+from keras_topo.presets import from_preset
+
+CHANNELS = 6
+
+# As it wrote them, all options in every file.
+ATTENTION = {
+    "num_heads": 2,
+    "key_dim": 3,
+    "value_dim": 3,
+    "mask": "table",
+    "mask_degree": 2,
+    "mask_rank": 1,
+    "separable_terms": "table",
+    "share_mask": False,
+    "feature_map": "relu",
+    "num_features": None,
+    "grid_shape": None,
+    "num_prefix_tokens": 0,
+    "mask_grid_shape": [4, 5],
+    "dropout": 0.0,
+    "use_bias": True,
+    "output_shape": None,
+    "implementation": "auto",
+    "seed": None,
+    "kernel_initializer": {
+        "module": "keras.initializers",
+        "class_name": "GlorotUniform",
+        "config": {"seed": None},
+        "registered_name": None,
+    },
+    "bias_regularizer": None,
+}
+BLOCK = {
+    "num_heads": 2,
+    "key_dim": None,
+    "mlp_dim": 8,
+    "attention": "toeplitz",
+    "epsilon": 1e-6,
+    **{
+        name: ATTENTION[name]
+        for name in (
+            "mask",
+            "mask_degree",
+            "mask_rank",
+            "separable_terms",
+            "share_mask",
+            "feature_map",
+            "num_features",
+            "grid_shape",
+            "num_prefix_tokens",
+            "mask_grid_shape",
+            "implementation",
+        )
+    },
+}
+OPTIONS = {
+    "table": {},
+    "distance": {"mask": "distance", "mask_degree": 1},
+    "tables": {"mask": "separable", "mask_rank": 2},
+    "decays": {"mask": "separable", "separable_terms": "decay"},
+    "shared": {"share_mask": True},
+    "features": {"feature_map": "favor", "num_features": 5, "seed": 1},
+    "none": {"mask": None},
+    "prefix": {"grid_shape": [4, 5], "num_prefix_tokens": 1},
+}
+
+
+@pytest.mark.slow_on_jax
+@pytest.mark.parametrize("layer", ["attention", "block"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_configurations_and_weights(name, layer, tmp_path):
+    kind, config = {
+        "attention": (ToeplitzAttention, ATTENTION),
+        "block": (TopologicalEncoderBlock, BLOCK),
+    }[layer]
+    config = {**config, **OPTIONS[name]}
+    prefix = config["num_prefix_tokens"]
+    shape = (21, CHANNELS) if prefix else (4, 5, CHANNELS)
+
+    def make(config):
+        model = keras.Sequential([keras.Input(shape), kind.from_config(config)])
+        return model, getattr(model.layers[0], "attention", model.layers[0])
+
+    model, attention = make(config)
+    if attention.mask is not None:
+        reach = attention.mask.reach
+        assert reach == (4, 5) and attention.mask_operator() is not None
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(random.uniform(0.1, 1, weight.shape))
+    path = str(tmp_path / "old.weights.h5")
+    model.save_weights(path)
+    _as_version_0_1(path)
+    again, attention = make(config)
+    again.load_weights(path)
+    x = random.normal(size=(2, *shape)).astype("float32")
+    ref.assert_close(again(x), ref.numpy(model(x)), 1e-6)
+    # What is saved now, and cloned, is the same again.
+    again.save_weights(path)
+    clone = keras.models.clone_model(again)
+    clone.load_weights(path)
+    ref.assert_close(clone(x), ref.numpy(model(x)), 1e-6)
+
+
+def _as_version_0_1(path):
+    """Moves the weights of masks before those of the attention layer."""
+    with h5py.File(path, "r+") as file:
+        found = []
+        file.visit(found.append)
+        for group in [name for name in found if name.endswith("/mask")]:
+            own = file[f"{group[:-5]}/vars"]
+            theirs = file[f"{group}/vars"]
+            arrays = [
+                vars_[str(k)][()]
+                for vars_ in (theirs, own)
+                for k in range(len(vars_))
+            ]
+            for key in list(own):
+                del own[key]
+            for k, array in enumerate(arrays):
+                own[str(k)] = array
+            del file[group]
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    layer = ToeplitzAttention.from_config(ATTENTION)
+    model = keras.Sequential([keras.Input((4, 5, CHANNELS)), layer])
+    path = str(tmp_path / "old.weights.h5")
+    model.save_weights(path)
+    _as_version_0_1(path)
+    other = ToeplitzAttention.from_config(
+        {**ATTENTION, "mask_grid_shape": [3, 3]}
+    )
+    other = keras.Sequential([keras.Input((4, 5, CHANNELS)), other])
+    with pytest.raises(ValueError):
+        other.load_weights(path)
+
+
+@pytest.mark.slow_on_jax
+def test_a_model_of_the_zoo_answers_as_it_did():
+    """Logits that version 0.1 computed for two images of noise."""
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    expected = [
+        [0.43656, -0.72815, 1.06240, -0.05586, 0.62017]
+        + [-1.00880, 4.01715, -0.41387, -0.06801, -0.58148],
+        [0.05654, -0.75245, 1.37959, -0.32982, 1.63594]
+        + [-1.10512, 4.02473, -0.57708, 0.05145, -0.75091],
+    ]
+    model = from_preset("topvit-cifar10")
+    logits = model.predict_on_batch(images)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
