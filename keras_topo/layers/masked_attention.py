@@ -322,7 +322,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                     "`causal` is for sequences, inputs of shape (batch, "
                     f"tokens, channels). Received: input_shape={tuple(shape)}"
                 )
-            return Grid(extents, 0, self.periodic, inputs)
+            return Grid(extents, 0, self.periodic, inputs, self._wide_dtype)
         if grid_shape is not None:
             grid = tuple(grid_shape[1:-1])
         elif self.grid_shape is not None:
@@ -337,7 +337,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 )
             grid = (None if tokens is None else tokens - prefix,)
         else:
-            return Sequence(extents[0], self.causal, inputs)
+            return Sequence(extents[0], self.causal, inputs, self._wide_dtype)
         if inputs is not None and prefix:
             inputs = (
                 keras.KerasTensor((shape[0], None, shape[-1]))
@@ -355,7 +355,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 "size, and so does from_preset(image_shape=). Received: "
                 f"input_shape={tuple(shape)}"
             )
-        return Grid(grid, prefix, self.periodic, inputs)
+        return Grid(grid, prefix, self.periodic, inputs, self._wide_dtype)
 
     def _is_grid(self):
         """Whether inputs `(batch, tokens, channels)` are a grid of one axis
@@ -422,7 +422,9 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         value_mask = pad_tokens(value_mask, length, 1)
         operator = None
         if self.mask is not None or self.causal:
-            operator = self._operator_of(Sequence(length, self.causal))
+            operator = self._operator_of(
+                Sequence(length, self.causal, dtype=self._wide_dtype)
+            )
         x = self._attend(
             query, key, own, operator, value_mask, self._nonnegative(), training
         )
@@ -434,7 +436,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         dtype = value.dtype
         if training and self.dropout:
             value = self._drop_keys(value)
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
         key = self._features(key, False, value_mask)
         if value_mask is not None:

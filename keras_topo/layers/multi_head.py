@@ -241,6 +241,11 @@ class MultiHeadLayer(keras.layers.Layer):
     # Calling.
 
     @property
+    def _wide_dtype(self):
+        """That of masks and sums, float32 at least."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    @property
     def _projection(self):
         return getattr(self, self._projection_name)
 

@@ -41,7 +41,7 @@ class Streaming:
         """
         self._require_causal()
         units, scaled = self._features_of_keys()
-        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        dtype = self._wide_dtype
         state = {}
         if scaled:
             # What exp turns to zero.
@@ -110,7 +110,7 @@ class Streaming:
         self._require_causal()
         tokens = ops.cast(tokens, self.compute_dtype)
         query, key, value = self._project(tokens)
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
         if self.similarity != "softmax":
             query = self._features(query, True)
@@ -124,7 +124,7 @@ class Streaming:
 
     def _extend_sums(self, tokens, query, key, value, state):
         count = tuple(ops.shape(tokens))[1]
-        topology = Sequence(count, True, tokens)
+        topology = Sequence(count, True, tokens, self._wide_dtype)
         operator = self._operator_of(topology)
         if isinstance(count, int) and count == 1:
             tensors = [x[:, :, 0] for x in (query, key, value)]
@@ -179,7 +179,9 @@ class Streaming:
             state["inputs"] = inputs
         state["position"] = position + count
         ids = position + ops.arange(count, dtype="int32")
-        operator = self._operator_of(Sequence(places, True, inputs))
+        operator = self._operator_of(
+            Sequence(places, True, inputs, self._wide_dtype)
+        )
         rows = ops.cast(operator._for_rows()._rows_at(ids), query.dtype)
         # Rows may be of all examples and heads, of heads, or of none.
         rows = ops.reshape(
@@ -208,7 +210,7 @@ class Streaming:
         if self._uses_inputs():
             shape = (batch_size, 1, self._channels)
             inputs = ops.zeros(shape, self.compute_dtype)
-        return Sequence(1, True, inputs)
+        return Sequence(1, True, inputs, self._wide_dtype)
 
     def _uses_inputs(self):
         return getattr(self.mask, "uses_inputs", False)

@@ -100,7 +100,7 @@ def unit_of_curves(topology):
     extents = topology.extents
     if topology.is_known:
         return float(np.prod(extents)) ** (1 / len(extents))
-    logarithms = [ops.log(ops.cast(n, "float32")) for n in extents]
+    logarithms = [ops.log(ops.cast(n, topology.dtype)) for n in extents]
     return ops.exp(sum(logarithms) / len(extents))
 
 

@@ -289,7 +289,7 @@ def _longest(topology):
     total = sum(n - 1 for n in topology.shape)
     if topology.is_known:
         return float(max(1, total))
-    return ops.maximum(1.0, ops.cast(total, "float32"))
+    return ops.maximum(1.0, ops.cast(total, topology.dtype))
 
 
 def _nominal(topology):

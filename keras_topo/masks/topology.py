@@ -28,6 +28,7 @@ class Topology:
         num_prefix_tokens: int, tokens in front of the others.
         inputs: the tokens of the call, `(batch, *shape, channels)` without
             prefix tokens, from which a mask may compute; or `None`.
+        dtype: that of offsets and extents, and of the weights of the mask.
     """
 
     causal = False
@@ -55,7 +56,7 @@ class Topology:
     def extents(self):
         """The sizes of the axes as floating numbers."""
         return tuple(
-            float(n) if isinstance(n, int) else ops.cast(n, "float32")
+            float(n) if isinstance(n, int) else ops.cast(n, self.dtype)
             for n in self.shape
         )
 
@@ -68,7 +69,7 @@ class Topology:
         """What two tokens may be apart along each axis, `i - j`.
 
         Returns:
-            One float32 array per axis, of shape `(1, ..., o_k, ..., 1)`, so
+            One array per axis, of shape `(1, ..., o_k, ..., 1)`, so
             that they broadcast to a table of all offsets; `o_k` is `2 n_k - 1`
             (from `1 - n_k` to `n_k - 1`), and along a periodic axis `n_k`, the
             shorter way round.
@@ -79,7 +80,8 @@ class Topology:
             zip(self.shape, self.periodic, strict=True)
         ):
             shape = (1,) * k + (-1,) + (1,) * (axes - k - 1)
-            found.append(ops.reshape(_axis_offsets(n, wraps), shape))
+            offsets = ops.cast(_axis_offsets(n, wraps), self.dtype)
+            found.append(ops.reshape(offsets, shape))
         return tuple(found)
 
     def toeplitz(self, table):
@@ -124,6 +126,7 @@ class Sequence(Topology):
             traced scalar.
         causal: bool, whether tokens see none after them.
         inputs: `(batch, length, channels)`, the tokens, or `None`.
+        dtype: that of offsets, the dtype of the weights of the mask.
 
     Raises:
         ValueError: if `length` is an int below 1.
@@ -137,6 +140,7 @@ class Sequence(Topology):
     length: Any
     causal: bool = False
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+    dtype: str = dataclasses.field(default="float32", repr=False)
 
     def __post_init__(self):
         _check_sizes((self.length,), "length")
@@ -163,6 +167,7 @@ class Grid(Topology):
         periodic: bool, or one per axis, whether its ends meet.
         inputs: `(batch, *shape, channels)`, the tokens without the prefix, or
             `None`.
+        dtype: that of offsets, the dtype of the weights of the mask.
 
     Raises:
         ValueError: if a size is below 1, there are more than three axes, or
@@ -179,6 +184,7 @@ class Grid(Topology):
     num_prefix_tokens: int = 0
     periodic: Any = False
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+    dtype: str = dataclasses.field(default="float32", repr=False)
 
     def __post_init__(self):
         shape = self.shape
