@@ -348,8 +348,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             "seed": self.seed,
         }
         if self.attention_kind is None:
-            serialize = keras.saving.serialize_keras_object
-            return {**config, "attention": serialize(self.attention)}
+            attention = keras.saving.serialize_keras_object(self.attention)
+            # A copy is built for the tokens of the block that has it.
+            attention.pop("build_config", None)
+            return {**config, "attention": attention}
         mask = self._shorthand.mask
         options = dict(self._shorthand.options)
         if isinstance(self.attention, MaskedAttention):

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
 from keras_topo.masks.scales import (
     INITIAL,
     extents_at_build,
@@ -71,7 +71,7 @@ class CurvesMask(Mask):
                 "CurvesMask expects tokens without an order, `causal=False`. "
                 f"Received: {topology}"
             )
-        rates = softplus(self.rates) / unit_of_curves(topology)
+        rates = divided(softplus(self.rates), unit_of_curves(topology))
         if topology.is_known:
             operator = curve_decay(topology.shape, rates, self.curves)
             return topology.bordered(operator)

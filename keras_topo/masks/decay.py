@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.masks.distance import decay_products
-from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
 from keras_topo.masks.scales import (
     INITIAL,
     initial_rates,
@@ -57,7 +57,7 @@ class DecayMask(Mask):
 
     def operator(self, topology):
         rates = [
-            softplus(rate) / unit
+            divided(softplus(rate), unit)
             for rate, unit in zip(self.rates, units(topology), strict=True)
         ]
         scale = None
@@ -106,8 +106,9 @@ class GaussianMask(Mask):
         for width, unit, offset in zip(
             self.widths, units(topology), topology.offsets(), strict=True
         ):
-            distance = ops.reshape(offset, (1, -1)) / unit
             width = ops.maximum(softplus(width)[:, None], 1e-6)
+            offset = ops.cast(ops.reshape(offset, (1, -1)), width.dtype)
+            distance = divided(offset, unit)
             factors.append(ops.exp(-0.5 * (distance / width) ** 2))
         return topology.toeplitz([factors])
 

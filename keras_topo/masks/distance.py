@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of, positive
-from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
 from keras_topo.masks.scales import (
     INITIAL,
@@ -75,9 +75,10 @@ class DistanceMask(Mask):
             longest = float(max(1, self.reach[0] - 1))
         else:
             longest = _longest(topology)
-        offsets = [ops.abs(offset) / longest for offset in topology.offsets()]
-        dtype = coefficients.dtype
-        offsets = [ops.cast(offset, dtype) for offset in offsets]
+        offsets = [
+            divided(ops.cast(ops.abs(offset), coefficients.dtype), longest)
+            for offset in topology.offsets()
+        ]
         if self.degree == 1:
             return topology.toeplitz([self._factors(coefficients, offsets)])
         x = sum(offsets)
@@ -206,7 +207,7 @@ class SeparableMask(Mask):
         if isinstance(topology, Sequence):
             sizes = tuple(float(n) for n in self.reach)
         rates = [
-            softplus(rate) / n
+            divided(softplus(rate), n)
             for rate, n in zip(self.rates, sizes, strict=True)
         ]
         scale = ops.abs(ops.convert_to_tensor(self.scale))
@@ -266,10 +267,14 @@ def decay_products(topology, rates, scale=None):
         ]
     else:
         # On rings a decay goes the shorter way round.
+        distances = [
+            ops.cast(ops.abs(ops.reshape(offset, (1, -1))), rates[0].dtype)
+            for offset in topology.offsets()
+        ]
         factors = [
             [
-                ops.exp(-rate[:, r, None] * ops.abs(ops.reshape(o, (1, -1))))
-                for rate, o in zip(rates, topology.offsets(), strict=True)
+                ops.exp(-rate[:, r, None] * distance)
+                for rate, distance in zip(rates, distances, strict=True)
             ]
             for r in range(rank)
         ]

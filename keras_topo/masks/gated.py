@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of
 from keras_topo.masks.curves import order_of, unit_of_curves
-from keras_topo.masks.mask import Mask, _inverse_softplus
+from keras_topo.masks.mask import Mask, _inverse_softplus, divided
 from keras_topo.masks.scales import (
     INITIAL,
     extents_at_build,
@@ -75,7 +75,7 @@ class GatedMask(Mask):
             return topology.bordered(
                 GatedDecay(rates[:, :, 0], topology.causal)
             )
-        rates = rates / unit_of_curves(topology)
+        rates = divided(rates, unit_of_curves(topology))
         terms = []
         for k, curve in enumerate(("rows", "columns")):
             order, inverse = order_of(topology, curve)

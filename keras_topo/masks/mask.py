@@ -173,3 +173,10 @@ def _inverse_softplus(x):
 
 def softplus(weight):
     return ops.softplus(ops.convert_to_tensor(weight))
+
+
+def divided(x, size):
+    """`x` by an extent, a number or a traced scalar of float32."""
+    if isinstance(size, float):
+        return x / size
+    return x / ops.cast(size, x.dtype)

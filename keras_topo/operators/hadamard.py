@@ -49,7 +49,7 @@ def _decay_product(first, second):
     rates = []
     for sides in zip(*directions, strict=True):
         hidden = any(side is None for side in sides)
-        rates.append(None if hidden else sides[0] + sides[1])
+        rates.append(None if hidden else ops.add(*sides))
     forward, backward = rates
     if forward is None and backward is None:
         # Only the diagonal is left, which no decay has.

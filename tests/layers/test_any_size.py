@@ -1,5 +1,7 @@
 """One layer, and one model, for sequences and grids of any size."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ from keras_topo.layers import (
 )
 from keras_topo.masks import DecayMask
 from keras_topo.models import topvit
+
+# Of the module, which the function hides.
+SIZES = sys.modules["keras_topo.models.topvit"].SIZES
 
 CHANNELS = 4
 
@@ -224,7 +229,7 @@ def pixels(*shape):
 @pytest.mark.parametrize("pooling", ["gap", "token"])
 @pytest.mark.parametrize("mask", ["table", "gated"])
 def test_one_model_for_images_of_any_size(pooling, mask, monkeypatch):
-    monkeypatch.setitem(topvit.__globals__["SIZES"], "mini", (8, 2, 8, 2))
+    monkeypatch.setitem(SIZES, "mini", (8, 2, 8, 2))
     model = topvit(
         "mini",
         8,
@@ -254,7 +259,7 @@ def test_one_model_for_images_of_any_size(pooling, mask, monkeypatch):
 def test_a_model_of_one_size_takes_others_by_a_clone(pooling, monkeypatch):
     """The clone resamples what was learned; where the number of tokens is the
     same, the grid is the new one all the same."""
-    monkeypatch.setitem(topvit.__globals__["SIZES"], "mini", (8, 2, 8, 1))
+    monkeypatch.setitem(SIZES, "mini", (8, 2, 8, 1))
     model = topvit("mini", 8, (16, 64, 3), 3, pooling=pooling)
     randomise(model)
     clone = keras.models.clone_model(

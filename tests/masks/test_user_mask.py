@@ -20,6 +20,9 @@ from keras_topo.masks import Grid, Mask, Sequence
 from keras_topo.masks.mask import operator_for
 from keras_topo.models import topvit
 
+# Of the module, which the function hides.
+SIZES = sys.modules["keras_topo.models.topvit"].SIZES
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -108,7 +111,7 @@ np.testing.assert_allclose(found, data["clone"], rtol=1e-4, atol=1e-5)
 @pytest.mark.slow_on_jax
 def test_it_trains_saves_and_loads(tmp_path, monkeypatch):
     """In a fresh process, which imports the library and the class alone."""
-    monkeypatch.setitem(topvit.__globals__["SIZES"], "mini", (8, 2, 8, 2))
+    monkeypatch.setitem(SIZES, "mini", (8, 2, 8, 2))
     model = topvit("mini", 4, (16, 16, 1), 3, mask=GaussianMine())
     model.compile(keras.optimizers.Adam(0.05), "mse", jit_compile=False)
     random = np.random.default_rng(0)
