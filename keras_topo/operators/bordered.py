@@ -63,6 +63,8 @@ class Bordered(Wrapper):
         return ops.concatenate(broadcast_leading(pieces, trailing=3), -1)
 
     def _rows(self, start, size):
+        if self.num_tokens is None:
+            return super()._rows(start, size)
         rows = rows_beyond(
             self.operator, start - self.num_prefix_tokens, size, fill=1.0
         )

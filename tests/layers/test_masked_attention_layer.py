@@ -244,14 +244,14 @@ NAMES = [None, *masks.NAMES]
 
 
 @pytest.mark.slow_on_jax
-@pytest.mark.parametrize(
-    "policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"]
-)
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "float64"])
 def test_precision(policy):
     """No NaN in outputs or gradients, also of large inputs; near to float32."""
     compute_dtype = policy.removeprefix("mixed_")
     for name in NAMES:
         for similarity in ("relu", "softmax"):
+            if similarity == "softmax" and name not in (None, "table"):
+                continue
             layer = MaskedAttention(
                 HEADS, KEY_DIM, mask=name, similarity=similarity, dtype=policy
             )

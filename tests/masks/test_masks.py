@@ -246,9 +246,10 @@ def test_weights_are_float32_at_least():
     ):
         for name in ("table", "distance", "separable-decay", "gated", "curves"):
             mask = masks.get(kind_of(name), dtype=policy, **MASKS[name])
-            mask.build(HEADS, with_inputs(Grid((2, 3))))
+            topology = with_inputs(Grid((2, 3), dtype=dtype))
+            mask.build(HEADS, topology)
             assert {w.dtype for w in mask.weights} == {dtype}, (name, policy)
-            operator = operator_for(mask, with_inputs(Grid((2, 3))))
+            operator = operator_for(mask, topology)
             assert operator.dtype == dtype
 
 
