@@ -88,7 +88,7 @@ def test_learns(tmp_path, archive, no_export):
     """A chord makes a triangle: walks that are back after three steps."""
     out = tmp_path / "run"
     command = ["--data", str(archive), "--out", str(out), *SMALL]
-    command += ["--epochs", "40", "--learning-rate", "0.01", "--seed", "1"]
+    command += ["--epochs", "15", "--learning-rate", "0.03", "--seed", "1"]
     assert graphs.main(command) == 0
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["test_accuracy"] == 1.0
