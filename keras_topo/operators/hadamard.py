@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_topo._backend import matmul
 from keras_topo.operators.algebra import Scaled, Sum, _common_length
+from keras_topo.operators.base import widest_dtype
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.causal import Causal
 from keras_topo.operators.composite import Combination
@@ -46,10 +47,15 @@ def hadamard(first, second):
 def _decay_product(first, second):
     """The product of two decays along a sequence, or `None`."""
     directions = [first._directions(), second._directions()]
+    dtype = widest_dtype([first, second])
     rates = []
     for sides in zip(*directions, strict=True):
-        hidden = any(side is None for side in sides)
-        rates.append(None if hidden else ops.add(*sides))
+        if any(side is None for side in sides):
+            rates.append(None)
+            continue
+        # Not `ops.add`, which takes rates of heads for those of tokens where
+        # there are as many of them.
+        rates.append(sum(ops.cast(side, dtype) for side in sides))
     forward, backward = rates
     if forward is None and backward is None:
         # Only the diagonal is left, which no decay has.

@@ -226,10 +226,12 @@ def pixels(*shape):
 
 
 @pytest.mark.slow_on_jax
-@pytest.mark.parametrize("pooling", ["gap", "token"])
-@pytest.mark.parametrize("mask", ["table", "gated"])
+@pytest.mark.parametrize(
+    ("pooling", "mask"),
+    [("gap", "table"), ("token", "table"), ("token", "gated")],
+)
 def test_one_model_for_images_of_any_size(pooling, mask, monkeypatch):
-    monkeypatch.setitem(SIZES, "mini", (8, 2, 8, 2))
+    monkeypatch.setitem(SIZES, "mini", (8, 2, 8, 1))
     model = topvit(
         "mini",
         8,
@@ -241,15 +243,14 @@ def test_one_model_for_images_of_any_size(pooling, mask, monkeypatch):
     )
     randomise(model)
     trained(model, pixels(2, 32, 32, 3))
-    for size in ((40, 48), (64, 32), (32, 32)):
+    for size in ((40, 48), (64, 32)):
         images = pixels(2, *size, 3)
         clone = keras.models.clone_model(
             model, input_tensors=keras.Input((*size, 3), name="images")
         )
         clone.set_weights(model.get_weights())
-        expected = clone.predict_on_batch(images)
+        expected = ref.numpy(clone(images))
         ref.assert_close(model.predict_on_batch(images), expected, 1e-5)
-        ref.assert_close(model(images), expected, 1e-5)
     attention = model.get_layer("block_1").attention
     assert attention.grid == (None, None)
 
@@ -268,7 +269,7 @@ def test_a_model_of_one_size_takes_others_by_a_clone(pooling, monkeypatch):
     clone.set_weights(model.get_weights())
     found = clone.get_layer("block_1").attention
     assert found.grid == (4, 4) and found.mask.reach == (2, 8)
-    prefix = pooling == "token"
+    prefix = int(pooling == "token")
     expected = masks.Grid((4, 4), prefix).bordered(
         found.mask.operator(masks.Grid((4, 4)))
     )

@@ -136,6 +136,8 @@ def test_sums_and_products():
         (get("gated") + get("decay"), Sequence(6, causal=True)),
         (get("decay") * get("decay"), Sequence(6)),
         (get("gated") * get("decay"), Sequence(6)),
+        # As many tokens as heads.
+        (get("gated") * get("decay"), Sequence(HEADS, causal=True)),
         (get("gated") * get("causal"), Sequence(6)),
         (get("decay") * get("causal"), Sequence(6)),
         (get("causal") * get("causal"), Sequence(6)),
