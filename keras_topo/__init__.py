@@ -1,6 +1,6 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
-from keras_topo import attention, layers, operators
+from keras_topo import attention, layers, masks, operators
 
 # The function takes the name of the package: `keras_topo.presets()` lists, and
 # `from keras_topo.presets import ...` imports as before.
@@ -17,6 +17,7 @@ __all__ = [
     "export_saved_model",
     "from_preset",
     "layers",
+    "masks",
     "operators",
     "presets",
     "save_preset",

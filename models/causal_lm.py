@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo import masks
-from keras_topo._backend import compiled
+from keras_topo._backend import compiled, concrete
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
 from keras_topo.layers.seeds import derived_seed
@@ -132,20 +132,21 @@ class CausalLanguageModel(keras.Model):
                 "Received: max_length=None"
             )
         mask = masks.get(mask)
-        if getattr(mask, "reach", 0) is None and max_length is not None:
-            mask.reach = (max_length,)
+        if mask is not None and max_length is not None:
+            mask.set_reach((max_length,))
         # A configuration: the masks themselves are those of the layers.
         self._mask = mask and keras.saving.serialize_keras_object(mask)
+        policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(
-            vocabulary_size, channels, name="embedding"
+            vocabulary_size, channels, dtype=policy, name="embedding"
         )
         self.position_embedding = None
         if positions:
             self.position_embedding = keras.layers.Embedding(
-                max_length, channels, name="positions"
+                max_length, channels, dtype=policy, name="positions"
             )
         self.dropout_layer = keras.layers.Dropout(
-            dropout, seed=derived_seed(seed, "embedding")
+            dropout, seed=derived_seed(seed, "embedding"), dtype=policy
         )
         self.blocks = [
             TopologicalEncoderBlock(
@@ -157,15 +158,19 @@ class CausalLanguageModel(keras.Model):
                     similarity=similarity,
                     causal=True,
                     seed=derived_seed(seed, f"attention_{k}"),
+                    dtype=policy,
                     name="attention",
                 ),
                 dropout=dropout,
                 seed=derived_seed(seed, f"block_{k}"),
+                dtype=policy,
                 name=f"block_{k + 1}",
             )
             for k in range(depth)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=1e-6, dtype=policy, name="norm"
+        )
         self.logits = keras.layers.Dense(
             vocabulary_size, dtype="float32", name="logits"
         )
@@ -242,6 +247,14 @@ class CausalLanguageModel(keras.Model):
             as many steps would give.
         """
         tokens = ops.convert_to_tensor(tokens)
+        position = concrete(state["position"])
+        end = None if position is None else int(position) + tokens.shape[1]
+        if self.positions and end is not None and end > self.max_length:
+            raise ValueError(
+                "`tokens` expects at most as many as there are learned "
+                f"positions, {self.max_length}. Received: {end} tokens, those "
+                "before included"
+            )
         x = self._embed(tokens, state["position"])
         states = []
         for block, before in zip(self.blocks, state["blocks"], strict=True):
@@ -306,11 +319,18 @@ class CausalLanguageModel(keras.Model):
         return np.concatenate(found, axis=1)
 
     def _compiled(self, name):
-        """A method, compiled once."""
-        if name not in self._functions.functions:
+        """A method, compiled once; anew where layers have been quantized or
+        adapted since."""
+        layers = self._flatten_layers(include_self=False)
+        state = tuple(
+            (str(layer.dtype_policy.name), len(layer.variables))
+            for layer in layers
+        )
+        known, function = self._functions.functions.get(name, (None, None))
+        if known != state:
             function = compiled(getattr(self, name), self)
-            self._functions.functions[name] = function
-        return self._functions.functions[name]
+            self._functions.functions[name] = state, function
+        return function
 
     @property
     def _functions(self):

@@ -184,8 +184,8 @@ def _is_positive(n):
 def _with_reach(mask, reference_grid):
     """A mask that is made for a grid, unless it says for which it is."""
     mask = masks.get(mask)
-    if getattr(mask, "reach", 0) is None:
-        mask.reach = tuple(reference_grid)
+    if mask is not None:
+        mask.set_reach(reference_grid)
     return mask
 
 

@@ -226,7 +226,10 @@ def _scale_of_squares(x, is_query, visible=None):
 
 def _exponential_features(logits, is_query, visible, level):
     features = ops.exp(_stabilised(logits, is_query, visible, level))
-    return (features + 1e-6) / math.sqrt(logits.shape[-1])
+    # Relative to the largest feature of each token: the scale of all keys
+    # cancels in the normalizer, as it must where later keys set it.
+    largest = ops.stop_gradient(ops.max(features, axis=-1, keepdims=True))
+    return (features + 1e-6 * largest) / math.sqrt(logits.shape[-1])
 
 
 def _stabilised(logits, is_query, visible, level=None):

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.graph_inputs import GraphKernelLayer
 from keras_topo.layers.inner_dense import (
     changed,
     with_attention,
@@ -19,6 +20,18 @@ from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
+# What Keras's own attention has no use for: it sees all tokens alike.
+_ON_GRIDS = (
+    "grid_shape",
+    "num_prefix_tokens",
+    "mask_grid_shape",
+    "mask_degree",
+    "mask_rank",
+    "separable_terms",
+    "share_mask",
+    "num_features",
+    "implementation",
+)
 # What belongs to the block itself, or is set by it.
 _OWN = {
     "self",
@@ -136,8 +149,13 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                     "`num_heads` expects a positive int, unless `attention` "
                     "is a layer. Received: num_heads=None"
                 )
-        if mask == "default":
+        if isinstance(mask, str) and mask == "default":
             mask = "table" if attention == "toeplitz" else None
+        if attention == "linear" and mask is not None:
+            raise ValueError(
+                "`mask` expects None with attention='linear', which is "
+                f"'toeplitz' without a mask. Received: mask={mask!r}"
+            )
         if self.attention is not None:
             self.attention_kind = None
             given = [
@@ -207,7 +225,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         }
         inner = changed(self._inner_dense, "attention")
         if self.attention_kind == "softmax":
-            if mask is None and not options.get("causal"):
+            ours = set(options) - {"feature_map", *_ON_GRIDS}
+            if mask is None and not ours:
                 return keras.layers.MultiHeadAttention(
                     self.num_heads, key_dim, **common
                 )
@@ -216,14 +235,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             return MaskedAttention(
                 self.num_heads, key_dim, mask=mask, **options, **common, **inner
             )
-        if self.attention_kind == "linear":
-            mask = None
         return ToeplitzAttention(
             self.num_heads, key_dim, mask=mask, **options, **common, **inner
         )
 
     def _build_attention(self, shape, grid_shape):
-        if isinstance(self.attention, MaskedAttention):
+        if self._takes_grid():
             self.attention.build(shape, grid_shape=grid_shape)
         elif isinstance(self.attention, keras.layers.MultiHeadAttention):
             tokens = (shape[0], None, shape[-1])
@@ -291,8 +308,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def mask_operator(self, shape=None):
         """The learned mask, see `MaskedAttention.mask_operator`."""
-        if isinstance(self.attention, MaskedAttention):
+        if self._takes_grid():
             return self.attention.mask_operator(shape)
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.mask_operator()
         return None
 
     def attention_weights(self, inputs, mask=None, grid=None):
@@ -315,8 +334,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 None if grid is None else tuple(grid.shape),
             )
         x = self.attention_norm(inputs)
-        if isinstance(self.attention, MaskedAttention):
+        if self._takes_grid():
             return self.attention.attention_weights(x, mask, grid)
+        if isinstance(self.attention, MaskedAttention):
+            return self.attention.attention_weights(x, mask=mask)
         x, mask = self._flat(x, mask)
         check_tokens(x.shape[1])
         _, weights = self.attention(
@@ -381,8 +402,14 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         options |= changed(self._inner_dense, name)
         return keras.layers.Dense(units, name=name, **options)
 
+    def _takes_grid(self):
+        """Whether it is an attention of sequences and grids, not of graphs."""
+        return isinstance(self.attention, MaskedAttention) and not isinstance(
+            self.attention, GraphKernelLayer
+        )
+
     def _attend(self, x, grid, mask, training):
-        if isinstance(self.attention, MaskedAttention):
+        if self._takes_grid():
             return self.attention(x, grid=grid, mask=mask, training=training)
         if not isinstance(self.attention, keras.layers.MultiHeadAttention):
             takes = inspect.signature(self.attention.call).parameters

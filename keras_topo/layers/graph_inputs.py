@@ -30,6 +30,7 @@ from keras_topo.masks.fixed_arrays import (
     remember_weights,
 )
 from keras_topo.masks.graph_masks import GraphMask
+from keras_topo.masks.registry import get as get_mask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
 
 FORMS = {
@@ -56,9 +57,7 @@ class GraphKernelLayer(keras.layers.Layer):
         self._fixed_shapes = self._fixed_arrays = self._fixed_nodes = None
         self.graph_mask = None
         if _is_mask_config(fixed_kernel):
-            self.graph_mask = keras.saving.deserialize_keras_object(
-                fixed_kernel
-            )
+            self.graph_mask = get_mask(fixed_kernel)
         elif isinstance(fixed_kernel, GraphMask):
             # Its own, so that one mask may be given to many layers.
             self.graph_mask = fixed_kernel.clone()

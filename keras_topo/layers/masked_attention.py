@@ -11,7 +11,7 @@ from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.multi_head import MultiHeadLayer, product_of
 from keras_topo.layers.padding import check_padding, pad_tokens
 from keras_topo.layers.streaming import Streaming
-from keras_topo.masks import CausalMask, GraphMask, Grid, Nodes, Sequence
+from keras_topo.masks import GraphMask, Grid, Nodes, Sequence
 from keras_topo.masks.mask import operator_for
 from keras_topo.operators import Causal
 from keras_topo.operators.linear import linear_attention
@@ -130,21 +130,26 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         self.mask = masks.get(mask)
         if self.mask is not None and self.dtype_policy.name == "float64":
             self.mask.dtype_policy = self.dtype_policy
-        self.causal = bool(causal) or isinstance(self.mask, CausalMask)
+        self.causal = bool(causal) or getattr(self.mask, "is_causal", False)
         self.grid_shape = grid_shape
         if grid_shape is not None:
             self.grid_shape = check_grid_shape(grid_shape)
         # Checked where a topology is made of them.
         Grid((1, 1, 1), num_prefix_tokens)
         self.num_prefix_tokens = num_prefix_tokens
-        self.periodic = (
-            tuple(periodic) if isinstance(periodic, list) else periodic
-        )
-        if self.causal and (grid_shape is not None or num_prefix_tokens):
+        self.periodic = _periodic(periodic)
+        if self.causal and (
+            grid_shape is not None
+            or num_prefix_tokens
+            or self.periodic
+            or self._is_grid()
+            or isinstance(self.mask, GraphMask)
+        ):
             raise ValueError(
-                "`causal` is for sequences, without a grid or prefix tokens. "
-                f"Received: causal={causal}, grid_shape={grid_shape}, "
-                f"num_prefix_tokens={num_prefix_tokens}"
+                "`causal` is for sequences: no grid, no prefix tokens, no ends "
+                f"that meet, no graph. Received: causal={causal}, grid_shape="
+                f"{grid_shape}, num_prefix_tokens={num_prefix_tokens}, "
+                f"periodic={periodic}, mask={mask!r}"
             )
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
@@ -155,6 +160,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         )
         self._channels = shape[-1]
         self._built_topology = dataclasses.replace(topology, inputs=None)
+        kernels = getattr(self.mask, "num_kernels", 1)
+        if self.num_heads % kernels:
+            raise ValueError(
+                f"`num_heads` expects a multiple of the {kernels} kernels of "
+                f"`mask`. Received: num_heads={self.num_heads}"
+            )
         self._build_heads(shape, value_shape)
         if self.mask is not None and not self.mask.built:
             self.mask.build(self.num_heads, topology)
@@ -175,8 +186,9 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         mask = check_padding(mask, inputs.shape, self)
         if value is not None:
             return self._cross(inputs, value, mask, value_mask, training)
+        self._require_own_values()
         query, key, own = self._project(inputs)
-        operator = self._operator(inputs, grid)
+        operator = self._operator(inputs, grid, mask)
         x = self._attend(
             query, key, own, operator, mask, self._nonnegative(), training
         )
@@ -203,9 +215,20 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         Raises:
             ValueError: if the layer is not built, or sizes are not known.
         """
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__}.mask_operator expects a layer that is "
+                "built. Received: one that is not"
+            )
         if self.mask is None and not self.causal:
             return None
         topology = self._built_topology
+        axes = len(getattr(topology, "shape", ()))
+        if shape is not None and len(shape) != axes:
+            raise ValueError(
+                f"`shape` expects {axes} sizes, as many axes as the tokens "
+                f"have. Received: shape={shape}"
+            )
         if shape is not None:
             sizes = {"length": shape[0]}
             if isinstance(topology, Grid):
@@ -239,9 +262,10 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 tuple(inputs.shape),
                 grid_shape=None if grid is None else tuple(grid.shape),
             )
+        self._require_own_values()
         query, key, _ = self._project(inputs)
         mask = check_padding(mask, inputs.shape, self)
-        operator = self._operator(inputs, grid)
+        operator = self._operator(inputs, grid, mask)
         return weights_of(
             lambda value: self._attend(
                 query, key, value, operator, mask, self._nonnegative()
@@ -280,14 +304,24 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         # cost operations in every call.
         return self.mask is None or self.mask.nonnegative
 
-    def _operator(self, inputs, grid):
+    def _require_own_values(self):
+        if self.value_dense is not None:
+            raise ValueError(
+                f"{type(self).__name__} was built for attention to another "
+                "sequence and expects `value`. Received: value=None"
+            )
+
+    def _operator(self, inputs, grid, padding_mask):
         """The mask of a call, or `None`."""
         if self.mask is None and not self.causal:
             return None
         sizes = tuple(ops.shape(inputs))
         grid_sizes = None if grid is None else tuple(ops.shape(grid))
+        topology = self._topology(inputs.shape, sizes, inputs, grid_sizes)
+        if padding_mask is not None and topology.num_prefix_tokens:
+            padding_mask = padding_mask[:, topology.num_prefix_tokens :]
         return self._operator_of(
-            self._topology(inputs.shape, sizes, inputs, grid_sizes)
+            dataclasses.replace(topology, padding_mask=padding_mask)
         )
 
     def _operator_of(self, topology):
@@ -306,6 +340,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         """
         self._check_shape(shape)
         extents = tuple(sizes[1:-1])
+        if self.causal and (len(extents) > 1 or grid_shape is not None):
+            raise ValueError(
+                "`causal` attention, and the mask 'causal', are for sequences, "
+                "inputs of shape (batch, tokens, channels). Received: "
+                f"input_shape={tuple(shape)}, grid={grid_shape}"
+            )
         if isinstance(self.mask, GraphMask):
             return Nodes(extents[0], inputs)
         prefix = self.num_prefix_tokens
@@ -316,11 +356,6 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                     "shape (batch, tokens, channels). Received: input_shape="
                     f"{tuple(shape)}, grid_shape={self.grid_shape}, "
                     f"num_prefix_tokens={prefix}"
-                )
-            if self.causal:
-                raise ValueError(
-                    "`causal` is for sequences, inputs of shape (batch, "
-                    f"tokens, channels). Received: input_shape={tuple(shape)}"
                 )
             return Grid(extents, 0, self.periodic, inputs, self._wide_dtype)
         if grid_shape is not None:
@@ -446,3 +481,10 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         parts = linear_attention(self._features(query, True), key, value)
         x = ops.cast(normalize(*parts), dtype)
         return self._combine(x, tuple(ops.shape(inputs)))
+
+
+def _periodic(periodic):
+    """`False`, `True` or one bool per axis, of which one is true."""
+    if isinstance(periodic, (tuple, list)):
+        return tuple(map(bool, periodic)) if any(periodic) else False
+    return bool(periodic)

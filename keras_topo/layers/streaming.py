@@ -109,6 +109,11 @@ class Streaming:
         """
         self._require_causal()
         tokens = ops.cast(tokens, self.compute_dtype)
+        if len(tokens.shape) != 3:
+            raise ValueError(
+                "`tokens` expects the shape (batch, tokens, channels). "
+                f"Received: tokens of shape {tuple(tokens.shape)}"
+            )
         query, key, value = self._project(tokens)
         wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
@@ -197,7 +202,8 @@ class Streaming:
         total = ops.sum(scores, axis=-1, keepdims=True)
         x = normalize(ops.matmul(scores, state["values"]), total)
         # What a traced function cannot refuse must not look like a result.
-        fits = ops.reshape(ids < places, (1, 1, -1, 1))
+        # A write that does not fit is moved back, over earlier tokens.
+        fits = position + count <= places
         return ops.where(fits, x, ops.full_like(x, float("nan"))), state
 
     def _carries_state(self):
@@ -225,6 +231,8 @@ class Streaming:
         return self._features(key, False).shape[-1], level is not None
 
     def _require_causal(self):
+        if self.built:
+            self._require_own_values()
         if not self.built or not self.causal or self.similarity == "additive":
             raise ValueError(
                 f"{type(self).__name__} expects `causal=True`, 'softmax' or a "

@@ -23,6 +23,10 @@ class _Combination(Mask):
                 f"masks={masks!r}"
             )
         self.masks = [get(mask) for mask in masks]
+        for k, mask in enumerate(self.masks):
+            # Paths of weights tell them apart.
+            if mask is not None:
+                mask.name = f"mask_{k + 1}"
         if any(mask is None for mask in self.masks):
             raise ValueError(
                 "`masks` expects masks or their names. Received: "
@@ -32,6 +36,10 @@ class _Combination(Mask):
     @property
     def nonnegative(self):
         return all(mask.nonnegative for mask in self.masks)
+
+    def set_reach(self, sizes):
+        for mask in self.masks:
+            mask.set_reach(sizes)
 
     @property
     def uses_inputs(self):
@@ -67,6 +75,10 @@ class SumMask(_Combination):
     where all of them do.
     """
 
+    @property
+    def is_causal(self):
+        return all(mask.is_causal for mask in self.masks)
+
     def operator(self, topology):
         return topology.bordered(Sum(self._operators(topology)))
 
@@ -79,9 +91,13 @@ class ProductMask(_Combination):
     Args:
         masks: non-empty list of masks or names of masks.
 
-    *Complexity*: decays of one sequence are one decay, whose rates add, and
-    tables one table; otherwise attention is explicit, on products of rows.
+    *Complexity*: decays of one sequence are one decay, whose rates add;
+    otherwise attention is explicit, on products of rows.
     """
+
+    @property
+    def is_causal(self):
+        return any(mask.is_causal for mask in self.masks)
 
     def operator(self, topology):
         first, *others = self._operators(topology)

@@ -5,7 +5,13 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
+from keras_topo.masks.mask import (
+    Mask,
+    divided,
+    positive_weight,
+    refuse_periodic,
+    softplus,
+)
 from keras_topo.masks.scales import (
     INITIAL,
     extents_at_build,
@@ -71,6 +77,7 @@ class CurvesMask(Mask):
                 "CurvesMask expects tokens without an order, `causal=False`. "
                 f"Received: {topology}"
             )
+        refuse_periodic(self, topology)
         rates = divided(softplus(self.rates), unit_of_curves(topology))
         if topology.is_known:
             operator = curve_decay(topology.shape, rates, self.curves)

@@ -121,13 +121,14 @@ class CausalMask(Mask):
     """Ones for the tokens so far, in their order, and zeros for later ones.
 
     The mask of autoregression; it has no weights. Times another mask it makes
-    that one causal.
+    that one causal. For sequences; on a grid the order would be that of rows.
 
     Raises:
         ValueError: for the nodes of a graph, which have no order.
     """
 
     nonnegative = True
+    is_causal = True
 
     def operator(self, topology):
         if isinstance(topology, Nodes):

@@ -97,7 +97,7 @@ class DistanceMask(Mask):
         terms = []
         for k, offset in enumerate(offsets):
             offset = ops.reshape(offset, (-1,))
-            share = ops.max(offset)
+            share = ops.minimum(ops.max(offset), 1.0)
             exponent = ops.clip(
                 coefficients[:, 1:] * offset,
                 share * (-MAX_EXPONENT - constant),

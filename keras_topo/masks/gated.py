@@ -5,7 +5,12 @@ from keras import ops
 
 from keras_topo.arguments import one_of
 from keras_topo.masks.curves import order_of, unit_of_curves
-from keras_topo.masks.mask import Mask, _inverse_softplus, divided
+from keras_topo.masks.mask import (
+    Mask,
+    _inverse_softplus,
+    divided,
+    refuse_periodic,
+)
 from keras_topo.masks.scales import (
     INITIAL,
     extents_at_build,
@@ -24,7 +29,8 @@ class GatedMask(Mask):
     mask starts as decays. A token with a large rate begins anew; one with a
     rate of zero lets everything pass. On a sequence this is the gate of gated
     linear attention and of state space models with a scalar transition; on a
-    grid it is the mean over snakes along each axis, with gates of their own.
+    grid it is the mean over the snakes by rows and by columns, with gates of
+    their own.
 
     Args:
         initial: `"decays"` or `"ones"`, see `TableMask`.
@@ -70,12 +76,12 @@ class GatedMask(Mask):
         )
 
     def operator(self, topology):
-        rates = self._rates(topology)
+        refuse_periodic(self, topology)
+        rates = divided(self._rates(topology), unit_of_curves(topology))
         if self.num_curves == 1:
             return topology.bordered(
                 GatedDecay(rates[:, :, 0], topology.causal)
             )
-        rates = divided(rates, unit_of_curves(topology))
         terms = []
         for k, curve in enumerate(("rows", "columns")):
             order, inverse = order_of(topology, curve)
@@ -96,6 +102,10 @@ class GatedMask(Mask):
         rates = ops.softplus(ops.matmul(inputs, kernel) + self.bias)
         rates = ops.reshape(rates, (shape[0], -1, kernel.shape[-1]))
         rates = ops.swapaxes(rates, -1, -2)
+        if topology.padding_mask is not None:
+            # Padded tokens let everything pass.
+            visible = topology.padding_mask[:, None, :]
+            rates = ops.where(visible, rates, ops.zeros_like(rates))
         heads = kernel.shape[-1] // self.num_curves
         length = topology.num_cells
         return ops.reshape(rates, (shape[0], heads, self.num_curves, length))

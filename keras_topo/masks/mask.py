@@ -57,6 +57,8 @@ class Mask(keras.layers.Layer):
 
     nonnegative = False
     uses_inputs = False
+    #: Whether it hides later tokens from earlier ones, whoever asks.
+    is_causal = False
 
     def build(self, num_heads, topology):
         """Creates the weights.
@@ -75,8 +77,8 @@ class Mask(keras.layers.Layer):
 
         Returns:
             A `MaskOperator` of shape `(L, L)`, `(heads, L, L)` or `(batch,
-            heads, L, L)`; an operator on the cells of a grid alone is bordered
-            by ones for prefix tokens.
+            heads, L, L)`, as `topology.toeplitz` and `topology.bordered` make
+            it with prefix tokens.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `operator(topology)`"
@@ -89,6 +91,12 @@ class Mask(keras.layers.Layer):
             dtype = "float64" if wide else "float32"
         options = {"autocast": False, **options}
         return super().add_weight(shape, initializer, dtype, **options)
+
+    def set_reach(self, sizes):
+        """Says what a mask is made for that needs to know it, unless it says
+        so itself: the sizes of a grid, or the length of a sequence."""
+        if getattr(self, "reach", sizes) is None:
+            self.reach = tuple(sizes)
 
     def clone(self):
         """A mask like this one with weights of its own, not built yet."""
@@ -120,7 +128,8 @@ class Mask(keras.layers.Layer):
     _given = False
 
     def load_own_variables(self, store):
-        if self._given and not len(store.keys()):
+        given, self._given = self._given, False
+        if given and not len(store.keys()):
             return
         super().load_own_variables(store)
 
@@ -153,6 +162,16 @@ def operator_for(mask, topology):
         f"`{type(mask).__name__}.operator` expects to return an operator on "
         f"the {expected} tokens of {topology}. Received: {operator!r}"
     )
+
+
+def refuse_periodic(mask, topology):
+    """Raises where the ends of an axis meet, for masks that do not know of
+    it."""
+    if any(topology.periodic):
+        raise ValueError(
+            f"{type(mask).__name__} expects a grid whose ends do not meet. "
+            f"Received: {topology}"
+        )
 
 
 def positive_weight(mask, name, initial):

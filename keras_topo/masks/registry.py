@@ -54,6 +54,9 @@ def get(mask, **options):
             f"Received: mask={mask!r} and {sorted(options)}"
         )
     if isinstance(mask, dict) and "class_name" in mask:
+        # Of version 0.1, which built masks apart from the layers that own
+        # them.
+        mask = {k: value for k, value in mask.items() if k != "build_config"}
         mask = keras.saving.deserialize_keras_object(mask)
         if isinstance(mask, Mask):
             return mask

@@ -19,7 +19,7 @@ def interpolation_matrix(positions, num_samples):
 def _traced_matrix(positions, num_samples):
     """The same for traced positions."""
     positions = ops.clip(positions, 0, num_samples - 1)
-    samples = np.arange(num_samples, dtype="float32")
+    samples = ops.cast(np.arange(num_samples), positions.dtype)
     return ops.maximum(0.0, 1.0 - ops.abs(positions[:, None] - samples))
 
 
@@ -36,8 +36,8 @@ def resample_positions(values, old_grid, new_grid, first_axis):
             positions = (np.arange(new) + 0.5) * old / new - 0.5
             matrix = interpolation_matrix(positions, old)
         else:
-            size = ops.cast(new, "float32")
-            cells = ops.cast(ops.arange(new), "float32")
+            size = ops.cast(new, values.dtype)
+            cells = ops.cast(ops.arange(new), values.dtype)
             matrix = _traced_matrix((cells + 0.5) * old / size - 0.5, old)
         values = _contract(values, matrix, first_axis + k)
     return values
@@ -71,8 +71,8 @@ def resample_offsets(table, old_grid, new_grid, periodic=None):
             matrix = interpolation_matrix(offsets + middle, count)
         else:
             offsets = ops.arange(0 if wraps else 1 - new, new)
-            size = ops.cast(new, "float32")
-            offsets = ops.cast(offsets, "float32") * old / size
+            size = ops.cast(new, table.dtype)
+            offsets = ops.cast(offsets, table.dtype) * old / size
             matrix = _traced_matrix(offsets + middle, count)
         table = _contract(table, matrix, first_axis + k)
     return table
@@ -89,7 +89,7 @@ def clamp_offsets(table, reach, length, causal):
         offsets = np.arange(1 - length, length)
         index = np.clip(offsets, 0 if causal else 1 - reach, reach - 1)
         index = (index if causal else index + reach - 1).astype("int32")
-        if len(index) == table.shape[-1]:
+        if length == reach and not causal:
             return table
     else:
         offsets = ops.arange(1 - length, length)

@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.mask import Mask
+from keras_topo.masks.mask import Mask, refuse_periodic
 from keras_topo.masks.scales import INITIAL, initial_rates
 from keras_topo.masks.topology import size_of
-from keras_topo.operators import Dense, grid_resolvent
+from keras_topo.operators import Dense, ExponentialDecay, grid_resolvent
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -21,8 +21,8 @@ class ResolventMask(Mask):
     paths between two tokens the products of the weights of their steps, see
     `keras_topo.operators.grid_resolvent`. A step along axis `k` weighs
     `sigmoid(c_k) / d` on a grid of `d` axes, with a weight `c` per head and
-    axis. A causal sequence has the one corner that is its start. Weights are
-    per step, whatever the size of the grid.
+    axis. A causal sequence has the one corner that is its start: a decay.
+    Weights are per step, whatever the size of the grid.
 
     Args:
         initial: `"decays"`, steps of `exp(-r)` at the rates of `TableMask`; or
@@ -49,20 +49,25 @@ class ResolventMask(Mask):
         )
 
     def operator(self, topology):
+        refuse_periodic(self, topology)
         axes = len(topology.shape)
-        weights = ops.sigmoid(ops.convert_to_tensor(self.step_logits)) / axes
-        corner = (0,) if topology.causal else None
+        logits = ops.convert_to_tensor(self.step_logits)
+        if topology.causal:
+            # The product of equal steps is a decay, which carries state.
+            rate = ops.softplus(-logits[:, 0])
+            return ExponentialDecay(rate, topology.length, causal=True)
+        weights = ops.sigmoid(logits) / axes
         if topology.is_known:
-            operator = grid_resolvent(topology.shape, weights, corner)
+            operator = grid_resolvent(topology.shape, weights)
         else:
-            operator = _dense_resolvent(topology, weights, corner)
+            operator = _dense_resolvent(topology, weights)
         return topology.bordered(operator)
 
     def get_config(self):
         return {**super().get_config(), "initial": self.initial}
 
 
-def _dense_resolvent(topology, weights, corner):
+def _dense_resolvent(topology, weights):
     """The same as a matrix, for sizes that are traced."""
     shape = topology.shape
     axes = len(shape)
@@ -73,14 +78,9 @@ def _dense_resolvent(topology, weights, corner):
         rest = rest // n
     coordinates = coordinates[::-1]
     offsets = [c[:, None] - c[None, :] for c in coordinates]
-    corners = (
-        list(itertools.product((0, 1), repeat=axes))
-        if corner is None
-        else [corner]
-    )
     total = 0
     identity = ops.eye(size_of(shape), dtype=weights.dtype)
-    for ends in corners:
+    for ends in itertools.product((0, 1), repeat=axes):
         steps = 0
         for k, end in enumerate(ends):
             is_step = offsets[k] == (-1 if end else 1)

@@ -27,11 +27,10 @@ def initial_rates(num_heads, topology, initial="decays"):
     return np.exp2(-heads * min(1.0, 7.0 / max(1, num_heads - 1)))
 
 
-def extents_at_build(topology, reach=None):
+def extents_at_build(topology):
     """The sizes of the axes when a mask is built, floats; nominal where they
     are not known."""
-    sizes = topology.shape if reach is None else reach
-    return tuple(float(n or NOMINAL_EXTENT) for n in sizes)
+    return tuple(float(n or NOMINAL_EXTENT) for n in topology.shape)
 
 
 def units(topology):

@@ -29,6 +29,8 @@ class Topology:
         inputs: the tokens of the call, `(batch, *shape, channels)` without
             prefix tokens, from which a mask may compute; or `None`.
         dtype: that of offsets and extents, and of the weights of the mask.
+        padding_mask: `(batch, tokens)` without prefix tokens, boolean, `True`
+            for real tokens; or `None`.
     """
 
     causal = False
@@ -127,6 +129,7 @@ class Sequence(Topology):
         causal: bool, whether tokens see none after them.
         inputs: `(batch, length, channels)`, the tokens, or `None`.
         dtype: that of offsets, the dtype of the weights of the mask.
+        padding_mask: `(batch, tokens)`, `True` for real ones, or `None`.
 
     Raises:
         ValueError: if `length` is an int below 1.
@@ -141,6 +144,9 @@ class Sequence(Topology):
     causal: bool = False
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
     dtype: str = dataclasses.field(default="float32", repr=False)
+    padding_mask: Any = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self):
         _check_sizes((self.length,), "length")
@@ -168,6 +174,7 @@ class Grid(Topology):
         inputs: `(batch, *shape, channels)`, the tokens without the prefix, or
             `None`.
         dtype: that of offsets, the dtype of the weights of the mask.
+        padding_mask: `(batch, tokens)`, `True` for real ones, or `None`.
 
     Raises:
         ValueError: if a size is below 1, there are more than three axes, or
@@ -185,6 +192,9 @@ class Grid(Topology):
     periodic: Any = False
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
     dtype: str = dataclasses.field(default="float32", repr=False)
+    padding_mask: Any = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self):
         shape = self.shape
@@ -231,9 +241,13 @@ class Nodes:
 
     num_nodes: Any = None
     inputs: Any = dataclasses.field(default=None, compare=False, repr=False)
+    padding_mask: Any = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     # They have no order, and none of them is a prefix.
     causal = False
+    num_prefix_tokens = 0
 
     @property
     def num_tokens(self):

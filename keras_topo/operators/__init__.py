@@ -8,8 +8,8 @@
   `hypercube` and other kernels known in closed form.
 - Trees: `ForestExponential`, and `ForestDistance` with functions such as
   `rational`.
-- Composites: `Sum`, `Scaled`, `Kronecker`, `Permuted`, `BlockDiagonal`,
-  `Bordered`.
+- Composites: `Sum`, `Scaled`, `Hadamard`, `Kronecker`, `Permuted`,
+  `BlockDiagonal`, `Bordered`.
 
 All are `MaskOperator`s, whose docstring has the contract.
 """
@@ -31,6 +31,7 @@ from keras_topo.operators.distance_functions import (
 from keras_topo.operators.forest import ForestExponential
 from keras_topo.operators.forest_distance import ForestDistance
 from keras_topo.operators.gated import GatedDecay
+from keras_topo.operators.hadamard import Hadamard, hadamard
 from keras_topo.operators.kronecker import Kronecker
 from keras_topo.operators.low_rank import LowRank
 from keras_topo.operators.permuted import Permuted
@@ -61,6 +62,7 @@ __all__ = [
     "GatedDecay",
     "GraphDiffusion",
     "GridResolvent",
+    "Hadamard",
     "Kronecker",
     "LowRank",
     "MaskOperator",
@@ -79,6 +81,7 @@ __all__ = [
     "damped_cosine",
     "exponentiated_polynomial",
     "grid_resolvent",
+    "hadamard",
     "hypercube",
     "hypercube_diffusion",
     "personalized_pagerank",

@@ -69,7 +69,7 @@ def _decay_product(first, second):
             same = _sides_equal(directions)
             if not same:
                 return None
-        if not len(rate.shape) > 1 and _is_zero(first, second):
+        if _is_zero(first, second):
             return Causal(length, reverse)
         return ExponentialDecay(rate[..., 0], length, causal, reverse)
     if causal:
@@ -107,7 +107,7 @@ def causal_part(operator, length):
             table * ops.convert_to_tensor(seen, table.dtype),
             operator.grid_shape,
         )
-    if isinstance(operator, UnsizedToeplitz):
+    if isinstance(operator, UnsizedToeplitz) and not operator.reverse:
         seen = ops.arange(1 - length, length) >= 0
         return UnsizedToeplitz(
             table * ops.cast(seen, table.dtype), (length,), (False,)
