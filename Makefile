@@ -42,15 +42,10 @@ test-jax: $(VENV)/.dev
 	  tests $(TWO) -m "not tensorflow_only"
 
 # The lowest versions that setup.cfg admits, by tests of what depends on them.
-FLOOR_TESTS := tests/test_floor.py tests/test_backend.py tests/test_export.py \
-  tests/test_export_models.py tests/models tests/layers/test_calls.py \
-  tests/layers/test_embedding.py tests/layers/test_embedding_and_encoder.py \
-  tests/layers/test_graph_kernel_layers.py tests/layers/test_masks_of_inputs.py \
-  tests/layers/test_toeplitz_attention.py \
-  $(wildcard tests/layers/test_run_layer.py tests/test_trained.py \
-    tests/test_presets.py)
-FLOOR_JAX_TESTS := tests/test_backend.py tests/layers/test_masks_of_inputs.py \
-  $(wildcard tests/layers/test_run_layer.py)
+FLOOR_TESTS := tests/test_floor.py tests/test_backend.py \
+  tests/test_export_models.py tests/test_presets.py \
+  tests/layers/test_run_layer.py
+FLOOR_JAX_TESTS := tests/test_backend.py tests/layers/test_masks_of_inputs.py
 
 test-floor: $(FLOOR)/.dev
 	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(FLOOR)/bin/python -m pytest \

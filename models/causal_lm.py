@@ -65,7 +65,7 @@ def causal_lm(
     >>> model.generate(np.zeros((1, 10), "int32"), 5).shape
     (1, 15)
     """
-    return CausalLanguageModel(
+    model = CausalLanguageModel(
         vocabulary_size,
         channels,
         num_heads,
@@ -79,6 +79,8 @@ def causal_lm(
         seed,
         name=name,
     )
+    model.build((None, None))
+    return model
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -94,7 +94,9 @@ def test_dropout_and_named_inputs_and_outputs(tmp_path):
     np.testing.assert_allclose(answer["logits"], expected, atol=1e-5)
 
 
-def test_topvit(tmp_path):
+def test_topvit(tmp_path, monkeypatch):
+    sizes = sys.modules[topvit.__module__].SIZES
+    monkeypatch.setitem(sizes, "mini", (16, 2, 16, 1))
     model = topvit(
         size="mini", patch_size=2, image_shape=(8, 8, 1), num_classes=10
     )

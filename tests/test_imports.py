@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+# Processes of their own and files: once is enough.
+pytestmark = pytest.mark.tensorflow_only
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # Folders of packages, by name: `package_dir` of setup.cfg.

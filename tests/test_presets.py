@@ -228,6 +228,7 @@ def test_graphs_and_their_classifier_inside(tmp_path):
         keras_topo.from_preset(folder, image_shape=(8, 8))
 
 
+@pytest.mark.slow_on_jax
 def test_nodes_keep_their_graph(tmp_path):
     ring = scipy.sparse.csr_array(np.roll(np.eye(6), 1, 0) + np.eye(6))
     model = models.gkat_node_classifier(4, 3, ring, num_heads=2, key_dim=2)
@@ -677,6 +678,7 @@ def test_what_turns_raw_inputs_into_those_of_the_model(tmp_path):
     assert keras_topo.from_preset(folder).output_shape == (None, 2)
 
 
+@pytest.mark.slow_on_jax
 def test_a_copy_knows_how_it_was_built(tmp_path):
     model = graph_model()
     folder = save(saving.copied(model), tmp_path / "graphs")

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_topo import masks, visualize
+from keras_topo import visualize
 from keras_topo.presets import (
     copied,
     find_preset,
@@ -57,6 +57,7 @@ from keras_topo.training.command_line import (
 )
 from keras_topo.training.datasets import load_images
 from keras_topo.training.distribution import add_distribution_arguments
+from keras_topo.training.masks_by_name import EXPECTED, mask_name, mask_of
 from keras_topo.training.run import (
     NonFiniteLoss,
     Run,
@@ -244,8 +245,8 @@ def parse_arguments(argv):
     group.add_argument(
         "--mask",
         default="table",
-        choices=[*(m for m in masks.NAMES if m != "causal"), "none"],
-        help="the mask of --attention toeplitz",
+        type=mask_name,
+        help=f"the mask of --attention toeplitz: {EXPECTED}",
     )
     group.add_argument(
         "--mask-initial",
@@ -396,11 +397,9 @@ def build_model(arguments, data):
         if arguments["freeze"]:
             freeze_all_but_last(model)
         return model
-    mask = arguments["mask"]
-    if mask == "none" or arguments["attention"] != "toeplitz":
-        mask = None
-    if mask is not None:
-        mask = masks.get(mask, initial=arguments["mask_initial"])
+    mask = None
+    if arguments["attention"] == "toeplitz":
+        mask = mask_of(arguments["mask"], initial=arguments["mask_initial"])
     return topvit(
         arguments["model"],
         patch_size=tuple(arguments["patch_size"]),

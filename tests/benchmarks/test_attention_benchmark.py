@@ -43,6 +43,7 @@ def masks():
             continue
 
 
+@needs_no_backend
 def test_masks_fit_and_have_positive_entries():
     for kind, mask in masks():
         dense = np.asarray(mask.to_dense())

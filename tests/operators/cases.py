@@ -33,5 +33,30 @@ def representatives():
     ]
 
 
-def parametrize(cases):
-    return pytest.mark.parametrize("case", cases, ids=lambda c: c.name)
+def one_of_each_kind():
+    """Of the representatives, the first of each class, method and direction,
+    and products and sums of several kinds."""
+    kinds = {}
+    for case in representatives():
+        if re.match("kronecker-(3|decays)|sum-decays", case.name):
+            kinds[case.name] = case
+            continue
+        operator = case.operator()
+        method, causal = (
+            getattr(operator, name, None) for name in ("method", "causal")
+        )
+        kinds.setdefault((type(operator), method, causal), case)
+    return list(kinds.values())
+
+
+def parametrize(cases, every_time=None):
+    """Of cases that take long, those outside of `every_time` are slow ones."""
+    names = {c.name for c in (cases if every_time is None else every_time)}
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(c, marks=[pytest.mark.slow] * (c.name not in names))
+            for c in cases
+        ],
+        ids=lambda c: c.name,
+    )

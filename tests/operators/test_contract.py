@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
-from cases import CASES, parametrize, representatives
+from cases import CASES, one_of_each_kind, parametrize, representatives
 from keras import ops
 
 from keras_topo.operators import (
@@ -45,7 +45,7 @@ def test_every_method_in_float32(case):
     case.contract().check_methods("float32")
 
 
-@parametrize(representatives())
+@parametrize(representatives(), one_of_each_kind())
 def test_every_method_compiled(case):
     on_jax = keras.backend.backend() == "jax"
     # JAX has no eager run of the rest: one of each kind is compiled whole.

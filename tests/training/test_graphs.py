@@ -68,6 +68,7 @@ def archive(tmp_path):
 def test_trains_and_saves(tmp_path, archive, model, capsys, request):
     if model != "gkat":
         request.getfixturevalue("no_export")
+        request.getfixturevalue("eagerly")
     out = tmp_path / "run"
     command = ["--data", str(archive), "--out", str(out), "--model", model]
     assert graphs.main([*command, *SMALL]) == 0
@@ -87,13 +88,13 @@ def test_learns(tmp_path, archive, no_export):
     """A chord makes a triangle: walks that are back after three steps."""
     out = tmp_path / "run"
     command = ["--data", str(archive), "--out", str(out), *SMALL]
-    command += ["--epochs", "40", "--learning-rate", "0.01", "--seed", "1"]
+    command += ["--epochs", "15", "--learning-rate", "0.03", "--seed", "1"]
     assert graphs.main(command) == 0
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["test_accuracy"] == 1.0
 
 
-def test_resumes(tmp_path, archive, monkeypatch, no_export):
+def test_resumes(tmp_path, archive, monkeypatch, no_export, eagerly):
     """Stopped after an epoch and started again, it ends the same."""
 
     def losses(out):
@@ -141,7 +142,7 @@ def folds_file(tmp_path, count=40, folds=4):
     return path
 
 
-def test_folds(tmp_path, archive, capsys):
+def test_folds(tmp_path, archive, capsys, eagerly):
     out = tmp_path / "run"
     command = ["--data", str(archive), "--out", str(out), *SMALL]
     command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
@@ -272,11 +273,15 @@ def test_batches_hold_every_graph():
     assert seen(batches.dataset(1, 2))[0] == second
 
 
+@pytest.fixture(scope="module")
+def cycles():
+    return load_graphs("cycles", seed=0)[0].graphs[:3]
+
+
 @pytest.mark.parametrize("degrees", [None, 3])
-def test_features_are_those_of_a_client(degrees):
+def test_features_are_those_of_a_client(cycles, degrees):
     """What is trained on is what the served model makes of a graph."""
-    dataset, _ = load_graphs("cycles", seed=0)
-    graphs = [graph.with_features(None) for graph in dataset.graphs[:3]]
+    graphs = [graph.with_features(None) for graph in cycles]
     recipe = FeatureRecipe(0, 0, degrees, 5)
     found = recipe(graphs)[2].features
     expected = node_features(graphs[2], 0, False, degrees, 5)
@@ -295,7 +300,7 @@ def test_generated_names():
     assert "motif-circular-ladder" in GENERATED and len(GENERATED) == 6
 
 
-def test_fine_tuning(tmp_path, archive, no_export):
+def test_fine_tuning(tmp_path, archive, no_export, eagerly):
     """The kernel, the features and all but the last layer are the preset's."""
     options = ["--data", str(archive), "--epochs", "1", "--jit", "off"]
     first = tmp_path / "first"

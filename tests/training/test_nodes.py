@@ -50,7 +50,9 @@ def planetoid(tmp_path):
 
 
 @pytest.mark.parametrize("model", nodes.MODELS)
-def test_trains_and_saves(tmp_path, planetoid, model, capsys, no_export):
+def test_trains_and_saves(
+    tmp_path, planetoid, model, capsys, no_export, eagerly
+):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--model", model, "--out", str(out)]
     assert nodes.main([*command, *SMALL]) == 0
@@ -63,7 +65,7 @@ def test_trains_and_saves(tmp_path, planetoid, model, capsys, no_export):
     assert "Test accuracy" in capsys.readouterr().out
 
 
-def test_a_large_graph(tmp_path, no_export):
+def test_a_large_graph(tmp_path, no_export, eagerly):
     """Smaller here: a mask known by its products, walks drawn again."""
     command = ["--data", "beacons", "--nodes", "300", "--epochs", "3"]
     for model, more in (
@@ -124,7 +126,7 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
             export_node_saved_model(wrong, tmp_path / "1", np.eye(12))
 
 
-def test_seeds_resume(tmp_path, planetoid, no_export):
+def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
     assert nodes.main([*command, "--seeds", "2"]) == 0
@@ -168,7 +170,7 @@ def test_several_kernels(planetoid):
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--similarity", "relu"],  # with dropout of scores
+        ["--similarity", "nothing"],
         ["--kernel-sizes", "2", "3", "4"],  # for eight heads
     ],
 )

@@ -1,6 +1,7 @@
 """Run folders, resume, schedule and the non-finite stop."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -90,16 +91,27 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    whole = fit(Run(tmp_path / "whole"))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of four epochs, and the model."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, fit(Run(folder))
+
+
+@pytest.fixture
+def finished_run(finished, tmp_path):
+    """A copy of it, for changes."""
+    return Run(shutil.copytree(finished[0], tmp_path / "copy"))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
+    folder, whole = finished
     run = Run(tmp_path / "parts")
     fit(run, stop_after=1)
     assert [line["epoch"] for line in run.history()] == [1]
     fit(run, stop_after=3)
     resumed = fit(run)
-    for a, b in zip(
-        Run(tmp_path / "whole").history(), run.history(), strict=True
-    ):
+    for a, b in zip(Run(folder).history(), run.history(), strict=True):
         assert a["epoch"] == b["epoch"]
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
         assert a["learning_rate"] == b["learning_rate"]
@@ -119,27 +131,25 @@ def test_a_line_cut_off_by_a_kill_is_written_again(tmp_path):
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_only_the_last_checkpoint_is_kept_and_dropped_at_the_end(tmp_path):
-    run = Run(tmp_path)
-    fit(run)
-    kept = [path.name for path in (tmp_path / "checkpoint").iterdir()]
+def test_only_the_last_checkpoint_is_kept_and_dropped_at_the_end(finished_run):
+    run, folder = finished_run, finished_run.folder
+    kept = [path.name for path in (folder / "checkpoint").iterdir()]
     assert kept == ["00004.weights.h5"]
-    assert list((tmp_path / "tensorboard").rglob("events*"))
+    assert list((folder / "tensorboard").rglob("events*"))
     run.finish({"test_accuracy": 0.5})
     assert run.summary() == {"test_accuracy": 0.5}
-    assert not (tmp_path / "checkpoint").exists()
+    assert not (folder / "checkpoint").exists()
 
 
-def test_another_run_in_the_folder_is_refused(tmp_path):
-    run = Run(tmp_path / "run")
-    fit(run, epochs=1)
-    run.open({"seed": 7, "epochs": 1})
+def test_another_run_in_the_folder_is_refused(finished_run):
+    run = finished_run
+    run.open({"seed": 7, "epochs": 4})
     with pytest.raises(
         ValueError,
-        match=r"epochs \(then 1, now 4\), seed \(then 7, now 1\)",
+        match=r"epochs \(then 4, now 5\), seed \(then 7, now 1\)",
     ):
-        run.open({"seed": 1, "epochs": 4})
-    run.open({"seed": 1, "epochs": 4}, resume=False)
+        run.open({"seed": 1, "epochs": 5})
+    run.open({"seed": 1, "epochs": 5}, resume=False)
     assert json.loads((run.folder / "arguments.json").read_text())["seed"] == 1
 
 
@@ -150,12 +160,11 @@ def test_a_run_that_has_not_begun_may_change(tmp_path):
     assert json.loads((tmp_path / "arguments.json").read_text())["seed"] == 2
 
 
-def test_no_resume_deletes_nothing_but_the_run(tmp_path):
-    run = Run(tmp_path)
-    fit(run)
-    (tmp_path / "notes.txt").write_text("mine")
+def test_no_resume_deletes_nothing_but_the_run(finished_run):
+    run, folder = finished_run, finished_run.folder
+    (folder / "notes.txt").write_text("mine")
     run.open({"seed": 8}, resume=False)
-    left = sorted(path.name for path in tmp_path.iterdir())
+    left = sorted(path.name for path in folder.iterdir())
     assert left == ["arguments.json", "notes.txt"]
 
 

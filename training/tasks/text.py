@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_topo.training.command_line import optional, positive_int, rate
+from keras_topo.training.masks_by_name import mask_name, mask_of
 
 SEPARATOR = 0
 VOCABULARY_SIZE = 256
@@ -66,7 +67,7 @@ class Text:
         "num_heads": positive_int,
         "mlp_dim": positive_int,
         "depth": positive_int,
-        "mask": str,
+        "mask": mask_name,
         "similarity": str,
         "positions": optional(str),
         "dropout": rate,
@@ -118,13 +119,14 @@ class Text:
 
         arguments = self.arguments
         names = ("channels", "num_heads", "mlp_dim", "depth", "dropout")
-        names += ("mask", "similarity", "positions", "seed")
+        names += ("similarity", "positions", "seed")
         # Tables and learned positions are of some size.
         bounded = arguments["mask"] == "table" or arguments["positions"]
         return causal_lm(
             vocabulary_size=VOCABULARY_SIZE,
             max_length=arguments["length"] if bounded else None,
             name="causal_lm",
+            mask=mask_of(arguments["mask"]),
             **{name: arguments[name] for name in names},
         )
 

@@ -1,0 +1,54 @@
+"""Masks on the command line."""
+
+import argparse
+
+import pytest
+
+from keras_topo import masks
+from keras_topo.training.masks_by_name import mask_name, mask_of
+
+MINE = """
+import keras
+from keras_topo.masks import TableMask
+
+@keras.saving.register_keras_serializable(package="mine")
+class Mine(TableMask):
+    pass
+
+class NoMask:
+    pass
+"""
+
+
+def test_masks_of_keras_topo():
+    assert mask_name("decay") == "decay"
+    assert mask_of("none") is None and mask_of(None) is None
+    assert mask_of("table", initial="ones").initial == "ones"
+
+
+def test_a_class_in_a_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    text = f"{file}:Mine"
+    assert mask_name(text) == text
+    mask = mask_of(text, initial="ones")
+    assert type(mask).__name__ == "Mine" and isinstance(mask, masks.TableMask)
+    # The file is run once, or there would be two classes of the name.
+    assert type(mask_of(text)) is type(mask)
+
+
+def test_a_class_in_a_module():
+    mask = mask_of("keras_topo.masks:GaussianMask")
+    assert isinstance(mask, masks.GaussianMask)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tables", "no.such.module:Mask", "FILE:NoMask", "FILE:Missing", "FILE"],
+)
+def test_what_is_no_mask(tmp_path, text):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    text = text.replace("FILE", str(file))
+    with pytest.raises(argparse.ArgumentTypeError, match="Received: "):
+        mask_name(text)
