@@ -176,6 +176,9 @@ class CausalLanguageModel(keras.Model):
         )
 
     def build(self, tokens_shape):
+        if self.built:
+            # By `causal_lm`, and again by a file or a caller.
+            return
         shape = (*tokens_shape, self.channels)
         self.embedding.build(tokens_shape)
         if self.position_embedding is not None:

@@ -93,7 +93,7 @@ def test_models_of_the_step(name):
     options = training_step.MODELS[name]
     model = topvit("mini", 8, (16, 16, 3), **options)
     names = {weight.name for weight in model.trainable_weights}
-    assert ("mask_table" in names) == (name == "table")
-    assert ("mask_rate_0" in names) == (name == "decays")
+    assert ("table" in names) == (name == "table")
+    assert ("rate_0" in names) == (name == "decays")
     logits = model(np.zeros((1, 16, 16, 3), "float32"))
     assert logits.shape == (1, 10)

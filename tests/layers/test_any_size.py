@@ -105,7 +105,9 @@ def test_functions_of_unknown_sizes(name, case):
     shape, sizes, options = CASES[case]
     if name == "curves" and case == "causal":
         return
-    if case in ("ring", "volume") and name not in ("table", "decay", "gated"):
+    if case == "ring" and name not in ("table", "decay"):
+        return
+    if case == "volume" and name not in ("table", "decay", "gated"):
         return
     layer = MaskedAttention(2, 3, mask=MASKS[name](4), **options)
     layer.build((None, *shape))

@@ -37,6 +37,7 @@ WITH_STATE = {
     "decay",
     "decay-3",
     "gated",
+    "resolvent",
     "causal",
     "separable-decay",
     "sum-of-decays",

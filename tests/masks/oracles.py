@@ -3,7 +3,7 @@
 import numpy as np
 import reference as ref
 
-from keras_topo.masks import Sequence
+from keras_topo.masks import Grid, Sequence
 
 
 def matrix(mask, topology):
@@ -196,7 +196,10 @@ def gated(mask, topology, weights):
     rates = rates.reshape(*rates.shape[:2], heads, mask.num_curves)
     rates = rates.transpose(0, 2, 3, 1)
     if mask.num_curves == 1:
-        return ref.gated_decay(rates[:, :, 0], rates[:, :, 0])
+        along = rates[:, :, 0]
+        if isinstance(topology, Grid):
+            along = along / topology.shape[0]
+        return ref.gated_decay(along, along)
     terms = []
     for k, curve in enumerate(("rows", "columns")):
         place = places(topology.shape, curve)
