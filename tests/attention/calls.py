@@ -114,4 +114,6 @@ def compare_implementations(kind, arrays, dtype, tolerance, jit):
             zip(gradients, expected_gradients, strict=True)
         ):
             what = f"{name}, gradient {k}"
-            ref.assert_close(a, ref.numpy(e), tolerance, what)
+            # Of parameters they sum over all pairs of tokens, in an order that
+            # depends on the processor.
+            ref.assert_close(a, ref.numpy(e), 1.5 * tolerance, what)
