@@ -91,7 +91,7 @@ $(FLOOR)/.dev: setup.cfg pyproject.toml tests/floor.txt
 	@echo "Installing the lowest versions into $(FLOOR) ..."
 	$(FLOOR_PYTHON) -m venv --clear $(FLOOR)
 	$(FLOOR)/bin/python -m pip install --quiet -c tests/floor.txt \
-	  -e ".[jax]" scikit-learn networkx pytest pytest-xdist hypothesis
+	  -e ".[jax]" scikit-learn networkx pillow pytest pytest-xdist hypothesis
 	@touch $@
 
 $(VENV)/.runtimes: setup.cfg pyproject.toml | $(BIN)/python
