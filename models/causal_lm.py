@@ -1,5 +1,7 @@
 """Causal language models, which predict the next token from those before."""
 
+import types
+
 import keras
 import numpy as np
 from keras import ops
@@ -175,6 +177,9 @@ class CausalLanguageModel(keras.Model):
             vocabulary_size, dtype="float32", name="logits"
         )
 
+        # In an object that Keras does not track.
+        self._compiled_functions = types.SimpleNamespace(by_name={})
+
     def build(self, tokens_shape):
         if self.built:
             # By `causal_lm`, and again by a file or a caller.
@@ -329,18 +334,12 @@ class CausalLanguageModel(keras.Model):
             (str(layer.dtype_policy.name), len(layer.variables))
             for layer in layers
         )
-        known, function = self._functions.functions.get(name, (None, None))
+        functions = self._compiled_functions.by_name
+        known, function = functions.get(name, (None, None))
         if known != state:
             function = compiled(getattr(self, name), self)
-            self._functions.functions[name] = state, function
+            functions[name] = state, function
         return function
-
-    @property
-    def _functions(self):
-        if not hasattr(self, "_compiled_functions"):
-            # In an object that Keras does not track.
-            self._compiled_functions = _Functions()
-        return self._compiled_functions
 
     def get_config(self):
         return {
@@ -371,11 +370,6 @@ class CausalLanguageModel(keras.Model):
             )
         places = position + ops.arange(length, dtype="int32")
         return x + self.position_embedding(places)
-
-
-class _Functions:
-    def __init__(self):
-        self.functions = {}
 
 
 def _draw(logits, temperature, top_k, random):

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_topo.arguments import positive
-from keras_topo.layers.multi_head import product_of
 from keras_topo.layers.padding import pad_tokens
 from keras_topo.masks.resampling import resample_positions
 from keras_topo.operators.toeplitz import check_grid_shape
@@ -294,7 +293,7 @@ class PrefixTokens(keras.layers.Layer):
             (batch, self.num_tokens, channels),
         )
         if len(inputs.shape) > 3:
-            inputs = ops.reshape(inputs, (batch, product_of(grid), channels))
+            inputs = ops.reshape(inputs, (batch, math.prod(grid), channels))
         return ops.concatenate([prefix, inputs], axis=1)
 
     def compute_mask(self, inputs, previous_mask=None):

@@ -1,6 +1,7 @@
 """`TopologicalEncoderBlock`: a pre-norm Transformer block on any tokens."""
 
 import inspect
+import math
 
 import keras
 from keras import ops
@@ -14,7 +15,7 @@ from keras_topo.layers.inner_dense import (
     with_changes,
 )
 from keras_topo.layers.masked_attention import MaskedAttention
-from keras_topo.layers.multi_head import MultiHeadLayer, product_of
+from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
@@ -121,8 +122,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         seed=None,
         **options,
     ):
-        names = _OPTIONS & set(options)
-        self_options = {name: options.pop(name) for name in names}
+        shorthand = {
+            name: options.pop(name) for name in _OPTIONS & set(options)
+        }
         # Of a file: see `keras_topo.layers.inner_dense`.
         self._inner_dense = options.pop("inner_dense", None)
         super().__init__(**options)
@@ -163,16 +165,16 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 for name, value in (("num_heads", num_heads), ("mask", mask))
                 if value is not None
             ]
-            if given or self_options or attention_dropout:
+            if given or shorthand or attention_dropout:
                 raise ValueError(
                     "an attention layer has its arguments already. Received: "
-                    f"{given + sorted(self_options)} beside attention="
+                    f"{given + sorted(shorthand)} beside attention="
                     f"{self.attention.name!r}, attention_dropout="
                     f"{attention_dropout}"
                 )
         # Not attributes themselves: a mask would be taken for a layer of the
         # block, where it is the model of one that its attention makes.
-        self._shorthand = _Given(mask, self_options)
+        self._shorthand = _Given(mask, shorthand)
         self.seed_generator = (
             keras.random.SeedGenerator(derived_seed(seed, "stochastic_depth"))
             if stochastic_depth
@@ -426,7 +428,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         """Tokens in a row, and a mask as Keras attention takes it."""
         mask = check_padding(mask, x.shape, self)
         batch, *grid, channels = tuple(ops.shape(x))
-        x = ops.reshape(x, (batch, product_of(grid), channels))
+        x = ops.reshape(x, (batch, math.prod(grid), channels))
         return x, None if mask is None else mask[:, None]
 
     def _maybe_skip(self, branch, training):

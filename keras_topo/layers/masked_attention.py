@@ -1,6 +1,7 @@
 """`MaskedAttention`: multi-head attention under any mask."""
 
 import dataclasses
+import math
 
 import keras
 from keras import ops
@@ -8,7 +9,7 @@ from keras import ops
 from keras_topo import masks
 from keras_topo.attention.inputs import normalize
 from keras_topo.layers.attention_weights import weights_of
-from keras_topo.layers.multi_head import MultiHeadLayer, product_of
+from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding, pad_tokens
 from keras_topo.layers.streaming import Streaming
 from keras_topo.masks import GraphMask, Grid, Nodes, Sequence
@@ -199,7 +200,9 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         """The sizes of the tokens that the layer was built for, `None` where
         they may be any; itself `None` for nodes of a graph."""
         topology = getattr(self, "_built_topology", None)
-        return None if topology is None else getattr(topology, "shape", None)
+        if topology is None or isinstance(topology, Nodes):
+            return None
+        return topology.shape
 
     def mask_operator(self, shape=None):
         """The learned mask.
@@ -223,7 +226,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         if self.mask is None and not self.causal:
             return None
         topology = self._built_topology
-        axes = len(getattr(topology, "shape", ()))
+        axes = len(topology.shape)
         if shape is not None and len(shape) != axes:
             raise ValueError(
                 f"`shape` expects {axes} sizes, as many axes as the tokens "
@@ -380,12 +383,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 else inputs[:, prefix:]
             )
         if all(isinstance(n, int) for n in (*grid, extents[0])) and (
-            product_of(grid) + prefix != extents[0]
+            math.prod(grid) + prefix != extents[0]
         ):
             raise ValueError(
                 f"the grid does not match the tokens: grid_shape={grid} and "
                 f"num_prefix_tokens={prefix} expect "
-                f"{product_of(grid) + prefix} tokens. With a tensor `grid` in "
+                f"{math.prod(grid) + prefix} tokens. With a tensor `grid` in "
                 "the call, whose shape is that of the grid, a model takes any "
                 "size, and so does from_preset(image_shape=). Received: "
                 f"input_shape={tuple(shape)}"

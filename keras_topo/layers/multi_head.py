@@ -2,6 +2,7 @@
 together again."""
 
 import functools
+import math
 
 import keras
 from keras import ops
@@ -17,6 +18,7 @@ from keras_topo.attention import (
 from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer, derived_seed
+from keras_topo.masks.mask import wide_dtype
 from keras_topo.operators.forms import IMPLEMENTATIONS
 
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
@@ -243,7 +245,7 @@ class MultiHeadLayer(keras.layers.Layer):
     @property
     def _wide_dtype(self):
         """That of masks and sums, float32 at least."""
-        return "float64" if self.variable_dtype == "float64" else "float32"
+        return wide_dtype(self)
 
     @property
     def _projection(self):
@@ -271,7 +273,7 @@ class MultiHeadLayer(keras.layers.Layer):
             x,
             (
                 batch,
-                product_of(tokens),
+                math.prod(tokens),
                 self.num_heads,
                 units // self.num_heads,
             ),
@@ -387,14 +389,6 @@ class MultiHeadLayer(keras.layers.Layer):
             "average": self.value_dim,
         }[self.combine]
         return (*input_shape[:-1], channels)
-
-
-def product_of(sizes):
-    """The product of sizes, ints or traced."""
-    total = 1
-    for size in sizes:
-        total = total * size
-    return total
 
 
 def _module(name):

@@ -1,6 +1,7 @@
 """The random projection of a layer whose feature map needs one."""
 
 from keras_topo.attention import RANDOM_FEATURE_MAPS, orthogonal_projection
+from keras_topo.masks.mask import wide_dtype
 
 
 def add_random_projection(layer, feature_map):
@@ -30,8 +31,3 @@ def add_random_projection(layer, feature_map):
         autocast=False,
         trainable=False,
     )
-
-
-def wide_dtype(layer):
-    """What is never cast down is kept in float32 under any policy."""
-    return "float64" if layer.variable_dtype == "float64" else "float32"

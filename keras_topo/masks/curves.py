@@ -1,5 +1,7 @@
 """Curves through grids of any size, and `CurvesMask`: decays along them."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,17 +9,17 @@ from keras import ops
 from keras_topo.arguments import one_of
 from keras_topo.masks.mask import (
     Mask,
-    divided,
     positive_weight,
     refuse_periodic,
     softplus,
 )
 from keras_topo.masks.scales import (
     INITIAL,
-    extents_at_build,
     initial_rates,
+    mean_unit,
+    units,
+    units_at_build,
 )
-from keras_topo.masks.topology import Sequence, size_of
 from keras_topo.operators import (
     ExponentialDecay,
     Permuted,
@@ -27,6 +29,7 @@ from keras_topo.operators import (
     curve_order,
 )
 from keras_topo.operators.curves import CURVES
+from keras_topo.operators.unsized import grid_coordinates
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -62,10 +65,7 @@ class CurvesMask(Mask):
         self.initial = one_of(initial, "initial", INITIAL)
 
     def build(self, num_heads, topology):
-        unit = 1.0
-        if not isinstance(topology, Sequence):
-            extents = extents_at_build(topology)
-            unit = float(np.prod(extents)) ** (1 / len(extents))
+        unit = mean_unit(units_at_build(topology))
         rates = initial_rates(num_heads, topology, self.initial) * unit
         self.rates = positive_weight(
             self, "rates", np.repeat(rates[:, None], len(self.curves), axis=1)
@@ -78,7 +78,7 @@ class CurvesMask(Mask):
                 f"Received: {topology}"
             )
         refuse_periodic(self, topology)
-        rates = divided(softplus(self.rates), unit_of_curves(topology))
+        rates = softplus(self.rates) / mean_unit(units(topology))
         if topology.is_known:
             operator = curve_decay(topology.shape, rates, self.curves)
             return topology.bordered(operator)
@@ -100,17 +100,6 @@ class CurvesMask(Mask):
         }
 
 
-def unit_of_curves(topology):
-    """The geometric mean of the extents of a grid; one token of a sequence."""
-    if isinstance(topology, Sequence):
-        return 1.0
-    extents = topology.extents
-    if topology.is_known:
-        return float(np.prod(extents)) ** (1 / len(extents))
-    logarithms = [ops.log(ops.cast(n, topology.dtype)) for n in extents]
-    return ops.exp(sum(logarithms) / len(extents))
-
-
 def order_of(topology, curve):
     """The order of the cells along a curve and its inverse, `(L,)`, int32."""
     if not topology.is_known:
@@ -122,7 +111,7 @@ def order_of(topology, curve):
 def traced_order(topology, curve):
     """The same for sizes that are traced."""
     shape = topology.shape
-    cells = ops.arange(size_of(shape), dtype="int32")
+    cells = ops.arange(math.prod(shape), dtype="int32")
     if curve == "rows":
         return _cells_at(cells, shape), _positions_of(cells, shape)
     if curve == "columns":
@@ -130,13 +119,13 @@ def traced_order(topology, curve):
         order = _transposed(_cells_at(cells, turned), turned)
         return order, _positions_of(_transposed(cells, shape), turned)
     if curve.startswith("diagonal") and len(shape) == 2:
-        row, column = cells // shape[1], cells % shape[1]
+        row, column = grid_coordinates(cells, shape)
         if curve == "diagonal_transposed":
             row, column = column, row
         total = row + column
         # As on grids of known size: every second diagonal the other way.
         key = ops.where(total % 2 == 1, -row, row)
-        order = ops.argsort(total * (2 * size_of(shape)) + key)
+        order = ops.argsort(total * (2 * math.prod(shape)) + key)
         order = ops.cast(order, "int32")
         return order, ops.cast(ops.argsort(order), "int32")
     raise ValueError(
@@ -150,7 +139,7 @@ def _cells_at(positions, shape):
     """The cell at each position of the snake by rows, in row-major order."""
     if len(shape) == 1:
         return positions
-    inner = size_of(shape[1:])
+    inner = math.prod(shape[1:])
     k, rest = positions // inner, positions % inner
     rest = ops.where(k % 2 == 1, inner - 1 - rest, rest)
     return k * inner + _cells_at(rest, shape[1:])
@@ -160,7 +149,7 @@ def _positions_of(cells, shape):
     """The position along the snake by rows of each cell."""
     if len(shape) == 1:
         return cells
-    inner = size_of(shape[1:])
+    inner = math.prod(shape[1:])
     k = cells // inner
     rest = _positions_of(cells % inner, shape[1:])
     return k * inner + ops.where(k % 2 == 1, inner - 1 - rest, rest)
@@ -168,12 +157,10 @@ def _positions_of(cells, shape):
 
 def _transposed(cells, shape):
     """Row-major numbers of cells on the grid with its axes reversed."""
-    coordinates = []
-    for n in reversed(shape):
-        coordinates.append(cells % n)
-        cells = cells // n
-    # Last axis first: the order of the reversed grid.
+    coordinates = grid_coordinates(cells, shape)
     number = 0
-    for coordinate, n in zip(coordinates, reversed(shape), strict=True):
+    for coordinate, n in zip(
+        reversed(coordinates), reversed(shape), strict=True
+    ):
         number = number * n + coordinate
     return number

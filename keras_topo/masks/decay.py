@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.masks.distance import decay_products
-from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
+from keras_topo.masks.mask import Mask, positive_weight, softplus
 from keras_topo.masks.scales import (
     INITIAL,
     initial_rates,
@@ -57,7 +57,7 @@ class DecayMask(Mask):
 
     def operator(self, topology):
         rates = [
-            divided(softplus(rate), unit)
+            softplus(rate) / unit
             for rate, unit in zip(self.rates, units(topology), strict=True)
         ]
         scale = None
@@ -107,8 +107,7 @@ class GaussianMask(Mask):
             self.widths, units(topology), topology.offsets(), strict=True
         ):
             width = ops.maximum(softplus(width)[:, None], 1e-6)
-            offset = ops.cast(ops.reshape(offset, (1, -1)), width.dtype)
-            distance = divided(offset, unit)
+            distance = ops.reshape(offset, (1, -1)) / unit
             factors.append(ops.exp(-0.5 * (distance / width) ** 2))
         return topology.toeplitz([factors])
 

@@ -5,14 +5,14 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of, positive
-from keras_topo.masks.mask import Mask, divided, positive_weight, softplus
+from keras_topo.masks.mask import Mask, positive_weight, softplus
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
 from keras_topo.masks.scales import (
     INITIAL,
     NOMINAL_EXTENT,
     initial_rates,
 )
-from keras_topo.masks.table import _start_of, check_reach, reach_for
+from keras_topo.masks.table import check_reach, offsets_at_build, reach_for
 from keras_topo.masks.topology import Sequence
 from keras_topo.operators import ExponentialDecay, Kronecker, Scaled, Sum
 
@@ -75,10 +75,7 @@ class DistanceMask(Mask):
             longest = float(max(1, self.reach[0] - 1))
         else:
             longest = _longest(topology)
-        offsets = [
-            divided(ops.cast(ops.abs(offset), coefficients.dtype), longest)
-            for offset in topology.offsets()
-        ]
+        offsets = [ops.abs(offset) / longest for offset in topology.offsets()]
         if self.degree == 1:
             return topology.toeplitz([self._factors(coefficients, offsets)])
         x = sum(offsets)
@@ -175,7 +172,7 @@ class SeparableMask(Mask):
 
     def _add_tables(self, rates, topology):
         weights = []
-        for k, offset in enumerate(_start_of(topology, self.reach)):
+        for k, offset in enumerate(offsets_at_build(topology, self.reach)):
             offset = np.abs(offset).reshape(-1)
             table = np.exp(-rates[..., None] * offset)
             if self.initial == "ones":
@@ -207,7 +204,7 @@ class SeparableMask(Mask):
         if isinstance(topology, Sequence):
             sizes = tuple(float(n) for n in self.reach)
         rates = [
-            divided(softplus(rate), n)
+            softplus(rate) / n
             for rate, n in zip(self.rates, sizes, strict=True)
         ]
         scale = ops.abs(ops.convert_to_tensor(self.scale))
@@ -268,7 +265,7 @@ def decay_products(topology, rates, scale=None):
     else:
         # On rings a decay goes the shorter way round.
         distances = [
-            ops.cast(ops.abs(ops.reshape(offset, (1, -1))), rates[0].dtype)
+            ops.abs(ops.reshape(offset, (1, -1)))
             for offset in topology.offsets()
         ]
         factors = [

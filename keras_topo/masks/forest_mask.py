@@ -7,6 +7,7 @@ from keras import ops
 from keras_topo.arguments import one_of, positive
 from keras_topo.host.forest import Forest
 from keras_topo.masks.graph_masks import GraphMask
+from keras_topo.masks.mask import inverse_softplus
 from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
@@ -226,9 +227,7 @@ class ForestMask(GraphMask):
 
     def _add(self, name, initial, is_positive=True):
         if is_positive:
-            # Inverse of the softplus, which is the identity for large numbers.
-            initial = np.maximum(initial, 1e-30)
-            initial = initial + np.log(-np.expm1(-initial))
+            initial = inverse_softplus(initial)
         weight = self.add_weight(
             name=name,
             shape=initial.shape,

@@ -4,19 +4,15 @@ import keras
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.curves import order_of, unit_of_curves
-from keras_topo.masks.mask import (
-    Mask,
-    _inverse_softplus,
-    divided,
-    refuse_periodic,
-)
+from keras_topo.masks.curves import order_of
+from keras_topo.masks.mask import Mask, inverse_softplus, refuse_periodic
 from keras_topo.masks.scales import (
     INITIAL,
-    extents_at_build,
     initial_rates,
+    mean_unit,
+    units,
+    units_at_build,
 )
-from keras_topo.masks.topology import Sequence
 from keras_topo.operators import GatedDecay, Permuted, Scaled, Sum
 
 
@@ -51,22 +47,14 @@ class GatedMask(Mask):
         self.initial = one_of(initial, "initial", INITIAL)
 
     def build(self, num_heads, topology):
-        if topology.inputs is None:
-            raise ValueError(
-                "GatedMask expects a topology with `inputs`, the tokens that "
-                f"set the rates. Received: {topology}"
-            )
-        axes, unit = 1, 1.0
-        if not isinstance(topology, Sequence):
-            axes = len(topology.shape)
-            for n in extents_at_build(topology):
-                unit *= n ** (1 / axes)
+        channels = _inputs(topology).shape[-1]
+        unit = mean_unit(units_at_build(topology))
         rates = initial_rates(num_heads, topology, self.initial) * unit
-        self.num_curves = axes if axes < 3 else 2
-        bias = _inverse_softplus(rates).repeat(self.num_curves)
+        self.num_curves = min(2, len(topology.shape))
+        bias = inverse_softplus(rates).repeat(self.num_curves)
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(topology.inputs.shape[-1], num_heads * self.num_curves),
+            shape=(channels, num_heads * self.num_curves),
             initializer="zeros",
         )
         self.bias = self.add_weight(
@@ -77,7 +65,7 @@ class GatedMask(Mask):
 
     def operator(self, topology):
         refuse_periodic(self, topology)
-        rates = divided(self._rates(topology), unit_of_curves(topology))
+        rates = self._rates(topology) / mean_unit(units(topology))
         if self.num_curves == 1:
             return topology.bordered(
                 GatedDecay(rates[:, :, 0], topology.causal)
@@ -91,13 +79,8 @@ class GatedMask(Mask):
 
     def _rates(self, topology):
         """`(batch, heads, curves, L)`."""
-        if topology.inputs is None:
-            raise ValueError(
-                "GatedMask expects a topology with `inputs`, the tokens that "
-                f"set the rates. Received: {topology}"
-            )
         kernel = ops.convert_to_tensor(self.kernel)
-        inputs = ops.cast(topology.inputs, kernel.dtype)
+        inputs = ops.cast(_inputs(topology), kernel.dtype)
         shape = tuple(ops.shape(inputs))
         rates = ops.softplus(ops.matmul(inputs, kernel) + self.bias)
         rates = ops.reshape(rates, (shape[0], -1, kernel.shape[-1]))
@@ -112,3 +95,13 @@ class GatedMask(Mask):
 
     def get_config(self):
         return {**super().get_config(), "initial": self.initial}
+
+
+def _inputs(topology):
+    """The tokens that set the rates."""
+    if topology.inputs is None:
+        raise ValueError(
+            "GatedMask expects a topology with `inputs`, the tokens that set "
+            f"the rates. Received: {topology}"
+        )
+    return topology.inputs

@@ -87,8 +87,7 @@ class Mask(keras.layers.Layer):
     def add_weight(self, shape=None, initializer=None, dtype=None, **options):
         """As that of a Keras layer, in float32 at least."""
         if dtype is None:
-            wide = self.variable_dtype == "float64"
-            dtype = "float64" if wide else "float32"
+            dtype = wide_dtype(self)
         options = {"autocast": False, **options}
         return super().add_weight(shape, initializer, dtype, **options)
 
@@ -164,6 +163,11 @@ def operator_for(mask, topology):
     )
 
 
+def wide_dtype(layer):
+    """That of what is never cast down: float32 under any policy but float64."""
+    return "float64" if layer.variable_dtype == "float64" else "float32"
+
+
 def refuse_periodic(mask, topology):
     """Raises where the ends of an axis meet, for masks that do not know of
     it."""
@@ -176,7 +180,7 @@ def refuse_periodic(mask, topology):
 
 def positive_weight(mask, name, initial):
     """A weight whose softplus starts at the numbers `initial`, not zero."""
-    initial = _inverse_softplus(initial)
+    initial = inverse_softplus(initial)
     return mask.add_weight(
         name=name,
         shape=initial.shape,
@@ -184,18 +188,13 @@ def positive_weight(mask, name, initial):
     )
 
 
-def _inverse_softplus(x):
+def inverse_softplus(x):
+    """Of numbers that are not negative, float32."""
     x = np.maximum(np.asarray(x, "float64"), 1e-30)
     # Written so that large numbers, for which it is the identity, stay finite.
     return (x + np.log(-np.expm1(-x))).astype("float32")
 
 
 def softplus(weight):
+    """Of a weight, as a tensor."""
     return ops.softplus(ops.convert_to_tensor(weight))
-
-
-def divided(x, size):
-    """`x` by an extent, a number or a traced scalar of float32."""
-    if isinstance(size, float):
-        return x / size
-    return x / ops.cast(size, x.dtype)

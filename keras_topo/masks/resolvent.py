@@ -9,8 +9,8 @@ from keras import ops
 from keras_topo.arguments import one_of
 from keras_topo.masks.mask import Mask, refuse_periodic
 from keras_topo.masks.scales import INITIAL, initial_rates
-from keras_topo.masks.topology import size_of
 from keras_topo.operators import Dense, ExponentialDecay, grid_resolvent
+from keras_topo.operators.unsized import grid_coordinates
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -69,17 +69,13 @@ class ResolventMask(Mask):
 
 def _dense_resolvent(topology, weights):
     """The same as a matrix, for sizes that are traced."""
-    shape = topology.shape
-    axes = len(shape)
-    cells = ops.arange(size_of(shape), dtype="int32")
-    coordinates, rest = [], cells
-    for n in reversed(shape):
-        coordinates.append(rest % n)
-        rest = rest // n
-    coordinates = coordinates[::-1]
+    axes = len(topology.shape)
+    length = topology.num_cells
+    cells = ops.arange(length, dtype="int32")
+    coordinates = grid_coordinates(cells, topology.shape)
     offsets = [c[:, None] - c[None, :] for c in coordinates]
     total = 0
-    identity = ops.eye(size_of(shape), dtype=weights.dtype)
+    identity = ops.eye(length, dtype=weights.dtype)
     for ends in itertools.product((0, 1), repeat=axes):
         steps = 0
         for k, end in enumerate(ends):

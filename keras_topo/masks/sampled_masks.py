@@ -21,6 +21,7 @@ from keras_topo.masks.fixed_arrays import (
     remember_weights,
 )
 from keras_topo.masks.graph_masks import GraphMask
+from keras_topo.masks.mask import inverse_softplus
 from keras_topo.operators import Permuted, SparseFactors
 
 
@@ -225,12 +226,11 @@ class RandomFeaturesMask(SampledMask):
     def build(self, num_heads, topology=None):
         super().build(num_heads, topology)
         initial = np.maximum(diffusion_modulation(self.time, self.length), 1e-6)
-        initial = initial + np.log(-np.expm1(-initial))
         self.modulation_weight = self.add_weight(
             name="modulation",
             shape=(num_heads, self.length),
             initializer=keras.initializers.Constant(
-                np.tile(initial, (num_heads, 1)).astype("float32")
+                np.tile(inverse_softplus(initial), (num_heads, 1))
             ),
             dtype="float32",
             autocast=False,

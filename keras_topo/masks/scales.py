@@ -1,5 +1,7 @@
 """Where masks start: decays of several scales, from head to head."""
 
+import math
+
 import numpy as np
 
 from keras_topo.masks.topology import Sequence
@@ -27,12 +29,6 @@ def initial_rates(num_heads, topology, initial="decays"):
     return np.exp2(-heads * min(1.0, 7.0 / max(1, num_heads - 1)))
 
 
-def extents_at_build(topology):
-    """The sizes of the axes when a mask is built, floats; nominal where they
-    are not known."""
-    return tuple(float(n or NOMINAL_EXTENT) for n in topology.shape)
-
-
 def units(topology):
     """What rates are measured in along each axis: the extent of a grid, and
     one token of a sequence."""
@@ -42,6 +38,12 @@ def units(topology):
 
 
 def units_at_build(topology):
+    """The same when a mask is built, floats."""
     if isinstance(topology, Sequence):
         return (1.0,)
-    return extents_at_build(topology)
+    return tuple(float(n or NOMINAL_EXTENT) for n in topology.shape)
+
+
+def mean_unit(units):
+    """The geometric mean of units, for what runs along all axes."""
+    return math.prod(units) ** (1 / len(units))

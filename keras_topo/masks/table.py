@@ -27,7 +27,7 @@ class TableMask(Mask):
             mask is built for.
         initial: `"decays"`, `exp(-r d)` of the L1 distance `d` in tokens at a
             rate per head (see `keras_topo.masks.initial_rates`), or `"ones"`,
-            the published start, from which locality is learned slowly.
+            the published start.
         share_heads: bool, one table for all heads.
 
     Raises:
@@ -51,7 +51,7 @@ class TableMask(Mask):
     def build(self, num_heads, topology):
         self.reach = reach_for(self, topology, required=True)
         heads = 1 if self.share_heads else num_heads
-        start = _start_of(topology, self.reach)
+        start = offsets_at_build(topology, self.reach)
         distance = sum(abs(offset) for offset in start)
         table = np.ones((heads, *distance.shape))
         if self.initial == "decays":
@@ -123,7 +123,7 @@ def reach_for(mask, topology, required=False):
     return mask.reach
 
 
-def _start_of(topology, reach):
+def offsets_at_build(topology, reach):
     """Offsets of a table, in tokens, as arrays that broadcast."""
     if isinstance(topology, Sequence):
         (n,) = reach

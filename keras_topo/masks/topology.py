@@ -6,15 +6,14 @@ any size hands `None` to `Mask.build`.
 """
 
 import dataclasses
-import functools
 import math
-import operator as python_operator
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from keras_topo.operators import BlockToeplitz, Bordered
+from keras_topo.operators.hadamard import causal_part
 from keras_topo.operators.unsized import UnsizedToeplitz
 
 
@@ -46,7 +45,7 @@ class Topology:
         """The number of tokens without the prefix; `None` if not known."""
         if None in self.shape:
             return None
-        return functools.reduce(python_operator.mul, self.shape)
+        return math.prod(self.shape)
 
     @property
     def num_tokens(self):
@@ -82,8 +81,11 @@ class Topology:
             zip(self.shape, self.periodic, strict=True)
         ):
             shape = (1,) * k + (-1,) + (1,) * (axes - k - 1)
-            offsets = ops.cast(_axis_offsets(n, wraps), self.dtype)
-            found.append(ops.reshape(offsets, shape))
+            offsets = ops.arange(0 if wraps else 1 - n, n)
+            if wraps:
+                far = offsets > n // 2
+                offsets = ops.where(far, offsets - n, offsets)
+            found.append(ops.reshape(ops.cast(offsets, self.dtype), shape))
         return tuple(found)
 
     def toeplitz(self, table):
@@ -98,19 +100,15 @@ class Topology:
             A `MaskOperator` on all tokens. Of a causal sequence, entries of
             later tokens are zero; entries of prefix tokens are one.
         """
-        if self.causal:
-            if isinstance(table, (list, tuple)):
-                table = sum(term[0] for term in table)
-            table = ops.convert_to_tensor(table)
-            seen = ops.cast(self.offsets()[0] >= 0, table.dtype)
-            table = table * seen
+        if self.causal or not self.is_known:
+            table = _whole_table(table)
         if self.is_known:
-            table = BlockToeplitz(table, self.shape, periodic=self.periodic)
+            mask = BlockToeplitz(table, self.shape, periodic=self.periodic)
         else:
-            table = UnsizedToeplitz(
-                _whole_table(table), self.shape, self.periodic
-            )
-        return self.bordered(table)
+            mask = UnsizedToeplitz(table, self.shape, self.periodic)
+        if self.causal:
+            mask = causal_part(mask, *self.shape)
+        return self.bordered(mask)
 
     def bordered(self, operator):
         """An operator on the cells, with prefix tokens in front."""
@@ -231,12 +229,14 @@ class Grid(Topology):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nodes:
-    """The nodes of the graph that a mask holds itself.
+class Nodes(Topology):
+    """The nodes of the graph that a mask holds itself: without an order, and
+    without offsets.
 
     Args:
         num_nodes: int, or `None` where it is not known.
         inputs: `(batch, nodes, channels)`, or `None`.
+        padding_mask: `(batch, nodes)`, `True` for real ones, or `None`.
     """
 
     num_nodes: Any = None
@@ -245,24 +245,9 @@ class Nodes:
         default=None, compare=False, repr=False
     )
 
-    # They have no order, and none of them is a prefix.
-    causal = False
-    num_prefix_tokens = 0
-
     @property
-    def num_tokens(self):
-        return self.num_nodes
-
-    @property
-    def num_cells(self):
-        return self.num_nodes
-
-    @property
-    def cells(self):
-        return self
-
-    def bordered(self, operator):
-        return operator
+    def shape(self):
+        return (self.num_nodes,)
 
 
 def _check_sizes(shape, name):
@@ -276,19 +261,6 @@ def _check_sizes(shape, name):
 
 def _is_int(n):
     return isinstance(n, (int, np.integer)) and not isinstance(n, bool)
-
-
-def _axis_offsets(n, wraps):
-    if isinstance(n, int):
-        if not wraps:
-            return np.arange(1 - n, n, dtype="float32")
-        offsets = np.arange(n, dtype="float32")
-        return np.where(offsets > n // 2, offsets - n, offsets)
-    if not wraps:
-        return ops.cast(ops.arange(1 - n, n), "float32")
-    offsets = ops.cast(ops.arange(n), "float32")
-    size = ops.cast(n, "float32")
-    return ops.where(offsets > size / 2, offsets - size, offsets)
 
 
 def _whole_table(table):
@@ -305,10 +277,3 @@ def _whole_table(table):
             product = product * ops.convert_to_tensor(axis)[index]
         total = total + product
     return total
-
-
-def size_of(shape):
-    """The product of sizes, ints or traced."""
-    if all(isinstance(n, int) for n in shape):
-        return math.prod(shape)
-    return functools.reduce(python_operator.mul, shape)

@@ -30,12 +30,6 @@ class Sum(Combination):
         ValueError: if the list is empty or the numbers of tokens differ.
     """
 
-    def __init__(self, operators):
-        super().__init__(operators, _common_length)
-
-    def _recombine(self, operators):
-        return Sum(operators)
-
     def _apply(self, x):
         total = self.operators[0].apply(x)
         for operator in self.operators[1:]:
@@ -233,13 +227,3 @@ def _add(tensors):
     for x in others:
         total = total + x
     return total
-
-
-def _common_length(operators):
-    lengths = [operator.num_tokens for operator in operators]
-    if len({length for length in lengths if length is not None}) > 1:
-        raise ValueError(
-            "`operators` expects operators on the same number of tokens. "
-            f"Received: operators on {lengths} tokens"
-        )
-    return next((n for n in lengths if n is not None), None)

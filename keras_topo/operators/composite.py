@@ -49,18 +49,20 @@ class Wrapper(MaskOperator):
 class Combination(MaskOperator):
     """An operator made of several, `operators`.
 
-    A subclass implements `_recombine(operators)`, itself of other operators,
-    beside its product, rows and forms of attention.
+    A subclass implements its product, rows and forms of attention, and
+    `_recombine(operators)`, itself of other operators, where its constructor
+    takes more than these.
 
     Args:
         operators: non-empty list of operators.
-        num_tokens: from the list to the number of tokens.
+        num_tokens: from the list to the number of tokens; all have the same
+            by default.
         name: str, the argument that the list came as.
     """
 
     _fields = ("operators",)
 
-    def __init__(self, operators, num_tokens, name="operators"):
+    def __init__(self, operators, num_tokens=None, name="operators"):
         if not isinstance(operators, (list, tuple)) or not operators:
             raise ValueError(
                 f"`{name}` expects a non-empty list of operators. Received: "
@@ -69,12 +71,12 @@ class Combination(MaskOperator):
         for operator in operators:
             require_operator(operator, name)
         self.operators = list(operators)
-        length = num_tokens(self.operators)
+        length = (num_tokens or _common_length)(self.operators)
         batch = broadcast_batch(*[o.batch_shape for o in operators])
         super().__init__((*batch, length, length), widest_dtype(operators))
 
     def _recombine(self, operators):
-        raise NotImplementedError
+        return type(self)(operators)
 
     def _plan(self):
         return Plan.joint([operator.plan for operator in self.operators])
@@ -90,3 +92,13 @@ class Combination(MaskOperator):
 
     def _nonnegative(self):
         return all_known(o.nonnegative for o in self.operators)
+
+
+def _common_length(operators):
+    lengths = [operator.num_tokens for operator in operators]
+    if len({length for length in lengths if length is not None}) > 1:
+        raise ValueError(
+            "`operators` expects operators on the same number of tokens. "
+            f"Received: operators on {lengths} tokens"
+        )
+    return next((n for n in lengths if n is not None), None)

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import matmul
-from keras_topo.operators.algebra import Scaled, Sum, _common_length
+from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import widest_dtype
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.causal import Causal
@@ -65,24 +65,14 @@ def _decay_product(first, second):
     reverse = forward is None
     length = first.length
     if all(side is None or side.shape[-1] == 1 for side in rates):
-        if not causal and forward is not backward:
-            same = _sides_equal(directions)
-            if not same:
-                return None
-        if _is_zero(first, second):
+        if not causal and any(ahead is not back for ahead, back in directions):
+            return None
+        if isinstance(first, Causal) and isinstance(second, Causal):
             return Causal(length, reverse)
         return ExponentialDecay(rate[..., 0], length, causal, reverse)
     if causal:
         return GatedDecay(rate, True, reverse=reverse)
     return GatedDecay(forward, backward_rates=backward)
-
-
-def _sides_equal(directions):
-    return all(forward is backward for forward, backward in directions)
-
-
-def _is_zero(first, second):
-    return isinstance(first, Causal) and isinstance(second, Causal)
 
 
 def causal_part(operator, length):
@@ -128,12 +118,6 @@ class Hadamard(Combination):
         ValueError: if the list is empty or the numbers of tokens differ.
     """
 
-    def __init__(self, operators):
-        super().__init__(operators, _common_length)
-
-    def _recombine(self, operators):
-        return Hadamard(operators)
-
     def _rows(self, start, size):
         return self._product(lambda operator: operator._rows(start, size))
 
@@ -163,6 +147,3 @@ class Hadamard(Combination):
         if last:
             return ops.expand_dims(ops.swapaxes(y, -1, -2), -3)
         return y[..., None]
-
-    def _traced_negative(self):
-        return None

@@ -1,7 +1,6 @@
 """Block-Toeplitz masks on grids whose size a traced function does not know."""
 
-import functools
-import operator
+import math
 
 from keras import ops
 
@@ -41,25 +40,20 @@ class UnsizedToeplitz(MaskOperator):
         super().__init__((*batch, None, None), self.table.dtype)
 
     def _length(self):
-        return functools.reduce(operator.mul, self._sizes())
+        return math.prod(self._sizes())
 
     def _sizes(self):
         return [self.sizes[k] for k in range(len(self.periodic))]
 
-    def _coordinates(self, ids):
-        found = []
-        for n in reversed(self._sizes()):
-            found.append(ids % n)
-            ids = ids // n
-        return found[::-1]
-
     def _rows_at(self, ids):
         ids = ops.cast(ids, "int32")
-        rows = self._coordinates(ids)
-        columns = self._coordinates(ops.arange(self._length(), dtype="int32"))
+        sizes = self._sizes()
+        rows = grid_coordinates(ids, sizes)
+        tokens = ops.arange(self._length(), dtype="int32")
+        columns = grid_coordinates(tokens, sizes)
         index = 0
         for i, j, n, wraps in zip(
-            rows, columns, self._sizes(), self.periodic, strict=True
+            rows, columns, sizes, self.periodic, strict=True
         ):
             offset = i[:, None] - j[None, :]
             if self.reverse:
@@ -95,3 +89,22 @@ class UnsizedToeplitz(MaskOperator):
     def _cost(self, columns):
         # Nothing else is known: the size is nominal.
         return float(columns)
+
+
+def grid_coordinates(ids, sizes):
+    """The coordinates of cells, numbered in row-major order.
+
+    As `ops.unravel_index`, for sizes that may be traced.
+
+    Args:
+        ids: int32.
+        sizes: ints or int32 scalars, those of the grid.
+
+    Returns:
+        A list of one tensor per axis, of the shape of `ids`.
+    """
+    found = []
+    for n in reversed(sizes):
+        found.append(ids % n)
+        ids = ids // n
+    return found[::-1]

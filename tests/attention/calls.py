@@ -114,6 +114,8 @@ def compare_implementations(kind, arrays, dtype, tolerance, jit):
             zip(gradients, expected_gradients, strict=True)
         ):
             what = f"{name}, gradient {k}"
-            # Of parameters they sum over all pairs of tokens, in an order that
-            # depends on the processor.
-            ref.assert_close(a, ref.numpy(e), 1.5 * tolerance, what)
+            # Those of parameters sum over all pairs of tokens, in float32 in
+            # an order that depends on the processor.
+            is_summed = dtype == "float32" and k >= 3
+            bound = 1.5 * tolerance if is_summed else tolerance
+            ref.assert_close(a, ref.numpy(e), bound, what)

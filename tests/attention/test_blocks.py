@@ -69,7 +69,7 @@ def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
     if jit and (
         elements == 1 or (not on_jax and name in ("decay", "low-rank"))
     ):
-        pytest.skip("a compilation less")
+        pytest.skip("other cases compile the same code")
     force_blocks(monkeypatch, elements)
     kind = with_prefix(KINDS[name], 1)
     arrays = [*qkv(2, HEADS, 21, 3, 4), *kind.parameters()]
