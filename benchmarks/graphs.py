@@ -433,7 +433,7 @@ def torch_nodes(path):
     data = Data(
         x=torch.from_numpy(graph.features),
         edge_index=torch.from_numpy(edges),
-        y=torch.from_numpy(graph.label),
+        y=torch.from_numpy(graph.node_targets),
         train_mask=torch.from_numpy(mask),
     )
     return data, data.num_features, dataset.num_classes
@@ -474,7 +474,7 @@ def keras_epoch(request):
         weights[0, dataset.train] = 1
         data = {
             "x": graph.features[None],
-            "y": np.maximum(graph.label, 0)[None],
+            "y": np.maximum(graph.node_targets, 0)[None],
             "sample_weight": weights,
             "batch_size": 1,
         }

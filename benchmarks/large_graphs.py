@@ -123,7 +123,7 @@ def measure(request):
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=False,
         )
-        x, y = data.graph.features[None], data.graph.label[None]
+        x, y = data.graph.features[None], data.graph.node_targets[None]
         found["predict"] = median_seconds(
             lambda: model.predict_on_batch(x), request["rounds"]
         )

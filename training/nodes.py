@@ -397,7 +397,7 @@ def load_karate():
         club,
         weight=None,
         features=np.eye(len(labels)),
-        label=labels.astype("int64"),
+        node_targets=labels.astype("int64"),
     )
     train = np.array([0, 33])
     test = np.setdiff1d(np.arange(34), train)
@@ -527,7 +527,7 @@ def train(run, arguments, data, kernel, seed):
         jit_compile=use_jit(arguments["jit"]),
     )
     nodes = data.graph.features[None]
-    labels = np.maximum(data.graph.label, 0)[None]
+    labels = np.maximum(data.graph.node_targets, 0)[None]
 
     def examples(ids):
         weights = np.zeros(labels.shape, "float32")
@@ -559,7 +559,7 @@ def train(run, arguments, data, kernel, seed):
     ).history
     # Not eagerly, where every step of a long product is kept waiting.
     logits = model.predict(x, batch_size=1, verbose=0)[0]
-    right = logits.argmax(-1) == data.graph.label
+    right = logits.argmax(-1) == data.graph.node_targets
     epochs = len(history["loss"])
     line = {
         "seed": seed,

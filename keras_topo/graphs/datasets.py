@@ -57,7 +57,7 @@ class NodeDataset:
 
     Attributes:
         name: str.
-        graph: `Graph`, whose `label` is `(nodes,)`, -1 where unknown.
+        graph: `Graph`, whose `node_targets` are `(nodes,)`, -1 where unknown.
         num_classes: int.
         train, validation, test: node ids, int arrays.
     """
@@ -262,7 +262,7 @@ def load_planetoid(path, name=None):
         shape[0],
         directed=True,
         features=features.toarray(),
-        label=labels,
+        node_targets=labels,
     )
     splits = {}
     for key in ("train_idx", "val_idx", "test_idx"):

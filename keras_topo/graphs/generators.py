@@ -183,7 +183,10 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
     features = np.zeros((num_nodes, num_classes), "float32")
     features[shown, (labels[shown] + shift) % num_classes] = 1.0
     graph = Graph.from_edges(
-        edges, num_nodes, features=features, label=labels.astype("int64")
+        edges,
+        num_nodes,
+        features=features,
+        node_targets=labels.astype("int64"),
     )
     tenth = len(others) // 10
     train, validation, test = np.split(others, [tenth, 2 * tenth])

@@ -1,11 +1,11 @@
-"""`Graph`: a sparse adjacency matrix and what is known about its nodes."""
+"""`Graph`: a sparse adjacency matrix and what is known about it."""
 
 import dataclasses
-import numbers
 
 import numpy as np
 import scipy.sparse
 
+from keras_topo.graphs import conversions
 from keras_topo.host.adjacency import (
     as_adjacency,
     as_array,
@@ -15,23 +15,38 @@ from keras_topo.host.adjacency import (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Graph:
-    """A graph on the host.
+    """A graph on the host, directed or not, weighted or not.
+
+    What a model is given and what it is to predict have fields of their own:
+    `features`, `node_labels`, `edge_features` and `edge_labels` go in, `label`
+    and `node_targets` are what comes out.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array; `adjacency[i, j]`
             is the weight of the edge from `i` to `j`, positive. Kept as a
             float32 CSR array without explicit zeros.
-        features: `(nodes, features)`, float32, or `None`.
-        node_labels: `(nodes,)`, int, a category for each node, or `None`.
-        label: int, the class of the graph; or `(nodes,)`, int, the classes of
-            its nodes, -1 where unknown; or `None`.
+        features: `(nodes, features)`, numbers, an array or scipy sparse; kept
+            as float32. Or `None`.
+        node_labels: `(nodes,)`, ints or strings, a category for each node, or
+            `None`. Their values count, not their order.
+        label: the target of the graph: its class, an int or a string; a
+            float; or a vector of numbers, several values or several labels.
+            Or `None`.
+        edge_features: `(stored edges, channels)`, numbers, in the order of
+            `edge_index()`; kept as float32. Or `None`.
+        edge_labels: `(stored edges,)`, ints or strings, in the same order, or
+            `None`.
+        node_targets: the targets of the nodes: `(nodes,)`, ints, their
+            classes, -1 where unknown; or `(nodes,)` or `(nodes, values)`,
+            floats, NaN where unknown. Or `None`.
 
     Raises:
         ValueError: if the graph has no nodes, the adjacency is not square, a
-            weight is negative or not finite, a feature is not finite, a label
-            is no integer, or the numbers of nodes differ.
+            weight is negative or not finite, a feature or label is not
+            finite, or a field has another length than nodes or edges; the
+            message names the field and the place.
 
     Example:
 
@@ -43,47 +58,49 @@ class Graph:
     adjacency: scipy.sparse.csr_array
     features: np.ndarray | None = None
     node_labels: np.ndarray | None = None
-    label: int | np.ndarray | None = None
+    label: int | float | str | np.ndarray | None = None
+    edge_features: np.ndarray | None = None
+    edge_labels: np.ndarray | None = None
+    node_targets: np.ndarray | None = None
 
     def __post_init__(self):
         adjacency = as_adjacency(self.adjacency)
-        object.__setattr__(self, "adjacency", adjacency)
-        for name, read, rank in (
-            ("features", as_numbers, 2),
-            ("node_labels", as_integers, 1),
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                value = read(value, name)
-                if value.ndim != rank or len(value) != self.num_nodes:
-                    raise ValueError(
-                        f"`{name}` expects {rank} axes, the first of "
-                        f"{self.num_nodes} nodes. Received: {name} of shape "
-                        f"{value.shape}"
-                    )
-                object.__setattr__(self, name, value)
-        if self.label is not None:
-            label = as_integers(self.label, "label")
-            if label.shape not in ((), (self.num_nodes,)):
-                raise ValueError(
-                    "`label` expects the class of the graph, an int, or a "
-                    f"class for each of its {self.num_nodes} nodes. Received: "
-                    f"label of shape {label.shape}"
-                )
-            object.__setattr__(
-                self, "label", label if label.ndim else int(label)
-            )
-        if self.features is not None:
-            finite = np.isfinite(self.features).all(axis=1)
-            if not finite.all():
-                raise ValueError(
-                    "`features` expects finite numbers. Received: NaN or "
-                    f"infinity at node {int(np.argmin(finite))}"
-                )
+        nodes = "nodes", adjacency.shape[0]
+        edges = "stored edges", adjacency.nnz
+        checked = {
+            "adjacency": adjacency,
+            "features": _as_features(self.features, "features", *nodes),
+            "node_labels": _as_labels(self.node_labels, "node_labels", *nodes),
+            "label": _as_target(self.label),
+            "edge_features": _as_features(
+                self.edge_features, "edge_features", *edges
+            ),
+            "edge_labels": _as_labels(self.edge_labels, "edge_labels", *edges),
+            "node_targets": _as_node_targets(self.node_targets, *nodes),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self):
+        fields = [f"num_nodes={self.num_nodes}", f"num_edges={self.num_edges}"]
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                fields.append(f"{field.name}={value.dtype}{list(value.shape)}")
+            elif value is not None:
+                fields.append(f"{field.name}={value!r}")
+        return f"Graph({', '.join(fields)})"
 
     @classmethod
     def from_edges(
-        cls, edges, num_nodes, weights=None, directed=False, **fields
+        cls,
+        edges,
+        num_nodes,
+        weights=None,
+        directed=False,
+        edge_features=None,
+        edge_labels=None,
+        **fields,
     ):
         """A graph from a list of edges.
 
@@ -96,82 +113,100 @@ class Graph:
             weights: `(edges,)`, positive, or `None` for ones. An edge of
                 weight 0 is none.
             directed: bool; otherwise each edge is one in both directions.
-            **fields: `features`, `node_labels`, `label`.
+            edge_features: `(edges, channels)`, numbers, or `None`.
+            edge_labels: `(edges,)`, ints or strings, or `None`.
+            **fields: `features`, `node_labels`, `label`, `node_targets`.
 
         Raises:
             ValueError: if `edges` has another shape or holds something else
-                than integers, an id is not one of a node, or weights are no
-                numbers or not as many as edges.
+                than integers, an id is not one of a node, weights, features or
+                labels are not as many as edges, or a repeated edge has other
+                features or another label.
         """
         edges = _as_edges(edges)
         check_node_ids(edges, num_nodes, "edges")
+        count = "edges", len(edges)
         if weights is None:
             weights = np.ones(len(edges), "float32")
         weights = as_numbers(weights, "weights")
         if weights.shape != (len(edges),):
             raise ValueError(
-                f"`weights` expects one number an edge, {len(edges)}. "
+                f"`weights` expects one number per edge, {len(edges)}. "
                 f"Received: weights of shape {weights.shape}"
             )
-        if not directed:
-            edges = np.sort(edges, axis=1)
+        of_edges = {
+            "edge_features": _as_features(
+                edge_features, "edge_features", *count
+            ),
+            "edge_labels": _as_labels(edge_labels, "edge_labels", *count),
+        }
+        ends = edges if directed else np.sort(edges, axis=1)
+        keys = ends[:, 0] * num_nodes + ends[:, 1]
         # The last of equal edges: first in the reversed list.
-        keys = edges[:, 0] * num_nodes + edges[:, 1]
-        _, last = np.unique(keys[::-1], return_index=True)
-        last = len(keys) - 1 - last
-        edges, weights = edges[last], weights[last]
+        _, last, which = np.unique(
+            keys[::-1], return_index=True, return_inverse=True
+        )
+        last, which = len(keys) - 1 - last, which[::-1]
+        for name, values in of_edges.items():
+            _check_repeated(name, values, edges, last[which], directed)
+        kept = last[weights[last] != 0]
+        ends = ends[kept]
         if not directed:
-            other = edges[edges[:, 0] != edges[:, 1]]
-            weights = np.concatenate(
-                [weights, weights[edges[:, 0] != edges[:, 1]]]
-            )
-            edges = np.concatenate([edges, other[:, ::-1]])
+            other = ends[:, 0] != ends[:, 1]
+            ends = np.concatenate([ends, ends[other][:, ::-1]])
+            kept = np.concatenate([kept, kept[other]])
+        # Row order, that of the edges of a graph.
+        order = np.lexsort((ends[:, 1], ends[:, 0]))
+        ends, kept = ends[order], kept[order]
         adjacency = scipy.sparse.csr_array(
-            (weights, (edges[:, 0], edges[:, 1])),
+            (weights[kept], (ends[:, 0], ends[:, 1])),
             shape=(num_nodes, num_nodes),
         )
-        return cls(adjacency, **fields)
+        of_edges = {
+            name: None if values is None else values[kept]
+            for name, values in of_edges.items()
+        }
+        return cls(adjacency, **of_edges, **fields)
 
     @classmethod
-    def from_networkx(cls, graph, weight="weight", **fields):
-        """A graph from one of networkx, nodes in its order.
+    def from_networkx(cls, graph, **attributes):
+        """A graph from one of networkx.
 
-        Args:
-            graph: `networkx.Graph`, or one of its directed and multiple kinds;
-                parallel edges count as one with the sum of their weights.
-                Attributes of nodes are not read: see `features`.
-            weight: str, the attribute of edges that holds their weights, read
-                by default; edges without it weigh 1. `None` for ones.
-            **fields: `features`, `node_labels`, `label`.
+        See `keras_topo.graphs.conversions.graph_from_networkx`, which has the
+        arguments: names of attributes, or arrays.
 
-        Raises:
-            ValueError: if `graph` is no graph of networkx or has no nodes, or
-                a weight is no number, negative or not finite.
+        Example:
+
+        >>> graph = networkx.path_graph(3)
+        >>> networkx.set_node_attributes(graph, dict(enumerate("CNO")), "atom")
+        >>> Graph.from_networkx(graph, node_labels="atom", label=1)
+        Graph(num_nodes=3, num_edges=2, node_labels=<U1[3], label=1)
         """
-        import networkx
+        return conversions.graph_from_networkx(graph, **attributes)
 
-        if not isinstance(graph, networkx.Graph):
-            raise ValueError(
-                "`graph` expects a networkx.Graph. Received: "
-                f"{type(graph).__name__}"
-            )
-        if not len(graph):
-            raise ValueError(
-                "`graph` expects at least one node. Received: a graph without "
-                "nodes"
-            )
-        if weight is not None:
-            for i, j, value in graph.edges(data=weight, default=1):
-                if not isinstance(value, (numbers.Real, np.bool_)):
-                    raise ValueError(
-                        f"`weight={weight!r}` expects numbers at edges, or "
-                        f"`weight=None`. Received: {value!r} at the edge "
-                        f"({i!r}, {j!r})"
-                    )
-        adjacency = networkx.to_scipy_sparse_array(
-            graph, weight=weight, dtype="float32", format="csr"
-        )
-        return cls(adjacency, **fields)
+    @classmethod
+    def from_pyg(cls, data, **attributes):
+        """A graph from a `Data` of PyTorch Geometric, or what looks like one.
+
+        See `keras_topo.graphs.conversions.graph_from_pyg`.
+
+        Example:
+
+        >>> Graph.from_pyg(torch_geometric.datasets.TUDataset(...)[0])
+        """
+        return conversions.graph_from_pyg(data, **attributes)
+
+    @classmethod
+    def from_dgl(cls, graph, **attributes):
+        """A graph from a homogeneous one of DGL, or what looks like one.
+
+        See `keras_topo.graphs.conversions.graph_from_dgl`.
+
+        Example:
+
+        >>> Graph.from_dgl(graph, features="attr", label=1)
+        """
+        return conversions.graph_from_dgl(graph, **attributes)
 
     @property
     def num_nodes(self):
@@ -209,16 +244,21 @@ class Graph:
             order: `(nodes,)`, the present ids in their new order.
         """
         order = np.asarray(order)
-
-        def take(x):
-            return None if x is None else x[order]
-
-        per_node = isinstance(self.label, np.ndarray)
-        return Graph(
-            self.adjacency[order][:, order],
-            take(self.features),
-            take(self.node_labels),
-            take(self.label) if per_node else self.label,
+        fields = {}
+        for name in ("features", "node_labels", "node_targets"):
+            value = getattr(self, name)
+            fields[name] = None if value is None else value[order]
+        # Where each stored edge of the new matrix was: the matrix of their
+        # numbers, permuted. From one, for what is zero would not be stored.
+        numbers = self.adjacency.copy().astype("int64")
+        numbers.data = np.arange(1, numbers.nnz + 1)
+        numbers = scipy.sparse.csr_array(numbers[order][:, order])
+        numbers.sort_indices()
+        for name in ("edge_features", "edge_labels"):
+            value = getattr(self, name)
+            fields[name] = None if value is None else value[numbers.data - 1]
+        return dataclasses.replace(
+            self, adjacency=self.adjacency[order][:, order], **fields
         )
 
 
@@ -239,3 +279,110 @@ def _as_edges(edges):
             + hint
         )
     return as_integers(edges, "edges")
+
+
+def _as_features(values, name, of, count):
+    """`(count, channels)`, float32, or `None`."""
+    if values is None:
+        return None
+    if scipy.sparse.issparse(values):
+        values = values.toarray()
+    values = as_numbers(values, name)
+    if values.ndim != 2 or len(values) != count:
+        raise ValueError(
+            f"`{name}` expects 2 axes, the first of {count} {of}. Received: "
+            f"{name} of shape {values.shape}"
+        )
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"`{name}` expects finite numbers. Received: NaN or infinity at "
+            f"{of[:-1]} {int(np.argmin(finite))}"
+        )
+    return values
+
+
+def _as_labels(values, name, of, count):
+    """`(count,)`, int64 or str, or `None`."""
+    if values is None:
+        return None
+    values = as_array(values, name)
+    if values.dtype.kind == "S":
+        values = np.char.decode(values)
+    is_text = values.dtype.kind == "U" or (
+        values.dtype == object and all(isinstance(v, str) for v in values.flat)
+    )
+    values = values.astype(str) if is_text else as_integers(values, name)
+    if values.shape != (count,):
+        raise ValueError(
+            f"`{name}` expects 1 axis of {count} {of}. Received: {name} of "
+            f"shape {values.shape}"
+        )
+    return values
+
+
+def _as_target(label):
+    """The class, the number or the vector of numbers of a graph."""
+    if label is None or isinstance(label, str):
+        return label
+    values = as_array(label, "label")
+    if values.ndim > 1 or values.dtype.kind not in "biufU":
+        raise ValueError(
+            "`label` expects an int, a float, a string, or a vector of "
+            f"numbers. Received: label={label!r}"
+        )
+    if values.dtype.kind == "U":
+        if values.ndim:
+            raise ValueError(
+                "`label` expects a vector of numbers: one, or zero, for each "
+                f"label that a graph may have. Received: label={label!r}"
+            )
+        return str(values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(
+            f"`label` expects finite numbers. Received: label={label!r}"
+        )
+    if values.ndim:
+        return values.astype("float32")
+    return float(values) if values.dtype.kind == "f" else int(values)
+
+
+def _as_node_targets(values, of, count):
+    """Classes, `(nodes,)` int64, or numbers, float32; or `None`."""
+    if values is None:
+        return None
+    values = as_array(values, "node_targets")
+    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2):
+        raise ValueError(
+            "`node_targets` expects numbers, with one axis or two. Received: "
+            f"node_targets of shape {values.shape} and dtype {values.dtype}"
+        )
+    if len(values) != count:
+        raise ValueError(
+            f"`node_targets` expects one for each of the {count} {of}. "
+            f"Received: node_targets of shape {values.shape}"
+        )
+    if values.dtype.kind != "f":
+        return values.astype("int64")
+    if np.isinf(values).any():
+        raise ValueError(
+            "`node_targets` expects finite numbers, or NaN where unknown. "
+            "Received: infinity"
+        )
+    return values.astype("float32")
+
+
+def _check_repeated(name, values, edges, kept, directed):
+    """Raises where a repeated edge has other features than the one kept."""
+    if values is None:
+        return
+    differ = values != values[kept]
+    differ = differ.reshape(len(values), -1).any(axis=1)
+    if differ.any():
+        place = int(np.argmax(differ))
+        i, j = edges[place].tolist()
+        hint = "" if directed else "; `directed=True` tells directions apart"
+        raise ValueError(
+            f"`{name}` expects the same for an edge that is listed more than "
+            f"once{hint}. Received: two different ones for ({i}, {j})"
+        )

@@ -86,8 +86,13 @@ def test_weights_of_networkx():
 def test_labels():
     assert Graph([[1.0]], label=np.int32(2)).label == 2
     assert Graph([[1.0]], label=2.0).label == 2
-    graph = path_graph(3, label=[0, -1, 1])
-    assert graph.permuted([2, 0, 1]).label.tolist() == [1, 0, -1]
+    assert Graph([[1.0]], label="mutagenic").label == "mutagenic"
+    assert Graph([[1.0]], label=0.5).label == 0.5
+    # Three labels, of a graph of three nodes: not those of the nodes.
+    graph = path_graph(3, label=[0, 1, 1], node_targets=[0, -1, 1])
+    other = graph.permuted([2, 0, 1])
+    assert other.label.tolist() == [0, 1, 1]
+    assert other.node_targets.tolist() == [1, 0, -1]
 
 
 def one_feature(kernel):
@@ -122,9 +127,17 @@ GRAPH_ERRORS = {
         lambda: Graph.from_networkx(networkx.Graph()),
         "`graph`.*one node",
     ),
-    "label": (lambda: Graph([[1.0]], label="cat"), "`label`.*'cat'"),
-    "label-length": (lambda: path_graph(3, label=[1, 2]), "`label`.*3 nodes"),
-    "label-fraction": (lambda: path_graph(3, label=0.5), "`label`.*0.5"),
+    "label": (lambda: Graph([[1.0]], label={}), "`label`.*{}"),
+    "label-nan": (lambda: path_graph(3, label=[1, np.nan]), "`label`.*nan"),
+    "label-text": (lambda: path_graph(3, label=["a", "b"]), "`label`.*vector"),
+    "node-targets": (
+        lambda: path_graph(3, node_targets=[0, 1]),
+        "`node_targets`.*3 nodes",
+    ),
+    "edge-features": (
+        lambda: Graph(np.ones((2, 2)), edge_features=np.ones((3, 1))),
+        "`edge_features`.*4 stored edges",
+    ),
     "string-features": (
         lambda: Graph([[1.0]], [["x"]]),
         "`features` expects numbers",

@@ -253,7 +253,7 @@ def test_beacons():
     everything = np.sort(np.concatenate([*parts, np.flatnonzero(shown)]))
     np.testing.assert_array_equal(everything, np.arange(2000))
     # Some of the beacons are wrong, and most are right.
-    right = data.graph.features[:, :3].argmax(1) == data.graph.label
+    right = data.graph.features[:, :3].argmax(1) == data.graph.node_targets
     assert 0.5 < right[shown].mean() < 1
     with pytest.raises(ValueError, match="`num_nodes`"):
         beacon_dataset(50)

@@ -142,7 +142,7 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
 def test_karate():
     data = nodes.load_karate()
     assert data.graph.num_nodes == 34 and data.graph.num_edges == 78
-    assert data.graph.label[data.train].tolist() == [0, 1]
+    assert data.graph.node_targets[data.train].tolist() == [0, 1]
     assert len(data.test) == 32
 
 
