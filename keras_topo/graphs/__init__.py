@@ -16,6 +16,7 @@ from keras_topo.graphs.datasets import (
     load_planetoid,
     load_tu_dataset,
 )
+from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
     beacon_dataset,
@@ -32,12 +33,15 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.largest import dense_kernels, largest_pairs
+from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
     diffusion_modulation,
     graph_random_features,
     modulation,
 )
+from keras_topo.graphs.sequence import GraphSequence
 from keras_topo.graphs.walks import random_walk_features
 from keras_topo.host.forest import (
     Forest,
@@ -52,12 +56,15 @@ __all__ = [
     "Graph",
     "GraphBatch",
     "GraphDataset",
+    "GraphPreprocessor",
     "GraphRandomFeatures",
+    "GraphSequence",
     "NodeDataset",
     "beacon_dataset",
     "breadth_first_forest",
     "bucket_sizes",
     "compute_kernels",
+    "dense_kernels",
     "diffusion_kernel",
     "diffusion_modulation",
     "edge_inputs",
@@ -65,7 +72,9 @@ __all__ = [
     "group_by_size",
     "induced_cycle_dataset",
     "keep_largest",
+    "laplacian_eigenvectors",
     "largest_neighbor_degrees",
+    "largest_pairs",
     "load_planetoid",
     "load_tu_dataset",
     "minimum_spanning_forest",

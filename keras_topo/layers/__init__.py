@@ -1,5 +1,6 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.edge_gates import EdgeGates
 from keras_topo.layers.embedding import (
     PatchEmbedding,
     PositionEmbedding,
@@ -20,6 +21,7 @@ from keras_topo.layers.graph_kernels import (
 )
 from keras_topo.layers.graph_pooling import GraphPooling
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.local_messages import LocalMessages
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
@@ -37,6 +39,7 @@ __all__ = [
     "DegreeFeatures",
     "DiffusionKernel",
     "DiffusionMask",
+    "EdgeGates",
     "ForestAttention",
     "ForestMask",
     "GraphEncoderBlock",
@@ -44,6 +47,7 @@ __all__ = [
     "GraphMask",
     "GraphPooling",
     "GraphPropagation",
+    "LocalMessages",
     "LogKernel",
     "MaskedAttention",
     "NodeWise",
