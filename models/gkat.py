@@ -10,7 +10,7 @@ from keras_topo.layers import (
     LocalMessages,
 )
 from keras_topo.layers.graph_inputs import count_kernels
-from keras_topo.models.graph_inputs import graph_inputs
+from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
 
 FORMS = ("modern", "published")
@@ -38,6 +38,7 @@ def gkat_graph_classifier(
     local=False,
     level="graphs",
     batching="padded",
+    target_statistics=None,
     seed=None,
     name=None,
 ):
@@ -69,6 +70,9 @@ def gkat_graph_classifier(
         level: `"graphs"`, or `"nodes"` for logits of each node.
         batching: `"padded"`, or `"joined"` for graphs joined into one, with
             pairs: see `GraphSequence`.
+        target_statistics: `(mean, deviation)` of each of `num_classes` real
+            targets: where given, the outputs are these, not logits, and the
+            layer before, named `logits`, has them standardised.
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
 
@@ -151,8 +155,8 @@ def gkat_graph_classifier(
         x = keras.layers.Dropout(
             dropout, seed=layer_seed(seed, 100 + depth), name="dropout"
         )(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(graph.inputs, logits, name=name or f"gkat_{form}")
+    outputs = in_units(logits_of(x, num_classes), target_statistics)
+    return keras.Model(graph.inputs, outputs, name=name or f"gkat_{form}")
 
 
 @builder

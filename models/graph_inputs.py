@@ -126,3 +126,19 @@ def standardised(nodes, statistics):
     return keras.layers.Normalization(
         mean=mean, variance=variance, name="standardisation"
     )(nodes)
+
+
+def logits_of(x, count):
+    """The last layer of a model."""
+    return keras.layers.Dense(count, dtype="float32", name="logits")(x)
+
+
+def in_units(outputs, statistics):
+    """Standardised outputs as real targets, or as they are without
+    statistics, `(mean, deviation)` of each."""
+    if statistics is None:
+        return outputs
+    mean, deviation = ([float(x) for x in part] for part in statistics)
+    return keras.layers.Rescaling(
+        deviation, mean, dtype="float32", name="targets"
+    )(outputs)

@@ -514,8 +514,8 @@ def _statistics(features):
     largest = np.max([np.square(x).max(axis=0) for x in features], axis=0)
     # A label that is rare, or never seen in training, is not to become a huge
     # number: a standard deviation counts as 0.1 at least, unless the feature
-    # is a small real number throughout.
-    floor = np.minimum(0.01, largest.clip(1e-6))
+    # is a small real number throughout. What is zero in training may be one.
+    floor = np.where(largest > 0, np.minimum(0.01, largest.clip(1e-6)), 0.01)
     return mean.tolist(), np.maximum(variance, floor).tolist()
 
 

@@ -36,7 +36,9 @@ class GraphSequence(keras.utils.PyDataset):
         sample_weight: `(graphs,)`, or `None`.
         shuffle: bool.
         seed: int.
-        epoch: int, the epoch that comes first: where a training resumes.
+        epoch: int, the epoch that comes first. Epochs count on by themselves;
+            where a training resumes, and to be exact with one or two batches,
+            `keras_topo.callbacks.FollowEpochs(sequence)` sets them.
         max_elements: int; batches are smaller where padded kernels would hold
             more entries, or joined ones more pairs. A single graph may.
         num_buckets: int, sizes that dense graphs are padded to.
@@ -98,7 +100,7 @@ class GraphSequence(keras.utils.PyDataset):
             self._edges = np.array([g.adjacency.nnz for g in self.graphs])
             self.buckets = bucket_sizes(self.sizes, num_buckets)
             self.max_elements = max_elements or 2**22
-        self._drawn_for = None
+        self._drawn_for, self._last_drawn = None, False
         self._draw()
 
     def __len__(self):
@@ -123,6 +125,7 @@ class GraphSequence(keras.utils.PyDataset):
         """
         self._draw()
         ids = self._batches[index]
+        self._last_drawn |= index == len(self._batches) - 1
         sizes = self._sizes(index)
         if index == 0 and len(self._batches) > 1 and on_tensorflow():
             # Keras takes what the first two batches have in common for the
@@ -132,27 +135,41 @@ class GraphSequence(keras.utils.PyDataset):
         inputs = self._inputs(ids, sizes, index)
         if self.targets is None:
             return (inputs,)
-        targets, weights = self.targets.of(
-            ids, None if self.joined else inputs["nodes"].shape[1]
-        )
-        if self.joined and self.targets.of_nodes:
-            count = inputs["nodes"].shape[1]
-            targets = pad_rows(targets, count)[None]
-            weights = pad_rows(weights, count)[None]
-        if self.weights is not None:
-            own = self.weights[ids]
-            if self.targets.of_nodes:
-                own = np.repeat(own, self.sizes[ids]) if self.joined else own
-                shape = weights.shape
-                own = (
-                    pad_rows(own, shape[1])[None]
-                    if self.joined
-                    else own[:, None]
-                )
-            weights = own if weights is None else weights * own
+        if self.targets.of_nodes:
+            targets, weights = self._node_targets(ids, sizes[0])
+        else:
+            targets = self.targets.values[ids]
+            weights = None if self.weights is None else self.weights[ids]
         if weights is None:
             return inputs, targets
         return inputs, targets, weights.astype("float32")
+
+    def _node_targets(self, ids, num_nodes):
+        """Targets of nodes, padded, and weights: zero where unknown."""
+        values = [self.targets.values[i] for i in ids]
+        weights = [self.targets.known[i].astype("float32") for i in ids]
+        if self.weights is not None:
+            own = self.weights[ids]
+            weights = [w * x for w, x in zip(weights, own, strict=True)]
+        if self.joined:
+            values, weights = (
+                [np.concatenate(values)],
+                [np.concatenate(weights)],
+            )
+        # Keras takes means over padded nodes. With this factor those of
+        # batches of different sizes add up to that of all nodes.
+        share = num_nodes / self.sizes.mean()
+        if self.joined:
+            share /= self.batch_size
+        return (
+            np.stack([pad_rows(x, num_nodes) for x in values]),
+            share * np.stack([pad_rows(w, num_nodes) for w in weights]),
+        )
+
+    def nodes_of(self, index):
+        """How many nodes the graphs of a batch have, `(graphs,)`."""
+        self._draw()
+        return self.sizes[self._batches[index]]
 
     def _inputs(self, ids, sizes, index):
         examples = [self.examples[i] for i in ids]
@@ -175,7 +192,10 @@ class GraphSequence(keras.utils.PyDataset):
         return nodes, _step_up(self._edges[ids].max(), 32)
 
     def on_epoch_end(self):
-        self.epoch += 1
+        # Keras looks at the first batches before it begins.
+        if self._last_drawn:
+            self.epoch += 1
+        self._last_drawn = False
 
     def _draw(self):
         """The batches of the present epoch."""

@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_topo.graphs.collate import pad_rows
-
 LEVELS = ("auto", "graphs", "nodes")
 
 
@@ -25,30 +23,6 @@ class Targets:
     @property
     def of_nodes(self):
         return self.known is not None
-
-    def of(self, ids, num_nodes=None):
-        """Targets and weights of some graphs.
-
-        Args:
-            ids: ints.
-            num_nodes: int, nodes after padding; `None` to join those of all
-                graphs.
-
-        Returns:
-            For graphs `(batch, ...)` and `None`; for nodes `(batch, nodes,
-            ...)`, or `(all nodes, ...)`, and weights, 0 where a target is
-            unknown or padding.
-        """
-        if not self.of_nodes:
-            return self.values[ids], None
-        values = [self.values[i] for i in ids]
-        known = [self.known[i].astype("float32") for i in ids]
-        if num_nodes is None:
-            return np.concatenate(values), np.concatenate(known)
-        return (
-            np.stack([pad_rows(x, num_nodes) for x in values]),
-            np.stack([pad_rows(x, num_nodes) for x in known]),
-        )
 
 
 def encode_targets(graphs, y=None, classes=None, level="auto"):
