@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
+from keras_topo.graphs.targets import own_targets
 from keras_topo.presets import (
     find_preset,
     from_preset,
@@ -159,8 +160,13 @@ class GraphEstimator:
         return save_preset(self.model, folder, described, metrics, card)
 
     @classmethod
-    def from_preset(cls, name_or_path):
+    def from_preset(cls, name_or_path, attributes=None):
         """An estimator with a trained model: see `keras_topo.from_preset`.
+
+        Args:
+            name_or_path: as there.
+            attributes: dict, what to read of graphs of other libraries, if it
+                is not called as in training: see `GraphPreprocessor`.
 
         Raises:
             ValueError: if the preset is of another task, or does not say how
@@ -171,10 +177,12 @@ class GraphEstimator:
         if config is None or described.get("task") != cls.task:
             raise ValueError(
                 f"`name_or_path` expects a preset of the task {cls.task!r}, "
-                "with a graph_preprocessor. Received: "
-                f"{str(name_or_path)!r}, of the task {described.get('task')!r}"
+                f"with a graph_preprocessor. Received: {str(name_or_path)!r}, "
+                f"of the task {described.get('task')!r}"
             )
         estimator = cls(GraphPreprocessor.from_config(config))
+        if attributes is not None:
+            estimator.preprocessor.attributes = dict(attributes)
         saved = dict(described.get("estimator", {}))
         for name in TRAINING:
             estimator.training[name] = saved.get(name, TRAINING[name])
@@ -218,11 +226,9 @@ class GraphEstimator:
     def _targets(self, graphs, y):
         """Targets as a list, one per graph; `None` where there are none."""
         if y is None:
-            field = "label" if self.level == "graphs" else "node_targets"
-            y = [
-                getattr(graph, field)
-                for graph in self.preprocessor.read(graphs)
-            ]
+            if not hasattr(graphs, "classes"):
+                graphs = self.preprocessor.read(graphs)
+            y = own_targets(graphs, self.level)
             return None if all(target is None for target in y) else y
         return list(y)
 

@@ -190,3 +190,17 @@ def test_a_model_of_ones_own(graphs):
         preprocessor(), build, epochs=1, verbose=0
     ).fit([Graph(np.ones((2, 2)), node_labels=["C", "N"])] * 2, ["a", "b"])
     assert model.predict_proba(graphs).shape == (24, 2)
+
+
+def test_a_published_model_in_one_line():
+    molecule = networkx.cycle_graph(6)
+    networkx.set_node_attributes(molecule, 0, "atom")
+    model = keras_topo.GraphClassifier.from_preset(
+        "gkat-mutag", {"node_labels": "atom"}
+    )
+    assert model.predict([molecule]).tolist() in ([-1], [1])
+    networkx.set_node_attributes(molecule, 9, "atom")
+    with pytest.raises(ValueError, match="node_labels.*9"):
+        model.predict([molecule])
+    with pytest.raises(ValueError, match="gkat-cora"):
+        keras_topo.GraphClassifier.from_preset("gkat-cora")

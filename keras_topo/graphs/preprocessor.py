@@ -8,6 +8,7 @@ from keras_topo.graphs.conversions import as_graphs
 from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.kernels import return_probabilities
 from keras_topo.graphs.largest import KERNELS, dense_kernels, largest_pairs
+from keras_topo.graphs.targets import own_targets
 
 FORMS = ("auto", "dense", "pairs")
 # Nodes of the largest graph up to which kernels are dense matrices.
@@ -132,7 +133,9 @@ class GraphPreprocessor:
             ValueError: if there are no graphs, one cannot be read, or they do
                 not have the same fields.
         """
-        names = getattr(graphs, "classes", None)
+        known = getattr(graphs, "classes", None)
+        if y is None and known:
+            y = own_targets(graphs)
         graphs = self.read(graphs)
         if not graphs:
             raise ValueError(
@@ -474,15 +477,11 @@ def _channels(graphs, field, preprocessor):
     return widths[0] or None
 
 
-def _classes(graphs, y, names):
-    """The values that classes have in `y` or in the graphs, and their names.
+def _classes(graphs, y, known):
+    """The values that classes have in targets, and their names.
 
     Both are `None` where the targets are no classes.
     """
-    if y is None:
-        y = [graph.label for graph in graphs]
-        if all(label is None for label in y):
-            y = [graph.node_targets for graph in graphs]
     targets = [np.asarray(target) for target in y if target is not None]
     whole = [target.dtype.kind in "biuU" for target in targets]
     several = any(
@@ -499,10 +498,9 @@ def _classes(graphs, y, names):
     values = np.unique(np.concatenate([t.reshape(-1) for t in targets]))
     if values.dtype.kind != "U" and targets[0].ndim:
         values = values[values >= 0]  # Unknown ones of nodes.
-    if names is not None:
-        # A data set counts its classes from zero, also those of few graphs.
-        values = np.arange(len(names))
-    return values.tolist(), [str(x) for x in names or values.tolist()]
+    if known and set(values.tolist()) <= set(known):
+        values = np.array(known)  # Those of a data set, seen or not.
+    return values.tolist(), [str(value) for value in values.tolist()]
 
 
 def _statistics(features):

@@ -25,12 +25,32 @@ class Targets:
         return self.known is not None
 
 
+def own_targets(graphs, level="auto"):
+    """The targets that graphs have: a list of one per graph.
+
+    Args:
+        graphs: list of `Graph`s, or a `GraphDataset`, whose graphs count
+            classes from zero; the targets are their values.
+        level: `"graphs"`, `"nodes"`, or `"auto"`, those of nodes where graphs
+            have none.
+    """
+    classes = getattr(graphs, "classes", None)
+    graphs = getattr(graphs, "graphs", graphs)
+    found = [graph.label for graph in graphs]
+    if classes:
+        found = [None if k is None else classes[k] for k in found]
+    missing = all(target is None for target in found)
+    if level == "nodes" or (level == "auto" and missing):
+        return [graph.node_targets for graph in graphs]
+    return found
+
+
 def encode_targets(graphs, y=None, classes=None, level="auto"):
     """The `Targets` of graphs.
 
     Args:
         graphs: list of `Graph`s.
-        y: see `GraphSequence`.
+        y: see `GraphSequence`; `None` for those of the graphs.
         classes: values of classes, in the order of the logits; or `None`.
         level: `"graphs"`, `"nodes"` or `"auto"`, what `y` belongs to.
 
@@ -49,9 +69,7 @@ def encode_targets(graphs, y=None, classes=None, level="auto"):
     if y is False:
         return None
     if y is None:
-        y = [graph.label for graph in graphs]
-        if all(target is None for target in y):
-            y = [graph.node_targets for graph in graphs]
+        y = own_targets(graphs, level)
         if all(target is None for target in y):
             return None
         name = "graphs"
