@@ -164,7 +164,9 @@ class GraphPreprocessor:
         learned["num_own_edge_features"] = _channels(
             with_edges, "edge_features", self
         )
-        learned["classes"], learned["class_names"] = _classes(graphs, y, names)
+        learned["classes"], learned["class_names"] = _classes(
+            graphs, own_targets(graphs) if y is None else y, known
+        )
         self.learned = learned
         learned["feature_statistics"] = _statistics(self.node_features(graphs))
         return self
