@@ -10,6 +10,7 @@ from keras_topo.graphs.batch import (
     group_by_size,
 )
 from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import (
     GraphDataset,
     NodeDataset,
@@ -85,6 +86,7 @@ __all__ = [
     "pagerank_kernel",
     "random_walk_features",
     "random_walk_kernel",
+    "raw_inputs",
     "return_probabilities",
     "walk_expectations",
 ]

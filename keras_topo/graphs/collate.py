@@ -71,3 +71,62 @@ def pad_rows(x, count, value=0):
     """`(rows, ...)` to `(count, ...)`."""
     width = [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1)
     return np.pad(x, width, constant_values=value)
+
+
+def raw_inputs(graphs, preprocessor):
+    """Graphs as they are, as the arrays of a model that preprocesses itself.
+
+    Args:
+        graphs: list of graphs of any library.
+        preprocessor: `GraphPreprocessor`, adapted.
+
+    Returns:
+        A dict of arrays, padded to the largest graph: see
+        `keras_topo.models.from_graphs`. Padding of labels is the first label
+        that is known.
+
+    Raises:
+        ValueError: if a graph lacks what those of `adapt` had, or has
+            directions or weights that those had not.
+    """
+    graphs = preprocessor.read(graphs)
+    preprocessor.check(graphs)
+    learned = preprocessor.learned
+    nodes = max(graph.num_nodes for graph in graphs)
+    edges = max(graph.adjacency.nnz for graph in graphs)
+    ends = [graph.edge_index().T.astype("int32") for graph in graphs]
+    found = {
+        "node_mask": np.stack(
+            [np.arange(nodes) < graph.num_nodes for graph in graphs]
+        ),
+        "edges": np.stack([pad_rows(x, edges, -1) for x in ends]),
+    }
+    if learned["weighted"]:
+        found["edge_weights"] = np.stack(
+            [pad_rows(g.adjacency.data, edges) for g in graphs]
+        )
+    for name, field, size in (
+        ("node_labels", "label_values", nodes),
+        ("edge_labels", "edge_label_values", edges),
+    ):
+        values = learned[field]
+        if values:
+            # NumPy would cut longer ones.
+            dtype = object if isinstance(values[0], str) else "int32"
+            rows = np.full((len(graphs), size), values[0], dtype)
+            for row, graph in zip(rows, graphs, strict=True):
+                labels = getattr(graph, name)
+                if labels is not None:
+                    row[: len(labels)] = labels
+            found[name] = rows.astype(str) if dtype is object else rows
+    for name, field, size in (
+        ("features", "num_own_features", nodes),
+        ("edge_features", "num_own_edge_features", edges),
+    ):
+        if learned[field]:
+            empty = np.zeros((0, learned[field]), "float32")
+            rows = [getattr(graph, name) for graph in graphs]
+            found[name] = np.stack(
+                [pad_rows(empty if x is None else x, size) for x in rows]
+            )
+    return found

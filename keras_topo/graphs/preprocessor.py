@@ -16,6 +16,8 @@ DENSE_NODES = 512
 # What `adapt` learns.
 LEARNED = (
     "form",
+    "directed",
+    "weighted",
     "num_own_features",
     "label_values",
     "max_degree",
@@ -149,6 +151,8 @@ class GraphPreprocessor:
                 form = "dense"
         learned = dict.fromkeys(LEARNED)
         learned["form"] = form
+        learned["directed"] = not all(g.is_undirected() for g in graphs)
+        learned["weighted"] = any((g.adjacency.data != 1).any() for g in graphs)
         learned["label_values"] = _values(graphs, "node_labels", self)
         learned["num_own_features"] = _channels(graphs, "features", self)
         degrees = self.degrees
@@ -193,9 +197,11 @@ class GraphPreprocessor:
 
         Raises:
             ValueError: before `adapt`, or if a graph lacks what those of
-                `adapt` had, or has values that are not known.
+                `adapt` had, has values that are not known, or directions or
+                weights that those had not.
         """
         graphs = self.read(graphs)
+        self.check(graphs)
         examples = [{"nodes": x} for x in self.node_features(graphs)]
         pairs = self.form == "pairs"
         options = {"kind": self.kernel, "sizes": self.kernel_sizes}
@@ -221,6 +227,22 @@ class GraphPreprocessor:
                     example["edges"] = graph.edge_index().T.astype("int32")
                     example["edge_features"] = features
         return examples
+
+    def check(self, graphs):
+        """Raises a ValueError unless `Graph`s are such as `adapt` has seen."""
+        learned = self._learned()
+        for k, graph in enumerate(graphs):
+            name = f"graphs[{k}]"
+            if not learned["directed"] and not graph.is_undirected():
+                raise ValueError(
+                    f"{name} expects edges in both directions, of one weight, "
+                    "as the graphs of `adapt` have. Received: a directed graph"
+                )
+            if not learned["weighted"] and (graph.adjacency.data != 1).any():
+                raise ValueError(
+                    f"{name} expects edges of weight 1, as the graphs of "
+                    "`adapt` have. Received: other weights"
+                )
 
     def node_features(self, graphs):
         """`(nodes, num_features)`, float32, of each of a list of `Graph`s."""
@@ -297,6 +319,16 @@ class GraphPreprocessor:
     def form(self):
         """`"dense"` or `"pairs"`."""
         return self._learned()["form"]
+
+    @property
+    def directed(self):
+        """Whether edges have directions."""
+        return self._learned()["directed"]
+
+    @property
+    def weighted(self):
+        """Whether edges have weights."""
+        return self._learned()["weighted"]
 
     @property
     def classes(self):

@@ -20,6 +20,12 @@ from keras_topo.layers.graph_kernels import (
     ReturnProbabilities,
 )
 from keras_topo.layers.graph_pooling import GraphPooling
+from keras_topo.layers.graph_preprocessing import (
+    BothDirections,
+    LaplacianEigenvectors,
+    LargestEntries,
+    OneHotValues,
+)
 from keras_topo.layers.graph_propagation import GraphPropagation
 from keras_topo.layers.local_messages import LocalMessages
 from keras_topo.layers.masked_attention import MaskedAttention
@@ -36,6 +42,7 @@ from keras_topo.masks import (
 __all__ = [
     "AdjacencyFromEdges",
     "AdjacencyKernel",
+    "BothDirections",
     "DegreeFeatures",
     "DiffusionKernel",
     "DiffusionMask",
@@ -47,10 +54,13 @@ __all__ = [
     "GraphMask",
     "GraphPooling",
     "GraphPropagation",
+    "LaplacianEigenvectors",
+    "LargestEntries",
     "LocalMessages",
     "LogKernel",
     "MaskedAttention",
     "NodeWise",
+    "OneHotValues",
     "PatchEmbedding",
     "PositionEmbedding",
     "PrefixTokens",

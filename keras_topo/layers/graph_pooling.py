@@ -49,6 +49,10 @@ class GraphPooling(keras.layers.Layer):
         self.mode = mode
         self.modes = [one_of(m, "mode", MODES) for m in mode.split("+")]
 
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, graph_sizes_shape=None):
+        pass
+
     def call(self, inputs, graph_sizes=None, mask=None, inputs_mask=None):
         mask = inputs_mask if mask is None else mask
         if isinstance(inputs, dict) and graph_sizes is None:
@@ -111,7 +115,6 @@ class GraphPooling(keras.layers.Layer):
                 pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
         return ops.concatenate(pooled, axis=-1)
 
-    # Keras passes these shapes on, by name.
     def compute_output_shape(self, inputs_shape, graph_sizes_shape=None):
         if isinstance(inputs_shape, dict):
             graph_sizes_shape = inputs_shape.get("graph_sizes")
