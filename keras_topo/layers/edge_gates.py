@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_edges, split_indicator
+from keras_topo.layers.inner_dense import changed, with_changes
 
 # A gate is between exp(-10) and exp(10): none hides an edge for ever.
 LARGEST = 10.0
@@ -48,8 +49,10 @@ class EdgeGates(keras.layers.Layer):
     (1, 2, 3, 3)
     """
 
-    def __init__(self, num_heads, hidden_dim=16, **kwargs):
+    def __init__(self, num_heads, hidden_dim=16, inner_dense=None, **kwargs):
         super().__init__(**kwargs)
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = inner_dense
         self.num_heads = positive(num_heads, "num_heads")
         self.hidden_dim = positive(hidden_dim, "hidden_dim")
 
@@ -58,14 +61,20 @@ class EdgeGates(keras.layers.Layer):
         del edges_shape
         channels = edge_features_shape[-1] - ("pairs" in kernel_shape)
         self.hidden = keras.layers.Dense(
-            self.hidden_dim, activation="gelu", name="hidden"
+            self.hidden_dim,
+            activation="gelu",
+            name="hidden",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "hidden"),
+            },
         )
         self.hidden.build((None, None, channels))
         self.gates = keras.layers.Dense(
             self.num_heads,
             kernel_initializer="zeros",
-            dtype="float32",
             name="gates",
+            **{"dtype": "float32", **changed(self._inner_dense, "gates")},
         )
         self.gates.build((None, None, self.hidden_dim))
 
@@ -106,7 +115,7 @@ class EdgeGates(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **with_changes(super().get_config(), self),
             "num_heads": self.num_heads,
             "hidden_dim": self.hidden_dim,
         }

@@ -47,8 +47,12 @@ class OneHotValues(keras.layers.Layer):
             found = ops.equal(ops.cast(labels, "int32")[..., None], known)
         return ops.cast(found, "float32")
 
+    def compute_output_shape(self, labels_shape):
+        return (*labels_shape, len(self.values))
+
     def compute_output_spec(self, labels):
-        return keras.KerasTensor((*labels.shape, len(self.values)), "float32")
+        shape = self.compute_output_shape(labels.shape)
+        return keras.KerasTensor(shape, "float32")
 
     def get_config(self):
         return {**super().get_config(), "values": self.values}

@@ -9,6 +9,7 @@ from keras_topo.layers.edges import (
     split_indicator,
     sum_at_sources,
 )
+from keras_topo.layers.inner_dense import changed, with_changes
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -43,8 +44,10 @@ class LocalMessages(keras.layers.Layer):
     (1, 3, 8)
     """
 
-    def __init__(self, units, of_pairs=False, **kwargs):
+    def __init__(self, units, of_pairs=False, inner_dense=None, **kwargs):
         super().__init__(**kwargs)
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = inner_dense
         self.units = positive(units, "units")
         self.of_pairs = bool(of_pairs)
 
@@ -53,13 +56,33 @@ class LocalMessages(keras.layers.Layer):
         del edges_shape
         channels = nodes_shape[-1]
         of_edges = edge_features_shape[-1] - self.of_pairs
-        self.edge_projection = keras.layers.Dense(channels, name="edges")
+        self.edge_projection = keras.layers.Dense(
+            channels,
+            name="edges",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "edges"),
+            },
+        )
         self.edge_projection.build((None, None, of_edges))
         self.hidden = keras.layers.Dense(
-            self.units, activation="relu", name="hidden"
+            self.units,
+            activation="relu",
+            name="hidden",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "hidden"),
+            },
         )
         self.hidden.build((None, None, channels))
-        self.output_dense = keras.layers.Dense(self.units, name="output")
+        self.output_dense = keras.layers.Dense(
+            self.units,
+            name="output",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "output"),
+            },
+        )
         self.output_dense.build((None, None, self.units))
         self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
 
@@ -89,7 +112,7 @@ class LocalMessages(keras.layers.Layer):
 
     def get_config(self):
         return {
-            **super().get_config(),
+            **with_changes(super().get_config(), self),
             "units": self.units,
             "of_pairs": self.of_pairs,
         }
