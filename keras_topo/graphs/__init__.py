@@ -10,12 +10,7 @@ from keras_topo.graphs.batch import (
     group_by_size,
 )
 from keras_topo.graphs.cache import compute_kernels
-from keras_topo.graphs.datasets import (
-    GraphDataset,
-    NodeDataset,
-    load_planetoid,
-    load_tu_dataset,
-)
+from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
     beacon_dataset,
@@ -32,12 +27,14 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.planetoid import load_planetoid
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
     diffusion_modulation,
     graph_random_features,
     modulation,
 )
+from keras_topo.graphs.tu_dataset import load_tu_dataset
 from keras_topo.graphs.walks import random_walk_features
 from keras_topo.host.forest import (
     Forest,
