@@ -105,6 +105,11 @@ def _read_npz(path, name, max_bytes):
             "`edge_index` expects the shape (2, edges). Received: edge_index "
             f"of shape {arrays['edge_index'].shape} in {path}"
         )
+    if arrays["x_shape"].shape != (2,):
+        raise ValueError(
+            "`x_shape` expects two integers. Received: x_shape of shape "
+            f"{arrays['x_shape'].shape} in {path}"
+        )
     try:
         features = scipy.sparse.csr_array(
             (
@@ -325,8 +330,8 @@ def _dataset(name, path, features, edges, labels, splits, names):
     if labels.shape != (num_nodes,) or labels.min(initial=0) < -1:
         raise ValueError(
             f"`{names['labels']}` expects a class for each of the {num_nodes} "
-            f"nodes, or -1. Received: {labels.shape[0]} in {path}, from "
-            f"{labels.min(initial=0)}"
+            f"nodes, or -1. Received: the shape {labels.shape} and the "
+            f"lowest {labels.min(initial=0)} in {path}"
         )
     check_node_ids(edges, num_nodes, names["edges"])
     graph = Graph.from_edges(
