@@ -41,10 +41,26 @@ def open_files(path, max_bytes=MAX_BYTES):
             f"`path` expects a zip file or a folder. Received: {path}, which "
             "does not exist"
         )
-    with _reading("its directory", path):
+    with _reading("the directory", path):
         archive = zipfile.ZipFile(path)
     with archive:
+        found, expected = len(archive.infolist()), _count_members(path)
+        if expected not in (found, 2**16 - 1):  # The latter: not said there.
+            # One damaged byte, a length, makes an entry swallow the next one.
+            raise ValueError(
+                f"the directory of {path} expects {expected} members, by its "
+                f"end. Received: {found}"
+            )
         yield _Archive(archive, path, max_bytes)
+
+
+def _count_members(path):
+    """Members of a zip archive by the record at its end."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, 2)
+        stream.seek(max(0, size - 2**16 - 22))
+        end = stream.read()
+    return int.from_bytes(end[end.rfind(b"PK\5\6") :][10:12], "little")
 
 
 class _Files:

@@ -1,5 +1,6 @@
 """Reader of TUDataset archives (Morris et al., 2020)."""
 
+import collections
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,9 @@ def load_tu_dataset(
             it is listed. Its labels and attributes have to be the same in
             both, then.
         max_bytes: int; archives whose files have more bytes than this,
-            unpacked, are refused. Takes about three times as much memory at
-            most.
+            unpacked, are refused. Reading takes up to 16 times as much memory
+            (an archive of nodes without edges), and 1 kB per graph; COLLAB
+            takes as much as its text has.
 
     Returns:
         A `GraphDataset`.
@@ -94,15 +96,16 @@ def load_tu_dataset(
         features = tables.attributes("node", num_nodes)
         # Nodes by graph, in their order.
         order = np.argsort(graph_of, kind="stable")
-        ends, lines, stops = _read_edges(tables, graph_of, order, len(counts))
+        blocks, lines, stops = _read_edges(tables, graph_of, order, len(counts))
+        num_lines = int(stops[-1])
         of_edges = {
-            "edge_labels": tables.labels("edge", len(ends), edge_label_column),
-            "edge_attributes": tables.attributes("edge", len(ends)),
+            "edge_labels": tables.labels("edge", num_lines, edge_label_column),
+            "edge_attributes": tables.attributes("edge", num_lines),
         }
         edge_labels = of_edges["edge_labels"]
         of_edges = {k: v for k, v in of_edges.items() if v is not None}
         edges = _edges_of_graphs(
-            ends, lines, stops, of_edges, counts, directed, tables
+            blocks, lines, stops, of_edges, counts, directed, tables
         )
     graphs, stop = [], 0
     for (adjacency, found), label in zip(edges, labels, strict=True):
@@ -269,9 +272,9 @@ def _read_edges(tables, graph_of, order, num_graphs):
     """The edge list, sorted by graph.
 
     Returns:
-        `(lines, 2)`, int32, places of nodes in `order`; the number of each
-        line in the file, from 0, or `None` where they are in order; and where
-        the lines of each graph stop.
+        A deque of blocks `(lines, 2)`, int32, places of nodes in `order`; the
+        number of each line in the file, from 0, or `None` where they are in
+        order; and where the lines of each graph stop.
     """
     file = tables.file("A")
     hint = (
@@ -281,7 +284,7 @@ def _read_edges(tables, graph_of, order, num_graphs):
     place = np.empty(len(order), "int32")
     place[order] = np.arange(len(order))
     counts = np.zeros(num_graphs, "int64")
-    blocks, is_sorted, latest = [], True, 0
+    blocks, is_sorted, latest = collections.deque(), True, 0
     for line, ids in tables.ids("A", 2, len(graph_of), hint):
         graphs = graph_of[ids - 1]
         between = graphs[:, 0] != graphs[:, 1]
@@ -297,21 +300,22 @@ def _read_edges(tables, graph_of, order, num_graphs):
         latest = graphs[-1]
         counts += np.bincount(graphs, minlength=num_graphs)
         blocks.append(place[ids - 1])
-    ends = np.concatenate(blocks) if blocks else np.zeros((0, 2), "int32")
-    lines, stops = None, np.cumsum(counts)
+    lines = None
     if not is_sorted:
+        ends = np.concatenate(blocks)
         lines = np.argsort(graph_of[order[ends[:, 0]]], kind="stable")
-        ends = ends[lines]
-    return ends, lines, stops
+        blocks = collections.deque([ends[lines]])
+    return blocks, lines, np.cumsum(counts)
 
 
-def _edges_of_graphs(ends, lines, stops, of_edges, counts, directed, tables):
+def _edges_of_graphs(blocks, lines, stops, of_edges, counts, directed, tables):
     """Yields the adjacency matrix of each graph, and what its edges have.
 
-    Many graphs at once, for speed; not all of them, for memory.
+    Many graphs at once, for speed; not all of them, for memory. The lines of
+    a graph that has very many are merged piece by piece.
 
     Args:
-        ends, lines, stops: see `_read_edges`.
+        blocks, lines, stops: see `_read_edges`; the blocks are used up.
         of_edges: dict of arrays, a row for each line of the file.
         counts: nodes of each graph.
     """
@@ -320,19 +324,26 @@ def _edges_of_graphs(ends, lines, stops, of_edges, counts, directed, tables):
     while first < len(counts):
         last = int(np.searchsorted(stops, line + LINES, side="right"))
         last = max(last, first + 1)
-        part = slice(line, stops[last - 1])
         num_nodes = int(node_stops[last - 1]) - node
-        numbers = np.arange(part.start, part.stop)
-        if lines is not None:
-            numbers = lines[part]
-        keys, kept = _merged(
-            ends[part].astype("int64") - node,
-            num_nodes,
-            numbers,
-            of_edges,
-            directed,
-            tables,
-        )
+        keys = kept = np.zeros(0, "int64")
+        while line < stops[last - 1]:
+            # Ever larger pieces, as each is merged with all edges before.
+            size = min(stops[last - 1] - line, max(LINES, len(keys)))
+            ends = _take(blocks, size).astype("int64") - node
+            found = [ends[:, 0] * num_nodes + ends[:, 1]]
+            if not directed:
+                found.append(ends[:, 1] * num_nodes + ends[:, 0])
+            numbers = np.arange(line, line + size)
+            if lines is not None:
+                numbers = lines[line : line + size]
+            keys, kept = _merged(
+                np.concatenate([keys, *found]),
+                [kept, *[numbers] * len(found)],
+                of_edges,
+                directed,
+                tables,
+            )
+            line += size
         indptr = np.searchsorted(keys, np.arange(num_nodes + 1) * num_nodes)
         columns = (keys % num_nodes).astype("int32")
         start = 0
@@ -349,29 +360,41 @@ def _edges_of_graphs(ends, lines, stops, of_edges, counts, directed, tables):
             )
             yield adjacency, {k: v[kept[own]] for k, v in of_edges.items()}
             start += count
-        first, line, node = last, part.stop, node + num_nodes
+        first, node = last, node + num_nodes
 
 
-def _merged(ends, num_nodes, numbers, of_edges, directed, tables):
-    """Edges in row order, each once, as keys `row * num_nodes + column`.
+def _take(blocks, count):
+    """Removes the first `count` lines from a deque of blocks."""
+    taken = []
+    while count:
+        block = blocks.popleft()
+        if len(block) > count:
+            blocks.appendleft(block[count:])
+        taken.append(block[:count])
+        count -= len(taken[-1])
+    return np.concatenate(taken)
+
+
+def _merged(keys, numbers, of_edges, directed, tables):
+    """Edges in row order, each once.
+
+    Args:
+        keys: `row * num_nodes + column` of each, int64.
+        numbers: list of arrays, together the lines that they are from.
 
     Returns:
-        Keys, ascending, and the line of the file that each is from (if edges
-        have labels or attributes).
+        The keys, ascending, and the line that each is from (if edges have
+        labels or attributes).
 
     Raises:
         ValueError: if lines of one edge have different labels or attributes.
     """
-    keys = ends[:, 0] * num_nodes + ends[:, 1]
-    if not directed:
-        keys = np.concatenate([keys, ends[:, 1] * num_nodes + ends[:, 0]])
-        numbers = np.concatenate([numbers, numbers])
     if not of_edges:
         # Quicker than np.unique, which makes a table of hashes first.
         keys.sort()
-        return keys[np.diff(keys, prepend=-1) != 0], None
+        return keys[np.diff(keys, prepend=-1) != 0], numbers[0][:0]
     order = np.argsort(keys, kind="stable")
-    keys, numbers = keys[order], numbers[order]
+    keys, numbers = keys[order], np.concatenate(numbers)[order]
     is_first = np.diff(keys, prepend=-1) != 0
     kept = numbers[is_first]
     same = kept[np.cumsum(is_first) - 1]
