@@ -8,7 +8,16 @@ from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
 
+# Estimators, which need the models.
+_ESTIMATORS = (
+    "GraphClassifier",
+    "GraphRegressor",
+    "NodeClassifier",
+    "NodeRegressor",
+)
+
 __all__ = [
+    *_ESTIMATORS,
     "attention",
     "export_graph_saved_model",
     "export_litert",
@@ -35,6 +44,10 @@ def __getattr__(name):
         import importlib
 
         return importlib.import_module(f"keras_topo.{name}")
+    if name in _ESTIMATORS:
+        from keras_topo import estimators
+
+        return getattr(estimators, name)
     # Export needs TensorFlow, which a JAX user should not have to import.
     if name == "export_saved_model":
         from keras_topo.export import export_saved_model

@@ -49,3 +49,26 @@ class Resample(keras.callbacks.Callback):
         elif (epoch - self._first) % self.every == 0:
             for layer in self._sampled:
                 layer.resample()
+
+
+class FollowEpochs(keras.callbacks.Callback):
+    """Tells a `GraphSequence` which epoch it is.
+
+    The order of its batches depends on the seed and the epoch. With this a
+    training that resumes sees the batches that it would have seen.
+
+    Args:
+        sequence: `keras_topo.graphs.GraphSequence`, of the training graphs.
+
+    Example:
+
+    >>> model.fit(train, epochs=10, initial_epoch=5, shuffle=False,
+    ...           callbacks=[FollowEpochs(train)])
+    """
+
+    def __init__(self, sequence):
+        super().__init__()
+        self.sequence = sequence
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.sequence.epoch = epoch

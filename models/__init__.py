@@ -4,16 +4,19 @@ from keras_topo.models.causal_lm import CausalLanguageModel, causal_lm
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import gat, gcn, sgc
 from keras_topo.models.graph_pipeline import from_edges
+from keras_topo.models.raw_graphs import from_graphs, with_preprocessing
 from keras_topo.models.topvit import topvit
 
 __all__ = [
     "CausalLanguageModel",
     "causal_lm",
     "from_edges",
+    "from_graphs",
     "gat",
     "gcn",
     "gkat_graph_classifier",
     "gkat_node_classifier",
     "sgc",
     "topvit",
+    "with_preprocessing",
 ]

@@ -2,17 +2,19 @@
 
 import keras
 
-from keras_topo.arguments import positive
+from keras_topo.arguments import one_of, positive
 from keras_topo.layers import (
     GraphEncoderBlock,
     GraphKernelAttention,
     GraphPooling,
-    LogKernel,
+    LocalMessages,
 )
 from keras_topo.layers.graph_inputs import count_kernels
+from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
 
 FORMS = ("modern", "published")
+LEVELS = ("graphs", "nodes")
 NODE_FORMS = (*FORMS, "propagation")
 # L2 of additive scores after which a model is not to hang on 20 labels a class.
 SCORE_DECAY = 1e-2
@@ -32,6 +34,11 @@ def gkat_graph_classifier(
     dropout=0.1,
     attention_dropout=0.0,
     feature_statistics=None,
+    num_edge_features=0,
+    local=False,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
     seed=None,
     name=None,
 ):
@@ -55,6 +62,17 @@ def gkat_graph_classifier(
         attention_dropout: float, rate of scores.
         feature_statistics: `(mean, variance)` of each feature, by which the
             first layer standardises them; or `None`.
+        num_edge_features: int, features of an edge, which gate the kernels
+            (see `EdgeGates`); 0 for none.
+        local: bool, whether blocks of the modern form have messages along
+            edges beside attention (see `LocalMessages`), as in GPS; needs
+            features of edges.
+        level: `"graphs"`, or `"nodes"` for logits of each node.
+        batching: `"padded"`, or `"joined"` for graphs joined into one, with
+            pairs: see `GraphSequence`.
+        target_statistics: `(mean, deviation)` of each of `num_classes` real
+            targets: where given, the outputs are these, not logits, and the
+            layer before, named `logits`, has them standardised.
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
 
@@ -62,11 +80,13 @@ def gkat_graph_classifier(
         A functional `keras.Model` from a dict with `nodes` `(batch, nodes,
         num_features)`, `kernel` `(batch, num_kernels, nodes, nodes)`, not
         negative, and `node_mask` `(batch, nodes)`, bool, to logits `(batch,
-        num_classes)`, float32.
+        num_classes)`, float32; or from and to what `GraphSequence` says of
+        features of edges, joined graphs and targets of nodes.
 
     Raises:
-        ValueError: if `form` is unknown, or `num_kernels` does not divide
-            `num_heads`.
+        ValueError: if `form`, `level` or `batching` is unknown,
+            `num_kernels` does not divide `num_heads`, or `local` comes
+            without features of edges.
 
     Example:
 
@@ -82,14 +102,22 @@ def gkat_graph_classifier(
             f"`num_heads` expects a multiple of num_kernels={num_kernels}. "
             f"Received: num_heads={num_heads}"
         )
-    inputs = {
-        "nodes": keras.Input((None, num_features), name="nodes"),
-        "kernel": keras.Input((num_kernels, None, None), name="kernel"),
-        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
-    }
-    kernel, mask = inputs["kernel"], inputs["node_mask"]
-    x = standardised(real_nodes(inputs["nodes"], mask), feature_statistics)
-    kernel, seen = shared_kernel(kernel, mask, similarity)
+    one_of(level, "level", LEVELS)
+    if local and (form != "modern" or not num_edge_features):
+        raise ValueError(
+            "`local=True` expects form='modern' and features of edges. "
+            f"Received: form={form!r}, num_edge_features={num_edge_features}"
+        )
+    graph = graph_inputs(
+        num_features,
+        num_kernels,
+        similarity,
+        num_heads,
+        num_edge_features,
+        batching,
+        statistics=feature_statistics,
+    )
+    x, kernel, seen = graph.nodes, graph.kernel, graph.mask
     channels = num_heads * key_dim
     attention = {
         "num_heads": num_heads,
@@ -105,7 +133,7 @@ def gkat_graph_classifier(
                 attention_dropout=attention_dropout,
                 seed=layer_seed(seed, k),
                 name=f"block_{k + 1}",
-            )(x, kernel, seen)
+            )(with_messages(x, graph.edges, k) if local else x, kernel, seen)
         x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
     else:
         for k in range(depth):
@@ -120,14 +148,15 @@ def gkat_graph_classifier(
             x = keras.layers.Dropout(
                 dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k + 1}"
             )(x)
-    x = GraphPooling(pooling, name="pooling")(x, mask=mask)
+    if level == "graphs":
+        x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
     if form == "modern":
         x = keras.layers.Dense(channels, activation="gelu", name="hidden")(x)
         x = keras.layers.Dropout(
             dropout, seed=layer_seed(seed, 100 + depth), name="dropout"
         )(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name=name or f"gkat_{form}")
+    outputs = in_units(logits_of(x, num_classes), target_statistics)
+    return keras.Model(graph.inputs, outputs, name=name or f"gkat_{form}")
 
 
 @builder
@@ -282,32 +311,20 @@ def gkat_node_classifier(
     return keras.Sequential(layers, name=name or "gkat_published")
 
 
-def shared_kernel(kernel, mask, similarity):
-    """The kernel for all attention layers of a model, and their node mask.
-
-    Where it is made once for all of them, the mask is in it.
-    """
-    if similarity in ("softmax", "additive"):
-        log_kernel = LogKernel(name="log_kernel")(kernel, mask=mask)
-        return {"log_kernel": log_kernel}, None
-    return kernel, mask
-
-
-def real_nodes(nodes, mask):
-    """Zeros at padded nodes, once for all layers: zero times what else may
-    stand there need not be zero."""
-    mask = keras.ops.expand_dims(mask, -1)
-    return keras.ops.where(mask, nodes, keras.ops.zeros_like(nodes))
-
-
-def standardised(nodes, statistics):
-    """Features of mean 0 and variance 1, or as they are without statistics."""
-    if statistics is None:
-        return nodes
-    mean, variance = statistics
-    return keras.layers.Normalization(
-        mean=mean, variance=variance, name="standardisation"
-    )(nodes)
+def with_messages(x, edges, k):
+    """`x` and a round of messages along edges, before the attention."""
+    ends, features = edges
+    of_pairs = ends.name == "pairs"
+    messages = LocalMessages(
+        x.shape[-1], of_pairs=of_pairs, name=f"messages_{k + 1}"
+    )(
+        keras.layers.LayerNormalization(
+            epsilon=1e-6, name=f"messages_norm_{k + 1}"
+        )(x),
+        ends,
+        features,
+    )
+    return keras.layers.Add(name=f"local_{k + 1}")([x, messages])
 
 
 def _check_form(form, forms):

@@ -12,8 +12,8 @@ from keras_topo.layers import (
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import (
-    layer_seed,
+from keras_topo.models.gkat import layer_seed
+from keras_topo.models.graph_inputs import (
     real_nodes,
     shared_kernel,
     standardised,

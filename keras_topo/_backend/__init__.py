@@ -29,6 +29,7 @@ Every backend module defines
 - `windows(x, queries, keys)`: an axis of offsets as two axes of tokens;
 - `has_fused_attention(length, dtype)`: whether Keras's attention is one kernel;
 - `keep_whole(x)`: `x`, which a compiler computes once and keeps;
+- `equal_to_strings(x, values)`: where strings are those of a list;
 - `checkpointed_map(function, blocks, shared)`: a sequential map whose
   gradient recomputes one block at a time.
 """
@@ -45,6 +46,7 @@ if keras.backend.backend() == "tensorflow":
         divide,
         ensure_size,
         entry_products,
+        equal_to_strings,
         has_fused_attention,
         keep_whole,
         matmul,
@@ -70,6 +72,7 @@ elif keras.backend.backend() == "jax":
         divide,
         ensure_size,
         entry_products,
+        equal_to_strings,
         has_fused_attention,
         keep_whole,
         matmul,
@@ -105,6 +108,7 @@ __all__ = [
     "matmul",
     "register_pytree",
     "entry_products",
+    "equal_to_strings",
     "scan",
     "serial_loop",
     "slice_axis",

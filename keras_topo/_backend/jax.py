@@ -321,3 +321,11 @@ def checkpointed_map(function, blocks, shared):
     """
     checkpointed = jax.checkpoint(lambda block: function(block, shared))
     return jax.lax.map(checkpointed, list(blocks))
+
+
+def equal_to_strings(x, values):
+    """JAX has no tensors of strings."""
+    raise ValueError(
+        "Labels that are strings expect the TensorFlow backend inside a model. "
+        f"Received: the JAX backend, and the labels {values}"
+    )

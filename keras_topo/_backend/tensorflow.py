@@ -713,3 +713,8 @@ def _stack_loop(num_blocks, body, num_stacked=1):
         parallel_iterations=1,
     )
     return [array.stack() for array in arrays] + list(sums)
+
+
+def equal_to_strings(x, values):
+    """`(..., len(values))`, bool, of a tensor of strings."""
+    return tf.equal(tf.convert_to_tensor(x)[..., None], tf.constant(values))

@@ -10,7 +10,9 @@ from keras_topo.graphs.batch import (
     group_by_size,
 )
 from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import GraphDataset, NodeDataset
+from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
     beacon_dataset,
@@ -27,13 +29,16 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.largest import dense_kernels, largest_pairs
 from keras_topo.graphs.planetoid import load_planetoid
+from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
     diffusion_modulation,
     graph_random_features,
     modulation,
 )
+from keras_topo.graphs.sequence import GraphSequence
 from keras_topo.graphs.tu_dataset import load_tu_dataset
 from keras_topo.graphs.walks import random_walk_features
 from keras_topo.host.forest import (
@@ -49,12 +54,15 @@ __all__ = [
     "Graph",
     "GraphBatch",
     "GraphDataset",
+    "GraphPreprocessor",
     "GraphRandomFeatures",
+    "GraphSequence",
     "NodeDataset",
     "beacon_dataset",
     "breadth_first_forest",
     "bucket_sizes",
     "compute_kernels",
+    "dense_kernels",
     "diffusion_kernel",
     "diffusion_modulation",
     "edge_inputs",
@@ -62,7 +70,9 @@ __all__ = [
     "group_by_size",
     "induced_cycle_dataset",
     "keep_largest",
+    "laplacian_eigenvectors",
     "largest_neighbor_degrees",
+    "largest_pairs",
     "load_planetoid",
     "load_tu_dataset",
     "minimum_spanning_forest",
@@ -73,6 +83,7 @@ __all__ = [
     "pagerank_kernel",
     "random_walk_features",
     "random_walk_kernel",
+    "raw_inputs",
     "return_probabilities",
     "walk_expectations",
 ]

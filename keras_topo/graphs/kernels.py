@@ -158,7 +158,7 @@ def random_walk_kernel(
     several = isinstance(length, (list, tuple, np.ndarray))
     kernels = [
         _products_of_rows(features, normalize)
-        for features in _walk_sums(
+        for features in walk_sums(
             adjacency, length if several else [length], halt, discount
         )
     ]
@@ -193,12 +193,12 @@ def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
     lengths = length if several else [length]
     matrices = [
         f.toarray() if scipy.sparse.issparse(f) else f
-        for f in _walk_sums(adjacency, lengths, halt, discount)
+        for f in walk_sums(adjacency, lengths, halt, discount)
     ]
     return np.stack(matrices) if several else matrices[0]
 
 
-def _walk_sums(adjacency, lengths, halt, discount):
+def walk_sums(adjacency, lengths, halt, discount):
     """`F` for each length, as a CSR array while few entries are not zero."""
     lengths = list(lengths)
     decay = check_walk(lengths, halt, discount)

@@ -1,5 +1,6 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.edge_gates import EdgeGates
 from keras_topo.layers.embedding import (
     PatchEmbedding,
     PositionEmbedding,
@@ -19,7 +20,14 @@ from keras_topo.layers.graph_kernels import (
     ReturnProbabilities,
 )
 from keras_topo.layers.graph_pooling import GraphPooling
+from keras_topo.layers.graph_preprocessing import (
+    BothDirections,
+    LaplacianEigenvectors,
+    LargestEntries,
+    OneHotValues,
+)
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.local_messages import LocalMessages
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
@@ -34,9 +42,11 @@ from keras_topo.masks import (
 __all__ = [
     "AdjacencyFromEdges",
     "AdjacencyKernel",
+    "BothDirections",
     "DegreeFeatures",
     "DiffusionKernel",
     "DiffusionMask",
+    "EdgeGates",
     "ForestAttention",
     "ForestMask",
     "GraphEncoderBlock",
@@ -44,9 +54,13 @@ __all__ = [
     "GraphMask",
     "GraphPooling",
     "GraphPropagation",
+    "LaplacianEigenvectors",
+    "LargestEntries",
+    "LocalMessages",
     "LogKernel",
     "MaskedAttention",
     "NodeWise",
+    "OneHotValues",
     "PatchEmbedding",
     "PositionEmbedding",
     "PrefixTokens",

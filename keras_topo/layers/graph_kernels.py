@@ -36,9 +36,11 @@ class AdjacencyFromEdges(keras.layers.Layer):
             are padding.
         nodes: `(batch, nodes, channels)`, for the number of nodes. An edge
             with an id from there on is left out here; check ids before.
+        weights: `(batch, edges)`, positive, or `None` for ones. Of an edge
+            that is listed more than once the largest counts.
 
     Returns:
-        `(batch, nodes, nodes)`, float32, ones and zeros.
+        `(batch, nodes, nodes)`, float32, weights and zeros.
 
     *Complexity*: `O(batch nodes^2)`.
     """
@@ -47,7 +49,7 @@ class AdjacencyFromEdges(keras.layers.Layer):
         super().__init__(**kwargs)
         self.directed = bool(directed)
 
-    def call(self, edges, nodes):
+    def call(self, edges, nodes, weights=None):
         batch, count = tuple(ops.shape(nodes))[:2]
         edges = ops.cast(edges, "int32")
         source, target = edges[..., 0], edges[..., 1]
@@ -57,17 +59,26 @@ class AdjacencyFromEdges(keras.layers.Layer):
         )
         place = ops.where(inside, source * count + target, 0)
         offset = ops.arange(batch, dtype="int32")[:, None] * (count * count)
-        adjacency = ops.segment_sum(
-            ops.reshape(ops.cast(inside, "float32"), (-1,)),
+        values = ops.cast(inside, "float32")
+        if weights is not None:
+            values = values * ops.cast(weights, "float32")
+        adjacency = ops.segment_max(
+            ops.reshape(values, (-1,)),
             ops.reshape(place + offset, (-1,)),
             num_segments=batch * count * count,
         )
+        # Of places without an edge the largest of nothing.
+        adjacency = ops.maximum(adjacency, 0.0)
         adjacency = ops.reshape(adjacency, (batch, count, count))
         if not self.directed:
-            adjacency = adjacency + ops.swapaxes(adjacency, -1, -2)
-        return ops.cast(adjacency > 0, "float32")
+            other = ops.swapaxes(adjacency, -1, -2)
+            adjacency = ops.maximum(adjacency, other)
+        return adjacency
 
-    def compute_output_shape(self, edges_shape, nodes_shape):
+    def compute_output_shape(
+        self, edges_shape, nodes_shape, weights_shape=None
+    ):
+        del edges_shape, weights_shape
         return (nodes_shape[0], nodes_shape[1], nodes_shape[1])
 
     def get_config(self):

@@ -23,9 +23,12 @@ class GraphPooling(keras.layers.Layer):
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`, or a dict with `nodes` and
-            possibly `node_mask`.
+            possibly `node_mask`, or `graph_sizes`.
         mask: `(batch, nodes)`, `True` for real nodes; padded ones do not
             count. A graph without real nodes gives zeros.
+        graph_sizes: `(graphs,)`, int, how many nodes each of the graphs has
+            that are joined in nodes `(1, all nodes, channels)`, in their
+            order; what follows is padding. `mask` is of no matter then.
 
     Returns:
         `(batch, features)`: the channels of the inputs for each of `"mean"`,
@@ -46,10 +49,19 @@ class GraphPooling(keras.layers.Layer):
         self.mode = mode
         self.modes = [one_of(m, "mode", MODES) for m in mode.split("+")]
 
-    def call(self, inputs, mask=None):
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, inputs_shape, graph_sizes_shape=None):
+        pass
+
+    def call(self, inputs, graph_sizes=None, mask=None, inputs_mask=None):
+        mask = inputs_mask if mask is None else mask
+        if isinstance(inputs, dict) and graph_sizes is None:
+            graph_sizes = inputs.get("graph_sizes")
         nodes, _, mask = split_graph(inputs, None, mask)
         dtype = nodes.dtype
         nodes = ops.cast(nodes, "float32")
+        if graph_sizes is not None:
+            return ops.cast(self._pool_joined(nodes, graph_sizes), dtype)
         mask = check_padding(mask, nodes.shape, self)
         if mask is None:
             mask = ops.ones_like(nodes[..., 0], dtype="bool")
@@ -71,11 +83,46 @@ class GraphPooling(keras.layers.Layer):
                 pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
         return ops.cast(ops.concatenate(pooled, axis=-1), dtype)
 
-    def compute_output_shape(self, input_shape):
-        if isinstance(input_shape, dict):
-            input_shape = input_shape["nodes"]
-        widths = [1 if m == "log_size" else input_shape[-1] for m in self.modes]
-        return (input_shape[0], sum(widths))
+    def _pool_joined(self, nodes, graph_sizes):
+        """Pools the graphs that are joined in one."""
+        if nodes.shape[0] not in (None, 1):
+            raise ValueError(
+                "`graph_sizes` expects nodes (1, all nodes, channels), of "
+                f"joined graphs. Received: the shape {tuple(nodes.shape)}"
+            )
+        nodes = nodes[0]
+        sizes = ops.cast(graph_sizes, "int32")
+        graphs = ops.shape(sizes)[0]
+        # Padding belongs to one more graph, which is left out.
+        ids = ops.searchsorted(
+            ops.cumsum(sizes),
+            ops.arange(ops.shape(nodes)[0], dtype="int32"),
+            side="right",
+        )
+        options = {"num_segments": graphs + 1}
+        total = ops.segment_sum(nodes, ids, **options)[:-1]
+        count = ops.cast(sizes, "float32")[:, None]
+        pooled = []
+        for mode in self.modes:
+            if mode == "sum":
+                pooled.append(total)
+            elif mode == "mean":
+                pooled.append(total / ops.maximum(count, 1.0))
+            elif mode == "log_size":
+                pooled.append(ops.log(ops.maximum(count, 1.0)))
+            else:
+                top = ops.segment_max(nodes, ids, **options)[:-1]
+                pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
+        return ops.concatenate(pooled, axis=-1)
+
+    def compute_output_shape(self, inputs_shape, graph_sizes_shape=None):
+        if isinstance(inputs_shape, dict):
+            graph_sizes_shape = inputs_shape.get("graph_sizes")
+            inputs_shape = inputs_shape["nodes"]
+        channels = inputs_shape[-1]
+        widths = [1 if m == "log_size" else channels for m in self.modes]
+        graphs = (graph_sizes_shape or inputs_shape)[0]
+        return (graphs, sum(widths))
 
     def compute_mask(self, inputs, previous_mask=None):
         return None

@@ -33,7 +33,14 @@ ADJACENCY = np.stack([CYCLE, 1 - np.eye(5)]).astype("float32")
 NODES = random(2, 5, 6)
 KERNEL = np.random.default_rng(1).uniform(0.2, 1, (2, 2, 5, 5))
 KERNEL = KERNEL.astype("float32")
+WEIGHTS = np.random.default_rng(2).uniform(0.2, 1, (2, 5, 5)).astype("float32")
+# Entries that stay apart in bfloat16.
+APART = np.random.default_rng(3).permuted(
+    np.broadcast_to(np.arange(1, 26, dtype="float32"), (2, 2, 25)), axis=-1
+)
+APART = APART.reshape(2, 2, 5, 5)
 GRAPH = {"nodes": NODES, "kernel": KERNEL}
+EDGES = np.array([[[0, 1], [1, 2]], [[3, 4], [-1, -1]]], "int32")
 PARENTS = [-1, 0, 0, 1, 1]
 NODE_AXES = ((1,), (2, 3))
 # `keras.layers.MultiHeadAttention` does not say in its config that its
@@ -92,12 +99,15 @@ CASES = [
     Case(
         layers.AdjacencyFromEdges,
         {},
+        {"inputs": (EDGES, NODES), "unknown_axes": ((1,), (1,))},
+    ),
+    Case(
+        layers.BothDirections,
+        {},
         {
-            "inputs": (
-                np.array([[[0, 1], [1, 2]], [[3, 4], [-1, -1]]], "int32"),
-                NODES,
-            ),
-            "unknown_axes": ((1,), (1,)),
+            "inputs": (EDGES, random(2, 2, 3), NODES),
+            "unknown_axes": ((1,), (1,), (1,)),
+            "output": lambda found: found[1],
         },
     ),
     Case(layers.AdjacencyKernel, {"kind": "normalized"}, of_adjacency()),
@@ -106,6 +116,14 @@ CASES = [
         layers.DiffusionKernel,
         {"times": (0.5, 2.0), "learn_times": True},
         of_adjacency(),
+    ),
+    Case(
+        layers.EdgeGates,
+        {"num_heads": 2},
+        {
+            "inputs": ({"kernel": KERNEL}, random(2, 2, 3), EDGES),
+            "output": lambda kernel: kernel["kernel"],
+        },
     ),
     Case(
         layers.GraphKernelAttention,
@@ -177,12 +195,37 @@ CASES = [
         {"steps": 2},
         with_kernel(inputs=(NODES, KERNEL[:, 0]), unknown_axes=((1,), (1, 2))),
     ),
+    Case(
+        layers.LaplacianEigenvectors,
+        {"count": 2},
+        # Weights, so that no eigenvalue repeats.
+        {"inputs": WEIGHTS + WEIGHTS.swapaxes(1, 2), "unknown_axes": (1, 2)},
+    ),
+    Case(
+        layers.LargestEntries,
+        {"count": 3},
+        {"inputs": (APART, ADJACENCY), "unknown_axes": ((2, 3), (1, 2))},
+    ),
+    Case(
+        layers.LocalMessages,
+        {"units": 4},
+        {
+            "inputs": (NODES, EDGES, random(2, 2, 3)),
+            "unknown_axes": ((1,), (1,), (1,)),
+        },
+        jax=True,
+    ),
     Case(layers.LogKernel, {}, {"inputs": KERNEL, "unknown_axes": (2, 3)}),
     Case(
         layers.NodeWise,
         {"layer": keras.saving.serialize_keras_object(keras.layers.Dense(3))},
         nodes(unknown_axes=(1,)),
         jax=True,
+    ),
+    Case(
+        layers.OneHotValues,
+        {"values": [0, 1, 4]},
+        {"inputs": EDGES[..., 0], "unknown_axes": (1,)},
     ),
     Case(
         layers.PatchEmbedding,

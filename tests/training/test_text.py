@@ -205,3 +205,16 @@ def test_a_sample_ends_where_the_file_ends():
 def test_a_sample_that_is_cut_inside_a_character():
     writer = Writer("héllo".encode())
     assert tasks.sample(writer, "", 2) == "h\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_sample_is_no_longer_than_the_model(tmp_path):
+    """Learned positions, and tables, are those of so many bytes."""
+    (tmp_path / "texts").mkdir()
+    for k in range(40):
+        (tmp_path / "texts" / f"{k}.py").write_text("import this  # " * 20)
+    changes = {"data": str(tmp_path / "texts"), "length": 16, "stride": 8}
+    for variant, count in (("causal", 15), ("table", 15), ("decay", 400)):
+        arguments = {**config.arguments, **config.variants[variant], **changes}
+        writer = Writer(b"x" * 500)
+        Text(arguments).finish(tmp_path, writer)
+        assert len((tmp_path / "sample.txt").read_text()) == count

@@ -120,15 +120,19 @@ class Text:
         arguments = self.arguments
         names = ("channels", "num_heads", "mlp_dim", "depth", "dropout")
         names += ("similarity", "positions", "seed")
-        # Tables and learned positions are of some size.
-        bounded = arguments["mask"] == "table" or arguments["positions"]
         return causal_lm(
             vocabulary_size=VOCABULARY_SIZE,
-            max_length=arguments["length"] if bounded else None,
+            max_length=arguments["length"] if self._is_bounded else None,
             name="causal_lm",
             mask=mask_of(arguments["mask"]),
             **{name: arguments[name] for name in names},
         )
+
+    @property
+    def _is_bounded(self):
+        """Whether the model is for so many bytes: tables, learned positions."""
+        arguments = self.arguments
+        return arguments["mask"] == "table" or bool(arguments["positions"])
 
     def compile_arguments(self):
         return {
@@ -175,7 +179,10 @@ class Text:
         return found
 
     def finish(self, folder, model):
-        text = sample(model, "", SAMPLE_BYTES, seed=self.arguments["seed"])
+        count = SAMPLE_BYTES
+        if self._is_bounded:
+            count = min(count, self.arguments["length"] - 1)
+        text = sample(model, "", count, seed=self.arguments["seed"])
         (folder / "sample.txt").write_text(text, encoding="utf-8")
 
     def report(self, summary):

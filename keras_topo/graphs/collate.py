@@ -1,0 +1,132 @@
+"""Examples of a preprocessor as the arrays of a batch."""
+
+import numpy as np
+
+
+def pad_examples(examples, num_nodes, num_edges):
+    """Stacks dense examples, padded to one number of nodes.
+
+    Args:
+        examples: list of dicts: see `GraphPreprocessor`.
+        num_nodes, num_edges: ints, after padding.
+
+    Returns:
+        A dict of arrays: see `GraphSequence`.
+    """
+    sizes = [len(example["nodes"]) for example in examples]
+    first = examples[0]
+    batch = len(examples)
+    inputs = {
+        "nodes": np.zeros(
+            (batch, num_nodes, first["nodes"].shape[1]), "float32"
+        ),
+        "kernel": np.zeros(
+            (batch, len(first["kernel"]), num_nodes, num_nodes), "float32"
+        ),
+        "node_mask": np.zeros((batch, num_nodes), bool),
+    }
+    for k, (example, n) in enumerate(zip(examples, sizes, strict=True)):
+        inputs["nodes"][k, :n] = example["nodes"]
+        inputs["kernel"][k, :, :n, :n] = example["kernel"]
+        inputs["node_mask"][k, :n] = True
+    if "edges" in first:
+        for name, padding in (("edges", -1), ("edge_features", 0)):
+            inputs[name] = np.stack(
+                [pad_rows(x[name], num_edges, padding) for x in examples]
+            )
+    return inputs
+
+
+def join_examples(examples, num_nodes, num_pairs):
+    """Joins examples of pairs into one graph without edges between them.
+
+    Args:
+        examples: list of dicts: see `GraphPreprocessor`.
+        num_nodes, num_pairs: ints, after padding. Padded pairs have value 0.
+
+    Returns:
+        A dict of arrays: see `GraphSequence`.
+    """
+    sizes = np.array([len(example["nodes"]) for example in examples])
+    starts = np.cumsum(sizes) - sizes
+    pairs = [
+        example["pairs"][:2].astype("int32").T + np.int32(start)
+        for example, start in zip(examples, starts, strict=True)
+    ]
+    values = np.concatenate([x["pairs"][2:] for x in examples], axis=1)
+    nodes = np.concatenate([example["nodes"] for example in examples])
+    inputs = {
+        "nodes": pad_rows(nodes, num_nodes)[None],
+        "pairs": pad_rows(np.concatenate(pairs), num_pairs)[None],
+        "pair_values": pad_rows(values.T, num_pairs).T[None],
+        "graph_sizes": sizes.astype("int32"),
+    }
+    if "pair_features" in examples[0]:
+        features = np.concatenate([x["pair_features"] for x in examples])
+        inputs["pair_features"] = pad_rows(features, num_pairs)[None]
+    return inputs
+
+
+def pad_rows(x, count, value=0):
+    """`(rows, ...)` to `(count, ...)`."""
+    width = [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1)
+    return np.pad(x, width, constant_values=value)
+
+
+def raw_inputs(graphs, preprocessor):
+    """Graphs as they are, as the arrays of a model that preprocesses itself.
+
+    Args:
+        graphs: list of graphs of any library.
+        preprocessor: `GraphPreprocessor`, adapted.
+
+    Returns:
+        A dict of arrays, padded to the largest graph: see
+        `keras_topo.models.from_graphs`. Padding of labels is the first label
+        that is known.
+
+    Raises:
+        ValueError: if a graph lacks what those of `adapt` had, or has
+            directions or weights that those had not.
+    """
+    graphs = preprocessor.read(graphs)
+    preprocessor.check(graphs)
+    learned = preprocessor.learned
+    nodes = max(graph.num_nodes for graph in graphs)
+    edges = max(graph.adjacency.nnz for graph in graphs)
+    ends = [graph.edge_index().T.astype("int32") for graph in graphs]
+    found = {
+        "node_mask": np.stack(
+            [np.arange(nodes) < graph.num_nodes for graph in graphs]
+        ),
+        "edges": np.stack([pad_rows(x, edges, -1) for x in ends]),
+    }
+    if learned["weighted"]:
+        found["edge_weights"] = np.stack(
+            [pad_rows(g.adjacency.data, edges) for g in graphs]
+        )
+    for name, field, size in (
+        ("node_labels", "label_values", nodes),
+        ("edge_labels", "edge_label_values", edges),
+    ):
+        values = learned[field]
+        if values:
+            # NumPy would cut longer ones.
+            dtype = object if isinstance(values[0], str) else "int32"
+            rows = np.full((len(graphs), size), values[0], dtype)
+            for row, graph in zip(rows, graphs, strict=True):
+                labels = getattr(graph, name)
+                if labels is not None:
+                    row[: len(labels)] = labels
+            found[name] = rows.astype(str) if dtype is object else rows
+    for name, field, size in (
+        ("features", "num_own_features", nodes),
+        ("edge_features", "num_own_edge_features", edges),
+    ):
+        if learned[field]:
+            empty = np.zeros((0, learned[field]), "float32")
+            rows = [getattr(graph, name) for graph in graphs]
+            found[name] = np.stack(
+                [pad_rows(empty if x is None else x, size) for x in rows]
+            )
+    return found

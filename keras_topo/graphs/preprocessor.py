@@ -1,0 +1,587 @@
+"""`GraphPreprocessor`: from graphs of any library to inputs of a model."""
+
+import keras
+import numpy as np
+
+from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.conversions import as_graphs
+from keras_topo.graphs.encodings import laplacian_eigenvectors
+from keras_topo.graphs.kernels import return_probabilities
+from keras_topo.graphs.largest import KERNELS, dense_kernels, largest_pairs
+from keras_topo.graphs.targets import own_targets
+
+FORMS = ("auto", "dense", "pairs")
+# Nodes of the largest graph up to which kernels are dense matrices.
+DENSE_NODES = 512
+# What `adapt` learns.
+LEARNED = (
+    "form",
+    "directed",
+    "weighted",
+    "num_own_features",
+    "label_values",
+    "max_degree",
+    "num_own_edge_features",
+    "edge_label_values",
+    "classes",
+    "class_names",
+    "feature_statistics",
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class GraphPreprocessor:
+    """Turns graphs into inputs of a model, the same ones wherever it goes.
+
+    `adapt` learns from the training graphs what the data are: which values
+    node labels have, how large degrees get, the mean and the variance of each
+    feature, the names of the classes. What was learned is a part of the
+    configuration (`get_config`), and travels with every preset and SavedModel.
+
+    The features of a node are, in this order: its label as a one-hot vector,
+    its own features, its degree as a one-hot vector, return probabilities of
+    random walks, eigenvectors of the Laplacian.
+
+    Args:
+        attributes: dict, what to read of graphs of other libraries: the
+            arguments of `Graph.from_networkx`, `from_pyg` or `from_dgl`, such
+            as `{"node_labels": "atom", "label": "toxic"}`.
+        node_labels, features: bool, or `"auto"`, whether to use those of the
+            nodes; `"auto"` where the graphs have them.
+        degrees: bool, or `"auto"`, where nodes have nothing of their own.
+        largest_degree: int; larger degrees count as this one.
+        return_steps: int, probabilities that a walk is back after 1 to as many
+            steps.
+        eigenvectors: int, of the Laplacian: see `laplacian_eigenvectors`.
+        edges: bool, or `"auto"`, where they have any, whether to use labels
+            and features of edges. With `True` edges that have none get a one.
+        kernel: `"random_walk"`, `"diffusion"`, `"neighbors"`, `"normalized"`
+            or `"ones"`: see `keras_topo.graphs.dense_kernels`.
+        kernel_sizes: nodes of the walks, or times of diffusion: one kernel
+            each.
+        form: `"dense"`, matrices of all pairs of nodes, batches padded; or
+            `"pairs"`, the largest entries of each row alone, batches of joined
+            graphs, whose memory is linear in nodes; or `"auto"`, pairs where
+            the largest graph has more than 512 nodes.
+        pairs_per_node: int, entries that are kept of a row, beside those at
+            edges.
+        unknown: `"error"`, or `"zeros"` for labels of nodes and edges that
+            `adapt` has not seen.
+        cache: whether kernels are kept: see `compute_kernels`.
+
+    Raises:
+        ValueError: for unknown values.
+
+    Example:
+
+    >>> preprocessor = GraphPreprocessor(attributes={"node_labels": "atom"})
+    >>> preprocessor.adapt(molecules)
+    >>> preprocessor.num_features, preprocessor.num_kernels
+    (23, 4)
+    >>> preprocessor(molecules[:1])[0]["nodes"].shape
+    (17, 23)
+    """
+
+    def __init__(
+        self,
+        attributes=None,
+        node_labels="auto",
+        features="auto",
+        degrees="auto",
+        largest_degree=64,
+        return_steps=16,
+        eigenvectors=0,
+        edges="auto",
+        kernel="random_walk",
+        kernel_sizes=(1, 2, 3, 4),
+        form="auto",
+        pairs_per_node=32,
+        unknown="error",
+        cache=True,
+    ):
+        self.attributes = dict(attributes or {})
+        self.node_labels = _check("node_labels", node_labels, _CHOICE)
+        self.features = _check("features", features, _CHOICE)
+        self.degrees = _check("degrees", degrees, _CHOICE)
+        self.largest_degree = _natural("largest_degree", largest_degree, 1)
+        self.return_steps = _natural("return_steps", return_steps)
+        self.eigenvectors = _natural("eigenvectors", eigenvectors)
+        self.edges = _check("edges", edges, _CHOICE)
+        self.kernel = _check("kernel", kernel, KERNELS)
+        self.kernel_sizes = [float(size) for size in kernel_sizes]
+        if not self.kernel_sizes or min(self.kernel_sizes) <= 0:
+            raise ValueError(
+                "`kernel_sizes` expects positive numbers, at least one. "
+                f"Received: kernel_sizes={kernel_sizes}"
+            )
+        self.wanted_form = _check("form", form, FORMS)
+        self.pairs_per_node = _natural("pairs_per_node", pairs_per_node, 1)
+        self.unknown = _check("unknown", unknown, ("error", "zeros"))
+        self.cache = cache
+        self.learned = None
+
+    def adapt(self, graphs, y=None):
+        """Learns from graphs what they are.
+
+        Args:
+            graphs: list of graphs of any library, or a `GraphDataset`.
+            y: targets, one per graph; defaults to the labels of the graphs.
+                Where they are ints or strings, their values are the classes.
+
+        Returns:
+            The preprocessor itself.
+
+        Raises:
+            ValueError: if there are no graphs, one cannot be read, or they do
+                not have the same fields.
+        """
+        known = getattr(graphs, "classes", None)
+        if y is None and known:
+            y = own_targets(graphs)
+        graphs = self.read(graphs)
+        if not graphs:
+            raise ValueError(
+                "`graphs` expects at least one graph. Received: none"
+            )
+        largest = max(graph.num_nodes for graph in graphs)
+        form = self.wanted_form
+        if form == "auto":
+            form = "pairs" if largest > DENSE_NODES else "dense"
+            if self.kernel == "ones":
+                form = "dense"
+        learned = dict.fromkeys(LEARNED)
+        learned["form"] = form
+        learned["directed"] = not all(g.is_undirected() for g in graphs)
+        learned["weighted"] = any((g.adjacency.data != 1).any() for g in graphs)
+        learned["label_values"] = _values(graphs, "node_labels", self)
+        learned["num_own_features"] = _channels(graphs, "features", self)
+        degrees = self.degrees
+        if degrees == "auto":
+            degrees = not (
+                learned["num_own_features"] or learned["label_values"]
+            )
+        if degrees:
+            most = max(np.diff(g.adjacency.indptr).max() for g in graphs)
+            learned["max_degree"] = max(1, min(int(most), self.largest_degree))
+        with_edges = [g for g in graphs if g.adjacency.nnz]
+        learned["edge_label_values"] = _values(with_edges, "edge_labels", self)
+        learned["num_own_edge_features"] = _channels(
+            with_edges, "edge_features", self
+        )
+        learned["classes"], learned["class_names"] = _classes(
+            graphs, own_targets(graphs) if y is None else y, known
+        )
+        self.learned = learned
+        learned["feature_statistics"] = _statistics(self.node_features(graphs))
+        return self
+
+    def read(self, graphs):
+        """A list of `Graph`s, by `attributes`, from graphs of any library."""
+        graphs = getattr(graphs, "graphs", graphs)
+        return as_graphs(graphs, self.attributes)
+
+    def __call__(self, graphs):
+        """What a model takes of each graph.
+
+        Args:
+            graphs: list of graphs of any library.
+
+        Returns:
+            A list of dicts of arrays: `nodes` `(nodes, num_features)`; in the
+            dense form `kernel` `(kernels, nodes, nodes)` and, where edges have
+            features, `edges` `(edges, 2)` and `edge_features` `(edges,
+            num_edge_features)`; in that of pairs `pairs` `(2 + kernels,
+            pairs)`, see `largest_pairs`, and `pair_features` `(pairs,
+            num_edge_features + 1)`, zeros where there is no edge, and else 1
+            at the end.
+
+        Raises:
+            ValueError: before `adapt`, or if a graph lacks what those of
+                `adapt` had, has values that are not known, or directions or
+                weights that those had not.
+        """
+        graphs = self.read(graphs)
+        self.check(graphs)
+        examples = [{"nodes": x} for x in self.node_features(graphs)]
+        pairs = self.form == "pairs"
+        options = {"kind": self.kernel, "sizes": self.kernel_sizes}
+        if pairs:
+            options["count"] = self.pairs_per_node
+        kernels = compute_kernels(
+            graphs,
+            largest_pairs if pairs else dense_kernels,
+            cache=self.cache,
+            **options,
+        )
+        for k, (graph, example) in enumerate(
+            zip(graphs, examples, strict=True)
+        ):
+            example["pairs" if pairs else "kernel"] = kernels[k]
+            if self.num_edge_features:
+                features = self.edge_features(graph, f"graphs[{k}]")
+                if pairs:
+                    example["pair_features"] = _at_pairs(
+                        graph, features, kernels[k]
+                    )
+                else:
+                    example["edges"] = graph.edge_index().T.astype("int32")
+                    example["edge_features"] = features
+        return examples
+
+    def check(self, graphs):
+        """Raises a ValueError unless `Graph`s are such as `adapt` has seen."""
+        learned = self._learned()
+        for k, graph in enumerate(graphs):
+            name = f"graphs[{k}]"
+            if not learned["directed"] and not graph.is_undirected():
+                raise ValueError(
+                    f"{name} expects edges in both directions, of one weight, "
+                    "as the graphs of `adapt` have. Received: a directed graph"
+                )
+            if not learned["weighted"] and (graph.adjacency.data != 1).any():
+                raise ValueError(
+                    f"{name} expects edges of weight 1, as the graphs of "
+                    "`adapt` have. Received: other weights"
+                )
+
+    def node_features(self, graphs):
+        """`(nodes, num_features)`, float32, of each of a list of `Graph`s."""
+        learned = self._learned()
+        parts = [[] for _ in graphs]
+        for k, graph in enumerate(graphs):
+            name = f"graphs[{k}]"
+            if learned["label_values"]:
+                parts[k].append(
+                    one_hot(
+                        _field(graph, "node_labels", name),
+                        learned["label_values"],
+                        self.unknown,
+                        f"{name}: node_labels",
+                    )
+                )
+            if learned["num_own_features"]:
+                parts[k].append(
+                    _of_width(
+                        graph, "features", learned["num_own_features"], name
+                    )
+                )
+            if learned["max_degree"] is not None:
+                most = learned["max_degree"]
+                degrees = np.minimum(np.diff(graph.adjacency.indptr), most)
+                parts[k].append(np.eye(most + 1, dtype="float32")[degrees])
+        for count, function, option in (
+            (self.return_steps, return_probabilities, "steps"),
+            (self.eigenvectors, laplacian_eigenvectors, "count"),
+        ):
+            if count:
+                found = compute_kernels(
+                    graphs, function, cache=self.cache, **{option: count}
+                )
+                for part, columns in zip(parts, found, strict=True):
+                    part.append(columns)
+        return [
+            np.concatenate(part, axis=1).astype("float32")
+            if part
+            else np.ones((graph.num_nodes, 1), "float32")
+            for part, graph in zip(parts, graphs, strict=True)
+        ]
+
+    def edge_features(self, graph, name="graph"):
+        """`(stored edges, num_edge_features)`, float32, of a `Graph`."""
+        learned = self._learned()
+        edges = graph.adjacency.nnz
+        if not edges:
+            return np.zeros((0, self.num_edge_features), "float32")
+        parts = []
+        if learned["edge_label_values"]:
+            parts.append(
+                one_hot(
+                    _field(graph, "edge_labels", name),
+                    learned["edge_label_values"],
+                    self.unknown,
+                    f"{name}: edge_labels",
+                )
+            )
+        if learned["num_own_edge_features"]:
+            parts.append(
+                _of_width(
+                    graph,
+                    "edge_features",
+                    learned["num_own_edge_features"],
+                    name,
+                )
+            )
+        if not parts:
+            return np.ones((edges, 1), "float32")
+        return np.concatenate(parts, axis=1)
+
+    @property
+    def form(self):
+        """`"dense"` or `"pairs"`."""
+        return self._learned()["form"]
+
+    @property
+    def directed(self):
+        """Whether edges have directions."""
+        return self._learned()["directed"]
+
+    @property
+    def weighted(self):
+        """Whether edges have weights."""
+        return self._learned()["weighted"]
+
+    @property
+    def classes(self):
+        """The values of the classes, in the order of the logits; or `None`."""
+        return self._learned()["classes"]
+
+    @property
+    def class_names(self):
+        """The classes as strings; or `None`."""
+        return self._learned()["class_names"]
+
+    @property
+    def feature_statistics(self):
+        """Mean and variance of each feature, two lists."""
+        return self._learned()["feature_statistics"]
+
+    @property
+    def num_features(self):
+        """Features of a node."""
+        return len(self.feature_statistics[0])
+
+    @property
+    def num_edge_features(self):
+        """Features of an edge; 0 where they have none."""
+        learned = self._learned()
+        values = learned["edge_label_values"] or []
+        count = len(values) + (learned["num_own_edge_features"] or 0)
+        return count or int(self.edges is True)
+
+    @property
+    def num_kernels(self):
+        """Kernels of a graph."""
+        several = self.kernel in ("random_walk", "diffusion")
+        return len(self.kernel_sizes) if several else 1
+
+    def get_config(self):
+        """Arguments and what was learned, values of JSON."""
+        return {
+            "attributes": self.attributes,
+            "node_labels": self.node_labels,
+            "features": self.features,
+            "degrees": self.degrees,
+            "largest_degree": self.largest_degree,
+            "return_steps": self.return_steps,
+            "eigenvectors": self.eigenvectors,
+            "edges": self.edges,
+            "kernel": self.kernel,
+            "kernel_sizes": self.kernel_sizes,
+            "form": self.wanted_form,
+            "pairs_per_node": self.pairs_per_node,
+            "unknown": self.unknown,
+            "learned": self.learned,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The preprocessor of a configuration, with what it has learned."""
+        config = dict(config)
+        learned = config.pop("learned", None)
+        preprocessor = cls(**config)
+        if learned is not None:
+            if set(learned) != set(LEARNED):
+                raise ValueError(
+                    f"`config` expects {sorted(LEARNED)} as learned. Received: "
+                    f"{sorted(learned)}"
+                )
+            preprocessor.learned = dict(learned)
+        return preprocessor
+
+    def __repr__(self):
+        config = {k: v for k, v in self.get_config().items() if k != "learned"}
+        text = ", ".join(f"{k}={v!r}" for k, v in config.items())
+        state = "not adapted"
+        if self.learned is not None:
+            state = (
+                f"{self.num_features} features, {self.num_kernels} kernels, "
+                f"{self.form}"
+            )
+        return f"<GraphPreprocessor({text}): {state}>"
+
+    def _learned(self):
+        if self.learned is None:
+            raise ValueError(
+                "A GraphPreprocessor expects adapt(graphs) before its use. "
+                "Received: one that has learned nothing"
+            )
+        return self.learned
+
+
+_CHOICE = ("auto", True, False)
+
+
+def one_hot(values, vocabulary, unknown, name):
+    """`(n,)` values to `(n, len(vocabulary))`, float32."""
+    known = np.asarray(vocabulary)
+    if (known.dtype.kind == "U") != (values.dtype.kind == "U"):
+        raise ValueError(
+            f"{name} expects values such as {vocabulary[0]!r}. Received: "
+            f"{values[:1].tolist()}"
+        )
+    found = values[:, None] == known
+    missing = ~found.any(axis=1)
+    if missing.any() and unknown == "error":
+        raise ValueError(
+            f"{name} expects values that `adapt` has seen, {vocabulary}. "
+            f"Received: {values[missing][0].item()!r}; unknown='zeros' lets "
+            "others pass"
+        )
+    return found.astype("float32")
+
+
+def _check(name, value, allowed):
+    # Not by equality alone: 1 is no True.
+    if not any(value == a and type(value) is type(a) for a in allowed):
+        raise ValueError(
+            f"`{name}` expects one of {allowed}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _natural(name, value, least=0):
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ValueError(
+            f"`{name}` expects an int from {least} on. Received: "
+            f"{name}={value!r}"
+        )
+    return int(value)
+
+
+# What the graphs have in common.
+
+
+def _present(graphs, field, preprocessor):
+    """Whether a field is used: all graphs have it, or none does."""
+    argument = "edges" if field.startswith("edge") else field
+    wanted = getattr(preprocessor, argument)
+    if wanted is False or not graphs:
+        return False
+    has = [getattr(graph, field) is not None for graph in graphs]
+    if any(has) and not all(has):
+        raise ValueError(
+            f"`graphs` expects {field} in all of them, or in none. Received: "
+            f"graphs[{has.index(True)}] with, and graphs[{has.index(False)}] "
+            "without"
+        )
+    # Edges have labels, or features, or both.
+    if wanted is True and argument != "edges" and not any(has):
+        raise ValueError(
+            f"`{argument}=True` expects graphs with {field}. Received: graphs "
+            "without"
+        )
+    return all(has)
+
+
+def _values(graphs, field, preprocessor):
+    """The values of labels, in order; or `None`."""
+    if not _present(graphs, field, preprocessor):
+        return None
+    kinds = {getattr(graph, field).dtype.kind == "U" for graph in graphs}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"`graphs` expects {field} that are all strings, or all ints. "
+            "Received: both"
+        )
+    values = np.concatenate([getattr(graph, field) for graph in graphs])
+    return np.unique(values).tolist()
+
+
+def _channels(graphs, field, preprocessor):
+    """How many features there are; `None` without."""
+    if not _present(graphs, field, preprocessor):
+        return None
+    widths = [getattr(graph, field).shape[1] for graph in graphs]
+    if len(set(widths)) > 1:
+        odd = next(k for k, w in enumerate(widths) if w != widths[0])
+        raise ValueError(
+            f"`graphs` expects the same number of {field}. Received: "
+            f"{widths[0]} in graphs[0] and {widths[odd]} in graphs[{odd}]"
+        )
+    return widths[0] or None
+
+
+def _classes(graphs, y, known):
+    """The values that classes have in targets, and their names.
+
+    Both are `None` where the targets are no classes.
+    """
+    targets = [np.asarray(target) for target in y if target is not None]
+    whole = [target.dtype.kind in "biuU" for target in targets]
+    several = any(
+        target.ndim and len(target) != graph.num_nodes
+        for target, graph in zip(targets, graphs, strict=False)
+    )
+    if not targets or not all(whole) or several:
+        return None, None
+    if len({target.dtype.kind == "U" for target in targets}) > 1:
+        raise ValueError(
+            "`y` expects classes that are all strings, or all ints. Received: "
+            "both"
+        )
+    values = np.unique(np.concatenate([t.reshape(-1) for t in targets]))
+    if values.dtype.kind != "U" and targets[0].ndim:
+        values = values[values >= 0]  # Unknown ones of nodes.
+    if known and set(values.tolist()) <= set(known):
+        values = np.array(known)  # Those of a data set, seen or not.
+    return values.tolist(), [str(value) for value in values.tolist()]
+
+
+def _statistics(features):
+    """Mean and variance of each feature, over the nodes of all graphs."""
+    count = sum(map(len, features))
+    total = sum(x.sum(axis=0, dtype="float64") for x in features)
+    mean = total / count
+    variance = sum(np.square(x - mean).sum(axis=0) for x in features) / count
+    largest = np.max([np.square(x).max(axis=0) for x in features], axis=0)
+    # A label that is rare, or never seen in training, is not to become a huge
+    # number: a standard deviation counts as 0.1 at least, unless the feature
+    # is a small real number throughout. What is zero in training may be one.
+    floor = np.where(largest > 0, np.minimum(0.01, largest.clip(1e-6)), 0.01)
+    return mean.tolist(), np.maximum(variance, floor).tolist()
+
+
+# What a graph has.
+
+
+def _field(graph, field, name):
+    value = getattr(graph, field)
+    if value is None:
+        raise ValueError(
+            f"{name} expects {field}, which the graphs of `adapt` have. "
+            "Received: a graph without"
+        )
+    return value
+
+
+def _of_width(graph, field, width, name):
+    value = _field(graph, field, name)
+    if value.shape[1] != width:
+        raise ValueError(
+            f"{name} expects {width} {field}. Received: {value.shape[1]}"
+        )
+    return value
+
+
+def _at_pairs(graph, features, pairs):
+    """Features of edges at the pairs of a kernel, and a one for each edge;
+    zeros elsewhere."""
+    found = np.zeros((pairs.shape[1], features.shape[1] + 1), "float32")
+    nodes = graph.num_nodes
+    source, target = graph.edge_index()
+    ids = pairs[:2].astype("int64")
+    # Both are in row order, and pairs hold all edges.
+    place = np.searchsorted(ids[0] * nodes + ids[1], source * nodes + target)
+    found[place, :-1] = features
+    found[place, -1] = 1.0
+    return found

@@ -1,0 +1,278 @@
+"""`GraphSequence`: lists of graphs for `fit`, `evaluate` and `predict`."""
+
+import keras
+import numpy as np
+
+from keras_topo.graphs.batch import bucket_sizes, group_by_size
+from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
+from keras_topo.graphs.targets import encode_targets, own_targets
+
+# Sizes that joined batches are padded to grow by this factor.
+GROWTH = 1.25
+
+
+class GraphSequence(keras.utils.PyDataset):
+    """Batches of graphs for `model.fit`, `model.evaluate` and `model.predict`.
+
+    In the dense form of the preprocessor graphs are padded to one of a few
+    sizes; in that of pairs they are joined into one large graph without edges
+    between them, whose memory is linear in nodes and edges.
+
+    Without `shuffle`, batches hold the graphs in their order, so that row `k`
+    of `model.predict` is graph `k`. With it, graphs of about one size come
+    together, in an order that depends on `seed` and the epoch alone. Keras
+    shuffles batches itself unless `fit(shuffle=False)` is said.
+
+    Args:
+        graphs: list of graphs of any library, or a `GraphDataset`.
+        preprocessor: `GraphPreprocessor`, adapted.
+        y: targets: one per graph, a class (a value of
+            `preprocessor.classes`), a number, or a vector of numbers; or per
+            graph an array of its nodes, `(nodes,)` or `(nodes, values)`,
+            classes (-1 where unknown) or numbers (NaN where unknown).
+            Defaults to `label`, or `node_targets`, of the graphs. `False` for
+            none.
+        batch_size: int, graphs of a batch at most.
+        sample_weight: `(graphs,)`, or `None`.
+        shuffle: bool.
+        seed: int.
+        epoch: int, the epoch that comes first. Epochs count on by themselves;
+            where a training resumes, and to be exact with one or two batches,
+            `keras_topo.callbacks.FollowEpochs(sequence)` sets them.
+        max_elements: int; batches are smaller where padded kernels would hold
+            more entries, or joined ones more pairs. A single graph may.
+        num_buckets: int, sizes that dense graphs are padded to.
+        level: `"graphs"` or `"nodes"`, what `y` belongs to where its shape
+            may be either.
+        **kwargs: `workers`, `use_multiprocessing`, `max_queue_size`.
+
+    Raises:
+        ValueError: if there are no graphs, some have a target and some have
+            none, or targets or weights do not fit the graphs.
+
+    Example:
+
+    >>> train = GraphSequence(graphs, preprocessor, y, shuffle=True)
+    >>> model.fit(train, epochs=10, shuffle=False)
+    >>> model.predict(GraphSequence(others, preprocessor))
+    """
+
+    def __init__(
+        self,
+        graphs,
+        preprocessor,
+        y=None,
+        batch_size=32,
+        sample_weight=None,
+        shuffle=False,
+        seed=0,
+        epoch=0,
+        max_elements=None,
+        num_buckets=6,
+        level="auto",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.preprocessor = preprocessor
+        self.graphs = preprocessor.read(graphs)
+        if not self.graphs:
+            raise ValueError(
+                "`graphs` expects at least one graph. Received: none"
+            )
+        if int(batch_size) != batch_size or batch_size < 1:
+            raise ValueError(
+                "`batch_size` expects a positive int. Received: "
+                f"batch_size={batch_size!r}"
+            )
+        self.batch_size = int(batch_size)
+        self.shuffle, self.seed, self.epoch = bool(shuffle), seed, epoch
+        if y is None and getattr(graphs, "classes", None):
+            y = own_targets(graphs)
+        self.targets = encode_targets(
+            self.graphs, y, preprocessor.classes, level
+        )
+        self.weights = _weights(sample_weight, len(self.graphs))
+        self.examples = preprocessor(self.graphs)
+        self.joined = preprocessor.form == "pairs"
+        self.sizes = np.array([graph.num_nodes for graph in self.graphs])
+        if self.joined:
+            self._loads = np.array([x["pairs"].shape[1] for x in self.examples])
+            self.max_elements = max_elements or 2**18
+        else:
+            self._edges = np.array([g.adjacency.nnz for g in self.graphs])
+            self.buckets = bucket_sizes(self.sizes, num_buckets)
+            self.max_elements = max_elements or 2**22
+        self._drawn_for, self._last_drawn = None, False
+        self._draw()
+
+    def __len__(self):
+        """Batches of an epoch."""
+        self._draw()
+        return len(self._batches)
+
+    def __getitem__(self, index):
+        """A batch: inputs, a dict; targets and weights, where there are any.
+
+        Returns:
+            A tuple of one to three: the inputs of a model; targets `(graphs,
+            ...)`, or of nodes, padded like these; weights, of the same leading
+            axes. Inputs are a dict of arrays. Dense: `nodes` `(batch, nodes,
+            features)`, `kernel` `(batch, kernels, nodes, nodes)`, `node_mask`
+            `(batch, nodes)`, and with features of edges `edges` `(batch,
+            edges, 2)`, -1 for padding, and `edge_features` `(batch, edges,
+            channels)`. Joined: `nodes` `(1, all nodes, features)`, `pairs`
+            `(1, pairs, 2)`, `pair_values` `(1, kernels, pairs)`,
+            `pair_features` `(1, pairs, channels + 1)`, and `graph_sizes`
+            `(batch,)`, int32, nodes of each graph.
+        """
+        self._draw()
+        ids = self._batches[index]
+        self._last_drawn |= index == len(self._batches) - 1
+        sizes = self._sizes(index)
+        if index == 0 and len(self._batches) > 1 and on_tensorflow():
+            # Keras takes what the first two batches have in common for the
+            # shape of all.
+            equal = np.equal(sizes, self._sizes(1))
+            sizes = [n + 8 * same for n, same in zip(sizes, equal, strict=True)]
+        inputs = self._inputs(ids, sizes, index)
+        if self.targets is None:
+            return (inputs,)
+        if self.targets.of_nodes:
+            targets, weights = self._node_targets(ids, sizes[0])
+        else:
+            targets = self.targets.values[ids]
+            weights = None if self.weights is None else self.weights[ids]
+        if weights is None:
+            return inputs, targets
+        return inputs, targets, weights.astype("float32")
+
+    def _node_targets(self, ids, num_nodes):
+        """Targets of nodes, padded, and weights: zero where unknown."""
+        values = [self.targets.values[i] for i in ids]
+        weights = [self.targets.known[i].astype("float32") for i in ids]
+        if self.weights is not None:
+            own = self.weights[ids]
+            weights = [w * x for w, x in zip(weights, own, strict=True)]
+        if self.joined:
+            values, weights = (
+                [np.concatenate(values)],
+                [np.concatenate(weights)],
+            )
+        # Keras takes means over padded nodes. With this factor those of
+        # batches of different sizes add up to that of all nodes.
+        share = num_nodes / self.sizes.mean()
+        if self.joined:
+            share /= self.batch_size
+        return (
+            np.stack([pad_rows(x, num_nodes) for x in values]),
+            share * np.stack([pad_rows(w, num_nodes) for w in weights]),
+        )
+
+    def nodes_of(self, index):
+        """How many nodes the graphs of a batch have, `(graphs,)`."""
+        self._draw()
+        return self.sizes[self._batches[index]]
+
+    def _inputs(self, ids, sizes, index):
+        examples = [self.examples[i] for i in ids]
+        if self.shuffle and self.preprocessor.eigenvectors:
+            examples = self._flipped(examples, index)
+        collate = join_examples if self.joined else pad_examples
+        return collate(examples, *sizes)
+
+    def _sizes(self, index):
+        """Nodes, and edges or pairs, of a batch after padding: a few sizes,
+        each of which is compiled once."""
+        ids = self._batches[index]
+        if self.joined:
+            return _step_up(self.sizes[ids].sum()), _step_up(
+                self._loads[ids].sum()
+            )
+        nodes = self.buckets[
+            np.searchsorted(self.buckets, self.sizes[ids].max())
+        ]
+        return nodes, _step_up(self._edges[ids].max(), 32)
+
+    def on_epoch_end(self):
+        # Keras looks at the first batches before it begins.
+        if self._last_drawn:
+            self.epoch += 1
+        self._last_drawn = False
+
+    def _draw(self):
+        """The batches of the present epoch."""
+        if self._drawn_for == (self.epoch if self.shuffle else 0):
+            return
+        order = np.arange(len(self.graphs))
+        random = None
+        if self.shuffle:
+            random = np.random.default_rng([self.seed, self.epoch])
+            order = random.permutation(order)
+        if self.joined:
+            batches = self._in_order(order, self._loads)
+        elif self.shuffle:
+            batches = group_by_size(
+                self.sizes,
+                self.batch_size,
+                self.buckets,
+                self.max_elements,
+                order,
+            )
+            batches = [batches[k][0] for k in random.permutation(len(batches))]
+        else:
+            padded = np.array(self.buckets)[
+                np.searchsorted(self.buckets, self.sizes)
+            ]
+            batches = self._in_order(order, padded**2)
+        self._batches = batches
+        self._drawn_for = self.epoch if self.shuffle else 0
+
+    def _in_order(self, order, loads):
+        """Batches of neighbors in an order, none too large."""
+        batches, members = [], []
+        for i in order.tolist():
+            together = [*members, i]
+            load = loads[together]
+            # Padded ones are all as large as the largest.
+            total = load.sum() if self.joined else load.max() * len(load)
+            full = len(members) == self.batch_size
+            if members and (full or total > self.max_elements):
+                batches.append(members)
+                together = [i]
+            members = together
+        batches.append(members)
+        return [np.array(ids) for ids in batches]
+
+    def _flipped(self, examples, index):
+        """Eigenvectors with signs at random: theirs mean nothing."""
+        count = self.preprocessor.eigenvectors
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        flipped = []
+        for example in examples:
+            nodes = example["nodes"].copy()
+            nodes[:, -count:] *= random.choice([-1.0, 1.0], count)
+            flipped.append({**example, "nodes": nodes})
+        return flipped
+
+
+def _weights(sample_weight, count):
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, "float32")
+    if weights.shape != (count,) or not np.isfinite(weights).all():
+        raise ValueError(
+            f"`sample_weight` expects a finite number for each of the {count} "
+            f"graphs. Received: sample_weight of shape {weights.shape}"
+        )
+    return weights
+
+
+def on_tensorflow():
+    return keras.backend.backend() == "tensorflow"
+
+
+def _step_up(size, step=64):
+    """The next of a few sizes."""
+    while step < size:
+        step = int(np.ceil(step * GROWTH / 8) * 8)
+    return step

@@ -1,0 +1,118 @@
+"""`LocalMessages`: messages between neighbors, with features of edges."""
+
+import keras
+from keras import ops
+
+from keras_topo.arguments import positive
+from keras_topo.layers.edges import (
+    at_targets,
+    split_indicator,
+    sum_at_sources,
+)
+from keras_topo.layers.inner_dense import changed, with_changes
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class LocalMessages(keras.layers.Layer):
+    """One round of messages along edges (GINE; Hu et al., 2020).
+
+        x_i' = mlp((1 + eps) x_i + sum over edges (i, j) of relu(x_j + W e_ij))
+
+    With attention beside it this is the pattern of GPS (Rampasek et al.,
+    2022). As in attention, a node takes from those that its edges lead to.
+
+    Args:
+        units: int, channels of the output and hidden units of the network.
+        of_pairs: bool, whether `edges` are the pairs of a kernel.
+
+    Call arguments:
+        nodes: `(batch, nodes, channels)`.
+        edges: `(batch, edges, 2)`, int, node ids, -1 for padding; or the
+            `pairs` of a kernel.
+        edge_features: `(batch, edges, channels)`; or, of pairs, `(batch,
+            pairs, channels + 1)`: see `EdgeGates`.
+
+    Returns:
+        `(batch, nodes, units)`.
+
+    *Complexity*: `O(edges channels + nodes channels units)`.
+
+    Example:
+
+    >>> edges, features = np.array([[[0, 1], [1, 0]]]), np.ones((1, 2, 4))
+    >>> LocalMessages(8)(np.ones((1, 3, 6)), edges, features).shape
+    (1, 3, 8)
+    """
+
+    def __init__(self, units, of_pairs=False, inner_dense=None, **kwargs):
+        super().__init__(**kwargs)
+        # Of a file: see `keras_topo.layers.inner_dense`.
+        self._inner_dense = inner_dense
+        self.units = positive(units, "units")
+        self.of_pairs = bool(of_pairs)
+
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, nodes_shape, edges_shape, edge_features_shape):
+        del edges_shape
+        channels = nodes_shape[-1]
+        of_edges = edge_features_shape[-1] - self.of_pairs
+        self.edge_projection = keras.layers.Dense(
+            channels,
+            name="edges",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "edges"),
+            },
+        )
+        self.edge_projection.build((None, None, of_edges))
+        self.hidden = keras.layers.Dense(
+            self.units,
+            activation="relu",
+            name="hidden",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "hidden"),
+            },
+        )
+        self.hidden.build((None, None, channels))
+        self.output_dense = keras.layers.Dense(
+            self.units,
+            name="output",
+            **{
+                "dtype": self.dtype_policy,
+                **changed(self._inner_dense, "output"),
+            },
+        )
+        self.output_dense.build((None, None, self.units))
+        self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
+
+    def call(self, nodes, edges, edge_features):
+        indicator = None
+        if self.of_pairs:
+            edge_features, indicator = split_indicator(edge_features)
+        messages = ops.relu(
+            at_targets(nodes, edges) + self.edge_projection(edge_features)
+        )
+        # In float32: a hub has thousands of neighbors.
+        messages = ops.cast(messages, "float32")
+        if indicator is not None:
+            messages = messages * indicator
+        total = sum_at_sources(messages, edges, tuple(ops.shape(nodes))[1])
+        x = (1 + self.eps) * nodes + ops.cast(total, nodes.dtype)
+        return self.output_dense(self.hidden(x))
+
+    def compute_output_shape(
+        self, nodes_shape, edges_shape, edge_features_shape
+    ):
+        del edges_shape, edge_features_shape
+        return (*nodes_shape[:-1], self.units)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def get_config(self):
+        return {
+            **with_changes(super().get_config(), self),
+            "units": self.units,
+            "of_pairs": self.of_pairs,
+        }

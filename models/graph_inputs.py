@@ -1,0 +1,144 @@
+"""What graph models take: padded batches of graphs, or joined ones."""
+
+import dataclasses
+
+import keras
+
+from keras_topo.arguments import one_of
+from keras_topo.layers import EdgeGates, LogKernel
+
+BATCHING = ("padded", "joined")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GraphInputs:
+    """The inputs of a model, and what its layers take of them.
+
+    Attributes:
+        inputs: dict of `keras.Input`s.
+        nodes: `(batch, nodes, features)`.
+        kernel: dict, a kernel for all attention layers.
+        mask: `(batch, nodes)`, of nodes for attention; or `None`.
+        pooling: dict, what `GraphPooling` takes beside nodes.
+        edges: tuple of edges and their features; `None` without.
+    """
+
+    inputs: dict
+    nodes: object
+    kernel: dict
+    mask: object
+    pooling: dict
+    edges: tuple | None
+
+
+def graph_inputs(
+    num_features,
+    num_kernels,
+    similarity,
+    num_heads=None,
+    num_edge_features=0,
+    batching="padded",
+    gates=True,
+    statistics=None,
+):
+    """Inputs of a model of graphs: see `GraphSequence`.
+
+    Args:
+        num_features: int, features of a node.
+        num_kernels: int, or `None` for one without an axis of its own.
+        similarity: see `GraphKernelAttention`.
+        num_heads: int, of attention, for gates.
+        num_edge_features: int; 0 for none, and no inputs for them.
+        batching: `"padded"` or `"joined"`.
+        gates: bool, whether edges gate the kernel.
+        statistics: `(mean, variance)` of node features, or `None`.
+
+    Returns:
+        `GraphInputs`.
+    """
+    one_of(batching, "batching", BATCHING)
+    inputs = {"nodes": keras.Input((None, num_features), name="nodes")}
+    lead = () if num_kernels is None else (num_kernels,)
+    edges = None
+    if batching == "joined":
+        inputs["pairs"] = keras.Input((None, 2), dtype="int32", name="pairs")
+        inputs["pair_values"] = keras.Input((*lead, None), name="pair_values")
+        inputs["graph_sizes"] = keras.Input(
+            (), dtype="int32", name="graph_sizes"
+        )
+        if num_edge_features:
+            inputs["pair_features"] = keras.Input(
+                (None, num_edge_features + 1), name="pair_features"
+            )
+            edges = inputs["pairs"], inputs["pair_features"]
+        kernel = {k: inputs[k] for k in ("pairs", "pair_values")}
+        nodes, mask = inputs["nodes"], None
+        pooling = {"graph_sizes": inputs["graph_sizes"]}
+    else:
+        inputs["kernel"] = keras.Input((*lead, None, None), name="kernel")
+        inputs["node_mask"] = keras.Input(
+            (None,), dtype="bool", name="node_mask"
+        )
+        if num_edge_features:
+            inputs["edges"] = keras.Input(
+                (None, 2), dtype="int32", name="edges"
+            )
+            inputs["edge_features"] = keras.Input(
+                (None, num_edge_features), name="edge_features"
+            )
+            edges = inputs["edges"], inputs["edge_features"]
+        mask = inputs["node_mask"]
+        nodes = real_nodes(inputs["nodes"], mask)
+        kernel, mask = shared_kernel(inputs["kernel"], mask, similarity)
+        pooling = {"mask": inputs["node_mask"]}
+    nodes = standardised(nodes, statistics)
+    if edges is not None and gates:
+        ends = {} if batching == "joined" else {"edges": edges[0]}
+        kernel = EdgeGates(num_heads, name="edge_gates")(
+            kernel, edge_features=edges[1], **ends
+        )
+    return GraphInputs(inputs, nodes, kernel, mask, pooling, edges)
+
+
+def shared_kernel(kernel, mask, similarity):
+    """The kernel for all attention layers of a model, and their node mask.
+
+    Where it is made once for all of them, the mask is in it.
+    """
+    if similarity in ("softmax", "additive"):
+        log_kernel = LogKernel(name="log_kernel")(kernel, mask=mask)
+        return {"log_kernel": log_kernel}, None
+    return {"kernel": kernel}, mask
+
+
+def real_nodes(nodes, mask):
+    """Zeros at padded nodes, once for all layers: zero times what else may
+    stand there need not be zero."""
+    mask = keras.ops.expand_dims(mask, -1)
+    return keras.ops.where(mask, nodes, keras.ops.zeros_like(nodes))
+
+
+def standardised(nodes, statistics):
+    """Features of mean 0 and variance 1, or as they are without statistics."""
+    if statistics is None:
+        return nodes
+    mean, variance = statistics
+    return keras.layers.Normalization(
+        mean=mean, variance=variance, name="standardisation"
+    )(nodes)
+
+
+def logits_of(x, count):
+    """The last layer of a model."""
+    return keras.layers.Dense(count, dtype="float32", name="logits")(x)
+
+
+def in_units(outputs, statistics):
+    """Standardised outputs as real targets, or as they are without
+    statistics, `(mean, deviation)` of each."""
+    if statistics is None:
+        return outputs
+    mean, deviation = ([float(x) for x in part] for part in statistics)
+    return keras.layers.Rescaling(
+        deviation, mean, dtype="float32", name="targets"
+    )(outputs)

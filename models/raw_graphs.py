@@ -1,0 +1,187 @@
+"""From graphs as they come to the outputs of a model."""
+
+import keras
+
+from keras_topo.graphs import GraphPreprocessor
+from keras_topo.layers import (
+    AdjacencyFromEdges,
+    AdjacencyKernel,
+    DegreeFeatures,
+    DiffusionKernel,
+    RandomWalkKernel,
+    ReturnProbabilities,
+)
+from keras_topo.layers.graph_preprocessing import (
+    BothDirections,
+    LaplacianEigenvectors,
+    LargestEntries,
+    OneHotValues,
+)
+from keras_topo.presets.builders import builder, recipe_of
+
+
+def with_preprocessing(model, preprocessor):
+    """Puts a model behind its `GraphPreprocessor`: raw graphs in.
+
+    Of a model of joined graphs the padded twin is taken, with the same
+    weights: inside, kernels are matrices.
+
+    Args:
+        model: of a builder such as `gkat_graph_classifier`, from what
+            `GraphSequence` gives.
+        preprocessor: the `GraphPreprocessor` that it was trained with.
+
+    Returns:
+        A functional `keras.Model`: see `from_graphs`.
+    """
+    recipe = recipe_of(model)
+    if recipe is not None and recipe.arguments.get("batching") == "joined":
+        from keras_topo.presets.builders import BUILDERS
+
+        padded = BUILDERS[recipe.builder](
+            **{**recipe.arguments, "batching": "padded"}
+        )
+        padded.set_weights(model.get_weights())
+        model = padded
+    return from_graphs(model, preprocessor.get_config())
+
+
+@builder
+def from_graphs(model, preprocessor, name=None):
+    """A model of raw graphs: what `GraphPreprocessor` does, inside.
+
+    Args:
+        model: from what `GraphSequence` gives of padded graphs.
+        preprocessor: `get_config()` of an adapted `GraphPreprocessor`.
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model` to the outputs of `model` from a dict, of
+        which those are there that the graphs have:
+
+        - `node_labels` `(batch, nodes)`, int32 or string;
+        - `features` `(batch, nodes, features)`, float32;
+        - `node_mask` `(batch, nodes)`, bool;
+        - `edges` `(batch, edges, 2)`, int32, node ids, -1 for padding, in one
+          direction or both, unless they are directed;
+        - `edge_weights` `(batch, edges)`, float32;
+        - `edge_labels` `(batch, edges)`, int32 or string;
+        - `edge_features` `(batch, edges, channels)`, float32.
+
+    Raises:
+        ValueError: if the features do not add up to those of the model.
+    """
+    p = GraphPreprocessor.from_config(preprocessor)
+    inputs = _inputs(p)
+    edges, mask = inputs["edges"], inputs["node_mask"]
+    # One channel of each node, where nothing else tells how many there are.
+    nodes = keras.ops.cast(mask, "float32")[..., None]
+    adjacency = AdjacencyFromEdges(p.directed, name="adjacency")(
+        edges, nodes, inputs.get("edge_weights")
+    )
+    x = _node_features(p, inputs, adjacency, mask)
+    if x is None:
+        x = nodes
+    expected = model.input["nodes"].shape[-1]
+    if x.shape[-1] != expected:
+        raise ValueError(
+            f"`model` expects {expected} features. Received: a preprocessor "
+            f"of {x.shape[-1]}"
+        )
+    kernel = _kernel_layer(p)(adjacency, mask=mask)
+    if p.form == "pairs":
+        kernel = LargestEntries(p.pairs_per_node, name="largest")(
+            kernel, adjacency
+        )
+    if len(model.input["kernel"].shape) == 3:
+        kernel = keras.ops.squeeze(kernel, 1)
+    taken = {"nodes": x, "kernel": kernel, "node_mask": mask}
+    if p.num_edge_features:
+        features = _edge_features(p, inputs)
+        taken["edges"], taken["edge_features"] = BothDirections(
+            p.directed, name="directions"
+        )(edges, features, nodes)
+    return keras.Model(inputs, model(taken), name=name or model.name)
+
+
+def _inputs(p):
+    learned = p.learned
+    shapes = {
+        "node_mask": ((None,), "bool"),
+        "edges": ((None, 2), "int32"),
+    }
+    if p.weighted:
+        shapes["edge_weights"] = ((None,), "float32")
+    for name, values, own in (
+        ("node_labels", learned["label_values"], None),
+        ("features", None, learned["num_own_features"]),
+        ("edge_labels", learned["edge_label_values"], None),
+        ("edge_features", None, learned["num_own_edge_features"]),
+    ):
+        if values:
+            is_text = isinstance(values[0], str)
+            shapes[name] = (None,), "string" if is_text else "int32"
+        elif own:
+            shapes[name] = (None, own), "float32"
+    return {
+        name: keras.Input(shape, dtype=dtype, name=name)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def _node_features(p, inputs, adjacency, mask):
+    """In the order of `GraphPreprocessor`; `None` without any."""
+    learned, parts = p.learned, []
+    if learned["label_values"]:
+        parts.append(
+            OneHotValues(learned["label_values"], name="labels")(
+                inputs["node_labels"]
+            )
+        )
+    if learned["num_own_features"]:
+        parts.append(inputs["features"])
+    if learned["max_degree"] is not None:
+        parts.append(
+            DegreeFeatures(learned["max_degree"], name="degrees")(adjacency)
+        )
+    if p.return_steps:
+        parts.append(
+            ReturnProbabilities(p.return_steps, name="returns")(adjacency)
+        )
+    if p.eigenvectors:
+        parts.append(
+            LaplacianEigenvectors(p.eigenvectors, name="eigenvectors")(
+                adjacency, mask=mask
+            )
+        )
+    if len(parts) > 1:
+        return keras.layers.Concatenate(name="node_features")(parts)
+    return parts[0] if parts else None
+
+
+def _edge_features(p, inputs):
+    learned, parts = p.learned, []
+    if learned["edge_label_values"]:
+        parts.append(
+            OneHotValues(learned["edge_label_values"], name="bonds")(
+                inputs["edge_labels"]
+            )
+        )
+    if learned["num_own_edge_features"]:
+        parts.append(inputs["edge_features"])
+    if not parts:
+        return keras.ops.ones_like(
+            keras.ops.cast(inputs["edges"][..., :1], "float32")
+        )
+    if len(parts) > 1:
+        return keras.layers.Concatenate(name="edge_parts")(parts)
+    return parts[0]
+
+
+def _kernel_layer(p):
+    sizes = p.kernel_sizes
+    if p.kernel == "random_walk":
+        return RandomWalkKernel([int(n) for n in sizes], name="kernel_of")
+    if p.kernel == "diffusion":
+        return DiffusionKernel(sizes, "normalized_laplacian", name="kernel_of")
+    return AdjacencyKernel(p.kernel, name="kernel_of")

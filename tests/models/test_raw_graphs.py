@@ -1,0 +1,169 @@
+"""What `GraphPreprocessor` does, inside a model."""
+
+import keras
+import networkx
+import numpy as np
+import pytest
+
+import keras_topo
+from keras_topo.graphs import (
+    Graph,
+    GraphPreprocessor,
+    GraphSequence,
+    laplacian_eigenvectors,
+    raw_inputs,
+)
+from keras_topo.layers import LaplacianEigenvectors
+from keras_topo.models import gkat_graph_classifier, with_preprocessing
+
+on_jax = keras.backend.backend() == "jax"
+
+
+def molecules(count=5, directed=False, weighted=False, text=True):
+    random = np.random.default_rng(1)
+    graphs = []
+    for k in range(count):
+        graph = networkx.gnp_random_graph(
+            4 + 3 * k, 0.35, seed=k, directed=directed
+        )
+        for node in graph:
+            label = int(random.integers(3))
+            graph.nodes[node]["atom"] = "CNO"[label] if text else label + 6
+            graph.nodes[node]["charge"] = float(random.normal())
+        for edge in graph.edges:
+            graph.edges[edge]["bond"] = int(random.integers(1, 3))
+            graph.edges[edge]["length"] = float(random.normal())
+            if weighted:
+                graph.edges[edge]["weight"] = float(random.uniform(0.5, 2))
+        graphs.append(graph)
+    return graphs
+
+
+ALL = {
+    "node_labels": "atom",
+    "features": "charge",
+    "edge_labels": "bond",
+    "edge_features": "length",
+}
+CASES = {
+    "molecules": ({"text": not on_jax}, {"attributes": ALL, "degrees": True}),
+    "plain": ({}, {}),
+    "weighted": (
+        {"weighted": True},
+        {"kernel": "diffusion", "kernel_sizes": (0.5, 2.0)},
+    ),
+    "directed": ({"directed": True, "weighted": True}, {"edges": True}),
+    "positions": ({}, {"eigenvectors": 2, "kernel": "normalized"}),
+    "pairs": (
+        {},
+        {
+            "form": "pairs",
+            "pairs_per_node": 3,
+            "attributes": {"edge_features": "length"},
+        },
+    ),
+    "nothing": ({}, {"degrees": False, "return_steps": 0, "kernel": "ones"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_inside_and_outside(name):
+    data, options = CASES[name]
+    if on_jax and name not in ("molecules", "pairs"):
+        pytest.skip("slow on JAX; the layers are tested there")
+    graphs = molecules(**data)
+    if name == "positions":
+        # Of the first graph eigenvalues repeat, and vectors are any of many.
+        graphs = graphs[1:]
+    options = {"kernel_sizes": (1, 3), "return_steps": 3, **options}
+    found = GraphPreprocessor(cache=False, **options).adapt(
+        graphs, range(len(graphs))
+    )
+    joined = found.form == "pairs"
+    model = gkat_graph_classifier(
+        found.num_features,
+        2,
+        found.num_kernels,
+        num_heads=2,
+        key_dim=4,
+        depth=1,
+        num_edge_features=found.num_edge_features,
+        local=found.num_edge_features > 0,
+        feature_statistics=found.feature_statistics,
+        batching="joined" if joined else "padded",
+    )
+    # Gates start where they do nothing.
+    for weight in model.weights:
+        if "gates" in weight.path:
+            weight.assign(np.random.normal(size=weight.shape))
+    whole = with_preprocessing(model, found)
+    expected = model.predict_on_batch(GraphSequence(graphs, found, False)[0][0])
+    inputs = raw_inputs(graphs, found)
+    assert set(inputs) == set(whole.input)
+    outputs = whole.predict_on_batch(inputs)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    if not data.get("directed"):
+        # An edge in one direction, and listed twice, is the same.
+        once = dict(inputs)
+        ends = inputs["edges"]
+        gone = (ends[..., 0] > ends[..., 1])[..., None]
+        once["edges"] = np.where(gone, -1, ends)
+        twice = {
+            key: np.concatenate([x, x], axis=1) if "edge" in key else x
+            for key, x in once.items()
+        }
+        np.testing.assert_allclose(
+            whole.predict_on_batch(twice), expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_presets(tmp_path):
+    graphs = molecules(text=not on_jax)
+    found = GraphPreprocessor(
+        ALL, cache=False, edges=False, kernel_sizes=(1, 2), return_steps=2
+    ).adapt(graphs)
+    model = gkat_graph_classifier(
+        found.num_features, 2, 2, num_heads=2, key_dim=4, depth=1
+    )
+    whole = with_preprocessing(model, found)
+    keras_topo.save_preset(whole, tmp_path / "whole")
+    again = keras_topo.from_preset(tmp_path / "whole")
+    inputs = raw_inputs(graphs, found)
+    np.testing.assert_allclose(
+        again.predict_on_batch(inputs),
+        whole.predict_on_batch(inputs),
+        atol=1e-6,
+    )
+
+
+def test_eigenvectors_of_padded_graphs():
+    graphs = [
+        networkx.to_numpy_array(graph)
+        for graph in (
+            networkx.path_graph(7),
+            networkx.path_graph(2),
+            networkx.lollipop_graph(3, 2),
+        )
+    ]
+    padded = np.zeros((3, 7, 7), "float32")
+    mask = np.zeros((3, 7), bool)
+    for k, adjacency in enumerate(graphs):
+        n = len(adjacency)
+        padded[k, :n, :n], mask[k, :n] = adjacency, True
+    found = np.asarray(LaplacianEigenvectors(3)(padded, mask=mask))
+    assert found.shape == (3, 7, 3)
+    for k, adjacency in enumerate(graphs):
+        n = len(adjacency)
+        np.testing.assert_allclose(
+            found[k, :n], laplacian_eigenvectors(adjacency, 3), atol=1e-4
+        )
+        assert (found[k, n:] == 0).all()
+
+
+def test_what_adapt_has_not_seen():
+    path = np.eye(3, k=1) + np.eye(3, k=-1)
+    found = GraphPreprocessor(cache=False).adapt([Graph(path)])
+    with pytest.raises(ValueError, match=r"graphs\[1\].*directed"):
+        found([Graph(path), Graph(np.eye(3, k=1))])
+    with pytest.raises(ValueError, match=r"graphs\[0\].*weight 1"):
+        found([Graph(2 * path)])

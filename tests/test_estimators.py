@@ -1,0 +1,206 @@
+"""`GraphClassifier` and its relatives: lists of graphs in, predictions out."""
+
+import keras
+import networkx
+import numpy as np
+import pytest
+
+import keras_topo
+from keras_topo.graphs import Graph, GraphPreprocessor
+
+OPTIONS = {
+    "epochs": 25,
+    "batch_size": 6,
+    "learning_rate": 1e-2,
+    "depth": 1,
+    "dropout": 0.0,
+    "verbose": 0,
+}
+
+
+def rings_and_paths(count=24):
+    """Cycles and paths of 5 to 12 nodes; atoms alternate in half of them."""
+    graphs = []
+    for k in range(count):
+        make = networkx.cycle_graph if k % 2 else networkx.path_graph
+        graph = make(5 + k % 8)
+        for node in graph:
+            graph.nodes[node]["atom"] = "CN"[(node * (k // 2 % 2)) % 2]
+        for edge in graph.edges:
+            graph.edges[edge]["length"] = 1.0 + k % 3
+        graphs.append(graph)
+    return graphs
+
+
+def preprocessor(form="dense", **attributes):
+    return GraphPreprocessor(
+        attributes={"node_labels": "atom", **attributes},
+        form=form,
+        return_steps=4,
+        kernel_sizes=(1, 3),
+        cache=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    return rings_and_paths()
+
+
+@pytest.fixture(scope="module")
+def classifier(graphs):
+    keras.utils.clear_session()
+    return keras_topo.GraphClassifier(
+        preprocessor(), num_heads=2, key_dim=4, **OPTIONS
+    ).fit(graphs, ["path", "ring"] * 12)
+
+
+def test_classes_have_their_values(classifier, graphs):
+    assert classifier.classes == ["path", "ring"]
+    predicted = classifier.predict(graphs)
+    assert (predicted == np.array(["path", "ring"] * 12)).mean() > 0.9
+    probabilities = classifier.predict_proba(graphs)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
+    found = classifier.evaluate(graphs, ["path", "ring"] * 12)
+    truth = np.array(["path", "ring"] * 12)
+    assert found["accuracy"] == pytest.approx((predicted == truth).mean())
+
+
+def test_the_order_of_predictions(classifier, graphs):
+    """Row k is graph k, whatever batches hold (G5)."""
+    together = classifier.predict_proba(graphs)
+    order = np.random.default_rng(0).permutation(len(graphs))
+    again = classifier.predict_proba([graphs[k] for k in order])
+    np.testing.assert_allclose(again, together[order], atol=1e-6)
+    alone = classifier.predict_proba(graphs[5:6])
+    np.testing.assert_allclose(alone, together[5:6], atol=1e-6)
+
+
+def test_presets(classifier, graphs, tmp_path):
+    classifier.save(tmp_path / "rings", {"accuracy": 1.0})
+    again = keras_topo.GraphClassifier.from_preset(tmp_path / "rings")
+    np.testing.assert_allclose(
+        again.predict_proba(graphs), classifier.predict_proba(graphs), atol=1e-6
+    )
+    assert again.predict(graphs[:2]).tolist() == ["path", "ring"]
+    assert again.training["epochs"] == 25
+    with pytest.raises(ValueError, match="'regression of graphs'.*'graphs'"):
+        keras_topo.GraphRegressor.from_preset(tmp_path / "rings")
+
+
+@pytest.mark.slow_on_jax
+def test_several_labels(graphs):
+    labels = [[k % 2, k // 2 % 2] for k in range(24)]
+    model = keras_topo.GraphClassifier(
+        preprocessor(), num_heads=2, key_dim=4, **OPTIONS
+    ).fit(graphs, labels)
+    assert (model.predict(graphs) == labels).mean() > 0.9
+    assert (model.predict_proba(graphs) <= 1).all()
+
+
+@pytest.mark.slow_on_jax
+def test_regression_is_in_its_own_units(graphs, tmp_path):
+    y = [1000.0 + 50 * graph.number_of_edges() for graph in graphs]
+    model = keras_topo.GraphRegressor(
+        preprocessor(edge_features="length"),
+        num_heads=2,
+        key_dim=4,
+        pooling="sum",
+        **{**OPTIONS, "epochs": 40},
+    ).fit(graphs, y)
+    found = model.predict(graphs)
+    error = np.abs(found - y).mean()
+    assert error < 0.6 * np.std(y)
+    assert model.evaluate(graphs, y)["mean_absolute_error"] == pytest.approx(
+        error, rel=1e-4
+    )
+    model.save(tmp_path / "sizes")
+    again = keras_topo.GraphRegressor.from_preset(tmp_path / "sizes")
+    np.testing.assert_allclose(again.predict(graphs), found, rtol=1e-5)
+    # Whole numbers are numbers, too, and so are those of the graphs.
+    model = keras_topo.GraphRegressor(
+        preprocessor(label="edges"), **{**OPTIONS, "epochs": 1}
+    )
+    for graph in graphs:
+        graph.graph["edges"] = graph.number_of_edges()
+    assert model.fit(graphs).predict(graphs).shape == (24,)
+
+
+@pytest.mark.slow_on_jax
+def test_nodes_of_many_graphs(graphs):
+    ends = [
+        np.array([int(graph.degree[n] == 1) for n in graph]) for graph in graphs
+    ]
+    known = [np.where(np.arange(len(y)) == 2, -1, y) for y in ends]
+    model = keras_topo.NodeClassifier(
+        preprocessor("pairs"), num_heads=2, key_dim=4, **OPTIONS
+    ).fit(graphs, known)
+    found = model.predict(graphs)
+    assert [len(x) for x in found] == [len(graph) for graph in graphs]
+    right = np.concatenate(found) == np.concatenate(ends)
+    assert right.mean() > 0.95
+    counted = np.concatenate(known) >= 0
+    assert model.evaluate(graphs, known)["accuracy"] == pytest.approx(
+        right[counted].mean(), rel=1e-4
+    )
+    numbers = keras_topo.NodeRegressor(
+        preprocessor(), **{**OPTIONS, "epochs": 2}
+    ).fit(graphs, [y.astype("float32") for y in ends])
+    assert [len(x) for x in numbers.predict(graphs)] == [
+        len(graph) for graph in graphs
+    ]
+
+
+def test_errors(graphs):
+    model = keras_topo.GraphClassifier(preprocessor())
+    with pytest.raises(ValueError, match="fit or from_preset"):
+        model.predict(graphs)
+    with pytest.raises(ValueError, match="`y` expects targets"):
+        model.fit(graphs)
+    with pytest.raises(ValueError, match="at least two classes.*'ring'"):
+        model.fit(graphs, ["ring"] * 24)
+    with pytest.raises(ValueError, match="zeros and ones"):
+        model.fit(graphs, np.random.rand(24, 2))
+    with pytest.raises(ValueError, match=r"graphs\[0\].*'bond'"):
+        keras_topo.GraphClassifier(preprocessor(edge_labels="bond")).fit(
+            graphs, [0, 1] * 12
+        )
+    with pytest.raises(ValueError, match="`targets`|label_smoothing|heads"):
+        keras_topo.GraphClassifier(preprocessor(), num_heads=3).fit(
+            graphs, [0, 1] * 12
+        )
+
+
+def test_a_model_of_ones_own(graphs):
+    def build(num_features, num_classes, **options):
+        assert options["num_kernels"] == 2 and options["level"] == "graphs"
+        inputs = {"nodes": keras.Input((None, num_features), name="nodes")}
+        for name, shape, dtype in (
+            ("kernel", (2, None, None), "float32"),
+            ("node_mask", (None,), "bool"),
+        ):
+            inputs[name] = keras.Input(shape, dtype=dtype, name=name)
+        x = keras_topo.layers.GraphPooling("mean")(
+            inputs["nodes"], mask=inputs["node_mask"]
+        )
+        logits = keras.layers.Dense(num_classes, name="logits")(x)
+        return keras.Model(inputs, logits)
+
+    model = keras_topo.GraphClassifier(
+        preprocessor(), build, epochs=1, verbose=0
+    ).fit([Graph(np.ones((2, 2)), node_labels=["C", "N"])] * 2, ["a", "b"])
+    assert model.predict_proba(graphs).shape == (24, 2)
+
+
+def test_a_published_model_in_one_line():
+    molecule = networkx.cycle_graph(6)
+    networkx.set_node_attributes(molecule, 0, "atom")
+    model = keras_topo.GraphClassifier.from_preset(
+        "gkat-mutag", {"node_labels": "atom"}
+    )
+    assert model.predict([molecule]).tolist() in ([-1], [1])
+    networkx.set_node_attributes(molecule, 9, "atom")
+    with pytest.raises(ValueError, match="node_labels.*9"):
+        model.predict([molecule])
+    with pytest.raises(ValueError, match="gkat-cora"):
+        keras_topo.GraphClassifier.from_preset("gkat-cora")
