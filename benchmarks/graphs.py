@@ -306,7 +306,7 @@ def _graphs_with_features(path):
     dataset = load_tu_dataset(path)
     graphs = [
         graph.with_features(
-            node_features(graph, dataset.num_node_labels, True).astype(
+            node_features(graph, dataset.node_label_values, True).astype(
                 "float32"
             )
         )

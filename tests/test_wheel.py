@@ -121,7 +121,9 @@ def test_graphs_by_the_card(installed, tmp_path, shared_data, name):
         seed = arguments["seed"]
         dataset, _ = load_graphs(arguments["data"], sys.argv[2], seed)
         test = stratified_split(dataset.labels, seed)[2]
-        recipe = FeatureRecipe(**metrics["features"])
+        # The values of node labels, which older presets do not say.
+        values = {"node_label_values": dataset.node_label_values or None}
+        recipe = FeatureRecipe(**{**values, **metrics["features"]})
         graphs = [recipe.own(dataset.graphs[i]) for i in test]
         model = keras_topo.from_preset(path)
         logits = [

@@ -42,12 +42,19 @@ class FeatureRecipe:
         attributes: int, features that the graphs have themselves.
         max_degree: int or `None`; degrees as one-hot vectors up to this one.
         return_steps: int, return probabilities of random walks.
+        node_label_values: list of the values of node labels in the order of
+            these vectors; or `None` where they count from 0.
     """
 
     num_node_labels: int
     attributes: int
     max_degree: int | None
     return_steps: int
+    node_label_values: list | None = None
+
+    @property
+    def _labels(self):
+        return self.node_label_values or self.num_node_labels
 
     @property
     def own_features(self):
@@ -59,7 +66,7 @@ class FeatureRecipe:
         if not self.own_features:
             return graph.with_features(None)
         return graph.with_features(
-            node_features(graph, self.num_node_labels, self.attributes > 0)
+            node_features(graph, self._labels, self.attributes > 0)
         )
 
     def __call__(self, graphs):
@@ -69,7 +76,7 @@ class FeatureRecipe:
             graphs, return_probabilities, steps=self.return_steps
         )
         if self.own_features or self.max_degree is not None:
-            options = (self.num_node_labels, self.attributes > 0)
+            options = (self._labels, self.attributes > 0)
             returns = [
                 np.concatenate(
                     [node_features(g, *options, self.max_degree), r], 1

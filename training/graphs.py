@@ -390,14 +390,20 @@ class Task:
             int(np.diff(g.adjacency.indptr).max()) for g in self.dataset.graphs
         )
         max_degree = min(MAX_DEGREE, most) if degrees else None
-        if arguments.get("preset") and degrees:
+        values = self.dataset.node_label_values
+        if arguments.get("preset"):
             trained = read_metrics(find_preset(arguments["preset"]))
-            max_degree = trained["features"]["max_degree"]
+            trained = trained["features"]
+            if degrees:
+                max_degree = trained["max_degree"]
+            # Presets of earlier versions do not say which labels they know.
+            values = trained.get("node_label_values") or values
         self.recipe = FeatureRecipe(
-            self.dataset.num_node_labels,
+            len(values),
             attributes,
             max_degree,
             arguments["return_steps"],
+            values or None,
         )
         self.graphs = self.recipe(self.dataset.graphs)
         self.labels = self.dataset.labels
@@ -453,9 +459,9 @@ def build_model(arguments, task, statistics):
     if arguments.get("preset"):
         # What nodes are described by is decided, so the data must have it.
         recipe = read_metrics(find_preset(arguments["preset"]))["features"]
-        if recipe != dataclasses.asdict(task.recipe):
-            found = dataclasses.asdict(task.recipe)
-            names = [name for name in recipe if recipe[name] != found[name]]
+        found = dataclasses.asdict(task.recipe)
+        names = [name for name in recipe if recipe[name] != found[name]]
+        if names:
             raise ValueError(
                 f"--from {arguments['preset']} expects graphs with "
                 f"{', '.join(f'{name}={recipe[name]}' for name in names)}. "

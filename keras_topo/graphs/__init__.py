@@ -11,12 +11,7 @@ from keras_topo.graphs.batch import (
 )
 from keras_topo.graphs.cache import compute_kernels
 from keras_topo.graphs.collate import raw_inputs
-from keras_topo.graphs.datasets import (
-    GraphDataset,
-    NodeDataset,
-    load_planetoid,
-    load_tu_dataset,
-)
+from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
@@ -35,6 +30,7 @@ from keras_topo.graphs.kernels import (
     walk_expectations,
 )
 from keras_topo.graphs.largest import dense_kernels, largest_pairs
+from keras_topo.graphs.planetoid import load_planetoid
 from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
@@ -43,6 +39,7 @@ from keras_topo.graphs.random_features import (
     modulation,
 )
 from keras_topo.graphs.sequence import GraphSequence
+from keras_topo.graphs.tu_dataset import load_tu_dataset
 from keras_topo.graphs.walks import random_walk_features
 from keras_topo.host.forest import (
     Forest,

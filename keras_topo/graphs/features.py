@@ -16,8 +16,10 @@ def node_features(
 
     Args:
         graph: `Graph`.
-        num_node_labels: int; above 0, the node labels as one-hot vectors of
-            this length.
+        num_node_labels: the node labels as one-hot vectors. Either the list
+            of the values that they may have, in the order of the vector, such
+            as `GraphDataset.node_label_values`; or an int for labels from 0 to
+            below it. 0 for none.
         attributes: bool, the features that the graph has.
         max_degree: int; the degree as a one-hot vector, larger degrees
             counting as this one; or `None`.
@@ -29,17 +31,20 @@ def node_features(
         nothing is there, a single feature of ones.
 
     Raises:
-        ValueError: if node labels are asked for and the graph has none, or a
-            label is out of range.
+        ValueError: if node labels are asked for and the graph has none, or
+            one that is not among the values.
     """
     parts = []
-    if num_node_labels:
+    values = num_node_labels
+    if isinstance(values, int | np.integer):
+        values = range(values)
+    if len(values):
         if graph.node_labels is None:
             raise ValueError(
                 "`num_node_labels` expects graphs with node labels. Received: "
                 f"num_node_labels={num_node_labels} and a graph without"
             )
-        parts.append(one_hot(graph.node_labels, num_node_labels))
+        parts.append(one_hot(_places(graph.node_labels, values), len(values)))
     if attributes and graph.features is not None:
         parts.append(graph.features)
     if max_degree is not None:
@@ -50,6 +55,26 @@ def node_features(
     if not parts:
         return np.ones((graph.num_nodes, 1), "float32")
     return np.concatenate(parts, axis=1).astype("float32")
+
+
+def _places(labels, values):
+    """Where each label is among the values."""
+    places = {value: place for place, value in enumerate(values)}
+    if len(places) != len(values):
+        raise ValueError(
+            "`num_node_labels` expects different values. Received: "
+            f"num_node_labels={values}"
+        )
+    found = np.array([places.get(label, -1) for label in labels.tolist()])
+    if found.min() < 0:
+        node = int(np.argmin(found))
+        raise ValueError(
+            "`num_node_labels` expects all values that node labels have, or "
+            "their number where they count from 0. Received: "
+            f"num_node_labels={values} and a graph with the label "
+            f"{labels[node].item()!r} at node {node}"
+        )
+    return found
 
 
 def one_hot(ids, size):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from keras_topo.graphs import (
+    Graph,
+    GraphDataset,
     beacon_dataset,
-    load_planetoid,
     load_tu_dataset,
+    node_features,
 )
 
 pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
@@ -51,6 +53,7 @@ def test_reads(tmp_path, write, by_name):
     assert dataset.name == "TOY" and len(dataset) == 2
     assert dataset.classes == [-1, 5] and dataset.labels.tolist() == [0, 1]
     assert dataset.num_node_labels == 3
+    assert dataset.node_label_values == [7, 9, 12]
     first, second = dataset.graphs
     np.testing.assert_array_equal(
         first.adjacency.toarray(),
@@ -59,8 +62,8 @@ def test_reads(tmp_path, write, by_name):
     np.testing.assert_array_equal(
         second.adjacency.toarray(), [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     )
-    assert first.node_labels.tolist() == [0, 0, 1, 0]
-    assert second.node_labels.tolist() == [1, 2, 1]
+    assert first.node_labels.tolist() == [7, 7, 9, 7]
+    assert second.node_labels.tolist() == [9, 12, 9]
     np.testing.assert_allclose(second.features[1], [5.5, 0.5])
     assert first.num_edges == 4 and second.num_edges == 1
 
@@ -70,6 +73,168 @@ def test_without_node_labels(tmp_path):
     dataset = load_tu_dataset(write_zip(tmp_path, files))
     assert dataset.num_node_labels == 0
     assert dataset.graphs[0].features is None
+
+
+EDGE_FILES = {
+    # As FILES has edges: an edge in one direction only, one twice.
+    "A": "1, 2\n2, 1\n3, 2\n4, 4\n4, 4\n5, 6\n",
+    "graph_indicator": "1\n1\n1\n1\n2\n2\n2\n",
+    "graph_labels": "-1\n5\n",
+    "edge_labels": "4\n4\n8\n6\n6\n-1\n",
+    "edge_attributes": ".5,1\n.5,1\n2,3\n4,5\n4,5\n6,7\n",
+}
+
+
+def test_edge_labels_and_attributes(tmp_path):
+    """In the order of the edges, in both directions."""
+    dataset = load_tu_dataset(write_zip(tmp_path, EDGE_FILES))
+    first, second = dataset.graphs
+    assert first.edge_index().tolist() == [[0, 1, 1, 2, 3], [1, 0, 2, 1, 3]]
+    assert first.edge_labels.tolist() == [4, 4, 8, 8, 6]
+    np.testing.assert_array_equal(
+        first.edge_features, [[0.5, 1], [0.5, 1], [2, 3], [2, 3], [4, 5]]
+    )
+    assert second.edge_labels.tolist() == [-1, -1]
+    assert dataset.edge_label_values == [-1, 4, 6, 8]
+
+
+def test_directed(tmp_path):
+    files = {**EDGE_FILES, "edge_labels": "1\n2\n3\n4\n4\n5\n"}
+    del files["edge_attributes"]
+    path = write_zip(tmp_path, files)
+    first, second = load_tu_dataset(path, directed=True).graphs
+    assert first.edge_index().tolist() == [[0, 1, 2, 3], [1, 0, 1, 3]]
+    assert first.edge_labels.tolist() == [1, 2, 3, 4]
+    assert second.edge_labels.tolist() == [5]
+    with pytest.raises(ValueError, match="edge_labels.*line 1, 1, and line 2"):
+        load_tu_dataset(path)
+
+
+def test_edges_of_graphs_that_are_not_sorted(tmp_path):
+    """Against `Graph.from_edges`, many graphs at once or one by one."""
+    random = np.random.default_rng(0)
+    graph_of = random.permutation(np.repeat(np.arange(9), 5))
+    pairs = random.integers(0, 45, (900, 2))
+    pairs = pairs[graph_of[pairs[:, 0]] == graph_of[pairs[:, 1]]]
+    labels = pairs.sum(axis=1) % 7
+    files = {
+        "A": "".join(f"{i + 1},{j + 1}\n" for i, j in pairs),
+        "graph_indicator": "".join(f"{k + 1}\n" for k in graph_of),
+        "graph_labels": "1\n" * 9,
+        "edge_labels": "".join(f"{label}\n" for label in labels),
+        "node_labels": "".join(f"{k}\n" for k in range(45)),
+    }
+    dataset = load_tu_dataset(write_zip(tmp_path, files))
+    for k, graph in enumerate(dataset.graphs):
+        nodes = np.flatnonzero(graph_of == k)
+        own = graph_of[pairs[:, 0]] == k
+        expected = Graph.from_edges(
+            np.searchsorted(nodes, pairs[own]), 5, edge_labels=labels[own]
+        )
+        np.testing.assert_array_equal(graph.node_labels, nodes)
+        np.testing.assert_array_equal(
+            graph.adjacency.toarray(), expected.adjacency.toarray()
+        )
+        np.testing.assert_array_equal(graph.edge_labels, expected.edge_labels)
+
+
+def test_one_chunk_or_many(tmp_path, monkeypatch):
+    whole = load_tu_dataset(write_zip(tmp_path, EDGE_FILES)).graphs
+    monkeypatch.setattr("keras_topo.graphs.tu_dataset.LINES", 1)
+    monkeypatch.setattr("keras_topo.graphs.tables.BLOCK", 6)
+    parts = load_tu_dataset(write_zip(tmp_path, EDGE_FILES)).graphs
+    for one, other in zip(whole, parts, strict=True):
+        assert one.edge_index().tolist() == other.edge_index().tolist()
+        assert one.edge_labels.tolist() == other.edge_labels.tolist()
+
+
+def with_targets(**targets):
+    files = {k: v for k, v in FILES.items() if k != "graph_labels"}
+    return {**files, **targets}
+
+
+TARGETS = {
+    # What the files hold, and the targets of two graphs.
+    "classes": ({"graph_labels": "7\n3\n"}, [1, 0], [3, 7]),
+    "whole": ({"graph_labels": "7.0\n3.0\n"}, [1, 0], [3, 7]),
+    "real": ({"graph_labels": "7\n3.5\n"}, [7.0, 3.5], None),
+    "several": (
+        {"graph_labels": "1,0,1\n0,0,1\n"},
+        [[1, 0, 1], [0, 0, 1]],
+        None,
+    ),
+    "attribute": ({"graph_attributes": "2\n-3\n"}, [2.0, -3.0], None),
+    "attributes": (
+        {"graph_attributes": "1,.5\n3,4\n"},
+        [[1, 0.5], [3, 4]],
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets(tmp_path, name):
+    files, labels, classes = TARGETS[name]
+    dataset = load_tu_dataset(write_zip(tmp_path, with_targets(**files)))
+    np.testing.assert_array_equal(dataset.labels, labels)
+    assert dataset.classes == classes
+    assert dataset.num_classes == (2 if classes else 0)
+    kind = type(dataset.graphs[0].label)
+    expected = np.ndarray if np.ndim(labels) == 2 else type(labels[0])
+    assert kind is expected
+
+
+def test_two_files_of_targets(tmp_path):
+    both = {"graph_labels": "1\n2\n", "graph_attributes": "0.5\n1.5\n"}
+    path = write_zip(tmp_path, with_targets(**both))
+    with pytest.raises(ValueError, match="`target`.*target=None"):
+        load_tu_dataset(path)
+    assert load_tu_dataset(path, target="labels").labels.tolist() == [0, 1]
+    dataset = load_tu_dataset(path, target="attributes")
+    assert dataset.labels.tolist() == [0.5, 1.5]
+    with pytest.raises(ValueError, match="`target`.*'classes'"):
+        load_tu_dataset(path, target="classes")
+
+
+def test_several_columns_of_labels(tmp_path):
+    files = {**EDGE_FILES, "node_labels": "1,2\n" * 6 + "3,4\n"}
+    files["edge_labels"] = "7,8\n" * 6
+    path = write_zip(tmp_path, files)
+    with pytest.raises(ValueError, match="`node_label_column`.*from 0 to 1"):
+        load_tu_dataset(path)
+    with pytest.raises(ValueError, match="`edge_label_column`.*=2"):
+        load_tu_dataset(path, node_label_column=1, edge_label_column=2)
+    dataset = load_tu_dataset(path, node_label_column=1, edge_label_column=0)
+    assert dataset.node_label_values == [2, 4]
+    assert dataset.edge_label_values == [7]
+
+
+def test_data_set():
+    graphs = [Graph([[1.0]], label=k) for k in range(3)]
+    dataset = GraphDataset("loops", graphs, list("abc"), list(range(12)))
+    assert repr(dataset) == (
+        "GraphDataset('loops', graphs=3, classes=['a', 'b', 'c'], "
+        "node_label_values=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (12)])"
+    )
+    assert dataset.num_node_labels == 12
+    with pytest.raises(ValueError, match="graph 1 has none"):
+        _ = dataset.map(lambda g: g if g.label != 1 else Graph([[1.0]])).labels
+
+
+def test_features_by_value():
+    """One-hot vectors follow the values, not what a graph has of them."""
+    graph = Graph(np.ones((2, 2)), node_labels=[9, 7])
+    features = node_features(graph, [7, 8, 9])
+    np.testing.assert_array_equal(features, [[0, 0, 1], [1, 0, 0]])
+    words = Graph(np.ones((2, 2)), node_labels=["N", "C"])
+    features = node_features(words, ("C", "N"))
+    np.testing.assert_array_equal(features, [[0, 1], [1, 0]])
+    with pytest.raises(
+        ValueError, match="`num_node_labels`.*label 9 at node 0"
+    ):
+        node_features(graph, 9)
+    with pytest.raises(ValueError, match="different values"):
+        node_features(graph, [7, 9, 7])
 
 
 def test_nodes_out_of_order(tmp_path):
@@ -93,6 +258,18 @@ BROKEN = {
     "between-graphs": ({"A": "1, 2\n2, 5\n"}, "line 2"),
     "no-number": ({"A": "1, 2\n1, x\n"}, "TOY_A.txt.*line 2"),
     "three-columns": ({"A": "1, 2\n1, 2, 3\n"}, "TOY_A.txt.*line 2"),
+    "weights": ({"A": "1, 2, 3\n"}, "TOY_A.txt.*line 1.*edge_attributes.txt"),
+    "two-ids": ({"graph_indicator": "1, 1\n" * 7}, "graph_indicator.*line 1"),
+    "edge-labels": ({"edge_labels": "1\n" * 9}, "edge_labels.*10 lines"),
+    "edge-conflict": (
+        {"edge_attributes": "1\n1\n2\n" + "1\n" * 7},
+        "edge_attributes.*line 1, 1.0, and line 3, 2.0",
+    ),
+    "infinite": (
+        {"graph_attributes": "1e99,1\n1,1\n", "graph_labels": None},
+        "graph_attributes.*line 1",
+    ),
+    "many-nodes": ({"node_labels": "1\n" * 8}, "node_labels.*7 lines"),
     "jagged": ({"A": "1, 2\n3\n1, 2, 3\n"}, "TOY_A.txt.*line 2"),
     "fraction": ({"A": "1, 2.5\n"}, "whole"),
     "nan": ({"node_attributes": "nan, 1\n" * 7}, "node_attributes.*line 1"),
@@ -106,7 +283,9 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_files(tmp_path, name):
     changed, message = BROKEN[name]
-    path = write_zip(tmp_path, {**FILES, **changed})
+    files = {**FILES, **changed}
+    files = {k: text for k, text in files.items() if text is not None}
+    path = write_zip(tmp_path, files)
     with pytest.raises(ValueError, match=message):
         load_tu_dataset(path)
 
@@ -137,63 +316,6 @@ def test_members_outside(tmp_path, prefix):
         load_tu_dataset(write_zip(tmp_path, prefix=prefix))
 
 
-def planetoid_arrays():
-    return {
-        "x_data": np.ones(3, "float32"),
-        "x_indices": np.array([0, 2, 1], "int32"),
-        "x_indptr": np.array([0, 1, 2, 3, 3], "int32"),
-        "x_shape": np.array([4, 3], "int32"),
-        "edge_index": np.array([[0, 1, 1, 2], [1, 0, 2, 1]], "int32"),
-        "y": np.array([0, 1, 1, -1], "int32"),
-        "train_idx": np.array([0], "int32"),
-        "val_idx": np.array([1], "int32"),
-        "test_idx": np.array([2], "int32"),
-    }
-
-
-def test_planetoid(tmp_path):
-    np.savez(tmp_path / "toy.npz", **planetoid_arrays())
-    for arguments in [(tmp_path / "toy.npz",), (tmp_path, "Toy")]:
-        data = load_planetoid(*arguments)
-        assert data.num_classes == 2 and data.graph.num_edges == 2
-        np.testing.assert_array_equal(
-            data.graph.features, [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
-        )
-        assert data.train.tolist() == [0] and data.test.tolist() == [2]
-
-
-PLANETOID_ERRORS = {
-    "id": ({"edge_index": np.array([[0], [4]])}, "edges"),
-    "split-id": ({"val_idx": np.array([7])}, "val_idx"),
-    "split-class": ({"test_idx": np.array([3])}, "test_idx"),
-    "features": ({"x_indices": np.array([0, 2, 9])}, "npz"),
-    "overlap": ({"val_idx": np.array([0])}, "overlap"),
-    "classes": ({"y": np.zeros(3, "int32")}, "`y`"),
-    "pickle": ({"y": np.array([{}], object)}, "npz"),
-}
-
-
-@pytest.mark.parametrize("name", PLANETOID_ERRORS)
-def test_broken_planetoid(tmp_path, name):
-    changed, message = PLANETOID_ERRORS[name]
-    path = tmp_path / "toy.npz"
-    np.savez(path, **{**planetoid_arrays(), **changed})
-    with pytest.raises(ValueError, match=message):
-        load_planetoid(path)
-
-
-def test_planetoid_without_an_array(tmp_path):
-    arrays = planetoid_arrays()
-    del arrays["val_idx"]
-    path = tmp_path / "toy.npz"
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="val_idx"):
-        load_planetoid(path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="npz"):
-        load_planetoid(path)
-
-
 STATISTICS = {
     # graphs, nodes, lines of A, classes, node labels, isolated, self-loops
     "MUTAG": (188, 3371, 7442, 2, 7, 0, 0),
@@ -220,6 +342,8 @@ def test_public_archives(shared_data, name):
         sum(int(g.adjacency.diagonal().sum()) for g in graphs),
     )
     assert found == STATISTICS[name]
+    edge_values = [0, 1, 2, 3] if name == "MUTAG" else []
+    assert dataset.edge_label_values == edge_values
     splits = shared_data / "tu_splits" / f"{name}.json"
     if splits.exists():
         for fold in json.loads(splits.read_text())["folds"]:
@@ -227,19 +351,6 @@ def test_public_archives(shared_data, name):
             assert counts.max() - counts.min() <= (
                 np.ptp(np.bincount(dataset.labels)) / 10 + 2
             )
-
-
-@pytest.mark.needs_shared_data
-@pytest.mark.parametrize(
-    "name, nodes, features, edges, classes",
-    [("cora", 2708, 1433, 5278, 7), ("citeseer", 3327, 3703, 4552, 6)],
-)
-def test_public_planetoid(shared_data, name, nodes, features, edges, classes):
-    data = load_planetoid(shared_data / "planetoid", name)
-    assert data.graph.features.shape == (nodes, features)
-    assert data.graph.num_edges == edges and data.num_classes == classes
-    assert len(data.train) == 20 * classes
-    assert (len(data.validation), len(data.test)) == (500, 1000)
 
 
 def test_beacons():
