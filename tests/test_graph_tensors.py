@@ -288,8 +288,8 @@ def test_what_a_short_request_may_ask_for():
 
     with pytest.raises(InvalidArgument, match=r"(?s)500000.*2.*512"):
         parse([100, 512], 500000)
-    with pytest.raises(InvalidArgument, match="at most 500000"):
-        parse([2**40], 500000)
+    with pytest.raises(InvalidArgument, match="500000"):
+        parse([2**31 - 1], 500000)
     assert parse([100, 512], 2 * 512**2)["node_mask"].shape == (2, 512)
 
 
