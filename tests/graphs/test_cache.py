@@ -4,6 +4,7 @@ import errno
 import functools
 import importlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -773,3 +774,15 @@ def test_an_interrupt_at_any_line(tmp_path, capsys):
         assert clear_cache(tmp_path)
         line += 1
     assert line > 100 and left < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_are_killed():
+    """In full: `python -m tests.cache_kills --rounds 100`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cache_kills", "--rounds=5"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
