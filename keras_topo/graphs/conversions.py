@@ -1,13 +1,13 @@
 """Graphs of other libraries: networkx, PyTorch Geometric, DGL, SciPy.
 
-None of them is a dependency: what looks like one of their graphs is one.
+None of them is a dependency: what looks like one of their graphs is one. Their
+fields become the arguments of `Graph.from_edges`.
 """
 
 import numbers
 import sys
 
 import numpy as np
-import scipy.sparse
 
 # What is read where nothing else is asked for: the conventions of the library.
 PYG_ATTRIBUTES = {
@@ -22,7 +22,7 @@ DGL_ATTRIBUTES = {
 }
 
 
-def graph_from_networkx(
+def fields_of_networkx(
     graph,
     features=None,
     node_labels=None,
@@ -56,7 +56,7 @@ def graph_from_networkx(
             an array.
 
     Returns:
-        A `Graph`.
+        The arguments of `Graph.from_edges`, a dict.
 
     Raises:
         ValueError: if `graph` is no graph of networkx or has no nodes, an
@@ -101,9 +101,9 @@ def graph_from_networkx(
                 "it"
             )
         label = graph.graph[label]
-    return _graph_class().from_edges(
-        np.array(ends, "int64").reshape(-1, 2),
-        len(graph),
+    return dict(
+        edges=np.array(ends, "int64").reshape(-1, 2),
+        num_nodes=len(graph),
         weights=[weights[pair] for pair in ends],
         directed=graph.is_directed(),
         features=_features(features, nodes, "features"),
@@ -115,7 +115,7 @@ def graph_from_networkx(
     )
 
 
-def graph_from_pyg(data, targets="auto", **attributes):
+def fields_of_pyg(data, targets="auto", **attributes):
     """A graph from a `Data` of PyTorch Geometric, or what looks like one.
 
     Edges keep the direction that `edge_index` gives them. `x`, `edge_attr` and
@@ -132,7 +132,7 @@ def graph_from_pyg(data, targets="auto", **attributes):
             target itself, if it is no string.
 
     Returns:
-        A `Graph`.
+        The arguments of `Graph.from_edges`, a dict.
 
     Raises:
         ValueError: if `data` has no `edge_index`, a named field is missing, or
@@ -169,12 +169,10 @@ def graph_from_pyg(data, targets="auto", **attributes):
             fields["node_targets"] = y
         else:
             fields["label"] = _squeezed(y)
-    return _graph_class().from_edges(
-        edges, int(num_nodes), directed=True, **fields
-    )
+    return dict(edges=edges, num_nodes=int(num_nodes), directed=True, **fields)
 
 
-def graph_from_dgl(graph, **attributes):
+def fields_of_dgl(graph, **attributes):
     """A graph from a homogeneous one of DGL, or what looks like one.
 
     `ndata["feat"]`, `edata["feat"]` and, as targets of nodes,
@@ -189,7 +187,7 @@ def graph_from_dgl(graph, **attributes):
             itself.
 
     Returns:
-        A `Graph`.
+        The arguments of `Graph.from_edges`, a dict.
 
     Raises:
         ValueError: if `graph` is not homogeneous, a named field is missing, or
@@ -216,70 +214,13 @@ def graph_from_dgl(graph, **attributes):
         {**DGL_ATTRIBUTES, **attributes}, attributes, read, "graph"
     )
     source, target = graph.edges()
-    return _graph_class().from_edges(
-        np.stack([_array(source), _array(target)], axis=1),
-        int(graph.num_nodes()),
+    return dict(
+        edges=np.stack([_array(source), _array(target)], axis=1),
+        num_nodes=int(graph.num_nodes()),
         directed=True,
         label=None if label is None else _squeezed(_array(label)),
         **fields,
     )
-
-
-def as_graph(value, attributes=None, name="graphs"):
-    """A `Graph` from what is one in some library.
-
-    Args:
-        value: `Graph`; a graph of networkx, PyTorch Geometric or DGL; or an
-            adjacency matrix, scipy sparse or array.
-        attributes: dict, what to read of the former: the arguments of
-            `Graph.from_networkx`, `from_pyg` or `from_dgl`.
-        name: str, for errors.
-
-    Raises:
-        ValueError: if it is none of these, or cannot be read.
-    """
-    attributes = attributes or {}
-    if isinstance(value, _graph_class()):
-        return value
-    networkx = sys.modules.get("networkx")
-    if networkx is not None and isinstance(value, networkx.Graph):
-        return graph_from_networkx(value, **attributes)
-    if getattr(value, "edge_index", None) is not None:
-        return graph_from_pyg(value, **attributes)
-    if hasattr(value, "ndata") and hasattr(value, "edata"):
-        return graph_from_dgl(value, **attributes)
-    is_matrix = scipy.sparse.issparse(value) or (
-        isinstance(value, np.ndarray) and value.ndim == 2
-    )
-    if is_matrix:
-        return _graph_class()(value)
-    raise ValueError(
-        f"`{name}` expects graphs: Graph, networkx, PyTorch Geometric, DGL, or "
-        f"adjacency matrices. Received: {type(value).__name__}"
-    )
-
-
-def as_graphs(values, attributes=None, name="graphs"):
-    """A list of `Graph`s: see `as_graph`. An error says which is none."""
-    single = isinstance(values, _graph_class())
-    if single or not hasattr(values, "__iter__"):
-        raise ValueError(
-            f"`{name}` expects a list of graphs. Received: "
-            f"{type(values).__name__}"
-        )
-    graphs = []
-    for k, value in enumerate(values):
-        try:
-            graphs.append(as_graph(value, attributes, name))
-        except ValueError as error:
-            raise ValueError(f"{name}[{k}]: {error}") from error
-    return graphs
-
-
-def _graph_class():
-    from keras_topo.graphs.graph import Graph
-
-    return Graph
 
 
 def _one_of(name, value, allowed):

@@ -172,7 +172,7 @@ class Graph:
     def from_networkx(cls, graph, **attributes):
         """A graph from one of networkx.
 
-        See `keras_topo.graphs.conversions.graph_from_networkx`, which has the
+        See `keras_topo.graphs.conversions.fields_of_networkx`, which has the
         arguments: names of attributes, or arrays.
 
         Example:
@@ -182,31 +182,33 @@ class Graph:
         >>> Graph.from_networkx(graph, node_labels="atom", label=1)
         Graph(num_nodes=3, num_edges=2, node_labels=<U1[3], label=1)
         """
-        return conversions.graph_from_networkx(graph, **attributes)
+        return cls.from_edges(
+            **conversions.fields_of_networkx(graph, **attributes)
+        )
 
     @classmethod
     def from_pyg(cls, data, **attributes):
         """A graph from a `Data` of PyTorch Geometric, or what looks like one.
 
-        See `keras_topo.graphs.conversions.graph_from_pyg`.
+        See `keras_topo.graphs.conversions.fields_of_pyg`.
 
         Example:
 
         >>> Graph.from_pyg(torch_geometric.datasets.TUDataset(...)[0])
         """
-        return conversions.graph_from_pyg(data, **attributes)
+        return cls.from_edges(**conversions.fields_of_pyg(data, **attributes))
 
     @classmethod
     def from_dgl(cls, graph, **attributes):
         """A graph from a homogeneous one of DGL, or what looks like one.
 
-        See `keras_topo.graphs.conversions.graph_from_dgl`.
+        See `keras_topo.graphs.conversions.fields_of_dgl`.
 
         Example:
 
         >>> Graph.from_dgl(graph, features="attr", label=1)
         """
-        return conversions.graph_from_dgl(graph, **attributes)
+        return cls.from_edges(**conversions.fields_of_dgl(graph, **attributes))
 
     @property
     def num_nodes(self):

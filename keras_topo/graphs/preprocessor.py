@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_topo.graphs.any_graph import as_graphs
 from keras_topo.graphs.cache import compute_kernels
-from keras_topo.graphs.conversions import as_graphs
 from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.kernels import return_probabilities
 from keras_topo.graphs.largest import KERNELS, dense_kernels, largest_pairs

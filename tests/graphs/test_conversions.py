@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse
 
 from keras_topo.graphs import Graph
-from keras_topo.graphs.conversions import as_graph, as_graphs
+from keras_topo.graphs.any_graph import as_graph, as_graphs
 
 EDGES = np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
 
