@@ -28,6 +28,7 @@ def export_graph_saved_model(
     spec=None,
     class_names=None,
     max_nodes=4096,
+    max_elements=2**20,
     overwrite=False,
     verify=True,
     tolerance=None,
@@ -53,7 +54,8 @@ def export_graph_saved_model(
         - returns the same.
 
     Edges between nodes that are not there, graphs without nodes, or of more
-    than `max_nodes`, numbers that are not finite and examples that lack
+    than `max_nodes`, requests of more than `max_elements`, numbers that are
+    not finite and examples that lack
     something are `InvalidArgumentError`s that name the input; the whole batch
     is refused. The folder appears under `path` complete or not at all.
 
@@ -66,8 +68,10 @@ def export_graph_saved_model(
             defaults to one node feature, `features`.
         class_names: one string per class, kept in the answer's report; or
             `None`.
-        max_nodes: int, nodes of a graph at most (padding included), since
-            memory grows with their square.
+        max_nodes: int, nodes of a graph at most (padding included).
+        max_elements: int, `batch * nodes^2` of a request at most, padding
+            included, since memory grows with it: about 200 bytes each. A graph
+            of more than 1,024 nodes needs more than the default.
         overwrite, verify, tolerance: as in `export_saved_model`.
 
     Returns:
@@ -101,7 +105,7 @@ def export_graph_saved_model(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    described = _add_signatures(archive, model, spec, max_nodes)
+    described = _add_signatures(archive, model, spec, max_nodes, max_elements)
 
     batches = _random_batches(spec)
     requests = _requests(batches, spec)
@@ -157,21 +161,23 @@ def _check_model(model):
     return nodes.shape[-1], outputs[0].shape[-1]
 
 
-def _add_signatures(archive, model, spec, max_nodes):
+def _add_signatures(archive, model, spec, max_nodes, max_elements):
     """Adds the endpoints; returns {signature: its inputs and outputs}."""
     import tensorflow as tf
 
     from keras_topo.graph_tensors import parse_graph_examples
 
     def answer(graph):
-        logits = _logits(model, graph, max_nodes)
+        logits = _logits(model, graph, max_nodes, max_elements)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     def serving_default(nodes, edges, node_mask):
         return answer(_checked_graph(nodes, edges, node_mask))
 
     def serve_examples(examples):
-        return answer(parse_graph_examples(examples, spec, max_nodes))
+        return answer(
+            parse_graph_examples(examples, spec, max_nodes, max_elements)
+        )
 
     features = spec.num_features
     endpoints = {
@@ -237,9 +243,11 @@ def _checked_graph(nodes, edges, node_mask):
         return {name: tf.identity(x) for name, x in graph.items()}
 
 
-def _logits(model, graph, max_nodes):
+def _logits(model, graph, max_nodes, max_elements):
     """float32 logits (batch, classes), for an empty batch as well."""
     import tensorflow as tf
+
+    from keras_topo.graph_tensors import within
 
     bounded = tf.debugging.Assert(
         tf.shape(graph["nodes"])[1] <= max_nodes,
@@ -248,7 +256,9 @@ def _logits(model, graph, max_nodes):
             tf.shape(graph["nodes"])[1],
         ],
     )
-    with tf.control_dependencies([bounded]):
+    batch, nodes = tf.unstack(tf.shape(graph["nodes"])[:2])
+    small = within(tf.repeat(nodes, batch), max_elements)
+    with tf.control_dependencies([bounded, small]):
         graph = {name: tf.identity(x) for name, x in graph.items()}
     batch = tf.shape(graph["nodes"])[0]
     # An empty batch goes through the model as one graph of one node.

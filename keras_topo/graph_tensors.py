@@ -107,7 +107,7 @@ def load_graph_schema(path, features=None, node_set=None, edge_set=None):
     return GraphTensorSpec(channels, nodes, edges)
 
 
-def parse_graph_examples(examples, spec, max_nodes=None):
+def parse_graph_examples(examples, spec, max_nodes=None, max_elements=None):
     """Serialised GraphTensors to padded tensors, in a graph or eagerly.
 
     Args:
@@ -115,19 +115,32 @@ def parse_graph_examples(examples, spec, max_nodes=None):
             of one component. What the spec does not name is not read.
         spec: `GraphTensorSpec`.
         max_nodes: int, nodes of a graph at most, or `None`.
+        max_elements: int, entries of all padded adjacency matrices at most,
+            `batch * nodes^2`, or `None`.
 
     Returns:
         A dict: `nodes` `(batch, nodes, channels)`, float32; `edges` `(batch,
         edges, 2)`, int32, -1 for padding; `node_mask` `(batch, nodes)`, bool.
 
     Raises:
-        tf.errors.InvalidArgumentError: if a string is no example, a feature is
+        tf.errors.InvalidArgumentError: if a string is no example, graphs are
+            too large, a feature is
             missing or does not hold as many numbers as there are nodes, a
             number is NaN or infinite, a graph has no nodes, sources and
             targets differ in number, or an edge has an end that is no node.
             The message names the feature.
     """
     ns, es = f"nodes/{spec.node_set}", f"edges/{spec.edge_set}"
+    # An example begins with its features, field 1. Of other bytes, such as a
+    # picture, the parser would quote all in its error, and text they are not.
+    first = tf.strings.substr(examples, 0, 1)
+    is_example = require(
+        (first == b"\n") | (tf.strings.length(examples) == 0),
+        "`examples` expects serialized tf.train.Examples. Received: bytes",
+        tf.strings.length(examples),
+    )
+    with tf.control_dependencies([is_example]):
+        examples = tf.identity(examples)
     flat = functools.partial(
         tf.io.RaggedFeature, row_splits_dtype=tf.dtypes.int64
     )
@@ -180,6 +193,9 @@ def parse_graph_examples(examples, spec, max_nodes=None):
         ],
         parsed,
     )
+    # Before anything is padded: a short request may ask for a lot.
+    sizes = parsed[f"{ns}.#size"].values
+    parsed = _after([within(sizes, max_elements)], parsed)
     sizes = parsed[f"{ns}.#size"].values
     checks = []
     for name, channels in spec.features.items():
@@ -231,6 +247,31 @@ def parse_graph_examples(examples, spec, max_nodes=None):
         "edges": tf.ensure_shape(edges, (None, None, 2)),
         "node_mask": mask,
     }
+
+
+def within(sizes, max_elements):
+    """Checks that padded matrices of graphs of these sizes are not too large.
+
+    Args:
+        sizes: int64 `(batch,)`, nodes of each graph.
+        max_elements: int, or `None`.
+    """
+    sizes = tf.cast(sizes, tf.int64)
+    count = tf.size(sizes, tf.int64)
+    largest = tf.reduce_max(tf.concat([sizes, [0]], 0))
+    # By division: products of numbers of nodes could overflow.
+    largest = tf.minimum(largest, 2**31)
+    limit = 2**62 if max_elements is None else max_elements
+    return tf.debugging.Assert(
+        count <= limit // tf.maximum(largest * largest, 1),
+        [
+            f"a batch expects at most {max_elements} entries in the padded "
+            "matrices of its graphs, batch x nodes^2. Received: graphs and "
+            "nodes of the largest",
+            count,
+            largest,
+        ],
+    )
 
 
 def graph_to_example(graph, spec):

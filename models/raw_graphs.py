@@ -69,9 +69,15 @@ def from_graphs(model, preprocessor, name=None):
         - `edge_features` `(batch, edges, channels)`, float32.
 
     Raises:
-        ValueError: if the features do not add up to those of the model.
+        ValueError: if the features do not add up to those of the model, or
+            graphs are directed and the kernel is diffusion.
     """
     p = GraphPreprocessor.from_config(preprocessor)
+    if p.directed and p.kernel == "diffusion":
+        raise ValueError(
+            "`preprocessor` expects undirected graphs where diffusion is "
+            "computed inside a model. Received: one of directed graphs"
+        )
     inputs = _inputs(p)
     edges, mask = inputs["edges"], inputs["node_mask"]
     # One channel of each node, where nothing else tells how many there are.

@@ -127,7 +127,10 @@ def changed(**fields):
 
 
 BROKEN = {
-    "bytes": (lambda: b"no example", "parse"),
+    "bytes": (lambda: b"no example", "serialized.*bytes 10"),
+    # Not text, which an error could quote.
+    "picture": (lambda: b"\xff\xd8\xff\xe0" * 9, "serialized.*bytes 36"),
+    "damaged": (lambda: b"\nno example", "parse"),
     "missing-feature": (lambda: changed(labels=None), "atoms.labels"),
     "short-feature": (lambda: changed(labels=[1.0, 2.0]), "atoms.labels"),
     "nan": (lambda: changed(labels=[np.nan] * 8), "atoms.labels"),
@@ -264,7 +267,30 @@ BAD_TENSORS = {
         },
         "at most 8 nodes",
     ),
+    "too-much": (
+        {
+            "nodes": np.zeros((3, 7, 3)),
+            "edges": -np.ones((3, 1, 2)),
+            "node_mask": np.ones((3, 7), bool),
+        },
+        "at most 128 entries",
+    ),
 }
+
+
+def test_what_a_short_request_may_ask_for():
+    """`batch x nodes^2` is known before anything is padded (G13)."""
+
+    def parse(sizes, limit):
+        examples = [changed(size=[int(n)], labels=None) for n in sizes]
+        spec = GraphTensorSpec({}, "atoms", SPEC.edge_set)
+        return parse_graph_examples(examples, spec, None, limit)
+
+    with pytest.raises(InvalidArgument, match=r"(?s)500000.*2.*512"):
+        parse([100, 512], 500000)
+    with pytest.raises(InvalidArgument, match="500000"):
+        parse([2**31 - 1], 500000)
+    assert parse([100, 512], 2 * 512**2)["node_mask"].shape == (2, 512)
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +298,9 @@ def served(tmp_path_factory):
     inner, layer, _ = classifier("gcn")
     model = from_edges(inner, layer, 3, max_degree=2, return_steps=4)
     path = tmp_path_factory.mktemp("served") / "1"
-    export_graph_saved_model(model, path, spec=SPEC, max_nodes=8, verify=False)
+    export_graph_saved_model(
+        model, path, spec=SPEC, max_nodes=8, max_elements=128, verify=False
+    )
     return tf.saved_model.load(str(path)).signatures
 
 

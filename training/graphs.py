@@ -636,6 +636,7 @@ def finish(run, arguments, task, split, model, statistics, command):
             run.folder / "saved_model" / "1",
             class_names=[str(name) for name in task.dataset.classes],
             max_nodes=max(4096, *(g.num_nodes for g in task.graphs)),
+            max_elements=max(2**20, *(g.num_nodes**2 for g in task.graphs)),
             overwrite=True,
         )
         save_samples(run.folder / "samples", task, split[2])

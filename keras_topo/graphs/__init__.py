@@ -9,7 +9,7 @@ from keras_topo.graphs.batch import (
     edge_inputs,
     group_by_size,
 )
-from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.cache import clear_cache, compute_kernels
 from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
@@ -61,6 +61,7 @@ __all__ = [
     "beacon_dataset",
     "breadth_first_forest",
     "bucket_sizes",
+    "clear_cache",
     "compute_kernels",
     "dense_kernels",
     "diffusion_kernel",

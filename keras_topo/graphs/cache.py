@@ -1,16 +1,27 @@
 """Kernels of many graphs, kept on disk under a hash of what they come from."""
 
 import hashlib
-import json
+import math
 import os
+import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-# Part of every key: raised when a kernel's definition changes.
-VERSION = 1
+from keras_topo.graphs.cache_files import (
+    Entry,
+    NotKept,
+    find_files,
+    load_entry,
+    make_room,
+    remove,
+)
+from keras_topo.graphs.code_keys import UnknownState, as_bytes, code_key
+
+_told = set()
 
 
 def cache_folder():
@@ -24,40 +35,108 @@ def compute_kernels(
 ):
     """A dense kernel, or features, for every graph of a list.
 
-    Results are kept in files named by a hash of all adjacency matrices, the
-    kernel and its options, and found again by it. They are read from there
-    when they are used (memory-mapped), so that they may be larger than memory.
+    Results are kept in a file named by a hash of all adjacency matrices, of
+    the options and of what the kernel computes: its code, defaults, closure,
+    and the functions and globals that it names. They are found again by it,
+    and read from there when they are used (memory-mapped), so that they may be
+    larger than memory. What a kernel reads from files or the environment is
+    not part of the hash.
+
+    After each new file, those used least recently are removed until all
+    together are below `$KERAS_TOPO_CACHE_LIMIT`, in gigabytes (10 by default);
+    kernels that alone are larger are computed each time. Kernels whose file is
+    removed while they are in use stay usable. (On Windows such a file cannot
+    be removed, and stays.)
+
+    Where nothing can be kept, as in a folder that is read-only or full, or of
+    a kernel of unknown state, such as one that holds a generator of random
+    numbers, results are the same, in memory, with one note or warning.
 
     Args:
         graphs: list of `Graph`s.
-        kernel: a function of this package from an adjacency matrix and
-            options to an array, such as `random_walk_kernel`.
+        kernel: a callable from an adjacency matrix and options to an array,
+            such as `random_walk_kernel`.
         cache: `True` for `cache_folder()`, a folder, or `False`.
         progress: bool, whether a progress bar is shown (on a terminal).
         dtype: of the results.
-        **options: of the kernel, values that JSON can hold.
+        **options: of the kernel.
 
     Returns:
         A list of arrays, one for each graph; from the cache, read-only ones.
+
+    Raises:
+        ValueError: if `KERAS_TOPO_CACHE_LIMIT` is not a number of gigabytes.
 
     Example:
 
     >>> kernels = compute_kernels(graphs, random_walk_kernel, length=3)
     """
-    results = (
-        np.asarray(kernel(graph.adjacency, **options), dtype)
-        for graph in progress_bar(graphs, f"{kernel.__name__}", progress)
-    )
-    if not cache or not graphs:
-        return list(results)
-    folder = cache_folder() if cache is True else Path(cache).expanduser()
-    key = _key(graphs, kernel.__name__, {**options, "dtype": str(dtype)})
-    path = folder / f"{kernel.__name__}-{key}"
-    found = _load(path, dtype)
+    dtype = np.dtype(dtype)
+    name = getattr(kernel, "func", kernel)
+    name = str(getattr(name, "__name__", type(name).__name__))
+
+    def compute():
+        for graph in progress_bar(graphs, name, progress):
+            yield np.asarray(kernel(graph.adjacency, **options), dtype)
+
+    kept = cache and graphs and not dtype.hasobject
+    folder = _folder(cache) if kept else None
+    if folder is None:
+        return list(compute())
+    limit = cache_limit()
+    try:
+        key = _key(graphs, kernel, options, dtype)
+    except UnknownState as error:
+        _tell_once(
+            f"kernels of {name} are not kept on disk: no hash tells whether it "
+            f"has changed, since it refers to {error}",
+            warn=True,
+        )
+        return list(compute())
+    title = re.sub(r"\W", "", name)[:40] or "kernel"
+    path = folder / f"{title}-{key}.kernels"
+    found = load_entry(path, dtype)
     if found is None:
-        _save(path, results)
-        found = _load(path, dtype)
+        found = _compute_and_keep(path, compute, dtype, limit)
     return found
+
+
+def clear_cache(folder=None):
+    """Removes all kernels that `compute_kernels` has kept.
+
+    Also what killed processes have left, and files of earlier versions of this
+    package. Other files are left alone. Kernels in use stay usable. (On
+    Windows their files cannot be removed, and stay.)
+
+    Args:
+        folder: as `cache` of `compute_kernels`; `None` for `cache_folder()`.
+
+    Returns:
+        int, the bytes that have been freed.
+
+    Example:
+
+    >>> clear_cache()
+    1048660
+    """
+    folder = _folder(True if folder is None else folder)
+    files = [] if folder is None else find_files(folder)
+    return sum(size for _, _, size, path in files if remove(path))
+
+
+def cache_limit():
+    """`$KERAS_TOPO_CACHE_LIMIT`, 10 gigabytes unless it is set, in bytes."""
+    text = os.environ.get("KERAS_TOPO_CACHE_LIMIT") or "10"
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise ValueError(
+            "`KERAS_TOPO_CACHE_LIMIT` expects a number of gigabytes, not "
+            f"negative. Received: KERAS_TOPO_CACHE_LIMIT={text!r}"
+        )
+    return 1e9 * limit
 
 
 def progress_bar(items, title, enabled=True, interval=0.5):
@@ -81,67 +160,66 @@ def progress_bar(items, title, enabled=True, interval=0.5):
         print(f"\r{title}: {len(items):,} graphs.{'':24}", file=sys.stderr)
 
 
-def _key(graphs, name, options):
+def _folder(cache):
+    """The folder that an argument stands for; `None` where there is no home."""
+    try:
+        return cache_folder() if cache is True else Path(cache).expanduser()
+    except RuntimeError as error:
+        _tell_once(f"note: kernels are not kept on disk ({error})")
+        return None
+
+
+def _key(graphs, kernel, options, dtype):
     digest = hashlib.sha256()
-    digest.update(json.dumps([VERSION, name, options], sort_keys=True).encode())
+    digest.update(code_key(kernel, options, dtype, len(graphs)).encode())
     for graph in graphs:
         adjacency = graph.adjacency
-        adjacency.sort_indices()
-        for array, dtype in (
-            (adjacency.indptr, "int64"),
-            (adjacency.indices, "int64"),
-            (adjacency.data, "float32"),
-        ):
-            digest.update(np.int64(len(array)).tobytes())
-            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        arrays = (
+            np.asarray(adjacency.indptr, "int64"),
+            np.asarray(adjacency.indices, "int64"),
+            adjacency.data,
+        )
+        head = adjacency.format, adjacency.shape, [len(a) for a in arrays]
+        digest.update(repr((*head, adjacency.data.dtype)).encode())
+        for array in arrays:
+            digest.update(as_bytes(array))
     return digest.hexdigest()[:32]
 
 
-def _save(path, kernels):
-    """One flat file of numbers; then one of shapes, which completes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    shapes = []
+def _compute_and_keep(path, compute, dtype, limit):
+    """Kernels from a new entry; from memory, if there can be none."""
+    note = f"note: kernels are not kept in {path.parent}"
     try:
-        with partial.open("wb") as file:
-            for kernel in kernels:
-                shapes.append(kernel.shape)
-                file.write(np.ascontiguousarray(kernel).data)
-        os.replace(partial, path.with_suffix(".values"))
-        with partial.open("wb") as file:
-            np.save(file, np.array(shapes))
-        os.replace(partial, path.with_suffix(".npy"))
-    except OSError as error:
-        raise OSError(
-            f"the kernels cannot be kept in {path.parent} ({error}); "
-            "KERAS_TOPO_CACHE names another folder"
-        ) from error
+        entry = Entry(path, dtype, limit)
+    except NotKept as reason:
+        _tell_once(f"{note} ({reason})")
+        return list(compute())
+    kernels, held = compute(), []
+    try:
+        for kernel in kernels:
+            held = [kernel]
+            entry.add(kernel)
+        held = []
+        entry.complete()
+    except NotKept as reason:
+        _tell_once(f"{note} ({reason})")
+        kept = entry.read()
+        entry.discard()
+        return list(compute()) if kept is None else [*kept, *held, *kernels]
     finally:
-        partial.unlink(missing_ok=True)
+        entry.discard()
+    make_room(path, limit)
+    found = load_entry(path, dtype)
+    # Another process may have removed it already.
+    return list(compute()) if found is None else found
 
 
-def _load(path, dtype):
-    """The kernels of a file; `None` where there is none that can be read."""
-    try:
-        with path.with_suffix(".npy").open("rb") as stream:
-            shapes = np.load(stream, allow_pickle=False)
-        ends = np.cumsum(shapes.prod(axis=1))
-        file = path.with_suffix(".values")
-        values = np.zeros(0, dtype)
-        if ends[-1] or file.stat().st_size:  # Nothing cannot be mapped.
-            values = np.memmap(file, dtype, mode="r")
-        if len(values) != ends[-1]:
-            raise ValueError(f"{len(values)} numbers instead of {ends[-1]}")
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # noqa: BLE001
-        # Whatever is wrong with it, the file can be computed again.
-        print(
-            f"note: the cached kernels in {path.parent} cannot be read and "
-            f"are computed again ({error})",
-            file=sys.stderr,
-        )
-        return None
-    # As plain arrays: a view of the type memmap costs more than its numbers.
-    pieces = np.split(np.asarray(values), ends[:-1])
-    return [p.reshape(s) for p, s in zip(pieces, shapes, strict=True)]
+def _tell_once(message, warn=False):
+    """Prints a message, or warns of it, once in a process."""
+    if message in _told:
+        return
+    _told.add(message)
+    if warn:
+        warnings.warn(message, stacklevel=3)
+    else:
+        print(message, file=sys.stderr)

@@ -137,7 +137,7 @@ def _diffusion_rows(adjacency, times):
         adjacency, directed=False
     )
     times = np.asarray(times, "float64")
-    if np.allclose(matrix, matrix.T, rtol=0, atol=1e-12):
+    if np.allclose(matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()):
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         weights = np.exp(-times[:, None] * values)
 

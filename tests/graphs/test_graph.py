@@ -11,13 +11,11 @@ from keras_topo.graphs import (
     Graph,
     GraphBatch,
     bucket_sizes,
-    compute_kernels,
     group_by_size,
     induced_cycle_dataset,
     largest_neighbor_degrees,
     motif_dataset,
     node_features,
-    random_walk_kernel,
 )
 from keras_topo.graphs.generators import MOTIFS
 
@@ -304,45 +302,3 @@ def test_groups():
     )
     assert sorted(np.concatenate([i for i, _ in shuffled])) == list(range(300))
     assert bucket_sizes([7]) == [7]
-
-
-def test_cache(tmp_path, capsys):
-    graphs = [path_graph(n) for n in (2, 5, 3)]
-
-    def load(**options):
-        return compute_kernels(
-            graphs, random_walk_kernel, cache=tmp_path, **options
-        )
-
-    first = [k.copy() for k in load(length=[1, 3])]
-    assert [k.shape for k in first] == [(2, 2, 2), (2, 5, 5), (2, 3, 3)]
-    (file,) = tmp_path.glob("*.values")
-    again = load(length=[1, 3])
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-    load(length=[1, 4])
-    graphs[0] = Graph(2 * graphs[0].adjacency)
-    load(length=[1, 3])
-    assert len(list(tmp_path.glob("*.values"))) == 3
-    assert len(list(tmp_path.iterdir())) == 6
-    # A file that cannot be read is computed again.
-    graphs[0] = path_graph(2)
-    file.write_bytes(file.read_bytes()[:50])
-    again = load(length=[1, 3])
-    np.testing.assert_array_equal(again[1], first[1])
-    assert "computed again" in capsys.readouterr().err
-
-
-def test_cache_is_used(tmp_path):
-    calls = []
-
-    def counted(adjacency):
-        calls.append(1)
-        return scipy.sparse.csr_array(adjacency).toarray()
-
-    for _ in range(2):
-        compute_kernels([path_graph(3)], counted, cache=tmp_path)
-    assert len(calls) == 1
-    compute_kernels([path_graph(3)], counted, cache=False)
-    assert len(calls) == 2
-    assert compute_kernels([], counted, cache=tmp_path) == []

@@ -50,11 +50,16 @@ def test_diffusion_is_expm(generator, directed, weighted):
     assert kernels.shape == (3, 25, 25)
     degrees = matrix.astype("float32").astype("float64").sum(1)
     laplacian = np.diag(degrees) - matrix.astype("float32")
-    scale = np.where(degrees > 0, 1 / np.sqrt(np.maximum(degrees, 1e-9)), 0)
+    incoming = matrix.sum(axis=0)
+    scale, into = (
+        np.where(x > 0, 1 / np.sqrt(np.maximum(x, 1e-9)), 0)
+        for x in (degrees, incoming)
+    )
+    some = np.diag(((degrees > 0) | (incoming > 0)).astype(float))
     expected = {
         "adjacency": -matrix.astype("float32").astype("float64"),
         "laplacian": laplacian,
-        "normalized_laplacian": scale[:, None] * laplacian * scale,
+        "normalized_laplacian": some - scale[:, None] * matrix * into,
     }[generator]
     for time, kernel in zip(times, kernels, strict=True):
         np.testing.assert_allclose(
@@ -320,3 +325,19 @@ def test_errors(name):
 def test_generator_matrix_is_sparse():
     ring = adjacency(networkx.cycle_graph(50))
     assert generator_matrix(ring, "normalized_laplacian").nnz == 150
+
+
+def test_weighted_and_directed_laplacians():
+    """Rounding costs no symmetry, and edges into a sink count (G15)."""
+    random = np.random.default_rng(0)
+    weights = np.triu(random.uniform(0, 1, (30, 30)), 1)
+    weights = weights + weights.T
+    degrees = weights.sum(1)
+    symmetric = weights / np.sqrt(degrees[:, None] * degrees)
+    expected = scipy.linalg.expm(-0.7 * (np.eye(30) - symmetric))
+    found = diffusion_kernel(weights, 0.7, "normalized_laplacian")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found, found.T, atol=1e-15)
+    sink = np.array([[0, 1.0, 1], [1, 0, 1], [0, 0, 0]])
+    found = diffusion_kernel(sink, 0.7, "normalized_laplacian")
+    assert (found[:2, 2] > 0).all() and found[2, 2] < 1
