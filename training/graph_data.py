@@ -131,9 +131,15 @@ def load_graphs(name, data_dir=None, seed=0):
             f"{path}, which does not exist"
         )
     try:
-        return load_tu_dataset(path, name if data_dir else None), None
+        dataset = load_tu_dataset(path, name if data_dir else None)
     except ValueError as error:
         raise ValueError(f"--data {name}: {error}") from error
+    if dataset.classes is None:
+        raise ValueError(
+            "--data expects graphs with a class each. Received: "
+            f"{dataset.name}, with numbers to predict or several labels"
+        )
+    return dataset, None
 
 
 def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):

@@ -256,7 +256,8 @@ def parse_arguments(argv):
     group.add_argument(
         "--data",
         default="karate",
-        help="karate, beacons, or an npz file in the Planetoid layout",
+        help="karate, beacons, an npz file in the Planetoid layout, or the "
+        "folder of public files ind.NAME.*",
     )
     group.add_argument(
         "--data-dir", help="the folder in which --data is a name"

@@ -153,7 +153,8 @@ class _Tables:
         if suffix not in self:
             raise ValueError(
                 f"a TUDataset expects the file {self.file(suffix)}. Received: "
-                f"{self.files.path}, which does not hold it"
+                f"{self.files.path}, which does not hold it (`name` is what "
+                "its files begin with)"
             )
         return self.files.pieces(self.file(suffix))
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_topo.graphs import node_features
+from keras_topo.graphs import Graph, node_features
 from keras_topo.training import graphs
 from keras_topo.training.graph_data import (
     GENERATED,
@@ -286,6 +286,22 @@ def test_features_are_those_of_a_client(cycles, degrees):
     found = recipe(graphs)[2].features
     expected = node_features(graphs[2], 0, False, degrees, 5)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_features_by_the_values_of_labels():
+    """The same vector for the same label, whatever else a graph has."""
+    recipe = FeatureRecipe(3, 0, None, 2, [5, 7, 9])
+    graph = Graph([[1.0]], node_labels=[9])
+    assert recipe.own(graph).features.tolist() == [[0, 0, 1]]
+    assert recipe([graph])[0].features.tolist() == [[0, 0, 1, 1, 1]]
+
+
+def test_numbers_to_predict_are_refused(tmp_path):
+    files = {"A": "", "graph_indicator": "1\n", "graph_labels": "0.5\n"}
+    for suffix, text in files.items():
+        (tmp_path / f"TOY_{suffix}.txt").write_text(text)
+    with pytest.raises(ValueError, match="--data expects.*class"):
+        load_graphs("TOY", tmp_path)
 
 
 def test_split_is_stratified():
