@@ -10,13 +10,14 @@ import numpy as np
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
 from keras_topo.graphs.targets import own_targets
+from keras_topo.models import MODELS
 from keras_topo.presets import (
     find_preset,
     from_preset,
     read_preprocessor,
     save_preset,
 )
-from keras_topo.presets.builders import recipe_of
+from keras_topo.presets.builders import BUILDERS, recipe_of
 
 # Arguments of training, and their defaults.
 TRAINING = {
@@ -38,10 +39,11 @@ class GraphEstimator:
     task = level = None
 
     def __init__(
-        self, preprocessor=None, build=None, verbose="auto", **options
+        self, preprocessor=None, model="gkat", verbose="auto", **options
     ):
         self.preprocessor = preprocessor or GraphPreprocessor()
-        self.build = build
+        # `self.model` is the Keras model that is made of it.
+        self.architecture = _check_model(model)
         self.verbose = verbose
         self.training = {
             name: options.pop(name, default)
@@ -89,12 +91,13 @@ class GraphEstimator:
                 "`y` expects targets, or graphs that have them. Received: "
                 "y=None, and graphs without"
             )
-        self.preprocessor.adapt(graphs, targets)
+        builder, kernel = self._builder()
+        self.preprocessor.adapt(graphs, targets, kernel)
         train = self._sequence(
             graphs, y, shuffle=True, sample_weight=sample_weight
         )
         outputs = self._prepare(train.targets)
-        self.model = self._build(outputs)
+        self.model = self._build(builder, outputs)
         trained = self._trained()
         self._compile(trained, len(train))
         validation = None
@@ -153,6 +156,7 @@ class GraphEstimator:
             "graph_preprocessor": self.preprocessor.get_config(),
             "estimator": {
                 "name": type(self).__name__,
+                "model": self._model_name(),
                 **self.training,
                 **self._state(),
             },
@@ -187,6 +191,9 @@ class GraphEstimator:
         for name in TRAINING:
             estimator.training[name] = saved.get(name, TRAINING[name])
         estimator._restore(saved)
+        name = saved.get("model", "gkat")
+        # `None` where its builder has no name, or is not imported here.
+        estimator.architecture = name if name in MODELS else BUILDERS.get(name)
         model = from_preset(name_or_path)
         recipe = recipe_of(model)
         if recipe is not None and recipe.builder == "from_edges":
@@ -245,7 +252,31 @@ class GraphEstimator:
             **options,
         )
 
-    def _build(self, outputs):
+    def _builder(self):
+        """The function that makes models, and the kernel that they take."""
+        if isinstance(self.architecture, str):
+            found = MODELS[self.architecture]
+            return found.builder, found.kernel
+        if self.architecture is None:
+            raise ValueError(
+                "fit expects a model of `keras_topo.models.MODELS`, or a "
+                "function that builds one. Received: an estimator of a preset "
+                "whose model was built by another function, which is not "
+                "known here"
+            )
+        for found in MODELS.values():
+            if found.builder is self.architecture:
+                return found.builder, found.kernel
+        return self.architecture, MODELS["gkat"].kernel
+
+    def _model_name(self):
+        """By which a preset knows how to build the model again; or `None`."""
+        if isinstance(self.architecture, str):
+            return self.architecture
+        name = getattr(self.architecture, "__name__", None)
+        return name if BUILDERS.get(name) is self.architecture else None
+
+    def _build(self, builder, outputs):
         p = self.preprocessor
         options = {
             "num_features": p.num_features,
@@ -259,12 +290,9 @@ class GraphEstimator:
             **self._model_options(),
             **self.model_options,
         }
-        if self.build is not None:
-            return self.build(**options)
-        from keras_topo.models import gkat_graph_classifier
-
-        options.setdefault("local", bool(options["num_edge_features"]))
-        return gkat_graph_classifier(**options)
+        if builder is MODELS["gkat"].builder:
+            options.setdefault("local", bool(options["num_edge_features"]))
+        return builder(**options)
 
     def _model_options(self):
         return {}
@@ -293,6 +321,17 @@ class GraphEstimator:
                 f"{type(self).__name__} expects fit or from_preset before its "
                 "use. Received: one without a model"
             )
+
+
+def _check_model(model):
+    if not callable(model) and (
+        not isinstance(model, str) or model not in MODELS
+    ):
+        raise ValueError(
+            f"`model` expects one of {tuple(MODELS)}, or a function that "
+            f"builds one. Received: model={model!r}"
+        )
+    return model
 
 
 class _Classifier(GraphEstimator):
@@ -451,14 +490,17 @@ class GraphClassifier(_Classifier):
     Args:
         preprocessor: `GraphPreprocessor`, which need not be adapted; defaults
             to one that reads what `Graph`s hold.
-        build: function of `num_features`, `num_classes` and the other
-            arguments of `keras_topo.models.gkat_graph_classifier`, the
-            default, that returns a Keras model.
+        model: str, a key of `keras_topo.models.MODELS`, such as `"gkat"` or
+            `"gin"`; or a function of `num_features`, `num_classes` and the
+            other arguments of `keras_topo.models.gkat_graph_classifier` that
+            returns a Keras model. Unless the preprocessor has a `kernel` of
+            its own, it takes that of the model, or `"random_walk"` for other
+            functions.
         verbose: of `model.fit`.
         **options: `epochs`, `batch_size`, `learning_rate` (which rises over 5%
             of the updates and falls along a cosine), `weight_decay`,
             `clip_norm`, `label_smoothing` and `seed`; what remains goes to
-            `build`, such as `depth`, `num_heads` or `dropout`.
+            the function that builds the model, such as `depth` or `dropout`.
 
     `y` is a class per graph, ints or strings, or a vector of zeros and ones.
 
@@ -469,6 +511,10 @@ class GraphClassifier(_Classifier):
     ... )
     >>> classifier.fit(molecules, toxic).predict([another])
     array([1])
+    >>> baseline = GraphClassifier(model="gin", epochs=50, channels=32)
+
+    Raises:
+        ValueError: if `model` is unknown.
     """
 
     task, level = "graphs", "graphs"

@@ -2,18 +2,23 @@
 
 from keras_topo.models.causal_lm import CausalLanguageModel, causal_lm
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
-from keras_topo.models.graph_baselines import gat, gcn, sgc
+from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
 from keras_topo.models.graph_pipeline import from_edges
 from keras_topo.models.raw_graphs import from_graphs, with_preprocessing
+from keras_topo.models.table import MODELS, GraphModel
 from keras_topo.models.topvit import topvit
 
 __all__ = [
+    "MODELS",
     "CausalLanguageModel",
+    "GraphModel",
+    "appnp",
     "causal_lm",
     "from_edges",
     "from_graphs",
     "gat",
     "gcn",
+    "gin",
     "gkat_graph_classifier",
     "gkat_node_classifier",
     "sgc",

@@ -313,18 +313,18 @@ def gkat_node_classifier(
 
 def with_messages(x, edges, k):
     """`x` and a round of messages along edges, before the attention."""
+    norm = keras.layers.LayerNormalization(
+        epsilon=1e-6, name=f"messages_norm_{k + 1}"
+    )
+    messages = local_messages(norm(x), edges, x.shape[-1], f"messages_{k + 1}")
+    return keras.layers.Add(name=f"local_{k + 1}")([x, messages])
+
+
+def local_messages(x, edges, units, name):
+    """`LocalMessages` along the `edges` of `GraphInputs`."""
     ends, features = edges
     of_pairs = ends.name == "pairs"
-    messages = LocalMessages(
-        x.shape[-1], of_pairs=of_pairs, name=f"messages_{k + 1}"
-    )(
-        keras.layers.LayerNormalization(
-            epsilon=1e-6, name=f"messages_norm_{k + 1}"
-        )(x),
-        ends,
-        features,
-    )
-    return keras.layers.Add(name=f"local_{k + 1}")([x, messages])
+    return LocalMessages(units, of_pairs=of_pairs, name=name)(x, ends, features)
 
 
 def _check_form(form, forms):

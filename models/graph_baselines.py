@@ -1,23 +1,22 @@
-"""What GKAT is compared with, of the same size: GCN, GAT and SGC.
+"""What GKAT is compared with, of the same size: GCN, GAT, SGC, APPNP and GIN.
 
-Each builder makes a classifier of graphs, or, given the kernel of one graph,
-of its nodes; what `kernel` has to be is said for each.
+Each builder makes a model of graphs, or of the nodes of many graphs, with the
+arguments of `gkat_graph_classifier`; or, given the kernel of one graph, a
+classifier of its nodes. `keras_topo.models.MODELS` says which kernel each of
+them takes.
 """
 
 import keras
 
-from keras_topo.arguments import positive
+from keras_topo.arguments import one_of, positive
 from keras_topo.layers import (
+    GraphIsomorphism,
     GraphKernelAttention,
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import layer_seed
-from keras_topo.models.graph_inputs import (
-    real_nodes,
-    shared_kernel,
-    standardised,
-)
+from keras_topo.models.gkat import LEVELS, layer_seed, local_messages
+from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
 
 
@@ -34,30 +33,59 @@ def gcn(
     weight_decay=0.0,
     seed=None,
     name="gcn",
+    num_kernels=None,
+    num_edge_features=0,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
 ):
     """Graph convolutional network (Kipf and Welling, 2017).
 
     `X <- relu(S X W)` with `S = D^-1/2 (A + I) D^-1/2`: see
-    `keras_topo.graphs.normalized_adjacency`.
+    `keras_topo.graphs.normalized_adjacency`. Kernels are `"normalized"` ones
+    of `GraphPreprocessor`.
 
     Args:
         num_features, num_classes: ints.
         fixed_kernel: `S` of the one graph whose nodes are classified; `None`
-            for a classifier of graphs.
-        depth: int, convolutions. A classifier of nodes ends with the last.
+            for a model of many graphs, to which alone the arguments from
+            `num_kernels` on apply.
+        depth: int, convolutions. A classifier of the nodes of one graph ends
+            with the last.
         channels: int.
         pooling: see `GraphPooling`; for graphs.
-        feature_statistics: see `gkat_graph_classifier`; for graphs.
+        feature_statistics: see `gkat_graph_classifier`; for many graphs.
         dropout: float.
         weight_decay: float, L2 regularisation of kernels.
         seed: int, of dropout.
         name: name of the model.
+        num_kernels: 1, as `GraphSequence` has it, for kernels `(batch, 1,
+            nodes, nodes)`; `None` for `(batch, nodes, nodes)`.
+        num_edge_features: int. The model has inputs for features of edges, so
+            that it takes the same batches as others, but makes no use of them.
+        level, batching, target_statistics: see `gkat_graph_classifier`.
 
     Returns:
-        For nodes a `keras.Sequential` from `(batch, nodes, num_features)` to
-        logits `(batch, nodes, num_classes)`; for graphs a functional model
-        from a dict with `nodes`, `kernel` `(batch, nodes, nodes)` and
-        `node_mask` to logits `(batch, num_classes)`.
+        For the nodes of one graph a `keras.Sequential` from `(batch, nodes,
+        num_features)` to logits `(batch, nodes, num_classes)`. Otherwise a
+        functional model from a dict with `nodes`, `kernel` and `node_mask`
+        `(batch, nodes)` to logits `(batch, num_classes)`, float32; or from and
+        to what `GraphSequence` says of features of edges, joined graphs and
+        targets of nodes.
+
+    Raises:
+        ValueError: if `num_kernels`, `level` or `batching` is another, or
+            `fixed_kernel` comes with what is for many graphs.
+
+    *Complexity*: `depth` products with the kernel, `O(nodes^2 channels)` each,
+    or `O(pairs channels)` of joined graphs; and `O(nodes channels^2)`.
+
+    Example:
+
+    >>> model = gcn(num_features=7, num_classes=2, num_kernels=1)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
     """
     layers = []
     for k in range(depth):
@@ -79,6 +107,11 @@ def gcn(
         pooling,
         feature_statistics,
         name,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+        target_statistics,
     )
 
 
@@ -97,27 +130,61 @@ def gat(
     weight_decay=0.0,
     seed=None,
     name="gat",
+    num_kernels=None,
+    num_edge_features=0,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
 ):
     """Graph attention network (Velickovic et al., 2018).
 
     Additive attention over the neighbors and the node itself: the kernel is
-    `A + I`.
+    `A + I`, `"neighbors"` of `GraphPreprocessor`. With `M = A + I`,
+
+        x_i <- elu(sum_j M[i, j] s_ij W x_j / sum_j M[i, j] s_ij),
+        s_ij = exp(leaky_relu(a . W x_i + b . W x_j)),
+
+    per head.
 
     Args:
         num_features, num_classes: ints.
         fixed_kernel: `A + I` of the one graph whose nodes are classified;
-            `None` for a classifier of graphs.
-        depth: int, attention layers. A classifier of nodes ends with the last,
-            one head of logits.
-        num_heads, key_dim: ints.
+            `None` for a model of many graphs.
+        depth: int, attention layers. A classifier of the nodes of one graph
+            ends with the last, one head of logits.
+        num_heads, key_dim: ints; `num_heads * key_dim` channels.
         dropout: float, of features.
         attention_dropout: float, of scores.
-        pooling, feature_statistics, weight_decay, seed, name: as in `gcn`.
+        num_edge_features: int, features of an edge, which gate the kernel (see
+            `EdgeGates`) and so add a number to the score of each edge; needs
+            `num_kernels=1`. 0 for none.
+        pooling, feature_statistics, weight_decay, seed, name, num_kernels,
+        level, batching, target_statistics: as in `gcn`.
 
     Returns:
         As `gcn`.
+
+    Raises:
+        ValueError: as `gcn`, and if features of edges come without
+            `num_kernels=1`.
+
+    *Complexity*: `depth` attention layers, `O(nodes^2 channels)` each, or
+    `O(pairs channels)` of joined graphs; and `O(nodes channels^2)`.
+
+    Example:
+
+    >>> model = gat(num_features=7, num_classes=2, num_kernels=1)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
     """
-    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
+    if num_edge_features and fixed_kernel is None and num_kernels is None:
+        raise ValueError(
+            "`num_kernels` expects 1, an axis for the kernels of all heads, "
+            "where features of edges gate them. Received: num_kernels=None, "
+            f"num_edge_features={num_edge_features}"
+        )
+    regularizer = _regularizer(weight_decay)
     layers = []
     for k in range(depth):
         last = fixed_kernel is not None and k == depth - 1
@@ -145,6 +212,12 @@ def gat(
         pooling,
         feature_statistics,
         name,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+        target_statistics,
+        num_heads=num_heads,
     )
 
 
@@ -161,6 +234,11 @@ def sgc(
     weight_decay=0.0,
     seed=None,
     name="sgc",
+    num_kernels=None,
+    num_edge_features=0,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
 ):
     """Simple graph convolution (Wu et al., 2019): `S^steps X W`.
 
@@ -172,11 +250,25 @@ def sgc(
         steps: int.
         channels: int; where given, a hidden layer with ReLU comes between
             propagation and classifier, for models of equal size.
-        pooling, feature_statistics, dropout, weight_decay, seed, name: as in
-            `gcn`.
+        pooling, feature_statistics, dropout, weight_decay, seed, name,
+        num_kernels, num_edge_features, level, batching, target_statistics: as
+            in `gcn`.
 
     Returns:
         As `gcn`.
+
+    Raises:
+        ValueError: as `gcn`.
+
+    *Complexity*: `steps` products with the kernel, `O(nodes^2 num_features)`
+    each, or `O(pairs num_features)` of joined graphs.
+
+    Example:
+
+    >>> model = sgc(num_features=7, num_classes=2, num_kernels=1)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
     """
     positive(channels, "channels", optional=True)
     layers = [
@@ -198,6 +290,205 @@ def sgc(
         pooling,
         feature_statistics,
         name,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+        target_statistics,
+    )
+
+
+@builder
+def appnp(
+    num_features,
+    num_classes,
+    fixed_kernel=None,
+    depth=2,
+    channels=64,
+    steps=10,
+    alpha=0.1,
+    pooling="mean",
+    feature_statistics=None,
+    dropout=0.5,
+    weight_decay=0.0,
+    seed=None,
+    name="appnp",
+    num_kernels=None,
+    num_edge_features=0,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
+):
+    """Predict, then propagate: APPNP (Klicpera et al., 2019).
+
+    A network predicts each node for itself, `H`, and `steps` times
+
+        Z <- (1 - alpha) S Z + alpha H, beginning with Z = H,
+
+    spreads the predictions, with the kernel of `gcn`. Of graphs, which have
+    one prediction each, features are spread instead, then pooled and
+    classified. Dropout is that between layers; the one that the authors apply
+    to `S` in each step is left out.
+
+    Args:
+        num_features, num_classes: ints.
+        fixed_kernel: as in `gcn`.
+        depth: int, dense layers, with ReLU between them; for nodes the last
+            one gives logits.
+        channels: int, of the dense layers.
+        steps: int, propagations.
+        alpha: float from 0 to below 1, share of what the network predicted.
+        pooling, feature_statistics, dropout, weight_decay, seed, name,
+        num_kernels, num_edge_features, level, batching, target_statistics: as
+            in `gcn`.
+
+    Returns:
+        As `gcn`.
+
+    Raises:
+        ValueError: as `gcn`, and if `depth` or `steps` is no positive int, or
+            `alpha` not from 0 to below 1.
+
+    *Complexity*: `steps` products with the kernel, `O(nodes^2 num_classes)`
+    each for nodes, `O(nodes^2 channels)` for graphs, or with `pairs` in place
+    of `nodes^2` for joined graphs; and `O(nodes channels^2)`.
+
+    Example:
+
+    >>> model = appnp(num_features=7, num_classes=2, num_kernels=1)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
+    """
+    positive(depth, "depth")
+    of_nodes = fixed_kernel is not None or level == "nodes"
+    layers = []
+    for k in range(depth):
+        last = of_nodes and k == depth - 1
+        layers += [
+            _dropout(dropout, seed, k),
+            _dense(num_classes if last else channels, k, weight_decay),
+        ]
+        if not last:
+            layers.append(keras.layers.ReLU(name=f"relu_{k + 1}"))
+    layers.append(
+        GraphPropagation(
+            steps,
+            fixed_kernel=fixed_kernel,
+            teleport=alpha,
+            dtype="float32" if of_nodes else None,
+            name="logits" if of_nodes else "propagation",
+        )
+    )
+    return _model(
+        layers,
+        num_features,
+        num_classes,
+        fixed_kernel,
+        pooling,
+        feature_statistics,
+        name,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+        target_statistics,
+        gives_logits=of_nodes,
+    )
+
+
+@builder
+def gin(
+    num_features,
+    num_classes,
+    depth=3,
+    channels=64,
+    pooling="sum",
+    feature_statistics=None,
+    dropout=0.5,
+    weight_decay=0.0,
+    seed=None,
+    name="gin",
+    num_kernels=None,
+    num_edge_features=0,
+    level="graphs",
+    batching="padded",
+    target_statistics=None,
+):
+    """Graph isomorphism network (Xu et al., 2019).
+
+    Each layer sums over neighbors, with a learned `eps` and a network of two
+    layers,
+
+        x_i <- relu(norm(mlp((1 + eps) x_i + sum over neighbors j of x_j))),
+
+    and the classifier takes the features and the outputs of all layers, each
+    pooled, side by side. The kernel is `A + I`, `"neighbors"` of
+    `GraphPreprocessor`. With features of edges it is GINE (Hu et al., 2020):
+    messages are those of `LocalMessages`, and the kernel is of no matter.
+
+    The batch normalization of the paper, within and after its networks, is
+    replaced by one layer normalization after each: means over a batch would
+    depend on its padding.
+
+    Args:
+        num_features, num_classes: ints.
+        depth: int, layers.
+        channels: int.
+        pooling: see `GraphPooling`; `"sum"` as in the paper.
+        dropout: float, rate before the classifier.
+        weight_decay: float, L2 regularisation of the classifier.
+        num_edge_features: int, features of an edge; 0 for none.
+        feature_statistics, seed, name, num_kernels, level, batching,
+        target_statistics: as in `gcn`.
+
+    Returns:
+        A model of many graphs, as `gcn`.
+
+    Raises:
+        ValueError: if `num_kernels`, `level` or `batching` is another, or
+            `depth` or `channels` no positive int.
+
+    *Complexity*: `depth` products with the kernel, `O(nodes^2 channels)` each,
+    or `O(pairs channels)` of joined graphs; with features of edges `O(edges
+    channels)` instead, or of joined graphs `O(pairs channels)`; and `O(nodes
+    channels^2)`.
+
+    Example:
+
+    >>> model = gin(num_features=7, num_classes=2, num_kernels=1)
+    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
+    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    (2, 2)
+    """
+    positive(depth, "depth")
+    graph = _graph(
+        num_features,
+        feature_statistics,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+    )
+    x, parts = graph.nodes, [graph.nodes]
+    for k in range(1, depth + 1):
+        if graph.edges is not None:
+            x = local_messages(x, graph.edges, channels, f"messages_{k}")
+        else:
+            x = GraphIsomorphism(channels, name=f"isomorphism_{k}")(
+                x, graph.kernel, graph.mask
+            )
+        x = keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{k}")(x)
+        x = keras.layers.ReLU(name=f"relu_{k}")(x)
+        parts.append(x)
+    # Pooled side by side: the same as each for itself.
+    x = keras.layers.Concatenate(name="all_layers")(parts)
+    if level == "graphs":
+        x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
+    x = _dropout(dropout, seed, 0)(x)
+    outputs = logits_of(x, num_classes, _regularizer(weight_decay))
+    return keras.Model(
+        graph.inputs, in_units(outputs, target_statistics), name=name
     )
 
 
@@ -209,41 +500,98 @@ def _model(
     pooling,
     feature_statistics,
     name,
+    num_kernels,
+    num_edge_features,
+    level,
+    batching,
+    target_statistics,
+    num_heads=None,
+    gives_logits=False,
 ):
-    """A Sequential for the nodes of one graph, or a classifier of graphs."""
-    nodes = keras.Input((None, num_features), name="nodes")
+    """A Sequential for the nodes of one graph, or a model of many graphs.
+
+    Args:
+        layers: list of Keras layers, in their order.
+        num_heads: int, heads whose kernels features of edges gate, of
+            attention; `None` where they have no part in it.
+        gives_logits: bool, whether the last of `layers`, for nodes, does.
+    """
+    one_of(level, "level", LEVELS)
     if fixed_kernel is not None:
+        many = batching != "padded" or target_statistics is not None
+        if many or num_edge_features or num_kernels not in (None, 1):
+            raise ValueError(
+                "`fixed_kernel`, of the nodes of one graph, expects none of "
+                "the arguments for many graphs. Received: "
+                f"num_kernels={num_kernels!r}, "
+                f"num_edge_features={num_edge_features}, "
+                f"batching={batching!r}, target_statistics={target_statistics}"
+            )
+        nodes = keras.Input((None, num_features), name="nodes")
         return keras.Sequential([nodes, *layers], name=name)
-    inputs = {
-        "nodes": nodes,
-        "kernel": keras.Input((None, None), name="kernel"),
-        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
-    }
-    mask = inputs["node_mask"]
-    kernels = {GraphPropagation: (inputs["kernel"], mask)}
-    if any(isinstance(layer, GraphKernelAttention) for layer in layers):
-        kernels[GraphKernelAttention] = shared_kernel(
-            inputs["kernel"], mask, "additive"
-        )
-    x = standardised(real_nodes(nodes, mask), feature_statistics)
+    graph = _graph(
+        num_features,
+        feature_statistics,
+        num_kernels,
+        num_edge_features,
+        level,
+        batching,
+        num_heads,
+    )
+    x = graph.nodes
     for layer in layers:
-        if type(layer) in kernels:
-            x = layer(x, *kernels[type(layer)])
+        if isinstance(layer, (GraphPropagation, GraphKernelAttention)):
+            x = layer(x, graph.kernel, graph.mask)
         else:
             x = layer(x)
-    x = GraphPooling(pooling, name="pooling")(x, mask=mask)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name=name)
+    if not gives_logits:
+        if level == "graphs":
+            x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
+        x = logits_of(x, num_classes)
+    return keras.Model(graph.inputs, in_units(x, target_statistics), name=name)
+
+
+def _graph(
+    num_features,
+    feature_statistics,
+    num_kernels,
+    num_edge_features,
+    level,
+    batching,
+    num_heads=None,
+):
+    """The inputs of a model of many graphs, of which each has one kernel."""
+    one_of(level, "level", LEVELS)
+    if num_kernels not in (None, 1):
+        raise ValueError(
+            "`num_kernels` expects 1, or None for kernels without an axis for "
+            "their number: this model takes one kernel, such as kernel="
+            "'normalized' or 'neighbors' of GraphPreprocessor. Received: "
+            f"num_kernels={num_kernels!r}"
+        )
+    attends = num_heads is not None
+    return graph_inputs(
+        num_features,
+        num_kernels,
+        "additive" if attends else None,
+        num_heads,
+        num_edge_features,
+        batching,
+        gates=attends,
+        statistics=feature_statistics,
+    )
 
 
 def _dense(units, k, weight_decay):
     return keras.layers.Dense(
         units,
-        kernel_regularizer=(
-            keras.regularizers.L2(weight_decay) if weight_decay else None
-        ),
+        kernel_regularizer=_regularizer(weight_decay),
         name=f"dense_{k + 1}",
     )
+
+
+def _regularizer(weight_decay):
+    return keras.regularizers.L2(weight_decay) if weight_decay else None
 
 
 def _dropout(rate, seed, k):

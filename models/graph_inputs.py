@@ -46,7 +46,7 @@ def graph_inputs(
     Args:
         num_features: int, features of a node.
         num_kernels: int, or `None` for one without an axis of its own.
-        similarity: see `GraphKernelAttention`.
+        similarity: see `GraphKernelAttention`; `None` without attention.
         num_heads: int, of attention, for gates.
         num_edge_features: int; 0 for none, and no inputs for them.
         batching: `"padded"` or `"joined"`.
@@ -128,9 +128,11 @@ def standardised(nodes, statistics):
     )(nodes)
 
 
-def logits_of(x, count):
+def logits_of(x, count, regularizer=None):
     """The last layer of a model."""
-    return keras.layers.Dense(count, dtype="float32", name="logits")(x)
+    return keras.layers.Dense(
+        count, kernel_regularizer=regularizer, dtype="float32", name="logits"
+    )(x)
 
 
 def in_units(outputs, statistics):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_topo.graphs import GraphPreprocessor
+from keras_topo.graphs.largest import LOCAL_KERNELS
 from keras_topo.layers import (
     AdjacencyFromEdges,
     AdjacencyKernel,
@@ -95,7 +96,7 @@ def from_graphs(model, preprocessor, name=None):
             f"of {x.shape[-1]}"
         )
     kernel = _kernel_layer(p)(adjacency, mask=mask)
-    if p.form == "pairs":
+    if p.form == "pairs" and p.kernel not in LOCAL_KERNELS:
         kernel = LargestEntries(p.pairs_per_node, name="largest")(
             kernel, adjacency
         )

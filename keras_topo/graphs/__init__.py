@@ -31,6 +31,7 @@ from keras_topo.graphs.kernels import (
 )
 from keras_topo.graphs.largest import dense_kernels, largest_pairs
 from keras_topo.graphs.planetoid import load_planetoid
+from keras_topo.graphs.pooled import pooled_features
 from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
@@ -82,6 +83,7 @@ __all__ = [
     "node_features",
     "normalized_adjacency",
     "pagerank_kernel",
+    "pooled_features",
     "random_walk_features",
     "random_walk_kernel",
     "raw_inputs",

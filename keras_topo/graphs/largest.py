@@ -14,6 +14,8 @@ from keras_topo.graphs.kernels import (
 from keras_topo.host.adjacency import as_adjacency
 
 KERNELS = ("random_walk", "diffusion", "neighbors", "normalized", "ones")
+# Those that have entries at edges and on the diagonal alone.
+LOCAL_KERNELS = ("neighbors", "normalized")
 # Entries of a block of rows.
 BLOCK = 2**22
 # Ids of nodes are kept as float32 beside the values of kernels.
@@ -42,7 +44,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     """The largest entries of each row, and those at the edges of the graph.
 
     Largest by the maximum over the kernels; of equal ones those of the first
-    nodes. Zeros are never kept.
+    nodes. Zeros are never kept, and `"neighbors"` and `"normalized"` keep all
+    others: a hub, too, has an entry of its own.
 
     Args:
         adjacency, kind, sizes: as in `dense_kernels`, but not `"ones"`.
@@ -78,6 +81,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
         values = rows(start, stop).astype("float32")
         kept = _largest(values.max(axis=0), count)
         kept |= adjacency[start:stop].toarray() != 0
+        if kind in LOCAL_KERNELS:
+            kept[:] = True
         i, j = np.nonzero(kept & (values.max(axis=0) > 0))
         found.append(
             np.concatenate([[i + start], [j], values[:, i, j]]).astype(

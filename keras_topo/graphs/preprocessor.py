@@ -16,6 +16,7 @@ DENSE_NODES = 512
 # What `adapt` learns.
 LEARNED = (
     "form",
+    "kernel",
     "directed",
     "weighted",
     "num_own_features",
@@ -56,7 +57,8 @@ class GraphPreprocessor:
         edges: bool, or `"auto"`, where they have any, whether to use labels
             and features of edges. With `True` edges that have none get a one.
         kernel: `"random_walk"`, `"diffusion"`, `"neighbors"`, `"normalized"`
-            or `"ones"`: see `keras_topo.graphs.dense_kernels`.
+            or `"ones"`: see `keras_topo.graphs.dense_kernels`; or `None` for
+            that which the model takes: see `adapt`.
         kernel_sizes: nodes of the walks, or times of diffusion: one kernel
             each.
         form: `"dense"`, matrices of all pairs of nodes, batches padded; or
@@ -92,7 +94,7 @@ class GraphPreprocessor:
         return_steps=16,
         eigenvectors=0,
         edges="auto",
-        kernel="random_walk",
+        kernel=None,
         kernel_sizes=(1, 2, 3, 4),
         form="auto",
         pairs_per_node=32,
@@ -107,7 +109,7 @@ class GraphPreprocessor:
         self.return_steps = _natural("return_steps", return_steps)
         self.eigenvectors = _natural("eigenvectors", eigenvectors)
         self.edges = _check("edges", edges, _CHOICE)
-        self.kernel = _check("kernel", kernel, KERNELS)
+        self.wanted_kernel = _check("kernel", kernel, (None, *KERNELS))
         self.kernel_sizes = [float(size) for size in kernel_sizes]
         if not self.kernel_sizes or min(self.kernel_sizes) <= 0:
             raise ValueError(
@@ -120,21 +122,24 @@ class GraphPreprocessor:
         self.cache = cache
         self.learned = None
 
-    def adapt(self, graphs, y=None):
+    def adapt(self, graphs, y=None, kernel="random_walk"):
         """Learns from graphs what they are.
 
         Args:
             graphs: list of graphs of any library, or a `GraphDataset`.
             y: targets, one per graph; defaults to the labels of the graphs.
                 Where they are ints or strings, their values are the classes.
+            kernel: the one of a preprocessor that was made with `kernel=None`,
+                such as `keras_topo.models.MODELS["gin"].kernel`.
 
         Returns:
             The preprocessor itself.
 
         Raises:
             ValueError: if there are no graphs, one cannot be read, or they do
-                not have the same fields.
+                not have the same fields; or if `kernel` is unknown.
         """
+        kernel = self.wanted_kernel or _check("kernel", kernel, KERNELS)
         known = getattr(graphs, "classes", None)
         if y is None and known:
             y = own_targets(graphs)
@@ -147,10 +152,10 @@ class GraphPreprocessor:
         form = self.wanted_form
         if form == "auto":
             form = "pairs" if largest > DENSE_NODES else "dense"
-            if self.kernel == "ones":
+            if kernel == "ones":
                 form = "dense"
         learned = dict.fromkeys(LEARNED)
-        learned["form"] = form
+        learned["form"], learned["kernel"] = form, kernel
         learned["directed"] = not all(g.is_undirected() for g in graphs)
         learned["weighted"] = any((g.adjacency.data != 1).any() for g in graphs)
         learned["label_values"] = _values(graphs, "node_labels", self)
@@ -321,6 +326,11 @@ class GraphPreprocessor:
         return self._learned()["form"]
 
     @property
+    def kernel(self):
+        """The kind of the kernels."""
+        return self.wanted_kernel or self._learned()["kernel"]
+
+    @property
     def directed(self):
         """Whether edges have directions."""
         return self._learned()["directed"]
@@ -375,7 +385,7 @@ class GraphPreprocessor:
             "return_steps": self.return_steps,
             "eigenvectors": self.eigenvectors,
             "edges": self.edges,
-            "kernel": self.kernel,
+            "kernel": self.wanted_kernel,
             "kernel_sizes": self.kernel_sizes,
             "form": self.wanted_form,
             "pairs_per_node": self.pairs_per_node,
@@ -390,12 +400,14 @@ class GraphPreprocessor:
         learned = config.pop("learned", None)
         preprocessor = cls(**config)
         if learned is not None:
+            # Where it was not to be learned, it may not be there.
+            learned = {"kernel": preprocessor.wanted_kernel, **learned}
             if set(learned) != set(LEARNED):
                 raise ValueError(
                     f"`config` expects {sorted(LEARNED)} as learned. Received: "
                     f"{sorted(learned)}"
                 )
-            preprocessor.learned = dict(learned)
+            preprocessor.learned = learned
         return preprocessor
 
     def __repr__(self):

@@ -10,6 +10,7 @@ from keras_topo.layers.encoder import TopologicalEncoderBlock
 from keras_topo.layers.forest_attention import ForestAttention
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_encoder import GraphEncoderBlock
+from keras_topo.layers.graph_isomorphism import GraphIsomorphism
 from keras_topo.layers.graph_kernels import (
     AdjacencyFromEdges,
     AdjacencyKernel,
@@ -50,6 +51,7 @@ __all__ = [
     "ForestAttention",
     "ForestMask",
     "GraphEncoderBlock",
+    "GraphIsomorphism",
     "GraphKernelAttention",
     "GraphMask",
     "GraphPooling",

@@ -1,9 +1,9 @@
-"""`GraphPropagation`: neighbors averaged by a kernel, as in GCN and SGC."""
+"""`GraphPropagation`: neighbors averaged by a kernel: GCN, SGC, APPNP."""
 
 import keras
 from keras import ops
 
-from keras_topo.arguments import positive
+from keras_topo.arguments import positive, rate
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     nodes_shape,
@@ -17,10 +17,16 @@ class GraphPropagation(GraphKernelLayer):
 
     With `M = D^-1/2 (A + I) D^-1/2` and a `Dense` layer before it this is a
     graph convolution (GCN, Kipf and Welling, 2017); several steps before one
-    `Dense` layer are SGC (Wu et al., 2019).
+    `Dense` layer are SGC (Wu et al., 2019). With `teleport` each step goes
+    back to the features that came in,
+
+        Z <- (1 - teleport) M Z + teleport X, beginning with Z = X,
+
+    which approaches personalized PageRank (APPNP, Klicpera et al., 2019).
 
     Args:
         steps: int.
+        teleport: float from 0 to below 1, the share of `X` in each step.
         fixed_kernel: see `GraphKernelAttention`.
 
     Call arguments:
@@ -28,6 +34,11 @@ class GraphPropagation(GraphKernelLayer):
 
     Returns:
         The shape of the nodes, or the dict with other nodes.
+
+    Raises:
+        ValueError: if `steps` is no positive int, `teleport` is not from 0 to
+            below 1, or the kernel is missing, does not fit the nodes, or is
+            more than one.
 
     *Complexity*: `steps` products with the kernel.
 
@@ -38,9 +49,11 @@ class GraphPropagation(GraphKernelLayer):
     (2, 30, 16)
     """
 
-    def __init__(self, steps=1, fixed_kernel=None, **kwargs):
+    # `teleport` comes last: it is younger than the others.
+    def __init__(self, steps=1, fixed_kernel=None, teleport=0.0, **kwargs):
         super().__init__(fixed_kernel, **kwargs)
         self.steps = positive(steps, "steps")
+        self.teleport = rate(teleport, "teleport")
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
     def build(self, inputs_shape, kernel_shape=None):
@@ -58,8 +71,12 @@ class GraphPropagation(GraphKernelLayer):
             visible = mask[..., None]
             x = ops.where(visible, x, ops.zeros_like(x))
         x = ops.expand_dims(x, 1)
+        start, share = x, self.teleport
         for _ in range(self.steps):
             x = operator.matmul(x)
+            if share:
+                # Products are in float32 at least, whatever came in.
+                x = (1 - share) * x + share * ops.cast(start, x.dtype)
         x = ops.cast(ops.squeeze(x, 1), nodes.dtype)
         return with_nodes(inputs, x)
 
@@ -68,4 +85,8 @@ class GraphPropagation(GraphKernelLayer):
         return inputs_shape
 
     def get_config(self):
-        return {**super().get_config(), "steps": self.steps}
+        return {
+            **super().get_config(),
+            "steps": self.steps,
+            "teleport": self.teleport,
+        }

@@ -191,9 +191,21 @@ CASES = [
     ),
     Case(layers.GraphPooling, {"mode": "mean+max+log_size"}, nodes()),
     Case(
-        layers.GraphPropagation,
-        {"steps": 2},
-        with_kernel(inputs=(NODES, KERNEL[:, 0]), unknown_axes=((1,), (1, 2))),
+        layers.GraphIsomorphism,
+        {"units": 3},
+        with_kernel(inputs=(NODES, KERNEL[:, :1])),
+        jax=True,
+    ),
+    *(
+        Case(
+            layers.GraphPropagation,
+            {"steps": 2, **kwargs},
+            with_kernel(
+                inputs=(NODES, KERNEL[:, 0]), unknown_axes=((1,), (1, 2))
+            ),
+            name=name,
+        )
+        for name, kwargs in (("", {}), ("teleport", {"teleport": 0.2}))
     ),
     Case(
         layers.LaplacianEigenvectors,
