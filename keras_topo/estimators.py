@@ -85,6 +85,9 @@ class GraphEstimator:
         cache = self.preprocessor.cache
         self.preprocessor = GraphPreprocessor.from_config(config)
         self.preprocessor.cache = cache
+        if not hasattr(graphs, "classes"):
+            # Once: what is a `Graph` already is not read again.
+            graphs = self.preprocessor.read(graphs)
         targets = self._targets(graphs, y)
         if targets is None:
             raise ValueError(
@@ -118,7 +121,8 @@ class GraphEstimator:
     def evaluate(self, graphs, y=None):
         """Loss and metrics on graphs, a dict of floats, in units of `y`."""
         self._fitted()
-        self._compile(self.model, 1)
+        if not self.model.compiled:
+            self._compile(self.model, 1)
         found = self.model.evaluate(
             self._sequence(graphs, y), verbose=0, return_dict=True
         )

@@ -7,18 +7,16 @@ from keras_topo.graphs.largest import LOCAL_KERNELS
 from keras_topo.layers import (
     AdjacencyFromEdges,
     AdjacencyKernel,
+    BothDirections,
     DegreeFeatures,
     DiffusionKernel,
-    RandomWalkKernel,
-    ReturnProbabilities,
-)
-from keras_topo.layers.graph_preprocessing import (
-    BothDirections,
     LaplacianEigenvectors,
     LargestEntries,
     OneHotValues,
+    RandomWalkKernel,
+    ReturnProbabilities,
 )
-from keras_topo.presets.builders import builder, recipe_of
+from keras_topo.presets.builders import BUILDERS, builder, recipe_of
 
 
 def with_preprocessing(model, preprocessor):
@@ -37,8 +35,6 @@ def with_preprocessing(model, preprocessor):
     """
     recipe = recipe_of(model)
     if recipe is not None and recipe.arguments.get("batching") == "joined":
-        from keras_topo.presets.builders import BUILDERS
-
         padded = BUILDERS[recipe.builder](
             **{**recipe.arguments, "batching": "padded"}
         )
@@ -161,9 +157,7 @@ def _node_features(p, inputs, adjacency, mask):
                 adjacency, mask=mask
             )
         )
-    if len(parts) > 1:
-        return keras.layers.Concatenate(name="node_features")(parts)
-    return parts[0] if parts else None
+    return _side_by_side(parts, "node_features")
 
 
 def _edge_features(p, inputs):
@@ -177,12 +171,16 @@ def _edge_features(p, inputs):
     if learned["num_own_edge_features"]:
         parts.append(inputs["edge_features"])
     if not parts:
-        return keras.ops.ones_like(
-            keras.ops.cast(inputs["edges"][..., :1], "float32")
-        )
+        ones = keras.ops.ones_like(inputs["edges"][..., :1])
+        return keras.ops.cast(ones, "float32")
+    return _side_by_side(parts, "edge_parts")
+
+
+def _side_by_side(parts, name):
+    """One tensor of several, or the only one; `None` without any."""
     if len(parts) > 1:
-        return keras.layers.Concatenate(name="edge_parts")(parts)
-    return parts[0]
+        return keras.layers.Concatenate(name=name)(parts)
+    return parts[0] if parts else None
 
 
 def _kernel_layer(p):

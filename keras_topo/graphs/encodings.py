@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.linalg
 
 from keras_topo.graphs.kernels import normalized_adjacency
 from keras_topo.host.adjacency import as_adjacency

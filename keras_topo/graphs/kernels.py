@@ -47,14 +47,38 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
             "`time` expects a finite number that is not negative, or a "
             f"sequence of these. Received: time={time}"
         )
+    rows = diffusion_rows(adjacency, np.atleast_1d(times), generator)
+    kernels = rows(0, as_adjacency(adjacency).shape[0])
+    return kernels if times.ndim else kernels[0]
+
+
+def diffusion_rows(adjacency, times, generator):
+    """Kernels of diffusion, some rows at a time.
+
+    Args:
+        adjacency, generator: as in `diffusion_kernel`.
+        times: float64 array `(times,)`.
+
+    Returns:
+        A function from `start, stop` to these rows, `(times, stop - start,
+        nodes)`, float64.
+    """
     matrix = generator_matrix(adjacency, generator).toarray()
     # Rounding makes few normalised matrices symmetric to the last bit.
-    if np.allclose(matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()):
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        weights = np.exp(-times[..., None] * values)
-        kernels = (vectors * weights[..., None, :]) @ vectors.T
-        return _without_noise(kernels, matrix)
-    return scipy.linalg.expm(-times[..., None, None] * matrix)
+    if not np.allclose(
+        matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()
+    ):
+        kernels = scipy.linalg.expm(-times[:, None, None] * matrix)
+        return lambda start, stop: kernels[:, start:stop]
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    weights = np.exp(-times[:, None, None] * values)
+    inside = _components(matrix)
+
+    def rows(start, stop):
+        kernels = (vectors[start:stop] * weights) @ vectors.T
+        return _without_noise(kernels, inside[start:stop], inside)
+
+    return rows
 
 
 def pagerank_kernel(adjacency, halt=0.1):
@@ -99,7 +123,8 @@ def pagerank_kernel(adjacency, halt=0.1):
     identity = np.eye(len(matrix))
     rest = 1 - halts[..., None, None]
     kernels = (1 - rest) * np.linalg.inv(identity - rest * matrix)
-    return _without_noise(kernels, matrix)
+    inside = _components(matrix)
+    return _without_noise(kernels, inside, inside)
 
 
 def generator_matrix(adjacency, generator):
@@ -233,14 +258,10 @@ def walk_sums(adjacency, lengths, halt, discount):
 
 def _products_of_rows(features, normalize):
     """`F F^T`, dense, of a dense or sparse `F`, its rows of norm 1 or not."""
-    if scipy.sparse.issparse(features):
-        if normalize:
-            norms = np.sqrt(features.power(2).sum(axis=1))
-            features = scipy.sparse.diags_array(_inverse(norms)) @ features
-        return (features @ features.T).toarray()
     if normalize:
         features = normalize_rows(features)
-    return features @ features.T
+    products = features @ features.T
+    return products.toarray() if scipy.sparse.issparse(products) else products
 
 
 def transition_matrix(adjacency):
@@ -250,16 +271,20 @@ def transition_matrix(adjacency):
     return scipy.sparse.csr_array(scale @ adjacency)
 
 
-def _without_noise(kernels, matrix):
+def _components(matrix):
+    """The component of each node, `(nodes,)`."""
+    return scipy.sparse.csgraph.connected_components(matrix != 0)[1]
+
+
+def _without_noise(kernels, component, others):
     """Zeros between components, and for what rounding made negative.
 
     A mask hides an entry only if it is zero. Of these kernels none is less.
     """
     kernels = np.maximum(kernels, 0.0)
-    count, component = scipy.sparse.csgraph.connected_components(matrix != 0)
-    if count == 1:
+    if not others.any():  # A single one.
         return kernels
-    return np.where(component[:, None] == component[None, :], kernels, 0.0)
+    return np.where(component[:, None] == others, kernels, 0.0)
 
 
 def normalized_adjacency(adjacency, self_loops=True):
@@ -340,7 +365,11 @@ def keep_largest(kernels, count):
 
 
 def normalize_rows(features):
-    """Each row divided by its Euclidean norm."""
+    """Each row of an array, dense or CSR, divided by its Euclidean norm."""
+    if scipy.sparse.issparse(features):
+        norms = np.sqrt(features.power(2).sum(axis=1))
+        scaled = scipy.sparse.diags_array(_inverse(norms)) @ features
+        return scipy.sparse.csr_array(scaled)
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.where(norms == 0, 1.0, norms)
 

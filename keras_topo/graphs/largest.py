@@ -1,12 +1,10 @@
 """The largest entries of a kernel, row by row, without the whole matrix."""
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
-import scipy.sparse.csgraph
 
 from keras_topo.graphs.kernels import (
-    generator_matrix,
+    diffusion_rows,
     normalize_rows,
     normalized_adjacency,
     walk_sums,
@@ -36,7 +34,7 @@ def dense_kernels(adjacency, kind, sizes=(1.0,)):
     Returns:
         float32 array `(kernels, nodes, nodes)`.
     """
-    rows, _ = kernel_rows(adjacency, kind, sizes)
+    rows = kernel_rows(adjacency, kind, sizes)
     return rows(0, as_adjacency(adjacency).shape[0]).astype("float32")
 
 
@@ -44,8 +42,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     """The largest entries of each row, and those at the edges of the graph.
 
     Largest by the maximum over the kernels; of equal ones those of the first
-    nodes. Zeros are never kept, and `"neighbors"` and `"normalized"` keep all
-    others: a hub, too, has an entry of its own.
+    nodes. Zeros are kept at edges alone, and `"neighbors"` and `"normalized"`
+    keep all others: a hub, too, has an entry of its own.
 
     Args:
         adjacency, kind, sizes: as in `dense_kernels`, but not `"ones"`.
@@ -73,87 +71,64 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
             f"`adjacency` expects fewer than {MOST_NODES:,} nodes. Received: "
             f"{nodes:,}"
         )
-    rows, num_kernels = kernel_rows(adjacency, kind, sizes)
-    step = max(1, BLOCK // (nodes * num_kernels))
+    if kind in LOCAL_KERNELS:
+        matrix = _local_kernel(adjacency, kind)
+        matrix.sort_indices()
+        entries = matrix.tocoo()
+        return np.stack([entries.row, entries.col, entries.data]).astype(
+            "float32"
+        )
+    rows = kernel_rows(adjacency, kind, sizes)
+    step = max(1, BLOCK // (nodes * len(sizes)))
     found = []
     for start in range(0, nodes, step):
         stop = min(start + step, nodes)
         values = rows(start, stop).astype("float32")
-        kept = _largest(values.max(axis=0), count)
+        highest = values.max(axis=0)
+        kept = _largest(highest, count) & (highest > 0)
         kept |= adjacency[start:stop].toarray() != 0
-        if kind in LOCAL_KERNELS:
-            kept[:] = True
-        i, j = np.nonzero(kept & (values.max(axis=0) > 0))
-        found.append(
-            np.concatenate([[i + start], [j], values[:, i, j]]).astype(
-                "float32"
-            )
-        )
+        i, j = np.nonzero(kept)
+        pairs = np.concatenate([[i + start], [j], values[:, i, j]])
+        found.append(pairs.astype("float32"))
     return np.concatenate(found, axis=1)
 
 
 def kernel_rows(adjacency, kind, sizes):
-    """A function from `start, stop` to rows of kernels, and their number."""
+    """A function from `start, stop` to these rows of kernels."""
     adjacency = as_adjacency(adjacency)
     if kind == "random_walk":
-        walks = [
-            _unit_rows(f)
-            for f in walk_sums(adjacency, [int(n) for n in sizes], 0.0, 1.0)
-        ]
-        return lambda a, b: np.stack([_product(f, a, b) for f in walks]), len(
-            walks
+        walks = walk_sums(adjacency, [int(n) for n in sizes], 0.0, 1.0)
+        walks = [normalize_rows(features) for features in walks]
+        return lambda start, stop: np.stack(
+            [_product(features, start, stop) for features in walks]
         )
     if kind == "diffusion":
-        return _diffusion_rows(adjacency, sizes), len(sizes)
-    nodes = adjacency.shape[0]
+        times = np.asarray(sizes, "float64")
+        return diffusion_rows(adjacency, times, "normalized_laplacian")
     if kind == "ones":
-        return lambda a, b: np.ones((1, b - a, nodes), "float32"), 1
+        nodes = adjacency.shape[0]
+        return lambda start, stop: np.ones((1, stop - start, nodes), "float32")
+    matrix = _local_kernel(adjacency, kind)
+    return lambda start, stop: matrix[start:stop].toarray()[None]
+
+
+def _local_kernel(adjacency, kind):
+    """A kernel that is zero but at edges and on the diagonal, a CSR array."""
     if kind == "normalized":
-        matrix = normalized_adjacency(adjacency)
-    elif kind == "neighbors":
-        matrix = adjacency + scipy.sparse.eye_array(nodes, format="csr")
-        matrix.data[:] = 1.0
-    else:
+        return normalized_adjacency(adjacency)
+    if kind != "neighbors":
         raise ValueError(
             f"`kind` expects one of {KERNELS}. Received: kind={kind!r}"
         )
-    matrix = scipy.sparse.csr_array(matrix)
-    return lambda a, b: matrix[a:b].toarray()[None], 1
-
-
-def _unit_rows(features):
-    if scipy.sparse.issparse(features):
-        norms = np.sqrt(features.power(2).sum(axis=1))
-        return scipy.sparse.csr_array(
-            scipy.sparse.diags_array(1.0 / norms) @ features
-        )
-    return normalize_rows(features)
+    nodes = adjacency.shape[0]
+    matrix = adjacency + scipy.sparse.eye_array(nodes, format="csr")
+    matrix.data[:] = 1.0
+    return scipy.sparse.csr_array(matrix)
 
 
 def _product(features, start, stop):
     rows = features[start:stop] @ features.T
     return rows.toarray() if scipy.sparse.issparse(rows) else rows
-
-
-def _diffusion_rows(adjacency, times):
-    """Rows of `exp(-time T)`, zero between components."""
-    matrix = generator_matrix(adjacency, "normalized_laplacian").toarray()
-    _, component = scipy.sparse.csgraph.connected_components(
-        adjacency, directed=False
-    )
-    times = np.asarray(times, "float64")
-    if np.allclose(matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()):
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        weights = np.exp(-times[:, None] * values)
-
-        def rows(start, stop):
-            scaled = vectors[start:stop] * weights[:, None]
-            inside = component[start:stop, None] == component
-            return np.maximum(scaled @ vectors.T, 0.0) * inside
-
-        return rows
-    kernels = scipy.linalg.expm(-times[:, None, None] * matrix)
-    return lambda start, stop: np.maximum(kernels[:, start:stop], 0.0)
 
 
 def _largest(values, count):

@@ -7,6 +7,7 @@ from keras_topo.graphs.batch import bucket_sizes, group_by_size
 from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
 from keras_topo.graphs.targets import encode_targets, own_targets
 
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Sizes that joined batches are padded to grow by this factor.
 GROWTH = 1.25
 
@@ -129,7 +130,7 @@ class GraphSequence(keras.utils.PyDataset):
         ids = self._batches[index]
         self._last_drawn |= index == len(self._batches) - 1
         sizes = self._sizes(index)
-        if index == 0 and len(self._batches) > 1 and on_tensorflow():
+        if index == 0 and len(self._batches) > 1 and ON_TENSORFLOW:
             # Keras takes what the first two batches have in common for the
             # shape of all.
             equal = np.equal(sizes, self._sizes(1))
@@ -201,7 +202,8 @@ class GraphSequence(keras.utils.PyDataset):
 
     def _draw(self):
         """The batches of the present epoch."""
-        if self._drawn_for == (self.epoch if self.shuffle else 0):
+        epoch = self.epoch if self.shuffle else 0
+        if self._drawn_for == epoch:
             return
         order = np.arange(len(self.graphs))
         random = None
@@ -225,7 +227,7 @@ class GraphSequence(keras.utils.PyDataset):
             ]
             batches = self._in_order(order, padded**2)
         self._batches = batches
-        self._drawn_for = self.epoch if self.shuffle else 0
+        self._drawn_for = epoch
 
     def _in_order(self, order, loads):
         """Batches of neighbors in an order, none too large."""
@@ -265,10 +267,6 @@ def _weights(sample_weight, count):
             f"graphs. Received: sample_weight of shape {weights.shape}"
         )
     return weights
-
-
-def on_tensorflow():
-    return keras.backend.backend() == "tensorflow"
 
 
 def _step_up(size, step=64):

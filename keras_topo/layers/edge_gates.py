@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_edges, split_indicator
-from keras_topo.layers.inner_dense import changed, with_changes
+from keras_topo.layers.inner_dense import dense, with_changes
 
 # A gate is between exp(-10) and exp(10): none hides an edge for ever.
 LARGEST = 10.0
@@ -60,21 +60,14 @@ class EdgeGates(keras.layers.Layer):
     def build(self, kernel_shape, edge_features_shape, edges_shape=None):
         del edges_shape
         channels = edge_features_shape[-1] - ("pairs" in kernel_shape)
-        self.hidden = keras.layers.Dense(
-            self.hidden_dim,
-            activation="gelu",
-            name="hidden",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "hidden"),
-            },
-        )
+        self.hidden = dense(self, self.hidden_dim, "hidden", activation="gelu")
         self.hidden.build((None, None, channels))
-        self.gates = keras.layers.Dense(
+        self.gates = dense(
+            self,
             self.num_heads,
+            "gates",
             kernel_initializer="zeros",
-            name="gates",
-            **{"dtype": "float32", **changed(self._inner_dense, "gates")},
+            dtype="float32",
         )
         self.gates.build((None, None, self.hidden_dim))
 

@@ -11,6 +11,7 @@ from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.graph_inputs import GraphKernelLayer
 from keras_topo.layers.inner_dense import (
     changed,
+    dense,
     with_attention,
     with_changes,
 )
@@ -195,9 +196,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             self._build_attention(tuple(inputs_shape), grid_shape)
         self.mlp_norm = self._norm("mlp_norm")
         self.mlp_norm.build(inputs_shape)
-        self.mlp_hidden = self._dense(mlp_dim, "mlp_hidden", activation="gelu")
+        self.mlp_hidden = dense(self, mlp_dim, "mlp_hidden", activation="gelu")
         self.mlp_hidden.build(inputs_shape)
-        self.mlp_output = self._dense(channels, "mlp_output")
+        self.mlp_output = dense(self, channels, "mlp_output")
         self.mlp_output.build((*inputs_shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
             self.dropout,
@@ -398,11 +399,6 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=self.dtype_policy, name=name
         )
-
-    def _dense(self, units, name, **options):
-        options["dtype"] = self.dtype_policy
-        options |= changed(self._inner_dense, name)
-        return keras.layers.Dense(units, name=name, **options)
 
     def _takes_grid(self):
         """Whether it is an attention of sequences and grids, not of graphs."""

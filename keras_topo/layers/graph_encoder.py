@@ -14,6 +14,7 @@ from keras_topo.layers.graph_inputs import (
 )
 from keras_topo.layers.inner_dense import (
     changed,
+    dense,
     with_attention,
     with_changes,
 )
@@ -123,18 +124,9 @@ class GraphEncoderBlock(keras.layers.Layer):
             epsilon=self.epsilon, dtype=policy, name="mlp_norm"
         )
         self.mlp_norm.build(shape)
-        self.mlp_hidden = keras.layers.Dense(
-            mlp_dim,
-            activation="gelu",
-            name="mlp_hidden",
-            **{"dtype": policy, **changed(self._inner_dense, "mlp_hidden")},
-        )
+        self.mlp_hidden = dense(self, mlp_dim, "mlp_hidden", activation="gelu")
         self.mlp_hidden.build(shape)
-        self.mlp_output = keras.layers.Dense(
-            channels,
-            name="mlp_output",
-            **{"dtype": policy, **changed(self._inner_dense, "mlp_output")},
-        )
+        self.mlp_output = dense(self, channels, "mlp_output")
         self.mlp_output.build((*shape[:-1], mlp_dim))
         self.dropout_layer = keras.layers.Dropout(
             self.dropout,

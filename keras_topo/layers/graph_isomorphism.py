@@ -9,7 +9,7 @@ from keras_topo.layers.graph_inputs import (
     nodes_shape,
     with_nodes,
 )
-from keras_topo.layers.inner_dense import changed, with_changes
+from keras_topo.layers.inner_dense import dense, with_changes
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -59,24 +59,9 @@ class GraphIsomorphism(GraphKernelLayer):
         channels = nodes_shape(inputs_shape, self)[-1]
         self._check_heads(1)
         self._build_fixed_kernel()
-        self.hidden = keras.layers.Dense(
-            self.units,
-            activation="relu",
-            name="hidden",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "hidden"),
-            },
-        )
+        self.hidden = dense(self, self.units, "hidden", activation="relu")
         self.hidden.build((None, None, channels))
-        self.output_dense = keras.layers.Dense(
-            self.units,
-            name="output",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "output"),
-            },
-        )
+        self.output_dense = dense(self, self.units, "output")
         self.output_dense.build((None, None, self.units))
         self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
 

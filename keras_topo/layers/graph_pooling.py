@@ -69,19 +69,12 @@ class GraphPooling(keras.layers.Layer):
         zeros = ops.zeros_like(nodes)
         total = ops.sum(ops.where(visible, nodes, zeros), axis=1)
         count = ops.sum(ops.cast(visible, "float32"), axis=1)
-        pooled = []
-        for mode in self.modes:
-            if mode == "sum":
-                pooled.append(total)
-            elif mode == "mean":
-                pooled.append(total / ops.maximum(count, 1.0))
-            elif mode == "log_size":
-                pooled.append(ops.log(ops.maximum(count, 1.0)))
-            else:
-                floor = ops.full_like(nodes, -1e30)
-                top = ops.max(ops.where(visible, nodes, floor), axis=1)
-                pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
-        return ops.cast(ops.concatenate(pooled, axis=-1), dtype)
+
+        def top():
+            floor = ops.full_like(nodes, -1e30)
+            return ops.max(ops.where(visible, nodes, floor), axis=1)
+
+        return ops.cast(self._pooled(total, count, top), dtype)
 
     def _pool_joined(self, nodes, graph_sizes):
         """Pools the graphs that are joined in one."""
@@ -102,6 +95,18 @@ class GraphPooling(keras.layers.Layer):
         options = {"num_segments": graphs + 1}
         total = ops.segment_sum(nodes, ids, **options)[:-1]
         count = ops.cast(sizes, "float32")[:, None]
+        return self._pooled(
+            total, count, lambda: ops.segment_max(nodes, ids, **options)[:-1]
+        )
+
+    def _pooled(self, total, count, top):
+        """The modes side by side.
+
+        Args:
+            total: `(graphs, channels)`, sums over the nodes.
+            count: `(graphs, 1)`, their numbers.
+            top: function that gives the largest, `(graphs, channels)`.
+        """
         pooled = []
         for mode in self.modes:
             if mode == "sum":
@@ -111,8 +116,7 @@ class GraphPooling(keras.layers.Layer):
             elif mode == "log_size":
                 pooled.append(ops.log(ops.maximum(count, 1.0)))
             else:
-                top = ops.segment_max(nodes, ids, **options)[:-1]
-                pooled.append(ops.where(count > 0, top, ops.zeros_like(top)))
+                pooled.append(ops.where(count > 0, top(), 0.0))
         return ops.concatenate(pooled, axis=-1)
 
     def compute_output_shape(self, inputs_shape, graph_sizes_shape=None):

@@ -48,6 +48,27 @@ def changed(options, name):
     return options
 
 
+def dense(layer, units, name, **options):
+    """A `Dense` layer inside of another, as a file may say that it was.
+
+    Args:
+        layer: Keras layer that keeps its argument `inner_dense` as
+            `_inner_dense`.
+        units: int.
+        name: str.
+        **options: of the `Dense`; its dtype is that of the layer by default.
+    """
+    return keras.layers.Dense(
+        units,
+        name=name,
+        **{
+            "dtype": layer.dtype_policy,
+            **options,
+            **changed(layer._inner_dense, name),
+        },
+    )
+
+
 def with_attention(config, attention):
     """The config of a block whose attention, which the block makes, has
     changes inside."""

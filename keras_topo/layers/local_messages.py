@@ -9,7 +9,7 @@ from keras_topo.layers.edges import (
     split_indicator,
     sum_at_sources,
 )
-from keras_topo.layers.inner_dense import changed, with_changes
+from keras_topo.layers.inner_dense import dense, with_changes
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -56,33 +56,11 @@ class LocalMessages(keras.layers.Layer):
         del edges_shape
         channels = nodes_shape[-1]
         of_edges = edge_features_shape[-1] - self.of_pairs
-        self.edge_projection = keras.layers.Dense(
-            channels,
-            name="edges",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "edges"),
-            },
-        )
+        self.edge_projection = dense(self, channels, "edges")
         self.edge_projection.build((None, None, of_edges))
-        self.hidden = keras.layers.Dense(
-            self.units,
-            activation="relu",
-            name="hidden",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "hidden"),
-            },
-        )
+        self.hidden = dense(self, self.units, "hidden", activation="relu")
         self.hidden.build((None, None, channels))
-        self.output_dense = keras.layers.Dense(
-            self.units,
-            name="output",
-            **{
-                "dtype": self.dtype_policy,
-                **changed(self._inner_dense, "output"),
-            },
-        )
+        self.output_dense = dense(self, self.units, "output")
         self.output_dense.build((None, None, self.units))
         self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
 

@@ -62,6 +62,15 @@ CASES = {
             "attributes": {"edge_features": "length"},
         },
     ),
+    # The walk that stays: a kernel of zeros at the edges.
+    "edges-only": (
+        {},
+        {
+            "form": "pairs",
+            "kernel_sizes": (1,),
+            "attributes": {"edge_features": "length"},
+        },
+    ),
     "nothing": ({}, {"degrees": False, "return_steps": 0, "kernel": "ones"}),
 }
 
