@@ -27,6 +27,8 @@ OPTIONS = {
     "learning_rate": 2e-2,
     "verbose": 0,
 }
+# Without attention, which takes long to trace.
+LIGHT = {**OPTIONS, "encoder": "gcn"}
 
 
 def blocks(seed=0, blocks=6, size=14, directed=False):
@@ -121,7 +123,7 @@ def test_shuffled_pairs_are_not_found(split):
         graph.num_nodes,
         features=graph.features[random.permutation(graph.num_nodes)],
     )
-    predictor = LinkPredictor(**OPTIONS).fit(shuffled)
+    predictor = LinkPredictor(**LIGHT).fit(shuffled)
     found = predictor.evaluate(pairs[:100], pairs[100:])
     assert abs(found["roc_auc"] - 0.5) < 0.12
     found = predictor.evaluate(split.test, split.test_negatives)
@@ -143,9 +145,8 @@ def test_graph_convolutions_and_graphs_of_networkx():
             return_steps=0,
             cache=False,
         ),
-        encoder="gcn",
         decoder="dot",
-        **OPTIONS,
+        **LIGHT,
     ).fit(graph)
     found = predictor.evaluate(split.test, split.test_negatives)
     assert found["roc_auc"] > 0.75
@@ -156,7 +157,7 @@ def test_graph_convolutions_and_graphs_of_networkx():
 @pytest.mark.slow_on_jax
 def test_directed_graphs():
     split = split_edges(blocks(directed=True), (0.8, 0.0, 0.2))
-    predictor = LinkPredictor(**{**OPTIONS, "epochs": 25}).fit(split.graph)
+    predictor = LinkPredictor(**{**LIGHT, "epochs": 25}).fit(split.graph)
     assert predictor.model.get_layer("logits").kind == "concat"
     # Of two directions the right one.
     right = predictor.predict_raw(split.test)
@@ -209,7 +210,7 @@ def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
         return inputs(self, graph)
 
     monkeypatch.setattr(LinkPredictor, "_inputs", spy)
-    options = {**OPTIONS, "epochs": 1, "validation_share": 0.2, "seed": 3}
+    options = {**LIGHT, "epochs": 1, "validation_share": 0.2, "seed": 3}
     predictor = LinkPredictor(**options).fit(graph)
     held_out = split_edges(graph, (0.8, 0.2, 0.0), seed=3).validation
     assert len(seen) == 5
