@@ -29,7 +29,7 @@ DECODERS = ("auto", "dot", "hadamard", "concat")
 # Arguments of training, and their defaults.
 TRAINING = {
     "epochs": 100,
-    "learning_rate": 5e-3,
+    "learning_rate": 1e-2,
     "weight_decay": 0.0,
     "clip_norm": 1.0,
     "folds": 10,
