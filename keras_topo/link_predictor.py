@@ -130,7 +130,7 @@ class LinkPredictor:
                 f"Received: validation_share={share!r}"
             )
         self.model_options = options
-        self.model = self.history = self._graph = self._nodes = None
+        self.model = self.history = self._nodes = None
 
     def fit(self, graph, validation_data=None, callbacks=()):
         """Trains a new model.
@@ -166,6 +166,12 @@ class LinkPredictor:
         if validation_data is None and options["validation_share"]:
             share = options["validation_share"]
             split = split_edges(graph, (1 - share, share, 0), options["seed"])
+            if not len(split.validation):
+                raise ValueError(
+                    "`validation_share` expects at least one edge, or 0 for no "
+                    f"validation. Received: validation_share={share} of "
+                    f"{len(split.training)} edges"
+                )
             known = split.graph
             validation_data = split.validation, split.validation_negatives
         self.preprocessor.adapt([known])
@@ -175,6 +181,7 @@ class LinkPredictor:
             folds=options["folds"],
             negatives=options["negatives"],
             seed=options["seed"],
+            directed=directed,
         )
         trained = self._build(None, directed)
         optimizer = keras.optimizers.AdamW(
@@ -406,16 +413,19 @@ class LinkBatches(keras.utils.PyDataset):
         negatives: int, pairs without an edge for each edge, as far as there
             are so many. They depend on `seed`, `epoch` and the batch alone.
         seed: int.
+        directed: see `split_edges`.
 
     Raises:
         ValueError: if there are fewer than two edges a fold, or all pairs are
             edges.
     """
 
-    def __init__(self, graph, inputs, folds=10, negatives=1, seed=0):
+    def __init__(
+        self, graph, inputs, folds=10, negatives=1, seed=0, directed=None
+    ):
         super().__init__()
         self.graph, self.seed, self.epoch = graph, seed, 0
-        self.directed = is_directed(graph)
+        self.directed = is_directed(graph, directed)
         edges = edges_of(graph, self.directed)
         if not 1 <= folds <= len(edges) // 2:
             raise ValueError(

@@ -92,7 +92,8 @@ def gkat_link_predictor(
     Example:
 
     >>> model = gkat_link_predictor(7, fixed_kernel=np.ones((30, 30)))
-    >>> model({"nodes": np.zeros((1, 30, 7)), "pairs": [[[0, 1], [2, 3]]]}).shape
+    >>> pairs = np.array([[[0, 1], [2, 3]]])
+    >>> model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape
     (1, 2)
     """
     one_of(encoder, "encoder", ENCODERS)

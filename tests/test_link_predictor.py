@@ -273,5 +273,8 @@ def test_use_before_fit():
         LinkPredictor().save("nowhere")
     with pytest.raises(ValueError, match="`folds` expects.*folds=400"):
         LinkPredictor(**{**OPTIONS, "folds": 400}).fit(blocks())
+    path = Graph.from_edges([[0, 1], [1, 2]], 4)
+    with pytest.raises(ValueError, match="`validation_share` expects at least"):
+        LinkPredictor().fit(path)
     with pytest.raises(ValueError, match="a complete graph"):
         LinkBatches(Graph(np.ones((5, 5))), lambda graph: None, folds=2)
