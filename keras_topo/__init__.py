@@ -15,9 +15,11 @@ _ESTIMATORS = (
     "NodeClassifier",
     "NodeRegressor",
 )
+_LINKS = ("LinkPredictor",)
 
 __all__ = [
     *_ESTIMATORS,
+    *_LINKS,
     "attention",
     "export_graph_saved_model",
     "export_litert",
@@ -48,6 +50,10 @@ def __getattr__(name):
         from keras_topo import estimators
 
         return getattr(estimators, name)
+    if name in _LINKS:
+        from keras_topo import link_predictor
+
+        return getattr(link_predictor, name)
     # Export needs TensorFlow, which a JAX user should not have to import.
     if name == "export_saved_model":
         from keras_topo.export import export_saved_model

@@ -4,6 +4,7 @@ from keras_topo.models.causal_lm import CausalLanguageModel, causal_lm
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
 from keras_topo.models.graph_pipeline import from_edges
+from keras_topo.models.link_prediction import gkat_link_predictor
 from keras_topo.models.raw_graphs import from_graphs, with_preprocessing
 from keras_topo.models.table import MODELS, GraphModel
 from keras_topo.models.topvit import topvit
@@ -20,6 +21,7 @@ __all__ = [
     "gcn",
     "gin",
     "gkat_graph_classifier",
+    "gkat_link_predictor",
     "gkat_node_classifier",
     "sgc",
     "topvit",

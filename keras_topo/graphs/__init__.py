@@ -30,6 +30,13 @@ from keras_topo.graphs.kernels import (
     walk_expectations,
 )
 from keras_topo.graphs.largest import dense_kernels, largest_pairs
+from keras_topo.graphs.link_scores import (
+    adamic_adar,
+    common_neighbors,
+    katz,
+    resource_allocation,
+)
+from keras_topo.graphs.links import EdgeSplit, sample_negatives, split_edges
 from keras_topo.graphs.planetoid import load_planetoid
 from keras_topo.graphs.pooled import pooled_features
 from keras_topo.graphs.preprocessor import GraphPreprocessor
@@ -39,6 +46,7 @@ from keras_topo.graphs.random_features import (
     graph_random_features,
     modulation,
 )
+from keras_topo.graphs.ranking import average_precision, hits_at, roc_auc
 from keras_topo.graphs.sequence import GraphSequence
 from keras_topo.graphs.tu_dataset import load_tu_dataset
 from keras_topo.graphs.walks import random_walk_features
@@ -51,6 +59,7 @@ from keras_topo.host.generator import DiffusionGenerator
 
 __all__ = [
     "DiffusionGenerator",
+    "EdgeSplit",
     "Forest",
     "Graph",
     "GraphBatch",
@@ -59,10 +68,13 @@ __all__ = [
     "GraphRandomFeatures",
     "GraphSequence",
     "NodeDataset",
+    "adamic_adar",
+    "average_precision",
     "beacon_dataset",
     "breadth_first_forest",
     "bucket_sizes",
     "clear_cache",
+    "common_neighbors",
     "compute_kernels",
     "dense_kernels",
     "diffusion_kernel",
@@ -70,7 +82,9 @@ __all__ = [
     "edge_inputs",
     "graph_random_features",
     "group_by_size",
+    "hits_at",
     "induced_cycle_dataset",
+    "katz",
     "keep_largest",
     "laplacian_eigenvectors",
     "largest_neighbor_degrees",
@@ -87,6 +101,10 @@ __all__ = [
     "random_walk_features",
     "random_walk_kernel",
     "raw_inputs",
+    "resource_allocation",
     "return_probabilities",
+    "roc_auc",
+    "sample_negatives",
+    "split_edges",
     "walk_expectations",
 ]

@@ -1,0 +1,176 @@
+"""Scores of pairs of nodes from a graph alone: baselines of link prediction.
+
+All of them count edges and not their weights, and take a directed graph as an
+undirected one. See Liben-Nowell and Kleinberg (2007), *The link-prediction
+problem for social networks*.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from keras_topo.graphs.links import check_pairs
+from keras_topo.host.adjacency import as_adjacency
+
+# Pairs whose rows of the adjacency matrix are multiplied at once.
+BLOCK = 2**14
+
+
+def common_neighbors(adjacency, pairs):
+    """How many neighbors two nodes have in common, `|N(u) & N(v)|`.
+
+    Args:
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
+        pairs: `(pairs, 2)`, ints.
+
+    Returns:
+        `(pairs,)`, float64.
+
+    Raises:
+        ValueError: if `pairs` are not pairs of node ids.
+
+    *Complexity*: `O(pairs degree)`.
+
+    Example:
+
+    >>> graph = Graph.from_edges([[0, 1], [1, 2], [0, 3], [3, 2]], num_nodes=4)
+    >>> common_neighbors(graph, [[0, 2], [0, 1]])
+    array([2., 0.])
+    """
+    return _sum_over_common(adjacency, pairs, np.ones_like)
+
+
+def adamic_adar(adjacency, pairs):
+    """Common neighbors, those of few others for more (Adamic and Adar, 2003).
+
+        s(u, v) = sum of 1 / log(d_w) over w in N(u) & N(v)
+
+    Args:
+        adjacency, pairs: as in `common_neighbors`.
+
+    Returns:
+        `(pairs,)`, float64.
+
+    Raises:
+        ValueError: if `pairs` are not pairs of node ids.
+
+    *Complexity*: `O(pairs degree)`.
+
+    Example:
+
+    >>> adamic_adar(graph, [[0, 2]])  # that of common_neighbors
+    array([2.88539008])
+    """
+    # A common neighbor has two neighbors at least, unless a node is paired
+    # with itself.
+    return _sum_over_common(
+        adjacency, pairs, lambda d: 1 / np.log(np.maximum(d, 2))
+    )
+
+
+def resource_allocation(adjacency, pairs):
+    """Common neighbors, each as one over its degree (Zhou et al., 2009).
+
+        s(u, v) = sum of 1 / d_w over w in N(u) & N(v)
+
+    Args:
+        adjacency, pairs: as in `common_neighbors`.
+
+    Returns:
+        `(pairs,)`, float64.
+
+    Raises:
+        ValueError: if `pairs` are not pairs of node ids.
+
+    *Complexity*: `O(pairs degree)`.
+
+    Example:
+
+    >>> resource_allocation(graph, [[0, 2]])  # that of common_neighbors
+    array([1.])
+    """
+    return _sum_over_common(adjacency, pairs, lambda d: 1 / np.maximum(d, 1))
+
+
+def katz(adjacency, pairs, beta=0.005, steps=4):
+    """Walks between two nodes, longer ones for less (Katz, 1953).
+
+        s(u, v) = sum of beta^l (A^l)[u, v] over l = 1 ... steps
+
+    Args:
+        adjacency, pairs: as in `common_neighbors`.
+        beta: float, positive.
+        steps: int, positive, of the longest walks.
+
+    Returns:
+        `(pairs,)`, float64.
+
+    Raises:
+        ValueError: if an argument is outside its range, or `pairs` are not
+            pairs of node ids.
+
+    *Complexity*: `O(steps edges nodes)` at most, for the rows of the first
+    nodes of the pairs.
+
+    Example:
+
+    >>> katz(graph, [[0, 2], [0, 1]], beta=0.1, steps=2)
+    array([0.02, 0.1 ])
+    """
+    if not 0 < beta < np.inf:
+        raise ValueError(
+            f"`beta` expects a positive number. Received: beta={beta}"
+        )
+    if int(steps) != steps or steps < 1:
+        raise ValueError(
+            f"`steps` expects a positive int. Received: steps={steps}"
+        )
+    matrix, pairs = _prepare(adjacency, pairs)
+    sources, which = np.unique(pairs[:, 0], return_inverse=True)
+    scores = np.zeros(len(pairs))
+    # Some sources after another: rows fill up as walks get longer.
+    for start in range(0, len(sources), BLOCK // 16):
+        stop = start + BLOCK // 16
+        walks = scipy.sparse.eye_array(matrix.shape[0], format="csr")
+        walks = walks[sources[start:stop]]
+        inside = np.flatnonzero((which >= start) & (which < stop))
+        for _ in range(int(steps)):
+            walks = scipy.sparse.csr_array(beta * (walks @ matrix))
+            scores[inside] += _entries(
+                walks, which[inside] - start, pairs[inside, 1]
+            )
+    return scores
+
+
+def _sum_over_common(adjacency, pairs, weight):
+    """Sums of `weight(degrees)` over the common neighbors of pairs."""
+    matrix, pairs = _prepare(adjacency, pairs)
+    weighted = matrix @ scipy.sparse.diags_array(weight(matrix.sum(axis=1)))
+    weighted = scipy.sparse.csr_array(weighted)
+    scores = np.zeros(len(pairs))
+    for start in range(0, len(pairs), BLOCK):
+        u, v = pairs[start : start + BLOCK].T
+        common = weighted[u] * matrix[v]
+        scores[start : start + BLOCK] = common.sum(axis=1)
+    return scores
+
+
+def _prepare(adjacency, pairs):
+    """Ones at edges in either direction, without self-loops; and pairs."""
+    matrix = as_adjacency(adjacency, "float64")
+    pairs = check_pairs(pairs, matrix.shape[0])
+    matrix = scipy.sparse.csr_array(matrix + matrix.T)
+    matrix = scipy.sparse.csr_array(
+        matrix - scipy.sparse.diags_array(matrix.diagonal())
+    )
+    matrix.eliminate_zeros()
+    matrix.data[:] = 1.0
+    return matrix, pairs
+
+
+def _entries(matrix, rows, columns):
+    if not len(rows):
+        return np.zeros(0)
+    found = matrix[rows, columns]
+    if scipy.sparse.issparse(found):
+        found = found.toarray()
+    return np.asarray(found).ravel()

@@ -1,0 +1,518 @@
+"""`LinkPredictor`: which pairs of the nodes of one graph are linked."""
+
+import keras
+import numpy as np
+
+from keras_topo.arguments import one_of, positive
+from keras_topo.callbacks import FollowEpochs
+from keras_topo.graphs.largest import largest_pairs
+from keras_topo.graphs.links import (
+    check_pairs,
+    count_negatives,
+    edges_of,
+    is_directed,
+    sample_negatives,
+    split_edges,
+    without_edges,
+)
+from keras_topo.graphs.preprocessor import GraphPreprocessor
+from keras_topo.graphs.ranking import average_precision, hits_at, roc_auc
+from keras_topo.presets import (
+    find_preset,
+    from_preset,
+    read_preprocessor,
+    save_preset,
+)
+
+ENCODERS = ("gkat", "gkat-modern", "gcn")
+DECODERS = ("auto", "dot", "hadamard", "concat")
+# Arguments of training, and their defaults.
+TRAINING = {
+    "epochs": 100,
+    "learning_rate": 1e-2,
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "folds": 10,
+    "negatives": 1,
+    "validation_share": 0.05,
+    "patience": 20,
+    "seed": 0,
+}
+# Kernels without entries beyond edges and the diagonal, all of which are kept.
+LOCAL = ("neighbors", "normalized")
+
+
+class LinkPredictor:
+    """Predicts links of one graph from its other links and its features.
+
+    A model is trained to tell edges from random pairs without one, with as
+    many, or `negatives` times as many, drawn anew each epoch. An edge must not
+    be in the kernel that it is predicted from, for the edges to come are not
+    either: so the edges are divided into `folds`, and those of one fold are
+    predicted from the kernel and the node features of the graph without them.
+    An epoch is one update per fold, and each edge is predicted once. What
+    comes out uses all edges.
+
+    A share of the edges is held out, and the epoch with the best average
+    precision on them and as many random pairs is kept.
+
+    Args:
+        preprocessor: `GraphPreprocessor`, which need not be adapted: features
+            of nodes, and the kernel, of which it keeps the largest entries.
+            Defaults to what the graph holds, or degrees where it holds
+            nothing, and random walks of 2 and 3 nodes, 32 entries a node; for
+            `"gcn"` the kernel `"normalized"`.
+        encoder: `"gkat"`, `"gkat-modern"` or `"gcn"`: see
+            `keras_topo.models.gkat_link_predictor`.
+        decoder: `"dot"`, `"hadamard"` or `"concat"`; `"auto"` for
+            `"hadamard"`, and `"concat"` where the graph is directed.
+        build: function of the arguments of `gkat_link_predictor`, the default,
+            that returns a Keras model.
+        verbose: of `model.fit`.
+        **options: `epochs`, at most; `learning_rate` and `weight_decay` of
+            AdamW; `clip_norm`; `folds`, 1 for kernels that hold the edges to
+            be predicted; `negatives`; `validation_share`, 0 for no validation;
+            `patience`, epochs without a better one; and `seed`. What remains
+            goes to `build`, such as `depth` or `dropout`.
+
+    Raises:
+        ValueError: if an option is outside its range.
+
+    *Complexity*: `folds + 2` kernels, and `folds` passes of the model over the
+    nodes and over `edges / folds * (1 + negatives)` pairs per epoch.
+
+    Example:
+
+    >>> split = split_edges(load_planetoid("cora.npz").graph)
+    >>> predictor = LinkPredictor().fit(split.graph)
+    >>> sorted(predictor.evaluate(split.test, split.test_negatives))
+    ['average_precision', 'hits@100', 'hits@20', 'hits@50', 'roc_auc']
+    """
+
+    task = "links"
+
+    def __init__(
+        self,
+        preprocessor=None,
+        encoder="gkat",
+        decoder="auto",
+        build=None,
+        verbose="auto",
+        **options,
+    ):
+        self.encoder = one_of(encoder, "encoder", ENCODERS)
+        self.decoder = one_of(decoder, "decoder", DECODERS)
+        if preprocessor is None:
+            preprocessor = GraphPreprocessor(
+                return_steps=0,
+                kernel_sizes=(2, 3),
+                cache=False,  # Kernels of folds are used once.
+            )
+        wanted = preprocessor.wanted_kernel
+        if encoder == "gcn" and wanted not in (None, "normalized"):
+            raise ValueError(
+                "`preprocessor` expects kernel='normalized' or None with the "
+                f"encoder 'gcn'. Received: kernel={wanted!r}"
+            )
+        self.preprocessor = preprocessor
+        self.build = build
+        self.verbose = verbose
+        self.training = {
+            name: options.pop(name, default)
+            for name, default in TRAINING.items()
+        }
+        for name in ("epochs", "folds", "negatives", "patience"):
+            positive(self.training[name], name)
+        share = self.training["validation_share"]
+        if not 0 <= share < 1:
+            raise ValueError(
+                "`validation_share` expects a number from 0 to below 1. "
+                f"Received: validation_share={share!r}"
+            )
+        self.model_options = options
+        self.model = self.history = self._nodes = None
+
+    def fit(self, graph, validation_data=None, callbacks=()):
+        """Trains a new model.
+
+        Args:
+            graph: the graph with its known edges: `Graph`, networkx, PyTorch
+                Geometric, DGL or an adjacency matrix.
+            validation_data: `(positive, negative)`, pairs that are edges of
+                the truth but not of `graph`, and pairs that are none; instead
+                of a share of the edges.
+            callbacks: Keras callbacks.
+
+        Returns:
+            The estimator itself, with `model`, `preprocessor` (a copy of the
+            one that was given, adapted) and `history`.
+
+        Raises:
+            ValueError: if the graph cannot be read, has too few edges, or
+                pairs are none of its nodes; or if `decoder="concat"` meets a
+                graph that is not directed.
+        """
+        options = self.training
+        keras.utils.set_random_seed(options["seed"])
+        self._copy_preprocessor()
+        (graph,) = self.preprocessor.read([graph])
+        directed = is_directed(graph)
+        if self.decoder == "concat" and not directed:
+            raise ValueError(
+                "`decoder='concat'` expects a directed graph, where the order "
+                "of a pair counts. Received: one that is not"
+            )
+        known = graph
+        if validation_data is None and options["validation_share"]:
+            share = options["validation_share"]
+            split = split_edges(graph, (1 - share, share, 0), options["seed"])
+            if not len(split.validation):
+                raise ValueError(
+                    "`validation_share` expects at least one edge, or 0 for no "
+                    f"validation. Received: validation_share={share} of "
+                    f"{len(split.training)} edges"
+                )
+            known = split.graph
+            validation_data = split.validation, split.validation_negatives
+        kernel = "normalized" if self.encoder == "gcn" else "random_walk"
+        self.preprocessor.adapt([known], kernel=kernel)
+        batches = LinkBatches(
+            known,
+            self._inputs,
+            folds=options["folds"],
+            negatives=options["negatives"],
+            seed=options["seed"],
+            directed=directed,
+        )
+        trained = self._build(None, directed)
+        optimizer = keras.optimizers.AdamW(
+            options["learning_rate"],
+            weight_decay=options["weight_decay"],
+            global_clipnorm=options["clip_norm"],
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        trained.compile(optimizer, keras.losses.BinaryCrossentropy(True))
+        watching = [FollowEpochs(batches)]
+        if validation_data is not None:
+            watching += [
+                ValidateLinks(
+                    self._inputs(known),
+                    *(check_pairs(p, graph.num_nodes) for p in validation_data),
+                ),
+                keras.callbacks.EarlyStopping(
+                    "val_average_precision",
+                    mode="max",
+                    patience=options["patience"],
+                    restore_best_weights=True,
+                ),
+            ]
+        self.history = trained.fit(
+            batches,
+            epochs=options["epochs"],
+            shuffle=False,
+            callbacks=[*watching, *callbacks],
+            verbose=self.verbose,
+        )
+        self.model = self._build(self._kernel(graph), directed)
+        for layer in trained.layers:
+            # Inputs of the kernel are no layers of the other model.
+            if not layer.trainable_weights:
+                continue
+            weights = self.model.get_layer(layer.name).trainable_weights
+            pairs = zip(weights, layer.trainable_weights, strict=True)
+            for weight, value in pairs:
+                weight.assign(value)
+        self._use(graph)
+        return self
+
+    def predict_raw(self, pairs):
+        """Logits of pairs of nodes.
+
+        Args:
+            pairs: `(pairs, 2)`, ids of nodes; of a directed graph sources and
+                targets.
+
+        Returns:
+            `(pairs,)`, float32.
+
+        Raises:
+            ValueError: before `fit`, or if these are no pairs of nodes.
+        """
+        if self.model is None:
+            raise ValueError(
+                "LinkPredictor expects fit or from_preset before its use. "
+                "Received: one without a model"
+            )
+        pairs = check_pairs(pairs, len(self._nodes[0]))
+        if not len(pairs):
+            return np.zeros(0, "float32")
+        inputs = {"nodes": self._nodes, "pairs": pairs[None].astype("int32")}
+        return np.asarray(self.model.predict_on_batch(inputs))[0]
+
+    def predict_proba(self, pairs):
+        """Probabilities that pairs of nodes are linked.
+
+        They are those among examples as in training: one edge to `negatives`
+        random pairs.
+
+        Args:
+            pairs: as in `predict_raw`.
+
+        Returns:
+            `(pairs,)`, float32.
+
+        Raises:
+            ValueError: as `predict_raw`.
+        """
+        # Of either sign, without overflow.
+        return 0.5 + 0.5 * np.tanh(0.5 * self.predict_raw(pairs))
+
+    def evaluate(self, positive, negative, hits=(20, 50, 100)):
+        """How well pairs that are linked are told from others.
+
+        Args:
+            positive, negative: `(pairs, 2)`, pairs that are linked, and not.
+            hits: ints, the `k` of Hits@k: see `keras_topo.graphs.hits_at`.
+
+        Returns:
+            A dict of floats: `average_precision`, `roc_auc`, `hits@20`, ...
+
+        Raises:
+            ValueError: as `predict_raw`, or if one of the two is empty.
+        """
+        scores = self.predict_raw(positive), self.predict_raw(negative)
+        return rankings(*scores, hits)
+
+    def save(self, folder, metrics=None, card=None):
+        """Saves model and preprocessing as a preset: see `save_preset`.
+
+        The preset holds the kernel of the graph, but not the features of its
+        nodes.
+        """
+        if self.model is None:
+            raise ValueError(
+                "LinkPredictor expects fit before save. Received: one without "
+                "a model"
+            )
+        described = {
+            "task": self.task,
+            "graph_preprocessor": self.preprocessor.get_config(),
+            "estimator": {
+                "name": type(self).__name__,
+                "encoder": self.encoder,
+                "decoder": self.decoder,
+                **self.training,
+            },
+        }
+        return save_preset(self.model, folder, described, metrics, card)
+
+    @classmethod
+    def from_preset(cls, name_or_path, graph, attributes=None):
+        """An estimator with a trained model: see `keras_topo.from_preset`.
+
+        Args:
+            name_or_path: as there.
+            graph: the graph that `fit` was given, for the features of its
+                nodes. The kernel is that of the preset, whatever edges are in
+                this graph, unless features come from edges.
+            attributes: dict, what to read of graphs of other libraries, if it
+                is not called as in training: see `GraphPreprocessor`.
+
+        Raises:
+            ValueError: if the preset is of another task, or the graph has
+                other features, or other than as many nodes.
+        """
+        described = read_preprocessor(find_preset(name_or_path)) or {}
+        config = described.get("graph_preprocessor")
+        if config is None or described.get("task") != cls.task:
+            raise ValueError(
+                f"`name_or_path` expects a preset of the task {cls.task!r}, "
+                f"with a graph_preprocessor. Received: {str(name_or_path)!r}, "
+                f"of the task {described.get('task')!r}"
+            )
+        saved = described.get("estimator", {})
+        preprocessor = GraphPreprocessor.from_config(config)
+        preprocessor.cache = False
+        if attributes is not None:
+            preprocessor.attributes = dict(attributes)
+        estimator = cls(
+            preprocessor,
+            **{k: saved[k] for k in ("encoder", "decoder") if k in saved},
+            **{k: saved[k] for k in TRAINING if k in saved},
+        )
+        estimator.model = from_preset(name_or_path)
+        (graph,) = preprocessor.read([graph])
+        estimator._use(graph)
+        first = np.zeros((1, 2), "int64")
+        estimator.predict_raw(first)  # Refuses a graph of another size.
+        return estimator
+
+    # Parts.
+
+    def _copy_preprocessor(self):
+        config = {**self.preprocessor.get_config(), "learned": None}
+        cache = self.preprocessor.cache
+        self.preprocessor = GraphPreprocessor.from_config(config)
+        self.preprocessor.cache = cache
+
+    def _use(self, graph):
+        """Takes the features of nodes for predictions."""
+        self._nodes = self.preprocessor.node_features([graph])[0][None]
+
+    def _kernel(self, graph):
+        """The kernel of a graph as pairs: see `keep_largest`."""
+        p = self.preprocessor
+        count = p.pairs_per_node
+        if p.kernel in LOCAL:
+            count = int(np.diff(graph.adjacency.indptr).max()) + 1
+        found = largest_pairs(graph, p.kernel, p.kernel_sizes, count)
+        return {
+            "pairs": found[:2].T.astype("int32"),
+            "pair_values": found[2:],
+            "num_nodes": graph.num_nodes,
+        }
+
+    def _inputs(self, graph):
+        """What a model without a fixed kernel takes of a graph."""
+        kernel = self._kernel(graph)
+        return {
+            "nodes": self.preprocessor.node_features([graph])[0],
+            "kernel_pairs": kernel["pairs"],
+            "kernel_values": kernel["pair_values"],
+        }
+
+    def _build(self, fixed_kernel, directed):
+        p = self.preprocessor
+        decoder = self.decoder
+        if decoder == "auto":
+            decoder = "concat" if directed else "hadamard"
+        options = {
+            "num_features": p.num_features,
+            "fixed_kernel": fixed_kernel,
+            "num_kernels": p.num_kernels,
+            "encoder": self.encoder,
+            "decoder": decoder,
+            "feature_statistics": p.feature_statistics,
+            "seed": self.training["seed"],
+            **self.model_options,
+        }
+        build = self.build
+        if build is None:
+            from keras_topo.models import gkat_link_predictor as build
+        return build(**options)
+
+
+class LinkBatches(keras.utils.PyDataset):
+    """Edges of a graph and random pairs, with kernels that lack the edges.
+
+    Args:
+        graph: `Graph`.
+        inputs: function of a `Graph` to a dict of arrays: `nodes`,
+            `kernel_pairs` and `kernel_values`.
+        folds: int, batches. Each has as many edges; where `folds` does not
+            divide them, a few come twice.
+        negatives: int, pairs without an edge for each edge, as far as there
+            are so many. They depend on `seed`, `epoch` and the batch alone.
+        seed: int.
+        directed: see `split_edges`.
+
+    Raises:
+        ValueError: if there are fewer than two edges a fold, or all pairs are
+            edges.
+    """
+
+    def __init__(
+        self, graph, inputs, folds=10, negatives=1, seed=0, directed=None
+    ):
+        super().__init__()
+        self.graph, self.seed, self.epoch = graph, seed, 0
+        self.directed = is_directed(graph, directed)
+        edges = edges_of(graph, self.directed)
+        if not 1 <= folds <= len(edges) // 2:
+            raise ValueError(
+                "`folds` expects an int from 1 to half the training edges, "
+                f"{len(edges)}. Received: folds={folds}"
+            )
+        # Equal sizes: Keras takes the shapes of the first batches for all.
+        size = -(-len(edges) // folds)
+        order = np.random.default_rng(seed).permutation(len(edges))
+        self.positives = edges[np.resize(order, (folds, size))]
+        available = count_negatives(graph, self.directed)
+        self.num_negatives = min(negatives * size, available)
+        if not self.num_negatives:
+            raise ValueError(
+                "`graph` expects pairs of nodes without an edge. Received: a "
+                "complete graph"
+            )
+        graphs = [graph]
+        if folds > 1:
+            graphs = [
+                without_edges(graph, pairs, self.directed)
+                for pairs in self.positives
+            ]
+        self.inputs = [inputs(graph) for graph in graphs]
+        most = max(len(x["kernel_pairs"]) for x in self.inputs)
+        for x in self.inputs:
+            _pad_kernel(x, most)
+
+    def __len__(self):
+        return len(self.positives)
+
+    def __getitem__(self, index):
+        """Inputs, a dict, and targets `(1, pairs)`, float32."""
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        edges = self.positives[index]
+        others = sample_negatives(
+            self.graph, self.num_negatives, random, self.directed
+        )
+        pairs = np.concatenate([edges, others]).astype("int32")
+        targets = np.zeros(len(pairs), "float32")
+        targets[: len(edges)] = 1.0
+        inputs = {**self.inputs[index], "pairs": pairs}
+        return {name: x[None] for name, x in inputs.items()}, targets[None]
+
+
+class ValidateLinks(keras.callbacks.Callback):
+    """Adds exact measures of held-out pairs to the logs of each epoch.
+
+    Has to come before what reads them. They are `val_average_precision` and
+    `val_roc_auc`, which Keras computes by thresholds.
+
+    Args:
+        inputs: dict of arrays without a batch axis, see `LinkBatches`.
+        positive, negative: `(pairs, 2)`, int64.
+    """
+
+    def __init__(self, inputs, positive, negative):
+        super().__init__()
+        pairs = np.concatenate([positive, negative]).astype("int32")
+        inputs = {**inputs, "pairs": pairs}
+        self.inputs = {name: x[None] for name, x in inputs.items()}
+        self.count = len(positive)
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = np.asarray(self.model.predict_on_batch(self.inputs))[0]
+        found = rankings(scores[: self.count], scores[self.count :])
+        logs.update({f"val_{name}": value for name, value in found.items()})
+
+
+def rankings(positive_scores, negative_scores, hits=()):
+    """Average precision, ROC AUC and Hits@k, a dict of floats."""
+    scores = positive_scores, negative_scores
+    return {
+        "average_precision": average_precision(*scores),
+        "roc_auc": roc_auc(*scores),
+        **{f"hits@{k}": hits_at(k, *scores) for k in hits},
+    }
+
+
+def _pad_kernel(inputs, count):
+    """Entries of value 0 at the last pair, which keeps pairs sorted."""
+    missing = count - len(inputs["kernel_pairs"])
+    last = len(inputs["nodes"]) - 1
+    inputs["kernel_pairs"] = np.pad(
+        inputs["kernel_pairs"], ((0, missing), (0, 0)), constant_values=last
+    )
+    inputs["kernel_values"] = np.pad(
+        inputs["kernel_values"], ((0, 0), (0, missing))
+    )

@@ -1,0 +1,280 @@
+"""`LinkPredictor`: one graph in, probabilities of pairs out."""
+
+import keras
+import networkx
+import numpy as np
+import pytest
+
+import keras_topo
+from keras_topo.graphs import (
+    Graph,
+    GraphPreprocessor,
+    sample_negatives,
+    split_edges,
+)
+from keras_topo.link_predictor import LinkBatches, LinkPredictor
+from keras_topo.models import gkat_link_predictor
+
+OPTIONS = {
+    "num_heads": 2,
+    "key_dim": 8,
+    "embedding_dim": 16,
+    "decoder_dim": 16,
+    "depth": 1,
+    "dropout": 0.2,
+    "epochs": 15,
+    "folds": 4,
+    "learning_rate": 2e-2,
+    "verbose": 0,
+}
+# Without attention, which takes long to trace.
+LIGHT = {**OPTIONS, "encoder": "gcn"}
+
+
+def blocks(seed=0, blocks=6, size=14, directed=False):
+    """A stochastic block model whose features tell blocks with some noise."""
+    random = np.random.default_rng(seed)
+    block = np.repeat(np.arange(blocks), size)
+    inside = block[:, None] == block
+    if directed:  # Each block points to the next one.
+        inside = (block[:, None] + 1) % blocks == block
+    matrix = random.random(inside.shape) < np.where(inside, 0.35, 0.01)
+    if not directed:
+        matrix = np.triu(matrix, 1)
+        matrix = matrix | matrix.T
+    np.fill_diagonal(matrix, 0)
+    features = np.eye(blocks)[block] + random.normal(
+        scale=0.3, size=(len(block), blocks)
+    )
+    return Graph(matrix, features=features)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return split_edges(blocks(), (0.75, 0.1, 0.15))
+
+
+@pytest.fixture(scope="module")
+def predictor(split):
+    keras.utils.clear_session()
+    return keras_topo.LinkPredictor(**OPTIONS).fit(
+        split.graph, (split.validation, split.validation_negatives)
+    )
+
+
+def test_links_are_found(predictor, split):
+    found = predictor.evaluate(split.test, split.test_negatives, hits=(5,))
+    assert sorted(found) == ["average_precision", "hits@5", "roc_auc"]
+    assert found["roc_auc"] > 0.8 and found["average_precision"] > 0.75
+    history = predictor.history.history
+    assert len(history["loss"]) <= 15
+    # The best epoch is the one that is kept, with all edges in the kernel.
+    best = predictor.evaluate(split.validation, split.validation_negatives, ())
+    assert best["average_precision"] == pytest.approx(
+        max(history["val_average_precision"]), abs=1e-6
+    )
+
+
+def test_pairs_have_no_order_and_no_neighbors(predictor, split):
+    probabilities = predictor.predict_proba(split.test)
+    assert probabilities.shape == (len(split.test),)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    np.testing.assert_allclose(
+        predictor.predict_proba(split.test[::-1, ::-1]),
+        probabilities[::-1],
+        atol=1e-6,
+    )
+    logits = predictor.predict_raw(split.test)
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-logits)), probabilities, atol=1e-6
+    )
+    assert predictor.predict_proba([]).shape == (0,)
+    with pytest.raises(ValueError, match="`pairs` expects node ids from 0"):
+        predictor.predict_proba([[0, 84]])
+
+
+def test_presets(predictor, split, tmp_path):
+    predictor.save(tmp_path / "links", {"roc_auc": 0.9})
+    again = LinkPredictor.from_preset(tmp_path / "links", split.graph)
+    np.testing.assert_allclose(
+        again.predict_proba(split.test),
+        predictor.predict_proba(split.test),
+        atol=1e-6,
+    )
+    assert again.training == predictor.training
+    assert again.encoder == "gkat"
+    # By the name of its builder, not layer by layer.
+    config = (tmp_path / "links" / "config.json").read_text()
+    assert '"builder": "gkat_link_predictor"' in config
+    with pytest.raises(ValueError, match="'graphs'.*Received.*'links'"):
+        keras_topo.GraphClassifier.from_preset(tmp_path / "links")
+    with pytest.raises(ValueError, match="84"):
+        LinkPredictor.from_preset(tmp_path / "links", blocks(size=13))
+
+
+@pytest.mark.slow_on_jax
+def test_shuffled_pairs_are_not_found(split):
+    """Held-out links that are random pairs are told from none by chance."""
+    graph = split.graph
+    random = np.random.default_rng(1)
+    pairs = sample_negatives(graph, 200, random)
+    shuffled = Graph.from_edges(
+        sample_negatives(blocks(), graph.num_edges, random),
+        graph.num_nodes,
+        features=graph.features[random.permutation(graph.num_nodes)],
+    )
+    predictor = LinkPredictor(**LIGHT).fit(shuffled)
+    found = predictor.evaluate(pairs[:100], pairs[100:])
+    assert abs(found["roc_auc"] - 0.5) < 0.12
+    found = predictor.evaluate(split.test, split.test_negatives)
+    assert abs(found["roc_auc"] - 0.5) < 0.2
+
+
+@pytest.mark.slow_on_jax
+def test_graph_convolutions_and_graphs_of_networkx():
+    graph = networkx.from_scipy_sparse_array(blocks().adjacency)
+    features = blocks().features
+    for node in graph:
+        graph.nodes[node]["x"] = features[node]
+    split = split_edges(Graph.from_networkx(graph))
+    graph.remove_edges_from(split.test.tolist())
+    predictor = LinkPredictor(
+        GraphPreprocessor(
+            attributes={"features": "x"},
+            kernel="normalized",
+            return_steps=0,
+            cache=False,
+        ),
+        decoder="dot",
+        **LIGHT,
+    ).fit(graph)
+    found = predictor.evaluate(split.test, split.test_negatives)
+    assert found["roc_auc"] > 0.75
+    with pytest.raises(ValueError, match="kernel='normalized'.*'random_walk'"):
+        LinkPredictor(GraphPreprocessor(kernel="random_walk"), encoder="gcn")
+
+
+@pytest.mark.slow_on_jax
+def test_directed_graphs():
+    split = split_edges(blocks(directed=True), (0.8, 0.0, 0.2))
+    predictor = LinkPredictor(**{**LIGHT, "epochs": 25}).fit(split.graph)
+    assert predictor.model.get_layer("logits").kind == "concat"
+    # Of two directions the right one.
+    right = predictor.predict_raw(split.test)
+    wrong = predictor.predict_raw(split.test[:, ::-1])
+    assert (right > wrong).mean() > 0.8
+    with pytest.raises(ValueError, match="`decoder='concat'` expects a dir"):
+        LinkPredictor(decoder="concat", **OPTIONS).fit(blocks())
+
+
+def test_targets_are_not_in_their_kernel():
+    """The kernel and the features of a batch do not change with its edges."""
+    graph = Graph(blocks().adjacency)  # Degrees as features.
+    predictor = LinkPredictor(**OPTIONS)
+    predictor.preprocessor.adapt([graph])
+    batches = LinkBatches(graph, predictor._inputs, folds=4)
+    inputs, targets = batches[1]
+    positives = inputs["pairs"][targets == 1]
+    assert len(positives) == -(-graph.num_edges // 4)
+    np.testing.assert_array_equal(positives, batches.positives[1])
+    # The same without these edges, and with others in their place.
+    dense = graph.adjacency.toarray()
+    dense[positives[:, 0], positives[:, 1]] = 0
+    dense[positives[:, 1], positives[:, 0]] = 0
+    alone = predictor._inputs(Graph(dense))
+    count = len(alone["kernel_pairs"])
+    for name in ("kernel_pairs", "nodes"):
+        np.testing.assert_array_equal(inputs[name][0, :count], alone[name])
+    values = inputs["kernel_values"][0]
+    np.testing.assert_array_equal(values[:, :count], alone["kernel_values"])
+    assert (values[:, count:] == 0).all()
+    whole = predictor._inputs(graph)
+    assert (whole["nodes"] != alone["nodes"]).any()
+    # Negatives are no edges of the training graph, others each epoch.
+    negatives = inputs["pairs"][targets == 0]
+    assert (graph.adjacency.toarray()[tuple(negatives.T)] == 0).all()
+    np.testing.assert_array_equal(batches[1][0]["pairs"], inputs["pairs"])
+    batches.epoch = 1
+    assert (batches[1][0]["pairs"] != inputs["pairs"]).any()
+    covered = {tuple(pair) for fold in batches.positives for pair in fold}
+    assert len(covered) == graph.num_edges
+
+
+def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
+    graph = blocks()
+    seen = []
+    inputs = LinkPredictor._inputs
+
+    def spy(self, graph):
+        seen.append(graph)
+        return inputs(self, graph)
+
+    monkeypatch.setattr(LinkPredictor, "_inputs", spy)
+    options = {**LIGHT, "epochs": 1, "validation_share": 0.2, "seed": 3}
+    predictor = LinkPredictor(**options).fit(graph)
+    held_out = split_edges(graph, (0.8, 0.2, 0.0), seed=3).validation
+    assert len(seen) == 5
+    for other in seen:
+        assert (other.adjacency.toarray()[tuple(held_out.T)] == 0).all()
+    assert "val_roc_auc" in predictor.history.history
+
+
+@pytest.mark.parametrize("decoder", ["dot", "hadamard", "concat"])
+def test_a_kernel_may_come_with_the_inputs(decoder):
+    random = np.random.default_rng(0)
+    kernel = random.random((2, 9, 9)).astype("float32")
+    every = np.stack(np.meshgrid(np.arange(9), np.arange(9), indexing="ij"), -1)
+    inputs = {
+        "nodes": random.normal(size=(1, 9, 3)).astype("float32"),
+        "pairs": np.array([[[0, 1], [1, 0], [8, 8]]], "int32"),
+    }
+    options = {"decoder": decoder, "num_heads": 2, "key_dim": 4, "depth": 1}
+    fixed = gkat_link_predictor(3, fixed_kernel=kernel, **options)
+    called = gkat_link_predictor(3, num_kernels=2, **options)
+    for layer in called.layers:
+        if layer.trainable_weights:
+            weights = fixed.get_layer(layer.name).trainable_weights
+            for weight, value in zip(
+                layer.trainable_weights, weights, strict=True
+            ):
+                weight.assign(value)
+    expected = keras.ops.convert_to_numpy(fixed(inputs))
+    assert expected.shape == (1, 3) and expected.dtype == "float32"
+    found = called(
+        {
+            **inputs,
+            "kernel_pairs": every.reshape(1, -1, 2).astype("int32"),
+            "kernel_values": kernel.reshape(1, 2, -1),
+        }
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    is_symmetric = np.allclose(expected[0, 0], expected[0, 1])
+    assert is_symmetric == (decoder != "concat")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": "gin"}, "`encoder` expects one of"),
+        ({"decoder": "sum"}, "`decoder` expects one of"),
+        ({"epochs": 0}, "`epochs` expects a positive int"),
+        ({"validation_share": 1}, "`validation_share` expects"),
+    ],
+)
+def test_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        LinkPredictor(**options)
+
+
+def test_use_before_fit():
+    with pytest.raises(ValueError, match="expects fit or from_preset"):
+        LinkPredictor().predict_proba([[0, 1]])
+    with pytest.raises(ValueError, match="expects fit before save"):
+        LinkPredictor().save("nowhere")
+    with pytest.raises(ValueError, match="`folds` expects.*folds=400"):
+        LinkPredictor(**{**OPTIONS, "folds": 400}).fit(blocks())
+    path = Graph.from_edges([[0, 1], [1, 2]], 4)
+    with pytest.raises(ValueError, match="`validation_share` expects at least"):
+        LinkPredictor().fit(path)
+    with pytest.raises(ValueError, match="a complete graph"):
+        LinkBatches(Graph(np.ones((5, 5))), lambda graph: None, folds=2)
