@@ -155,7 +155,7 @@ def test_errors(graphs):
     model = keras_topo.GraphClassifier(preprocessor())
     with pytest.raises(ValueError, match="fit or from_preset"):
         model.predict(graphs)
-    with pytest.raises(ValueError, match="`y` expects targets"):
+    with pytest.raises(ValueError, match="`y` expects one target"):
         model.fit(graphs)
     with pytest.raises(ValueError, match="at least two classes.*'ring'"):
         model.fit(graphs, ["ring"] * 24)

@@ -266,6 +266,35 @@ def test_options(options, message):
         LinkPredictor(**options)
 
 
+def test_small_graphs_and_names_of_nodes(tmp_path):
+    graph = networkx.relabel_nodes(
+        networkx.complete_graph(5), dict(enumerate("edcba"))
+    )
+    graph.remove_edge("a", "e")
+    predictor = LinkPredictor(**{**LIGHT, "epochs": 1}).fit(graph)
+    raw = predictor.predict_raw([("a", "e"), ("b", "c")])
+    np.testing.assert_allclose(
+        raw, predictor.predict_raw(np.array([["a", "e"], ["b", "c"]]))
+    )
+    assert predictor.predict([("a", "e")]).dtype == bool
+    with pytest.raises(ValueError, match="such as 'e', 'd', 'c'.*'z'"):
+        predictor.predict([("a", "z")])
+    predictor.save(tmp_path / "named")
+    again = LinkPredictor.from_preset(tmp_path / "named", graph)
+    np.testing.assert_allclose(
+        again.predict_raw([("a", "e"), ("b", "c")]), raw, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="`graph` expects the 5 nodes.*: 4"):
+        LinkPredictor.from_preset(tmp_path / "named", networkx.path_graph(4))
+    split = split_edges(networkx.path_graph(9), (0.5, 0.25, 0.25))
+    assert len(split.test) == len(split.validation) == 2
+    with pytest.raises(ValueError, match="transpose has it"):
+        predictor_ids = np.zeros((2, 7), int)
+        LinkPredictor(**{**LIGHT, "epochs": 1}).fit(
+            networkx.path_graph(9), (predictor_ids, predictor_ids)
+        )
+
+
 def test_use_before_fit():
     with pytest.raises(ValueError, match="expects fit or from_preset"):
         LinkPredictor().predict_proba([[0, 1]])
@@ -273,8 +302,10 @@ def test_use_before_fit():
         LinkPredictor().save("nowhere")
     with pytest.raises(ValueError, match="`folds` expects.*folds=400"):
         LinkPredictor(**{**OPTIONS, "folds": 400}).fit(blocks())
-    path = Graph.from_edges([[0, 1], [1, 2]], 4)
-    with pytest.raises(ValueError, match="`validation_share` expects at least"):
-        LinkPredictor().fit(path)
+    edge = Graph.from_edges([[0, 1]], 4)
+    with pytest.raises(
+        ValueError, match="`folds` expects an int from 1 to half"
+    ):
+        LinkPredictor().fit(edge)
     with pytest.raises(ValueError, match="a complete graph"):
         LinkBatches(Graph(np.ones((5, 5))), lambda graph: None, folds=2)
