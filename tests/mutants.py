@@ -8,15 +8,18 @@ along the wrong axis, statistics of the wrong graphs, an order that is lost.
 First the tests have to pass as they are, in a copy of the tree. Then every
 mutant is put into a copy of its own, where one of its tests has to fail. Exits
 with 1 if a mutant survives, cannot be imported, or no longer applies. The
-backend is that of `KERAS_BACKEND`. `tests/mutant_table.py` has the mutants.
+backend is that of `KERAS_BACKEND`; on JAX, most tests of graphs do not run.
+`tests/mutant_table.py` has the mutants. Needs `fork`.
 """
 
 import argparse
 import concurrent.futures
 import configparser
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +30,9 @@ from tests.mutant_table import MUTANTS
 ROOT = Path(__file__).resolve().parents[1]
 # An endless loop is an error that has been noticed.
 LONGEST = 900
+# Processes that are forked from one which has imported what takes long.
+PROCESSES = multiprocessing.get_context("forkserver")
+IMPORTED = ["keras", "pytest", "scipy.sparse.csgraph"]
 
 
 def main(arguments=None, root=ROOT, mutants=MUTANTS):
@@ -53,6 +59,9 @@ def main(arguments=None, root=ROOT, mutants=MUTANTS):
     for mutant in chosen:
         mutated(mutant, root)  # Before anything takes time.
 
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ.setdefault(name, "1")
+    PROCESSES.set_forkserver_preload(IMPORTED)
     tests = sorted({path for mutant in chosen for path in mutant.tests})
     print(f"without mutants: {len(tests)} files of tests ...", flush=True)
     status, output = run(tests, root)
@@ -86,36 +95,41 @@ def judge(mutant, root):
 def run(tests, root, mutant=None):
     """Runs tests in a copy of the tree: pytest's exit status and output."""
     with tempfile.TemporaryDirectory() as name:
-        copy = Path(name).resolve() / "tree"
+        copy, log = Path(name).resolve() / "tree", Path(name) / "log"
         copy_tree(root, copy)
         if mutant is not None:
             (copy / mutant.file).write_text(mutated(mutant, root))
-        environment = {
-            "KERAS_TOPO_DATA": str(root.parent / "shared" / "data"),
-            "OMP_NUM_THREADS": "1",
-            "TF_NUM_INTRAOP_THREADS": "1",
-            **os.environ,
-            # A mutant may be as long as what it replaces, and as old.
-            "PYTHONDONTWRITEBYTECODE": "1",
-            # Kernels of a mutant are not for others.
-            "KERAS_TOPO_CACHE": str(copy.parent / "cache"),
-        }
-        options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
-        if environment.get("KERAS_BACKEND") == "jax":
-            options += ["-m", "not tensorflow_only"]
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "pytest", *options, *tests],
-                cwd=copy,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=LONGEST,
-            )
-        except subprocess.TimeoutExpired:
-            return None, ""
-    return done.returncode, done.stdout
+        process = PROCESSES.Process(
+            target=run_pytest, args=(tests, copy, root, log)
+        )
+        process.start()
+        process.join(LONGEST)
+        process.kill()
+        process.join()
+        killed = process.exitcode == -signal.SIGKILL
+        return None if killed else process.exitcode, log.read_text()
+
+
+def run_pytest(tests, copy, root, log):
+    """In a process of its own, in which nothing of the tree is imported."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(copy)
+    places = [p for p in sys.path if Path(p or ".").resolve() != root]
+    sys.path[:] = [str(copy), *places]
+    # Kernels of a mutant are not for others.
+    os.environ["KERAS_TOPO_CACHE"] = str(copy.parent / "cache")
+    os.environ.setdefault("KERAS_TOPO_DATA", str(root.parent / "shared/data"))
+    # A mutant may be as long as what it replaces, and as old.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        options += ["-m", "not tensorflow_only"]
+    import pytest
+
+    sys.exit(int(pytest.main([*options, *tests])))
 
 
 def copy_tree(root, copy):

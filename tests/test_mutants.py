@@ -21,8 +21,9 @@ def test_every_mutant_applies():
 
 
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
     """A repository of one package, moved when it is imported, and tests."""
+    monkeypatch.setattr("tests.mutants.IMPORTED", [])
     files = {
         "setup.cfg": "[options]\npackage_dir =\n    small.part = elsewhere\n",
         ".gitignore": "small/part\n",
