@@ -38,7 +38,11 @@ MUTANTS = []
 
 # Graphs and what they are read from.
 
-add = _group("keras_topo/graphs/graph.py", "tests/graphs/test_graph.py")
+add = _group(
+    "keras_topo/graphs/graph.py",
+    "tests/graphs/test_graph.py",
+    "tests/graphs/test_conversions.py",
+)
 add(
     "graph: edges listed once are not symmetrised",
     "        if not directed:\n            other = ends",
