@@ -108,13 +108,24 @@ def results(layer, function):
     return ref.numpy(y), dict(zip(names, gradients, strict=True))
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("name", MASKS)
+def ways():
+    """Masks and similarities; those that share their code are slow ones."""
+    for name in MASKS:
+        for similarity in SIMILARITIES:
+            random = similarity in ("exp", "favor")
+            if random and (ref.on_jax or name not in ("decay", "table")):
+                continue
+            often = similarity == "relu" or name in ("none", "table")
+            if similarity == "favor":
+                often = name == "decay"
+            marks = () if often else pytest.mark.slow
+            yield pytest.param(
+                name, similarity, marks=marks, id=f"{name}-{similarity}"
+            )
+
+
+@pytest.mark.parametrize(("name", "similarity"), list(ways()))
 def test_chunks_and_steps_are_the_whole(name, similarity):
-    if similarity in ("exp", "favor") and name not in ("decay", "table"):
-        return
-    if ref.on_jax and similarity in ("exp", "favor"):
-        return
     layer = make(MASKS[name](), similarity)
     tolerance = 1e-4 if similarity in ("exp", "favor") else 1e-5
     expected, gradients = results(layer, whole)
