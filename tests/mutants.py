@@ -1,7 +1,7 @@
 """Puts one error at a time into the code, and checks that tests notice it.
 
     python -m tests.mutants
-    python -m tests.mutants --only "kernel, row" --only noise
+    python -m tests.mutants --only noise --only "links:" --jobs 2
 
 A mutant is a small edit that makes results wrong without an exception: a sum
 along the wrong axis, statistics of the wrong graphs, an order that is lost.

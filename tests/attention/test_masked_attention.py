@@ -177,6 +177,8 @@ def test_a_fully_padded_example_gives_zeros(masked_by):
 def test_every_form_is_the_same_and_auto_is_one_of_them():
     arrays = qkv(1, HEADS, 20, 3, 2)
     for name, kind in KINDS.items():
+        if on_jax and name not in ("table-fft", "low-rank"):
+            continue
         mask = kind.operator("float64")
         explanation = mask.explain(3, 2, 1, HEADS)
         names = [form.name for form in explanation.forms]

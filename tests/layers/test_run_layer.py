@@ -57,8 +57,9 @@ class Case:
     #: The public layer that it is there for, where that is inside another.
     covers: str | None = None
     name: str = ""
-    #: Whether to run it on JAX too, where each takes seconds to compile.
-    jax: bool = False
+    #: Whether to run it on JAX too, where each takes seconds to compile; or
+    #: `"slow"`.
+    jax: bool | str = False
     #: Whether others run the same code, and this one in `make test-all` only.
     slow: bool = False
 
@@ -179,7 +180,7 @@ CASES = [
                 "unknown_axes": (1,),
             },
             name=f"{kind}-sequence",
-            jax=kind == "gated",
+            jax="slow" if kind == "gated" else False,
             slow=kind == "gaussian",
         )
         for kind, kwargs in (
@@ -293,7 +294,11 @@ CASES = [
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(c, marks=[pytest.mark.slow] * c.slow)
+        pytest.param(
+            c,
+            marks=[pytest.mark.slow] * c.slow
+            + [pytest.mark.slow_on_jax] * (c.jax == "slow"),
+        )
         for c in CASES
         if c.jax or not on_jax
     ],
