@@ -230,6 +230,7 @@ def test_padding_and_last_graph(similarity, layer):
         kernel[k, :n, :n] = random.uniform(size=(n, n))
         mask[k, :n] = True
     layer = make(similarity, layer)
+    layer.build(nodes.shape)
     # Junk at padded nodes must not show.
     junk = np.where(mask[..., None], nodes, 1e3).astype("float32")
     call = ref.staged(lambda *graph, **options: layer(*graph, **options))
