@@ -380,7 +380,9 @@ add(
 # Layers.
 
 add = _group(
-    "keras_topo/layers/graph_pooling.py", "tests/layers/test_graph_layers.py"
+    "keras_topo/layers/graph_pooling.py",
+    "tests/models/test_graph_baselines.py",
+    "tests/layers/test_graph_layers.py",
 )
 add(
     "pooling: means over padded nodes",
@@ -410,7 +412,7 @@ add(
 
 add = _group(
     "keras_topo/layers/graph_propagation.py",
-    "tests/layers/test_graph_layers.py",
+    "tests/models/test_graph_baselines.py",
 )
 add(
     "propagation: steps go back to the last, not to the first",
@@ -421,7 +423,7 @@ add(
 add = _group(
     "keras_topo/layers/graph_kernels.py",
     "tests/layers/test_graph_kernel_layers.py",
-    "tests/layers/test_graph_layers.py",
+    "tests/models/test_raw_graphs.py",
 )
 add(
     "kernel layers: edges listed once are not symmetrised",
