@@ -6,6 +6,8 @@ import subprocess
 import pytest
 
 from tests.mutant_table import Mutant
+
+pytestmark = pytest.mark.tensorflow_only  # Without Keras: once is enough.
 from tests.mutants import MUTANTS, ROOT, main, mutated
 
 
@@ -23,7 +25,7 @@ def test_every_mutant_applies():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A repository of one package, moved when it is imported, and tests."""
-    monkeypatch.setattr("tests.mutants.IMPORTED", [])
+    monkeypatch.setattr("tests.mutants.IMPORTED", ["pytest"])
     files = {
         "setup.cfg": "[options]\npackage_dir =\n    small.part = elsewhere\n",
         ".gitignore": "small/part\n",
