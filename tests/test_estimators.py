@@ -45,6 +45,23 @@ def preprocessor(form="dense", **attributes):
     )
 
 
+def linear(num_features, num_classes, level, target_statistics=None, **_):
+    """A builder: a dense layer of the mean of the nodes, or of each node."""
+    inputs = {
+        "nodes": keras.Input((None, num_features), name="nodes"),
+        "kernel": keras.Input((2, None, None), name="kernel"),
+        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
+    }
+    x = inputs["nodes"]
+    if level == "graphs":
+        x = keras_topo.layers.GraphPooling()(x, mask=inputs["node_mask"])
+    x = keras.layers.Dense(num_classes, name="logits")(x)
+    if target_statistics:
+        mean, deviation = target_statistics
+        x = keras.layers.Rescaling(deviation[0], mean[0])(x)
+    return keras.Model(inputs, x)
+
+
 @pytest.fixture(scope="module")
 def graphs():
     return rings_and_paths()
@@ -125,7 +142,7 @@ def test_regression_is_in_its_own_units(graphs, tmp_path):
     np.testing.assert_allclose(again.predict(graphs), found, rtol=1e-5)
     # Whole numbers are numbers, too, and so are those of the graphs.
     model = keras_topo.GraphRegressor(
-        preprocessor(label="edges"), **{**OPTIONS, "epochs": 1}
+        preprocessor(label="edges"), linear, epochs=1, verbose=0
     )
     for graph in graphs:
         graph.graph["edges"] = graph.number_of_edges()
@@ -150,28 +167,11 @@ def test_nodes_of_many_graphs(graphs):
         right[counted].mean(), rel=1e-4
     )
     numbers = keras_topo.NodeRegressor(
-        preprocessor(), **{**OPTIONS, "epochs": 2}
+        preprocessor(), linear, epochs=2, verbose=0
     ).fit(graphs, [y.astype("float32") for y in ends])
     assert [len(x) for x in numbers.predict(graphs)] == [
         len(graph) for graph in graphs
     ]
-
-
-def linear(num_features, num_classes, level, target_statistics=None, **_):
-    """A builder: a dense layer of the mean of the nodes, or of each node."""
-    inputs = {
-        "nodes": keras.Input((None, num_features), name="nodes"),
-        "kernel": keras.Input((2, None, None), name="kernel"),
-        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
-    }
-    x = inputs["nodes"]
-    if level == "graphs":
-        x = keras_topo.layers.GraphPooling()(x, mask=inputs["node_mask"])
-    x = keras.layers.Dense(num_classes, name="logits")(x)
-    if target_statistics:
-        mean, deviation = target_statistics
-        x = keras.layers.Rescaling(deviation[0], mean[0])(x)
-    return keras.Model(inputs, x)
 
 
 # Without updates, losses of training are those of the model that is left.

@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from tests.mutant_table import Mutant
+from tests.mutants import MUTANTS, ROOT, main, mutated
 
 pytestmark = pytest.mark.tensorflow_only  # Without Keras: once is enough.
-from tests.mutants import MUTANTS, ROOT, main, mutated
 
 
 def test_every_mutant_applies():
