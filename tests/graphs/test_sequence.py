@@ -123,6 +123,19 @@ def test_kernels(kind, oracle):
     assert (kept.sum(1) <= 4 + adjacency.sum(1)).all()
 
 
+def test_equal_entries_in_the_order_of_their_nodes():
+    """Leaves of a star are as near to each other: the first ones are kept."""
+    star = networkx.to_numpy_array(networkx.star_graph(6))
+    (matrix,) = dense_kernels(star, "random_walk", (3,))
+    assert len(np.unique(matrix[1, 2:])) == 1
+    for count in (2, 3, 4):
+        pairs = largest_pairs(star, "random_walk", (3,), count)
+        kept = star > 0
+        for row, values in enumerate(matrix):
+            kept[row, np.argsort(-values, kind="stable")[:count]] = True
+        np.testing.assert_array_equal(pairs[:2].T, np.argwhere(kept))
+
+
 def test_blocks_of_rows(monkeypatch):
     adjacency = networkx.to_numpy_array(networkx.path_graph(9))
     whole = largest_pairs(adjacency, "random_walk", (3,), 2)
