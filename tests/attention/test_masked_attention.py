@@ -62,7 +62,14 @@ if on_jax:
 
 @pytest.mark.parametrize(
     ("grid", "prefix", "name", "jit"),
-    REAL,
+    [
+        # Another size, by what runs as it comes, is a second one.
+        pytest.param(
+            *case,
+            marks=[pytest.mark.slow] * (case[:2] == OBLONG and not case[3]),
+        )
+        for case in REAL
+    ],
     ids=[
         f"{a}x{b}+{prefix}-{name}-{'jit' if jit else 'eager'}"
         for (a, b), prefix, name, jit in REAL
