@@ -116,9 +116,13 @@ def test_several_labels(graphs):
     ).fit(graphs, labels)
     found = model.predict(graphs)
     assert (found == labels).mean() > 0.9
+    assert (model.predict_proba(graphs) <= 1).all()
+    # What has learned nothing knows whether one half is passed, too.
+    model = keras_topo.GraphClassifier(preprocessor(), linear, **STILL)
+    model.fit(graphs, labels)
     probabilities = model.predict_proba(graphs)
-    np.testing.assert_array_equal(found, probabilities > 0.5)
-    assert (probabilities <= 1).all()
+    assert ((probabilities > 0.5) & (probabilities < 0.6)).any()
+    np.testing.assert_array_equal(model.predict(graphs), probabilities > 0.5)
 
 
 @pytest.mark.slow_on_jax
