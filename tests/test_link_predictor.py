@@ -201,21 +201,34 @@ def test_targets_are_not_in_their_kernel():
 
 
 def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
-    graph = blocks()
-    seen = []
-    inputs = LinkPredictor._inputs
+    graph = Graph(blocks().adjacency)  # Degrees as features.
+    seen, kernels = [], []
+    inputs, kernel = LinkPredictor._inputs, LinkPredictor._kernel
 
     def spy(self, graph):
         seen.append(graph)
         return inputs(self, graph)
 
+    def spy_of_kernels(self, graph):
+        kernels.append(graph)
+        return kernel(self, graph)
+
     monkeypatch.setattr(LinkPredictor, "_inputs", spy)
+    monkeypatch.setattr(LinkPredictor, "_kernel", spy_of_kernels)
     options = {**LIGHT, "epochs": 1, "validation_share": 0.2, "seed": 3}
     predictor = LinkPredictor(**options).fit(graph)
-    held_out = split_edges(graph, (0.8, 0.2, 0.0), seed=3).validation
+    split = split_edges(graph, (0.8, 0.2, 0.0), seed=3)
+    held_out = tuple(split.validation.T)
     assert len(seen) == 5
     for other in seen:
-        assert (other.adjacency.toarray()[tuple(held_out.T)] == 0).all()
+        assert (other.adjacency.toarray()[held_out] == 0).all()
+    # Nor in what is standardised; but in the kernel of predictions.
+    statistics = GraphPreprocessor(return_steps=0).adapt([split.graph])
+    assert (
+        predictor.preprocessor.feature_statistics
+        == statistics.feature_statistics
+    )
+    assert (kernels[-1].adjacency.toarray()[held_out] == 1).all()
     assert "val_roc_auc" in predictor.history.history
 
 
