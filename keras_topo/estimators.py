@@ -10,7 +10,7 @@ import numpy as np
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
 from keras_topo.graphs.targets import own_targets
-from keras_topo.models import MODELS
+from keras_topo.models import MODELS, with_preprocessing
 from keras_topo.presets import (
     find_preset,
     from_preset,
@@ -29,6 +29,8 @@ TRAINING = {
     "label_smoothing": 0.0,
     "seed": 0,
 }
+# Builders of models that preprocess graphs themselves.
+WHOLE = ("from_edges", "from_graphs")
 # Share of the updates in which the learning rate rises.
 WARMUP = 0.05
 
@@ -167,6 +169,28 @@ class GraphEstimator:
         }
         return save_preset(self.model, folder, described, metrics, card)
 
+    def export(self, path, **options):
+        """Writes a SavedModel that takes raw graphs, for TensorFlow Serving.
+
+        Args:
+            path: the folder to write.
+            **options: of `keras_topo.export_graph_saved_model`, which says
+                what requests and answers hold.
+
+        Returns:
+            A report, a dict of values of JSON: see there.
+
+        Raises:
+            RuntimeError: unless the backend is TensorFlow; see there, too.
+            ValueError: before `fit` or `from_preset`.
+        """
+        self._fitted()
+        from keras_topo.export_graphs import export_graph_saved_model
+
+        whole = with_preprocessing(self.model, self.preprocessor)
+        options = {"task": self._outputs(), **options}
+        return export_graph_saved_model(whole, path, **options)
+
     @classmethod
     def from_preset(cls, name_or_path, attributes=None):
         """An estimator with a trained model: see `keras_topo.from_preset`.
@@ -200,13 +224,17 @@ class GraphEstimator:
         estimator.architecture = name if name in MODELS else BUILDERS.get(name)
         model = from_preset(name_or_path)
         recipe = recipe_of(model)
-        if recipe is not None and recipe.builder == "from_edges":
+        if recipe is not None and recipe.builder in WHOLE:
             # Of models that take edges, what comes after the preprocessing.
             model = model.layers[-1]
         estimator.model = model
         return estimator
 
     # What an estimator says of itself.
+
+    def _outputs(self):
+        """What outputs are: a task of `export_graph_saved_model`."""
+        raise NotImplementedError
 
     def _prepare(self, targets):
         """Learns what it needs of targets; returns the number of outputs."""
@@ -341,6 +369,9 @@ def _check_model(model):
 class _Classifier(GraphEstimator):
     several_labels = False
 
+    def _outputs(self):
+        return "multilabel" if self.several_labels else "classification"
+
     def _prepare(self, targets):
         if self.preprocessor.classes is not None:
             if len(self.preprocessor.classes) < 2:
@@ -417,6 +448,9 @@ class _Classifier(GraphEstimator):
 
 class _Regressor(GraphEstimator):
     statistics = None
+
+    def _outputs(self):
+        return "regression"
 
     def _targets(self, graphs, y):
         targets = super()._targets(graphs, y)

@@ -379,7 +379,7 @@ def _check_repeated(name, values, edges, kept, directed):
     if values is None:
         return
     differ = values != values[kept]
-    differ = differ.reshape(len(values), -1).any(axis=1)
+    differ = differ.any(axis=tuple(range(1, differ.ndim)))
     if differ.any():
         place = int(np.argmax(differ))
         i, j = edges[place].tolist()
