@@ -46,7 +46,7 @@ def export_node_saved_model(
         - returns the same for all nodes, `(1, nodes, classes)`.
 
     Features are those that the model takes: raw ones of models of
-    `keras_topo.models.of_shares`. An id that no node has, and features that
+    `keras_topo.models.l1_normalized`. An id that no node has, and features that
     are not finite, so large that an answer would not be, or not as many as
     there are nodes, are `InvalidArgumentError`s that name the input. The
     folder appears under `path` complete or not at all.
