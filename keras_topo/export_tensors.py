@@ -92,7 +92,8 @@ def export_tensors(model, path, class_names, overwrite, verify, tolerance):
     shares = are_probabilities(references[-1], tolerance)
 
     def answer(y, to_shares):
-        if not _is_classifier(model):
+        # One output is a number, or a logit for yes or no: who knows.
+        if not _is_classifier(model) or classes == 1:
             return {"outputs": y}
         if shares:
             return {"probabilities": y}

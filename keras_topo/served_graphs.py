@@ -199,19 +199,27 @@ def _number_checks(inputs, names):
     if "edge_weights" in inputs:
         weights = inputs["edge_weights"]
         padding = inputs["edges"][..., 0] < 0
-        checks.append(
+        total = tf.reduce_sum(weights, axis=1)
+        checks += [
             require(
                 padding | (weights > 0),
                 f"{names['edge_weights']} expect positive numbers. Received:",
                 weights,
-            )
-        )
+            ),
+            # Nodes of infinite degree would have no neighbors.
+            require(
+                tf.math.is_finite(total),
+                f"{names['edge_weights']} expect a finite sum in each graph. "
+                "Received:",
+                total,
+            ),
+        ]
     return checks
 
 
 def _shown(values, most=20):
     """Values for an error, not all of a long list."""
-    shown = ", ".join(repr(value) for value in values[:most])
+    shown = ", ".join(map(str, values[:most]))
     return f"[{shown}{', ...' if len(values) > most else ''}]"
 
 

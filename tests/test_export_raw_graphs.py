@@ -21,7 +21,6 @@ from keras_topo.graphs import (
     raw_inputs,
 )
 from keras_topo.models import gkat_graph_classifier, with_preprocessing
-from keras_topo.saved_models import answers_of_a_clean_process
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -253,7 +252,7 @@ def padded_to(inputs, num_nodes):
 
 
 BAD = {
-    "label": (("node_labels", (0, 1), "Xe"), "`node_labels`.*'C'.*Xe"),
+    "label": (("node_labels", (0, 1), "Xe"), "`node_labels`.*C, N, O.*Xe"),
     "label-bytes": (
         ("node_labels", (0, 1), b"\xff\xd8" * 500),
         "`node_labels`",
@@ -271,7 +270,7 @@ BAD = {
     "overflow": (("features", (0, 1, 0), 3e38), "`features`.*finite logits"),
     "overflow-weight": (
         ("edge_weights", (1, slice(None)), 3e38),
-        "`edge_weights`.*finite",
+        "`edge_weights`.*finite sum.*inf",
     ),
 }
 
@@ -281,7 +280,7 @@ def test_bad_inputs(served, name):
     _, signatures, inputs, *_ = served
     change, message = BAD[name]
     bad = tensors(with_value(inputs, *change))
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(InvalidArgument, match=f"(?s){message}"):
             signatures["serving_default"](**bad)
     answer = signatures["serving_default"](**tensors(inputs))
@@ -384,7 +383,7 @@ def test_bad_examples(served, name):
     _, signatures, _, found, graphs = served
     make, message = BAD_EXAMPLES[name]
     good = serialized(graphs, found)
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(InvalidArgument, match=f"(?s){message}"):
             signatures["serve_examples"](
                 examples=tf.constant([good[0], make(served)])
@@ -497,22 +496,3 @@ def test_tasks_that_do_not_fit(tmp_path):
             task="classification",
         )
     assert not list(tmp_path.iterdir())
-
-
-def test_a_clean_process_answers_by_name(served):
-    """Where there is TensorFlow, and neither Keras nor keras_topo."""
-    path, signatures, inputs, found, graphs = served
-    examples = np.array(serialized(graphs, found), object)
-    first, second = answers_of_a_clean_process(
-        path,
-        [
-            ("serving_default", inputs),
-            ("serve_examples", {"examples": examples}),
-        ],
-    )
-    expected = signatures["serving_default"](**tensors(inputs))
-    for answer in (first, second):
-        np.testing.assert_allclose(
-            answer["probabilities"], expected["probabilities"], atol=1e-6
-        )
-        assert set(answer["class"]) <= {b"toxic", b"harmless"}

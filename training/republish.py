@@ -126,16 +126,15 @@ def republish(folder, data_dir=None, class_names=None):
         )
     else:
         raise ValueError(f"a task that is exported is expected, not {task!r}")
-    # Where it was exported to is nobody's business.
-    metrics["export"] = {k: x for k, x in report.items() if k != "path"}
-    write_json(folder / METRICS, metrics)
-    card = (folder / CARD).read_text(encoding="utf-8")
     card = replaced(
-        card,
+        (folder / CARD).read_text(encoding="utf-8"),
         usage(folder.name, task, preprocessor, shape),
         serving(folder.name, report, preprocessor),
         limits(task),
     )
+    # Where it was exported to is nobody's business.
+    metrics["export"] = {k: x for k, x in report.items() if k != "path"}
+    write_json(folder / METRICS, metrics)
     (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)
     return report

@@ -232,8 +232,9 @@ def _example_values(preprocessor):
 
 def _listed(values):
     """All values; of a run of ints its ends."""
-    if len(values) > 3 and values == list(range(values[0], values[-1] + 1)):
-        return f"{values[0]} to {values[-1]}"
+    first, last, whole = values[0], values[-1], isinstance(values[0], int)
+    if whole and len(values) > 3 and values == list(range(first, last + 1)):
+        return f"{first} to {last}"
     shown = ", ".join(f"`{value}`" for value in values[:SHOWN])
     return shown + (", ..." if len(values) > SHOWN else "")
 
