@@ -35,6 +35,7 @@ pytestmark = pytest.mark.tensorflow_only
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ZOO = ROOT / "saved_models"
+TASKS = ("graphs", "nodes", "images")
 FAST = ("gkat-mutag", "gkat-cora")
 
 
@@ -186,6 +187,48 @@ def test_the_card(name, monkeypatch):
                 text = f"`{key}` {spec.dtype.name} {tuple(spec.shape)}"
                 assert text in described
             assert described.count("`") == 2 * len(specs)
+
+
+def large_requests(name):
+    """Signatures and inputs with the largest numbers, of either sign."""
+    described = keras_topo.presets.read_preprocessor(name)
+    if described["task"] == "images":
+        yield "serving_default", {"images": np.ones((3, 32, 32, 3))}
+    elif described["task"] == "nodes":
+        metrics = read_metrics(ZOO / name)
+        signatures = metrics["export"]["signatures"]
+        logits = signatures["classify_features"]["outputs"]["logits"]
+        nodes = int(re.findall(r"\d+", logits.partition("(")[2])[1])
+        shape = (1, nodes, described["features"]["own"])
+        yield "classify_features", {"nodes": np.ones(shape)}
+    else:
+        config = described["graph_preprocessor"]
+        found = GraphPreprocessor.from_config(config)
+        yield requests_of(random_graphs(found), found)[0]
+
+
+@pytest.mark.parametrize("name", sum(map(of_task, TASKS), []))
+def test_no_answer_is_nan(name):
+    """The largest finite numbers are refused, or answered by numbers."""
+    served = tf.saved_model.load(str(ZOO / name / "1")).signatures
+    random = np.random.default_rng(0)
+    for signature, inputs in large_requests(name):
+        for signs in ((1, 1), (-1, -1), (-1, 1)):
+            sent = {
+                key: tf.constant(x)
+                if x.dtype.kind != "f"
+                else tf.constant(
+                    3e38 * random.choice(signs, x.shape), "float32"
+                )
+                for key, x in inputs.items()
+            }
+            try:
+                answer = served[signature](**sent)
+            except tf.errors.InvalidArgumentError as error:
+                assert "finite" in error.message
+            else:
+                assert np.isfinite(answer["logits"]).all()
+                assert np.isfinite(answer["probabilities"]).all()
 
 
 # What a short request can take.
