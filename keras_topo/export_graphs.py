@@ -186,8 +186,14 @@ def export_graph_saved_model(
     requests = _requests(batches, spec)
 
     def check(folder):
+        # First: what is not finite, the other process would not answer.
+        references = _references(model, batches, spec, answers, tolerance)
         served = answers_of_a_clean_process(folder, requests)
-        return _compare(served, model, batches, spec, answers, tolerance)
+        scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
+        comparison = Comparison(tolerance * scale)
+        for answer, expected in zip(served, references, strict=True):
+            answers.compare(comparison, answer, expected)
+        return comparison.differences
 
     return write_verified(
         archive,
@@ -374,8 +380,8 @@ def _requests(batches, spec):
     return requests
 
 
-def _compare(served, model, batches, spec, answers, tolerance):
-    """Compares the answers of the written model with the one in memory."""
+def _references(model, batches, spec, answers, tolerance):
+    """What the model in memory gives, twice for two signatures."""
     import tensorflow as tf
 
     from keras_topo.graphs import edge_inputs
@@ -391,11 +397,7 @@ def _compare(served, model, batches, spec, answers, tolerance):
             outputs = np.asarray(keras.tree.flatten(found)[0], "float32")
         answers.check_reference(outputs, tolerance)
         references += [outputs, outputs]
-    scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
-    comparison = Comparison(tolerance * scale)
-    for answer, expected in zip(served, references, strict=True):
-        answers.compare(comparison, answer, expected)
-    return comparison.differences
+    return references
 
 
 def _random_graph(num_nodes, num_features, random):

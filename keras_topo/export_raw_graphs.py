@@ -54,7 +54,6 @@ def export_raw_graphs(
     if class_names is None and task == "classification":
         class_names = preprocessor.class_names
     answers = Answers(task, output, class_names)
-    of_nodes = len(output.shape) == 3
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
     spec = GraphTensorSpec.from_preprocessor(preprocessor)
@@ -67,12 +66,13 @@ def export_raw_graphs(
     batches = _batches(preprocessor)
     requests = _requests(batches, preprocessor, spec)
 
+    inputs = [x for name, x in requests if name == "serving_default"]
+
     def check(folder):
+        # First: what is not finite, the other process would not answer.
+        references = _references(model, inputs, answers, tolerance)
         served = answers_of_a_clean_process(folder, requests)
-        inputs = [
-            values for name, values in requests if name == "serving_default"
-        ]
-        return _compare(served, model, inputs, answers, of_nodes, tolerance)
+        return _compare(served, inputs, references, answers, tolerance)
 
     kept = {
         "task": task,
@@ -229,41 +229,43 @@ def _requests(batches, preprocessor, spec):
     return nothing + requests
 
 
-def _compare(served, model, inputs, answers, of_nodes, tolerance):
+def _references(model, inputs, answers, tolerance):
+    """What the model in memory gives, a list of arrays."""
+    import tensorflow as tf
+
+    of_nodes = len(_output(model).shape) == 3
+    references = []
+    for values in inputs:
+        mask = values["node_mask"]
+        shape = mask.shape if of_nodes else mask.shape[:1]
+        outputs = np.zeros((*shape, answers.count), "float32")
+        if len(mask):
+            # On the CPU, as in the other process.
+            with tf.device("CPU:0"):
+                tensors = {k: tf.constant(x) for k, x in values.items()}
+                found = model(tensors, training=False)
+            outputs = np.asarray(keras.tree.flatten(found)[0], "float32")
+        real = outputs[mask] if of_nodes else outputs
+        answers.check_reference(real, tolerance)
+        references.append(outputs)
+    return references
+
+
+def _compare(served, inputs, references, answers, tolerance):
     """Compares the answers of the written model with the one in memory.
 
     Args:
         served: answers to requests of both signatures in turn.
-        inputs: of each pair of requests the inputs of the model.
-        of_nodes: bool, whether answers are of nodes.
+        inputs, references: what each pair of requests is, and its answer.
     """
-    import tensorflow as tf
-
-    references = []
-    for values in inputs:
-        batch, nodes = values["node_mask"].shape
-        shape = (batch, nodes) if of_nodes else (batch,)
-        outputs = np.zeros((*shape, answers.count), "float32")
-        if batch:
-            # On the CPU, as in the other process.
-            with tf.device("CPU:0"):
-                tensors = {k: tf.constant(x) for k, x in values.items()}
-                outputs = model(tensors, training=False)
-            outputs = np.asarray(keras.tree.flatten(outputs)[0], "float32")
-            real = outputs
-            if of_nodes:
-                real = outputs[values["node_mask"]]
-            answers.check_reference(real, tolerance)
-        references.append(outputs)
     scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
     comparison = Comparison(tolerance * scale)
     for k, answer in enumerate(served):
-        mask = inputs[k // 2]["node_mask"]
-        expected = references[k // 2]
-        if k % 2 and of_nodes and not len(mask):
+        mask, expected = inputs[k // 2]["node_mask"], references[k // 2]
+        if expected.ndim == 2:
+            mask = None
+        elif k % 2 and not len(mask):
             # An empty batch of examples has graphs of no nodes.
             mask, expected = mask[:, :0], expected[:, :0]
-        answers.compare(
-            comparison, answer, expected, mask if of_nodes else None
-        )
+        answers.compare(comparison, answer, expected, mask)
     return comparison.differences

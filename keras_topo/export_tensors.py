@@ -117,8 +117,7 @@ def export_tensors(model, path, class_names, overwrite, verify, tolerance):
         if not all(np.isfinite(y).all() for y in references):
             raise RuntimeError(
                 "`model` gives outputs that are not finite for random inputs; "
-                "it was not exported. Train it again, or export it with "
-                "`verify=False`."
+                "it was not exported. Train it again."
             )
         scale = max(float(np.abs(y).max(initial=1.0)) for y in references)
         comparison = Comparison(tolerance * scale)

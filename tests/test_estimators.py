@@ -7,6 +7,8 @@ import pytest
 
 import keras_topo
 from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
+from keras_topo.models import with_preprocessing
+from keras_topo.presets import read_preprocessor
 
 OPTIONS = {
     "epochs": 25,
@@ -108,6 +110,17 @@ def test_export(classifier, graphs, tmp_path):
     )
     names = [x.decode() for x in answer["class"].numpy()]
     assert names == classifier.predict(graphs[:4]).tolist()
+    # A preset of the model that preprocesses itself is one of the classifier.
+    classifier.save(tmp_path / "rings")
+    keras_topo.save_preset(
+        with_preprocessing(classifier.model, classifier.preprocessor),
+        tmp_path / "whole",
+        read_preprocessor(tmp_path / "rings"),
+    )
+    again = keras_topo.GraphClassifier.from_preset(tmp_path / "whole")
+    np.testing.assert_allclose(
+        again.predict_proba(graphs[:4]), answer["probabilities"], atol=1e-5
+    )
     for estimator, task in (
         (keras_topo.GraphRegressor(), "regression"),
         (keras_topo.NodeRegressor(), "regression"),
