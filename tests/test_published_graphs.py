@@ -28,7 +28,7 @@ from keras_topo.graphs import (
     raw_inputs,
 )
 from keras_topo.models import gkat_graph_classifier, with_preprocessing
-from keras_topo.presets import read_metrics
+from keras_topo.presets import read_metrics, read_preprocessor
 from keras_topo.saved_models import answers_of_a_clean_process
 
 pytestmark = pytest.mark.tensorflow_only
@@ -126,7 +126,7 @@ def test_graphs_as_accurate_as_the_card_says(name, shared_data):
 def test_raw_words(name):
     """Zeros and ones, and the same ones divided by their sum."""
     model = keras_topo.from_preset(name)
-    shape = keras_topo.presets.read_preprocessor(name)["features"]["own"]
+    shape = read_preprocessor(name)["features"]["own"]
     assert model.input_shape[-1] == shape
     nodes = model.layers[-1].layers[-1].fixed_kernel.num_nodes
     words = (np.random.default_rng(0).random((nodes, shape)) < 0.01)[None]
@@ -159,7 +159,7 @@ def test_nodes_as_accurate_as_the_card_says(name, shared_data):
             ("classify_features", {"nodes": words[None]}),
         ],
     )
-    names = keras_topo.presets.read_preprocessor(name)["class_names"]
+    names = read_preprocessor(name)["class_names"]
     truth = np.array([x.encode() for x in names], object)
     truth = truth[data.graph.node_targets[ids]]
     for said in (by_id["class"], by_words["class"][0, ids]):
@@ -191,7 +191,7 @@ def test_the_card(name, monkeypatch):
 
 def large_requests(name):
     """Signatures and inputs with the largest numbers, of either sign."""
-    described = keras_topo.presets.read_preprocessor(name)
+    described = read_preprocessor(name)
     if described["task"] == "images":
         yield "serving_default", {"images": np.ones((3, 32, 32, 3))}
     elif described["task"] == "nodes":
