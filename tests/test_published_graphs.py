@@ -122,14 +122,21 @@ def test_graphs_as_accurate_as_the_card_says(name, shared_data):
     assert f"**{accuracy:.2%}**" in (ZOO / name / "README.md").read_text()
 
 
+def shape_of_words(name):
+    """`(1, nodes, features)` of a model of nodes."""
+    signatures = read_metrics(ZOO / name)["export"]["signatures"]
+    logits = signatures["classify_features"]["outputs"]["logits"]
+    nodes = int(logits.partition("(")[2].split(",")[1])
+    return 1, nodes, read_preprocessor(name)["features"]["own"]
+
+
 @pytest.mark.parametrize("name", of_task("nodes"))
 def test_raw_words(name):
     """Zeros and ones, and the same ones divided by their sum."""
     model = keras_topo.from_preset(name)
-    shape = read_preprocessor(name)["features"]["own"]
-    assert model.input_shape[-1] == shape
-    nodes = model.layers[-1].layers[-1].fixed_kernel.num_nodes
-    words = (np.random.default_rng(0).random((nodes, shape)) < 0.01)[None]
+    shape = shape_of_words(name)
+    assert model.input_shape == (None, None, shape[-1])
+    words = np.random.default_rng(0).random(shape) < 0.01
     words = words.astype("float32")
     shares = words / np.maximum(words.sum(-1, keepdims=True), 1)
     expected = model.predict(words, verbose=0)
@@ -195,12 +202,7 @@ def large_requests(name):
     if described["task"] == "images":
         yield "serving_default", {"images": np.ones((3, 32, 32, 3))}
     elif described["task"] == "nodes":
-        metrics = read_metrics(ZOO / name)
-        signatures = metrics["export"]["signatures"]
-        logits = signatures["classify_features"]["outputs"]["logits"]
-        nodes = int(re.findall(r"\d+", logits.partition("(")[2])[1])
-        shape = (1, nodes, described["features"]["own"])
-        yield "classify_features", {"nodes": np.ones(shape)}
+        yield "classify_features", {"nodes": np.ones(shape_of_words(name))}
     else:
         config = described["graph_preprocessor"]
         found = GraphPreprocessor.from_config(config)
