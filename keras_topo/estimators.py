@@ -172,23 +172,14 @@ class GraphEstimator:
     def export(self, path, **options):
         """Writes a SavedModel that takes raw graphs, for TensorFlow Serving.
 
-        Args:
-            path: the folder to write.
-            **options: of `keras_topo.export_graph_saved_model`, which says
-                what requests and answers hold.
-
-        Returns:
-            A report, a dict of values of JSON: see there.
-
-        Raises:
-            RuntimeError: unless the backend is TensorFlow; see there, too.
-            ValueError: before `fit` or `from_preset`.
+        Options, report and errors are those of
+        `keras_topo.export_graph_saved_model`.
         """
         self._fitted()
         from keras_topo.export_graphs import export_graph_saved_model
 
         whole = with_preprocessing(self.model, self.preprocessor)
-        options = {"task": self._outputs(), **options}
+        options = {"task": self._outputs, **options}
         return export_graph_saved_model(whole, path, **options)
 
     @classmethod
@@ -232,9 +223,7 @@ class GraphEstimator:
 
     # What an estimator says of itself.
 
-    def _outputs(self):
-        """What outputs are: a task of `export_graph_saved_model`."""
-        raise NotImplementedError
+    _outputs = None  # What they are: a task of `export_graph_saved_model`.
 
     def _prepare(self, targets):
         """Learns what it needs of targets; returns the number of outputs."""
@@ -369,6 +358,7 @@ def _check_model(model):
 class _Classifier(GraphEstimator):
     several_labels = False
 
+    @property
     def _outputs(self):
         return "multilabel" if self.several_labels else "classification"
 
@@ -448,9 +438,7 @@ class _Classifier(GraphEstimator):
 
 class _Regressor(GraphEstimator):
     statistics = None
-
-    def _outputs(self):
-        return "regression"
+    _outputs = "regression"
 
     def _targets(self, graphs, y):
         targets = super()._targets(graphs, y)

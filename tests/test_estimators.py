@@ -126,7 +126,7 @@ def test_export(classifier, graphs, tmp_path):
         (keras_topo.NodeRegressor(), "regression"),
         (keras_topo.NodeClassifier(), "classification"),
     ):
-        assert estimator._outputs() == task
+        assert estimator._outputs == task
         with pytest.raises(ValueError, match="fit or from_preset"):
             estimator.export(tmp_path / "2")
 
@@ -139,7 +139,7 @@ def test_several_labels(graphs):
     ).fit(graphs, labels)
     assert (model.predict(graphs) == labels).mean() > 0.9
     assert (model.predict_proba(graphs) <= 1).all()
-    assert model._outputs() == "multilabel"
+    assert model._outputs == "multilabel"
 
 
 @pytest.mark.slow_on_jax
