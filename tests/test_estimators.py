@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import keras_topo
-from keras_topo.graphs import Graph, GraphPreprocessor
+from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
+from keras_topo.models import with_preprocessing
+from keras_topo.presets import read_preprocessor
 
 OPTIONS = {
     "epochs": 25,
@@ -108,6 +110,47 @@ def test_presets(classifier, graphs, tmp_path):
         keras_topo.GraphRegressor.from_preset(tmp_path / "rings")
 
 
+@pytest.mark.tensorflow_only
+def test_export(classifier, graphs, tmp_path):
+    """One line; the rest is `tests/test_export_raw_graphs.py`."""
+    import tensorflow as tf
+
+    report = classifier.export(tmp_path / "1", verify=False, max_nodes=12)
+    assert report["task"] == "classification"
+    assert report["class_names"] == ["path", "ring"]
+    inputs = raw_inputs(graphs[:4], classifier.preprocessor)
+    answer = tf.saved_model.load(str(tmp_path / "1")).signatures[
+        "serving_default"
+    ](**{key: tf.constant(x) for key, x in inputs.items()})
+    np.testing.assert_allclose(
+        answer["probabilities"],
+        classifier.predict_proba(graphs[:4]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    names = [x.decode() for x in answer["class"].numpy()]
+    assert names == classifier.predict(graphs[:4]).tolist()
+    # A preset of the model that preprocesses itself is one of the classifier.
+    classifier.save(tmp_path / "rings")
+    keras_topo.save_preset(
+        with_preprocessing(classifier.model, classifier.preprocessor),
+        tmp_path / "whole",
+        read_preprocessor(tmp_path / "rings"),
+    )
+    again = keras_topo.GraphClassifier.from_preset(tmp_path / "whole")
+    np.testing.assert_allclose(
+        again.predict_proba(graphs[:4]), answer["probabilities"], atol=1e-5
+    )
+    for estimator, task in (
+        (keras_topo.GraphRegressor(), "regression"),
+        (keras_topo.NodeRegressor(), "regression"),
+        (keras_topo.NodeClassifier(), "classification"),
+    ):
+        assert estimator._outputs == task
+        with pytest.raises(ValueError, match="fit or from_preset"):
+            estimator.export(tmp_path / "2")
+
+
 @pytest.mark.slow_on_jax
 def test_several_labels(graphs):
     labels = [[k % 2, k // 2 % 2] for k in range(24)]
@@ -117,6 +160,7 @@ def test_several_labels(graphs):
     found = model.predict(graphs)
     assert (found == labels).mean() > 0.9
     assert (model.predict_proba(graphs) <= 1).all()
+    assert model._outputs == "multilabel"
     # What has learned nothing knows whether one half is passed, too.
     model = keras_topo.GraphClassifier(preprocessor(), linear, **STILL)
     model.fit(graphs, labels)

@@ -15,7 +15,7 @@ from keras_topo.estimators.options import (
 )
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
 from keras_topo.graphs.targets import own_targets
-from keras_topo.models import MODELS
+from keras_topo.models import MODELS, with_preprocessing
 from keras_topo.presets import (
     find_preset,
     from_preset,
@@ -24,6 +24,8 @@ from keras_topo.presets import (
 )
 from keras_topo.presets.builders import BUILDERS, recipe_of
 
+# Builders of models that preprocess graphs themselves.
+WHOLE = ("from_edges", "from_graphs")
 # Share of the updates in which the learning rate rises.
 WARMUP = 0.05
 
@@ -194,6 +196,19 @@ class GraphEstimator:
         }
         return save_preset(self.model, folder, described, metrics, card)
 
+    def export(self, path, **options):
+        """Writes a SavedModel that takes raw graphs, for TensorFlow Serving.
+
+        Options, report and errors are those of
+        `keras_topo.export_graph_saved_model`.
+        """
+        self._fitted()
+        from keras_topo.export_graphs import export_graph_saved_model
+
+        whole = with_preprocessing(self.model, self.preprocessor)
+        options = {"task": self._outputs, **options}
+        return export_graph_saved_model(whole, path, **options)
+
     @classmethod
     def from_preset(cls, name_or_path, attributes=None, **options):
         """An estimator with a trained model: see `keras_topo.from_preset`.
@@ -237,13 +252,15 @@ class GraphEstimator:
         estimator.architecture = name if name in MODELS else BUILDERS.get(name)
         model = from_preset(name_or_path)
         recipe = recipe_of(model)
-        if recipe is not None and recipe.builder == "from_edges":
+        if recipe is not None and recipe.builder in WHOLE:
             # Of models that take edges, what comes after the preprocessing.
             model = model.layers[-1]
         estimator.model = model
         return estimator
 
     # What an estimator says of itself.
+
+    _outputs = None  # What they are: a task of `export_graph_saved_model`.
 
     def _prepare(self, targets):
         """Learns what it needs of targets; returns the number of outputs."""

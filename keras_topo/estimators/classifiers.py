@@ -19,6 +19,10 @@ class _Classifier(GraphEstimator):
         self.multi_label = bool(multi_label)
         self.class_weight = class_weight
 
+    @property
+    def _outputs(self):
+        return "multilabel" if self.multi_label else "classification"
+
     def _targets(self, graphs, y):
         targets = super()._targets(graphs, y)
         if targets is None or self.level == "nodes":

@@ -12,6 +12,7 @@ from keras_topo.estimators.losses import (
 
 class _Regressor(GraphEstimator):
     statistics = None
+    _outputs = "regression"
 
     def _targets(self, graphs, y):
         targets = super()._targets(graphs, y)

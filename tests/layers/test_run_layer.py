@@ -219,6 +219,7 @@ CASES = [
         # Weights, so that no eigenvalue repeats.
         {"inputs": WEIGHTS + WEIGHTS.swapaxes(1, 2), "unknown_axes": (1, 2)},
     ),
+    Case(layers.L1Normalization, {}, nodes(unknown_axes=(1,))),
     Case(
         layers.LargestEntries,
         {"count": 3},
