@@ -247,13 +247,8 @@ add(
 )
 add(
     "preprocessor: statistics of the first graph alone",
-    "_statistics(self.node_features(graphs))",
-    "_statistics(self.node_features(graphs[:1]))",
-)
-add(
-    "preprocessor: statistics over graphs, not over nodes",
-    "    mean = total / count\n",
-    "    mean = sum(x.mean(axis=0) for x in features) / len(features)\n",
+    "features = self.node_features(graphs)",
+    "features = self.node_features(graphs[:1])",
 )
 add(
     "preprocessor: features of edges at the opposite ones",
@@ -275,6 +270,13 @@ add(
     "starts = np.cumsum(sizes) - sizes[0]",
 )
 
+add = _group("keras_topo/graphs/common.py", "tests/graphs/test_sequence.py")
+add(
+    "preprocessor: statistics over graphs, not over nodes",
+    "    mean = total / count\n",
+    "    mean = sum(x.mean(axis=0) for x in features) / len(features)\n",
+)
+
 add = _group(
     "keras_topo/graphs/targets.py",
     "tests/graphs/test_sequence.py",
@@ -282,8 +284,8 @@ add = _group(
 )
 add(
     "targets: unknown numbers of nodes count as zeros",
-    "known.append(~missing)",
-    "known.append(missing | True)",
+    "values[share == 0] = 0.0\n    return values, share",
+    "return np.nan_to_num(values), share + (share == 0)",
 )
 add(
     "targets: classes of a data set by their places",
@@ -303,17 +305,17 @@ add(
 )
 add(
     "sequence: targets in another order than inputs",
-    "targets = self.targets.values[ids]",
-    "targets = self.targets.values[np.sort(ids)]",
+    "targets, known = self.targets.values[ids], self.targets.known",
+    "targets, known = self.targets.values[np.sort(ids)], self.targets.known",
 )
 add(
     "sequence: weights of the first graphs for all",
-    "None if self.weights is None else self.weights[ids]",
-    "None if self.weights is None else self.weights[: len(ids)]",
+    "weights *= self.weights[ids]",
+    "weights *= self.weights[: len(ids)]",
 )
 add(
     "sequence: losses of nodes are means over padding",
-    "share = num_nodes / self.sizes.mean()",
+    "share = num_nodes * len(self.graphs) / known",
     "share = 1.0",
 )
 add(
@@ -482,7 +484,9 @@ add(
 
 # Estimators.
 
-add = _group("keras_topo/estimators.py", "tests/test_estimators.py")
+OF_ESTIMATORS = ("tests/test_estimators.py", "tests/test_estimator_targets.py")
+
+add = _group("keras_topo/estimators/base.py", *OF_ESTIMATORS)
 add(
     "estimators: trained on validation graphs",
     "            validation = self._sequence(*validation_data)\n",
@@ -495,23 +499,27 @@ add(
 )
 add(
     "estimators: statistics of validation graphs",
-    "        self.preprocessor.adapt(graphs, targets, kernel)\n",
-    "        self.preprocessor.adapt(\n"
-    "            validation_data[0] if validation_data else graphs,\n"
-    "            targets,\n"
-    "            kernel,\n"
-    "        )\n",
+    "            self.preprocessor.adapt(graphs, targets, kernel)\n",
+    "            self.preprocessor.adapt(\n"
+    "                validation_data[0] if validation_data else graphs,\n"
+    "                targets,\n"
+    "                kernel,\n"
+    "            )\n",
 )
 add(
-    "estimators: validation targets in their own units",
-    "for sequence in filter(None, (train, validation)):",
-    "for sequence in (train,):",
+    "estimators: nodes of joined graphs are cut in another order",
+    "np.cumsum(sizes))[\n                    :-1\n                ]",
+    "np.cumsum(sizes[::-1]))[\n                    :-1\n                ]",
 )
 add(
-    "estimators: unknown targets are in the statistics",
-    "        values = values[known]\n",
-    "",
+    "estimators: a warm start begins anew",
+    "        if not warm_start:\n            self.model = self._build(",
+    "        if builder or warm_start:\n"
+    "            builder = builder or self._builder()[0]\n"
+    "            self.model = self._build(",
 )
+
+add = _group("keras_topo/estimators/classifiers.py", *OF_ESTIMATORS)
 add(
     "estimators: classes by their places",
     "np.array(self.classes)[logits.argmax(-1)]",
@@ -523,9 +531,23 @@ add(
     "(logits > 0.5)",
 )
 add(
-    "estimators: nodes of joined graphs are cut in another order",
-    "np.cumsum(sizes))[\n                    :-1\n                ]",
-    "np.cumsum(sizes[::-1]))[\n                    :-1\n                ]",
+    "estimators: weights of classes by their places",
+    "self.class_weight.get(c, 1.0) for c in self.classes",
+    "self.class_weight.get(c, 1.0) for c in self.classes[::-1]",
+)
+
+add = _group("keras_topo/estimators/regressors.py", *OF_ESTIMATORS)
+add(
+    "estimators: unknown targets are in the statistics",
+    "values = np.concatenate(values)[known]",
+    "values = np.concatenate(values)",
+)
+
+add = _group("keras_topo/estimators/losses.py", *OF_ESTIMATORS)
+add(
+    "losses: unknown values count as right ones",
+    "ops.maximum(ops.sum(known, -1), 1.0)",
+    "y_true.shape[-1]",
 )
 
 add = _group("keras_topo/link_predictor.py", "tests/test_link_predictor.py")
