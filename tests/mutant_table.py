@@ -247,8 +247,8 @@ add(
 )
 add(
     "preprocessor: statistics of the first graph alone",
-    "features = self.node_features(graphs)",
-    "features = self.node_features(graphs[:1])",
+    "            self.node_features(graphs)\n",
+    "            self.node_features(graphs[:1])\n",
 )
 add(
     "preprocessor: features of edges at the opposite ones",
@@ -286,11 +286,6 @@ add(
     "targets: unknown numbers of nodes count as zeros",
     "values[share == 0] = 0.0\n    return values, share",
     "return np.nan_to_num(values), share + (share == 0)",
-)
-add(
-    "targets: classes of a data set by their places",
-    "None if k is None else classes[k] for k in found",
-    "None if k is None else k for k in found",
 )
 
 add = _group(

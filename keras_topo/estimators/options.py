@@ -41,7 +41,7 @@ def training_options(given):
     options = {**TRAINING, **given}
     for name in ("epochs", "batch_size"):
         options[name] = positive(options[name], name)
-    _number("learning_rate", options["learning_rate"], above_zero=True)
+    _number("learning_rate", options["learning_rate"])
     _number("weight_decay", options["weight_decay"])
     if options["clip_norm"] is not None:
         _number("clip_norm", options["clip_norm"], above_zero=True)

@@ -147,8 +147,6 @@ class GraphPreprocessor:
         """
         kernel = self.wanted_kernel or _check("kernel", kernel, KERNELS)
         known = getattr(graphs, "classes", None)
-        if y is None and known:
-            y = own_targets(graphs)
         graphs = self.read(graphs)
         if not graphs:
             raise ValueError(

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_topo.graphs.batch import bucket_sizes, group_by_size
 from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
-from keras_topo.graphs.targets import encode_targets, own_targets
+from keras_topo.graphs.targets import encode_targets
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Sizes that joined batches are padded to grow by this factor.
@@ -89,8 +89,6 @@ class GraphSequence(keras.utils.PyDataset):
             )
         self.batch_size = int(batch_size)
         self.shuffle, self.seed, self.epoch = bool(shuffle), seed, epoch
-        if y is None and getattr(graphs, "classes", None):
-            y = own_targets(graphs)
         self.targets = encode_targets(
             self.graphs, y, preprocessor.classes, level
         )

@@ -31,16 +31,12 @@ def own_targets(graphs, level="auto"):
     """The targets that graphs have: a list of one per graph.
 
     Args:
-        graphs: list of `Graph`s, or a `GraphDataset`, whose graphs count
-            classes from zero; the targets are their values.
+        graphs: list of `Graph`s, or a `GraphDataset`.
         level: `"graphs"`, `"nodes"`, or `"auto"`, those of nodes where graphs
             have none.
     """
-    classes = getattr(graphs, "classes", None)
     graphs = getattr(graphs, "graphs", graphs)
     found = [graph.label for graph in graphs]
-    if classes:
-        found = [None if k is None else classes[k] for k in found]
     missing = all(target is None for target in found)
     if level == "nodes" or (level == "auto" and missing):
         return [graph.node_targets for graph in graphs]
