@@ -11,6 +11,7 @@ pytestmark = pytest.mark.tensorflow_only
 
 def test_goes_on_after_finished_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(edge_features, "LEARNING_RATES", (1e-3, 1e-2))
+    monkeypatch.setitem(edge_features.COMMON, "depth", 1)
     file = tmp_path / "results" / "runs.jsonl"
     command = ["--methods", "gine", "--sizes", "12", "4", "4"]
     command += ["--epochs", "2", "--json", str(file)]
