@@ -133,7 +133,7 @@ def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
     return _datasets("induced-cycles", pair, sizes, seed)
 
 
-def spectral_radius_dataset(sizes=(1600, 200, 400), num_nodes=(12, 24), seed=0):
+def spectral_radius_dataset(sizes=(1200, 200, 400), num_nodes=(12, 24), seed=0):
     """Graphs whose edges decide what number is to be predicted.
 
     A graph is a uniformly random tree with a few more edges, half as many as
