@@ -43,6 +43,8 @@ def test_guide(title, tmp_path, monkeypatch):
     for example in CHAPTERS[title]:
         if "torch_geometric" in example:
             pytest.importorskip("torch_geometric")
+        if "plot_" in example:
+            pytest.importorskip("matplotlib")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(example, {})
