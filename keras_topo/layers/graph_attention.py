@@ -163,20 +163,22 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             inputs, kernel, mask, self.num_heads
         )
         query, key, value = self._project(nodes)
+        scores = None
+        if return_attention_scores:
+            # First: they may be too many.
+            scores = self._scores(
+                query,
+                key,
+                operator,
+                mask,
+                self._nonnegative(),
+                of_pairs="pairs" in split_graph(inputs, kernel, None)[1],
+            )
         x = self._attend(
             query, key, value, operator, mask, self._nonnegative(), training
         )
         x = with_nodes(inputs, self._combine(x, tuple(ops.shape(nodes))))
-        if not return_attention_scores:
-            return x
-        return x, self._scores(
-            query,
-            key,
-            operator,
-            mask,
-            self._nonnegative(),
-            of_pairs="pairs" in split_graph(inputs, kernel, None)[1],
-        )
+        return (x, scores) if return_attention_scores else x
 
     def attention_weights(self, inputs, kernel=None, mask=None):
         """What the nodes take of each other, as a matrix, to look at.

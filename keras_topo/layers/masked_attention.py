@@ -209,13 +209,17 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         self._require_own_values()
         query, key, own = self._project(inputs)
         operator = self._operator(inputs, grid, mask)
+        scores = None
+        if return_attention_scores:
+            # First: they may be too many.
+            scores = self._scores(
+                query, key, operator, mask, self._nonnegative()
+            )
         x = self._attend(
             query, key, own, operator, mask, self._nonnegative(), training
         )
         x = self._combine(x, tuple(ops.shape(inputs)))
-        if not return_attention_scores:
-            return x
-        return x, self._scores(query, key, operator, mask, self._nonnegative())
+        return (x, scores) if return_attention_scores else x
 
     @property
     def grid(self):
