@@ -111,6 +111,11 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     >>> layer = MaskedAttention(num_heads=4, key_dim=16, mask="decay")
     >>> layer(np.random.rand(2, 14, 28, 64)).shape
     (2, 14, 28, 64)
+    >>> _, scores = layer(
+    ...     np.random.rand(2, 7, 7, 64), return_attention_scores=True
+    ... )
+    >>> scores.shape
+    (2, 4, 49, 49)
     >>> layer = MaskedAttention(4, 16, mask="gated", causal=True)
     >>> layer(np.random.rand(2, 1000, 64)).shape
     (2, 1000, 64)
