@@ -4,6 +4,7 @@ import math
 
 from keras import ops
 
+from keras_topo.arguments import one_of
 from keras_topo.attention.inputs import (
     as_operator,
     drop_padding,
@@ -52,11 +53,20 @@ def attention_scores(
         of padded keys and where the mask is zero they are zero.
 
     Raises:
-        ValueError: if the mask is known to have negative entries.
+        ValueError: if `kind` is unknown, the mask does not fit or is known to
+            have negative entries, or `of_pairs` comes without pairs.
 
-    *Complexity*: `O(L S n)` and as many scores in memory, whatever the mask;
-    of pairs `O(pairs n)`.
+    *Complexity*: `O(L S n)` time and `L S` scores in memory for each head,
+    whatever the mask; of pairs `O(pairs n)`.
+
+    Example:
+
+    >>> query, key = np.random.rand(2, 1, 4, 10, 8)
+    >>> attention_scores("softmax", query, key, Causal(10)).shape
+    (1, 4, 10, 10)
     """
+    one_of(kind, "kind", KINDS)
+    query, key = ops.convert_to_tensor(query), ops.convert_to_tensor(key)
     dtype = accumulation_dtype(query.dtype, key.dtype)
     query, key = ops.cast(query, dtype), ops.cast(key, dtype)
     key = drop_padding(key, padding_mask)

@@ -8,6 +8,11 @@ import scipy.sparse
 from keras import ops
 
 from keras_topo import masks
+from keras_topo.attention import (
+    attention_scores,
+    masked_linear_attention,
+    masked_softmax_attention,
+)
 from keras_topo.layers import (
     ForestAttention,
     GraphEncoderBlock,
@@ -19,6 +24,7 @@ from keras_topo.layers import (
     TopologicalEncoderBlock,
 )
 from keras_topo.masks import DiffusionMask, RandomFeaturesMask, RandomWalkMask
+from keras_topo.operators import Causal, SparsePairs
 
 CHANNELS, HEADS, KEY_DIM = 4, 2, 3
 SIMILARITIES = ["relu", "softmax", "additive"]
@@ -280,6 +286,32 @@ def test_fixed_graphs_have_a_matrix(name):
     else:
         mask = ref.dense(layer.mask_operator())
     check(layer, x, mask, output, scores)
+
+
+def test_the_function():
+    """Scores times values are the output of the other functions."""
+    random = np.random.default_rng(0)
+    query, key, value = random.normal(size=(3, 1, 2, 6, 4))
+    pairs = SparsePairs([[0, 1], [0, 2], [5, 5]], [1.0, 2.0, 0.5], 6)
+    for mask in (None, Causal(6), pairs):
+        scores = attention_scores("softmax", query, key, mask)
+        expected = masked_softmax_attention(query, key, value, mask)
+        ref.assert_close(ref.numpy(scores) @ value, ref.numpy(expected), 1e-5)
+        scores = attention_scores("linear", query**2, key**2, mask)
+        expected = masked_linear_attention(query**2, key**2, value, mask)
+        ref.assert_close(ref.numpy(scores) @ value, ref.numpy(expected), 1e-5)
+    found = attention_scores("softmax", query, key, pairs, of_pairs=True)
+    matrix = ref.numpy(attention_scores("softmax", query, key, pairs))
+    expected = matrix[:, :, [0, 0, 5], [1, 2, 5]]
+    ref.assert_close(found, expected, 1e-6)
+    with pytest.raises(ValueError, match="`kind` expects.*'cosine'"):
+        attention_scores("cosine", query, key)
+    with pytest.raises(ValueError, match="`of_pairs=True`"):
+        attention_scores("linear", query, key, Causal(6), of_pairs=True)
+    with pytest.raises(ValueError, match="as many tokens"):
+        attention_scores("linear", query, key, Causal(5))
+    with pytest.raises(ValueError, match="not negative"):
+        attention_scores("linear", query, key, -np.ones((6, 6)))
 
 
 # Blocks and models.
