@@ -12,6 +12,7 @@ from keras_topo.graphs import (
     beacon_dataset,
     load_tu_dataset,
     node_features,
+    spectral_radius_dataset,
 )
 
 pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
@@ -375,3 +376,38 @@ def test_beacons():
     assert 0.5 < right[shown].mean() < 1
     with pytest.raises(ValueError, match="`num_nodes`"):
         beacon_dataset(50)
+
+
+def test_spectral_radius():
+    """The target is the largest eigenvalue of the weights at the edges."""
+    sizes, nodes = (20, 5, 5), (4, 9)
+    train, validation, test = spectral_radius_dataset(sizes, nodes, seed=1)
+    assert [len(train), len(validation), len(test)] == [20, 5, 5]
+    assert train.classes is None
+    bonds = {"single": 1.0, "double": 2.0, "triple": 3.0}
+    seen = set()
+    for graph in train.graphs + validation.graphs + test.graphs:
+        assert 4 <= graph.num_nodes <= 9 and graph.is_undirected()
+        # A tree at least, without self-loops, and ones for weights.
+        assert graph.num_edges >= graph.num_nodes - 1
+        assert not graph.adjacency.diagonal().any()
+        assert set(graph.adjacency.data) == {1.0}
+        strengths = graph.edge_features[:, 0].astype("float64")
+        assert abs(strengths).max() <= 0.5
+        weights = np.zeros((graph.num_nodes, graph.num_nodes))
+        weights[tuple(graph.edge_index())] = strengths + [
+            bonds[bond] for bond in graph.edge_labels
+        ]
+        np.testing.assert_array_equal(weights, weights.T)
+        radius = abs(np.linalg.eigvals(weights)).max()
+        np.testing.assert_allclose(graph.label, radius, rtol=1e-6)
+        seen |= set(graph.edge_labels.tolist())
+    assert seen == set(bonds)
+    again = spectral_radius_dataset(sizes, nodes, seed=1)[2]
+    other = spectral_radius_dataset(sizes, nodes, seed=2)[2]
+    np.testing.assert_array_equal(again.labels, test.labels)
+    assert (other.labels != test.labels).any()
+    # Sets are drawn independently: none repeats another.
+    assert not set(train.labels) & set(test.labels)
+    with pytest.raises(ValueError, match="`num_nodes`"):
+        spectral_radius_dataset(sizes, (2, 5))
