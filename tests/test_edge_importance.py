@@ -112,7 +112,7 @@ def test_more_errors():
     estimator = Stub(lambda graph: [total(graph)])
     with pytest.raises(ValueError, match="at least one edge"):
         edge_importance(estimator, Graph(np.eye(3)))
-    with pytest.raises(ValueError, match="before its use"):
+    with pytest.raises(ValueError, match="fit or from_preset first"):
         edge_importance(GraphClassifier(), PATH)
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="`names`.*4 nodes"):
