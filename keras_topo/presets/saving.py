@@ -50,8 +50,8 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
             the model. Keys that keras_topo writes and reads: `task`
             (`"images"`, `"graphs"` or `"nodes"`), `image_shape` (pixels from 0
             to 255, with channels), `class_names` (in the order of the logits)
-            and `features` (how nodes are described; see
-            `training.graph_data.FeatureRecipe`).
+            and `graph_preprocessor` (the configuration of a
+            `GraphPreprocessor`).
         metrics: dict of JSON values, how the model was made and how good it
             is.
         card: str, Markdown for readers.
