@@ -29,8 +29,9 @@ test-all: $(VENV)/.runtimes
 	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
-# which use one core. A file stays in one of them, for its fixtures.
-TWO := -n 2 --dist loadfile
+# which use one core. Each takes one half of the files, in order, so that most
+# fixtures are made once, and then tests of the other one that is not done yet.
+TWO := -n 2 --dist worksteal
 ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
 test-tensorflow: $(VENV)/.dev

@@ -12,8 +12,9 @@ README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 def test_lists_of_graphs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     chapter = README.read_text(encoding="utf-8").partition("## Graphs\n")[2]
-    chapter = chapter.partition("### Kernels and layers")[0]
-    names = {}
+    first, _, rest = chapter.partition("### Kernels and layers")
+    serving = rest.partition("### Serving graphs")[2].partition("### Links")[0]
+    chapter, names = first + serving, {}
     for example in re.findall(r"```python\n(.*?)```", chapter, re.DOTALL):
         exec(example, names)
     assert names["model"].evaluate(names["graphs"][60:], names["y"][60:])[

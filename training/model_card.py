@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from keras_topo.graphs import GraphPreprocessor
+from keras_topo.presets.cards import limits, serving, usage
+from keras_topo.presets.folders import PREPROCESSOR, read_json
+
 PIPELINES = {
     "images": "image-classification",
     "graphs": "graph-ml",
@@ -47,7 +51,13 @@ model-index:
 """
     paragraphs = [f"# {title}", describe(metrics, data)]
     paragraphs += list(notes)
-    paragraphs += [usage(name, metrics), serving(name, metrics)]
+    preprocessor = read_json(folder / PREPROCESSOR).get("graph_preprocessor")
+    if preprocessor is not None:
+        preprocessor = GraphPreprocessor.from_config(preprocessor)
+    paragraphs += [
+        usage(name, task, preprocessor),
+        serving(name, metrics["export"], preprocessor),
+    ]
     paragraphs += [origin(metrics), limits(task)]
     pictures = [
         f"![{text}]({file})"
@@ -90,47 +100,6 @@ def describe(metrics, data):
     return text
 
 
-def usage(name, metrics):
-    lines = [
-        "```python",
-        "import keras_topo",
-        "",
-        f'model = keras_topo.from_preset("{name}")',
-    ]
-    if metrics["task"] == "images":
-        shape = "height, width"
-        lines += [
-            f"finer = keras_topo.from_preset(  # {shape}: resampled",
-            f'    "{name}", num_classes=3, image_shape=(40, 48)',
-            ")",
-        ]
-    else:
-        lines += [f'other = keras_topo.from_preset("{name}", num_classes=3)']
-    return "\n".join([*lines, "```"])
-
-
-def serving(name, metrics):
-    rows = [
-        f"| `{signature}` | {fields(parts['inputs'])} | "
-        f"{fields(parts['outputs'])} |"
-        for signature, parts in metrics["export"]["signatures"].items()
-    ]
-    return "\n".join(
-        [
-            "`1/` is a SavedModel for TensorFlow Serving (`deploy/` of "
-            "keras_topo says how), with these signatures:",
-            "",
-            "| signature | inputs | outputs |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
-
-
-def fields(described):
-    return ", ".join(f"`{key}` {text}" for key, text in described.items())
-
-
 def origin(metrics):
     versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
     seconds = metrics["training_seconds"]
@@ -138,17 +107,3 @@ def origin(metrics):
         f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
         f"training ({versions}). `metrics.json` has all arguments."
     )
-
-
-def limits(task):
-    if task == "images":
-        return (
-            "It knows the classes of its data and nothing else: any image gets "
-            "one of them. It was not tested on shifted or corrupted images."
-        )
-    if task == "graphs":
-        return (
-            "Graphs are taken as undirected and without weights; features are "
-            "those of the data set, in its order."
-        )
-    return "It classifies the nodes of the one graph that it holds."

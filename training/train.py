@@ -229,7 +229,7 @@ class Job:
             **results,
             "epoch": best_epoch,
             "epochs": len(history),
-            "updates": int(model.optimizer.iterations),
+            "updates": len(history) * task.count_steps(),
             "training_seconds": round(sum(e["seconds"] for e in history), 1),
             "parameters": bare.count_params(),
             **task.facts,

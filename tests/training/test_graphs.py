@@ -96,10 +96,6 @@ def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     assert "nothing to train" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="export_graph_saved_model does not take models of raw graphs yet",
-)
 def test_leaves_a_saved_model_and_samples(tmp_path, archive, eagerly):
     out = tmp_path / "run"
     assert run("--data", archive, "--out", out, *SMALL) == 0

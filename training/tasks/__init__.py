@@ -109,6 +109,10 @@ class Task:
         """
         return {}
 
+    def count_steps(self):
+        """Batches of an epoch, an int."""
+        return self.steps_per_epoch or 1
+
     def final_weights(self, model, untrained):
         """The weights that are kept of a trained model, a list."""
         return model.get_weights()

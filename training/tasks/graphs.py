@@ -14,7 +14,7 @@ import numpy as np
 import keras_topo
 from keras_topo import models
 from keras_topo.callbacks import FollowEpochs
-from keras_topo.estimators import SmoothedCrossentropy
+from keras_topo.estimators.losses import SmoothedCrossentropy
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
 from keras_topo.presets import find_preset, read_metrics
 from keras_topo.training import fine_tuning, graph_files
@@ -218,13 +218,16 @@ class Graphs(Task):
         model.compile(
             optimizer=self.settings.optimizer(
                 model,
-                len(self.sequence("train", shuffle=True)),
+                self.count_steps(),
                 self.settings.accumulate,
             ),
             loss=loss,
             metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
             jit_compile=jit_compile,
         )
+
+    def count_steps(self):
+        return len(self.sequence("train", shuffle=True))
 
     def training_data(self, start_epoch):
         sequence = self.sequence("train", shuffle=True)

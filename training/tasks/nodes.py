@@ -144,7 +144,7 @@ class Nodes(Task):
     def finish(self, folder, model, untrained):
         described = {"task": "nodes"}
         features = self.data.dataset.graph.features
-        if self.data.is_scaled and hasattr(models, "l1_normalized"):
+        if self.data.is_scaled:
             # What was done to the features is done inside from here on.
             model = models.l1_normalized(model)
             features = self.data.raw_features
