@@ -211,14 +211,15 @@ class Job:
         history = self.run.history()
         # The file holds the model as it is used; the optimizer stays behind.
         with report.presets_in_silence():
-            untrained = build_model(task)
-            bare = build_model(task)
+            untrained, bare, tested = (build_model(task) for _ in range(3))
         bare.set_weights(task.final_weights(model, untrained))
         make_trainable(bare)  # What was frozen need not stay so.
         bare.save(folder / "model.keras", overwrite=True)
         print("Testing ...", flush=True)
-        task.compile(bare, use_jit(self.settings.jit))
-        results = task.evaluate(bare)
+        # Apart: what is compiled has an optimizer, which would be saved.
+        tested.set_weights(bare.get_weights())
+        task.compile(tested, use_jit(self.settings.jit))
+        results = task.evaluate(tested)
         report.draw_curves(
             history, folder / "curves.png", task.title, task.num_training
         )
