@@ -15,11 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
   bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
+	$(BIN)/python -m training.train images --variant digits --out $(RUN)
 	$(BIN)/python -m training.demo $(RUN)
-	$(BIN)/python -m training.nodes --data karate --out runs/karate
-	$(BIN)/python -m training.graphs --data motif-cycle --epochs 5 \
-	  --warmup-epochs 1 --out runs/motif-cycle
+	$(BIN)/python -m training.train nodes --data karate --out runs/karate
+	$(BIN)/python -m training.train graphs --data motif-cycle \
+	  --epochs 5 --warmup-epochs 1 --out runs/motif-cycle
 	$(BIN)/python -m training.demo runs/motif-cycle
 
 test: test-tensorflow test-jax

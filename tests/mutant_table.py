@@ -588,7 +588,85 @@ add(
 )
 
 # The evaluation: folds and the single split, `training/`.
-#
-# To come with its protocol: training on test graphs (of folds; of a single
-# split), selection by test accuracy, the worst candidate is taken, statistics
-# of test graphs (of folds; of a single split).
+
+add = _group("training/folds.py", "tests/training/test_folds.py")
+add(
+    "folds: chosen by test items",
+    'best_of(tried, f"validation_{monitor}", greater)',
+    'best_of(tried, f"test_{monitor}", greater)',
+)
+add(
+    "folds: the worst candidate is taken",
+    "(max if greater else min)",
+    "(min if greater else max)",
+)
+add(
+    "folds: test scores are told before all is chosen",
+    'describe(line, ["validation"], monitor, "choice")',
+    'describe(line, ["validation", "test"], monitor, "choice")',
+)
+add(
+    "folds: all runs have the first fold",
+    "train(choice, folds[fold], seed)",
+    "train(choice, folds[0], seed)",
+)
+add(
+    "folds: a choice that failed is made",
+    '[line for line in lines if "failed" not in line]',
+    "list(lines)",
+)
+add(
+    "folds: items may be tested twice",
+    "            if i in tested:",
+    "            if i in ():",
+)
+add(
+    "folds: validation items are trained on",
+    'folds.append({"train": train,',
+    'folds.append({"train": rest,',
+)
+add(
+    "single split: validation items are trained on",
+    'return {"train": train, "validation": validation, "test": test}',
+    'return {"train": rest, "validation": validation, "test": test}',
+)
+add(
+    "folds: the mean is that of runs",
+    "scores = [fold[score] for fold in by_fold]",
+    "scores = [line[score] for line in lines]",
+)
+
+add = _group("training/tasks/graphs.py", "tests/training/test_graphs.py")
+add(
+    "training: test graphs are trained on",
+    'sequence = self.sequence("train", shuffle=True)',
+    'sequence = self.sequence("test", shuffle=True)',
+)
+add(
+    "training: statistics of all graphs",
+    'graphs=self.graphs["train"])',
+    "graphs=self.dataset.graphs)",
+)
+add(
+    "training: statistics of test graphs",
+    'graphs=self.graphs["train"])',
+    'graphs=self.graphs["test"])',
+)
+add(
+    "training: validated on test graphs",
+    'return self.sequence("validation")',
+    'return self.sequence("test")',
+)
+add("training: the fold is ignored", "if split is None:", "if True:")
+
+add = _group("training/assessment.py", "tests/training/test_graphs.py")
+add(
+    "assessment: runs have no fold",
+    'with_changes(settings, {**choice, "seed": seed}), fold',
+    'with_changes(settings, {**choice, "seed": seed}), None',
+)
+add(
+    "assessment: runs have no choice",
+    '{**choice, "seed": seed}',
+    '{"seed": seed}',
+)

@@ -51,8 +51,7 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
             (`"images"`, `"graphs"`, `"nodes"`, or that of an estimator),
             `image_shape` (pixels from 0 to 255, with channels), `class_names`
             (in the order of the logits), `graph_preprocessor` (`get_config()`
-            of a `GraphPreprocessor`) and `features` (how nodes are described;
-            see `training.graph_data.FeatureRecipe`).
+            of a `GraphPreprocessor`) and `features` (how nodes are described).
         metrics: dict of JSON values, how the model was made and how good it
             is.
         card: str, Markdown for readers.
