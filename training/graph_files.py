@@ -82,7 +82,7 @@ def save_samples(folder, task):
         graph = task.dataset.graphs[ids[k]]
         if not spec.num_features:
             graph = graph.with_features(None)
-        name = str(task.dataset.classes[labels[k]])
+        name = str(labels[k])
         file = folder / name / f"{ids[k]:05d}.example"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(graph_to_example(graph, spec).SerializeToString())

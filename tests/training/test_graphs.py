@@ -176,7 +176,7 @@ def test_training_graphs_alone_are_trained_on(archive):
             expected = [dataset.graphs[i] for i in ids[name]]
             assert task.sequence(name, shuffle).graphs == expected
             assert task.classes[name].tolist() == [
-                dataset.classes[dataset.labels[i]] for i in ids[name]
+                dataset.labels[i] for i in ids[name]
             ]
         assert task.training_data(0) is task.sequence("train", True)
         assert task.validation_data() is task.sequence("validation")

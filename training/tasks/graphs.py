@@ -60,11 +60,8 @@ class Graphs(Task):
             name: [self.dataset.graphs[i] for i in ids]
             for name, ids in self.split.items()
         }
-        classes = np.array(self.dataset.classes)
         # As values: what the preprocessor learns, and a client is told.
-        self.classes = {
-            n: classes[labels[ids]] for n, ids in self.split.items()
-        }
+        self.classes = {n: labels[ids] for n, ids in self.split.items()}
         self.facts = {
             **facts,
             "graphs": {name: len(ids) for name, ids in self.split.items()},
