@@ -33,6 +33,7 @@ BELOW["masks"] = {*BELOW, "arguments"}
 BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
+BELOW["convert"] = {*BELOW["models"], "models"}
 BELOW["testing"] = {"attention", "operators"}
 
 
