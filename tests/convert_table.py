@@ -68,14 +68,14 @@ def rows(sizes, only):
         "Flax parameters of ViT": flax_case(False),
         "Flax parameters of TopViT": flax_case(True),
     }
-    for name, case in cases.items():
-        if only and only.lower() not in name.lower():
-            continue
-        if not case.installed:
-            yield name, f"{case.library} is not installed", None
-            continue
-        for size in sizes:
-            yield name, size, differences(name, case, size)
+    for size in sizes:
+        for name, case in cases.items():
+            if only and only.lower() not in name.lower():
+                continue
+            if not case.installed:
+                yield name, f"{case.library} is not installed", None
+            else:
+                yield name, size, differences(name, case, size)
 
 
 def differences(name, case, size):

@@ -12,6 +12,7 @@ from keras_topo.convert.tensors import Tensors
 from keras_topo.convert.weights import Block, Weights
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
+_FIRST = "Transformer/encoderblock_0/"
 
 
 def read_file(path, image_shape=None, pixels=None):
@@ -46,7 +47,9 @@ def read_tree(tree, image_shape=None, pixels=None, source="The tree"):
     tensors = Tensors(arrays, source)
     shapes = {name: np.shape(array) for name, array in arrays.items()}
     toeplitz = any(name.endswith("/toeplitz_params") for name in arrays)
-    names = _TOPVIT if toeplitz else _VIT
+    old = f"{_FIRST}MultiHeadDotProductAttention_1/query/kernel" in arrays
+    names = _PRE_LINEN if old else _LINEN
+    head = "output_projection" if toeplitz else "head"
     kernel = tensors.take("embedding/kernel", None, None, None, None)
     channels = kernel.shape[-1]
     patches = (kernel, tensors.take("embedding/bias", channels))
@@ -67,14 +70,16 @@ def read_tree(tree, image_shape=None, pixels=None, source="The tree"):
         for name in arrays
     ):
         at = f"Transformer/encoderblock_{len(blocks)}/"
-        blocks.append(_block(tensors, at, names, channels, shapes, grid))
+        blocks.append(
+            _block(tensors, at, names, channels, shapes, toeplitz and grid)
+        )
     pre_logits = logits = None
     features = channels
     if "pre_logits/kernel" in tensors:
         pre_logits = _dense(tensors, "pre_logits", channels, None)
         features = len(pre_logits[1])
-    if f"{names['head']}/kernel" in tensors:
-        logits = _dense(tensors, names["head"], features, None)
+    if f"{head}/kernel" in tensors:
+        logits = _dense(tensors, head, features, None)
     scale, offset = pixels or from_mean(*HALF)
     settings = {
         # The defaults of Flax.
@@ -111,18 +116,18 @@ def read_tree(tree, image_shape=None, pixels=None, source="The tree"):
     return weights
 
 
-# Names of the parts of a block, as Flax numbers them.
-_VIT = {
-    "attention": "MultiHeadDotProductAttention_1",
-    "mlp_norm": "LayerNorm_2",
-    "mlp": "MlpBlock_3",
-    "head": "head",
-}
-_TOPVIT = {
+# Names of the parts of a block: Flax numbers the modules of each class, and
+# before its module system of today, of which the published npz files are, it
+# numbered all of them.
+_LINEN = {
     "attention": "MultiHeadDotProductAttention_0",
     "mlp_norm": "LayerNorm_1",
     "mlp": "MlpBlock_0",
-    "head": "output_projection",
+}
+_PRE_LINEN = {
+    "attention": "MultiHeadDotProductAttention_1",
+    "mlp_norm": "LayerNorm_2",
+    "mlp": "MlpBlock_3",
 }
 
 
@@ -159,6 +164,7 @@ def _grid(count, patch, image_shape, source):
 
 
 def _block(tensors, at, names, channels, shapes, grid):
+    """A `Block`; with a Toeplitz mask where there is a `grid`."""
     attention = at + names["attention"]
     shape = shapes.get(f"{attention}/query/kernel", ())
     heads, units = shape[1:] if len(shape) == 3 else (None, None)
@@ -176,7 +182,7 @@ def _block(tensors, at, names, channels, shapes, grid):
     mlp = at + names["mlp"]
     hidden = _dense(tensors, f"{mlp}/Dense_0", channels, None)
     table = None
-    if names is _TOPVIT:
+    if grid:
         rows, columns = grid
         table = tensors.take(
             f"{attention}/toeplitz_params", heads, 4 * rows * columns

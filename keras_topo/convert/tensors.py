@@ -2,6 +2,7 @@
 
 import collections.abc
 
+import ml_dtypes
 import numpy as np
 
 
@@ -73,7 +74,7 @@ class Tensors:
                 f"{self.source} expects the tensor {name!r} to have the shape "
                 f"({wanted}). Received: {tuple(array.shape)}"
             )
-        if array.dtype.kind not in "fV":
+        if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
             raise ValueError(
                 f"{self.source} expects floats in the tensor {name!r}. "
                 f"Received: dtype={array.dtype}"

@@ -2,12 +2,11 @@
 model of `keras_topo.models.topvit` that has them."""
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
 
-from keras_topo.layers import MaskedAttention
+from keras_topo.layers import MaskedAttention, PrefixTokens
 
 
 @dataclasses.dataclass
@@ -150,6 +149,14 @@ def build(weights, head, image_shape=None, dtype=None, **options):
     if hidden.shape[1] == 2 * mlp.shape[0]:
         settings["activation"] = "swiglu"
     pre_logits = None if head.pre_logits is None else len(head.pre_logits[1])
+    for part in ("pixel_scale", "pixel_offset"):
+        value = settings[part]
+        if isinstance(value, list) and len(value) != kernel.shape[2]:
+            raise ValueError(
+                f"{weights.source} expects pixels of {kernel.shape[2]} "
+                "channels: `pixels` says how they are scaled. Received: "
+                f"{part}={value}"
+            )
     policy = keras.config.dtype_policy()
     if dtype is not None:
         keras.config.set_dtype_policy(dtype)
@@ -194,8 +201,8 @@ def _assign(model, weights, head):
     give_dense(layers["patches"].projection, weights.patches)
     give(layers["positions"].embeddings, weights.positions)
     if weights.prefix is not None:
-        name = "class_token" if len(weights.prefix) == 1 else "prefix_tokens"
-        give(layers[name].embeddings, weights.prefix)
+        (layer,) = (x for x in model.layers if isinstance(x, PrefixTokens))
+        give(layer.embeddings, weights.prefix)
     for k, block in enumerate(weights.blocks):
         layer = layers[f"block_{k + 1}"]
         give_norm(layer.attention_norm, block.norms[0])
@@ -255,19 +262,3 @@ def attention_weights(layer, block):
     for dense, kernel, bias in zip(denses, kernels, biases, strict=True):
         pairs += [(dense.kernel, kernel), (dense.bias, bias)]
     return pairs
-
-
-def square_grid(count, name, source):
-    """The sides of a square grid of `count` positions.
-
-    Raises:
-        ValueError: naming the tensor, if there is none.
-    """
-    side = math.isqrt(count)
-    if count < 1 or side * side != count:
-        raise ValueError(
-            f"{source} expects the positions of a square grid in {name!r}; "
-            "of another one `image_shape` has to be the shape of the images "
-            f"that the weights were trained on. Received: {count} positions"
-        )
-    return side, side

@@ -65,6 +65,11 @@ def test_without_a_class_token():
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
+def test_names_of_the_newer_flax():
+    tree = oracle.random_arrays(oracle.flax_shapes(linen=True))
+    assert difference(convert(tree), tree, pixels(16, 16), (4, 4)) <= 1e-5
+
+
 def test_a_grid_that_is_not_square():
     shapes = oracle.flax_shapes(grid=(3, 4), patch=(4, 6), toeplitz=True)
     tree = oracle.random_arrays(shapes)

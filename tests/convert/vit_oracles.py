@@ -268,17 +268,15 @@ def flax_shapes(
     pre_logits=None,
     token=True,
     toeplitz=False,
+    linen=None,
 ):
-    """Shapes of the parameters of a ViT or a TopViT, by flat names."""
+    """Shapes of the parameters of a ViT or a TopViT, by flat names; `linen`
+    ones by default of TopViT alone."""
     c, d = channels, channels // heads
-    attention, norm, mlp, head = (
-        "MultiHeadDotProductAttention_1 LayerNorm_2 MlpBlock_3 head".split()
-    )
-    if toeplitz:
-        attention, norm, mlp, head = (
-            "MultiHeadDotProductAttention_0 LayerNorm_1 MlpBlock_0 "
-            "output_projection".split()
-        )
+    n = (0, 1, 0) if (toeplitz if linen is None else linen) else (1, 2, 3)
+    attention = f"MultiHeadDotProductAttention_{n[0]}"
+    norm, mlp = f"LayerNorm_{n[1]}", f"MlpBlock_{n[2]}"
+    head = "output_projection" if toeplitz else "head"
     count = grid[0] * grid[1]
     shapes = {
         "embedding/kernel": (*patch, 3, c),
@@ -320,7 +318,8 @@ def flax_logits(tensors, images, old_grid):
     """The output of both models for normalized images, resampled."""
     w = {name: array.astype("float64") for name, array in tensors.items()}
     toeplitz = any("toeplitz_params" in name for name in w)
-    n = (0, 1, 0) if toeplitz else (1, 2, 3)
+    linen = any("MultiHeadDotProductAttention_0/" in name for name in w)
+    n = (0, 1, 0) if linen else (1, 2, 3)
     head = "output_projection" if toeplitz else "head"
 
     def dense(x, name):
