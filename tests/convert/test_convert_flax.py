@@ -40,6 +40,7 @@ def nested(flat):
     return tree
 
 
+@pytest.mark.few_on_jax("narrow-vit", "narrow-topvit")
 @pytest.mark.parametrize("toeplitz", [False, True], ids=["vit", "topvit"])
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_equal(size, toeplitz):
@@ -51,6 +52,7 @@ def test_logits_equal(size, toeplitz):
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
+@pytest.mark.few_on_jax("shape1")
 @pytest.mark.parametrize("shape", [(24, 24), (12, 30)])
 def test_other_sizes_are_those_of_scipy_zoom(shape, tmp_path):
     tree = oracle.random_arrays(oracle.flax_shapes(pre_logits=24))
@@ -59,17 +61,20 @@ def test_other_sizes_are_those_of_scipy_zoom(shape, tmp_path):
     assert difference(model, tree, pixels(*shape), (4, 4)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_without_a_class_token():
     tree = oracle.random_arrays(oracle.flax_shapes(token=False))
     model = convert({"params": nested(tree)})
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_names_of_the_newer_flax():
     tree = oracle.random_arrays(oracle.flax_shapes(linen=True))
     assert difference(convert(tree), tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_a_grid_that_is_not_square():
     shapes = oracle.flax_shapes(grid=(3, 4), patch=(4, 6), toeplitz=True)
     tree = oracle.random_arrays(shapes)
@@ -79,6 +84,7 @@ def test_a_grid_that_is_not_square():
     assert difference(model, tree, pixels(12, 24), (3, 4)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_features(tmp_path):
     tree = oracle.random_arrays(oracle.flax_shapes(classes=None))
     images = pixels(16, 16)
@@ -87,6 +93,7 @@ def test_features(tmp_path):
     assert difference(model, tree, images, (4, 4)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_bfloat16_as_numpy_writes_it(tmp_path):
     tree = oracle.random_arrays(oracle.flax_shapes())
     short = {k: x.astype(ml_dtypes.bfloat16) for k, x in tree.items()}
@@ -132,6 +139,7 @@ def test_pickles_are_refused(tmp_path):
         convert(path)
 
 
+@pytest.mark.slow_on_jax
 def test_a_preset_of_it(tmp_path):
     """Saved, loaded, and for other images."""
     tree = oracle.random_arrays(oracle.flax_shapes(toeplitz=True))

@@ -1,6 +1,8 @@
 """Folders of transformers, hand-made, against NumPy in float64."""
 
 import json
+import sys
+import types
 
 import keras
 import ml_dtypes
@@ -66,6 +68,7 @@ def difference(model, config, tensors, images):
     return np.abs(got - expected).max()
 
 
+@pytest.mark.few_on_jax("narrow-dinov2_with_registers")
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("size", SIZES)
 def test_tokens_equal(tmp_path, kind, size):
@@ -75,6 +78,7 @@ def test_tokens_equal(tmp_path, kind, size):
     assert difference(model, config, tensors, pixels(16, 16)) <= 1e-5
 
 
+@pytest.mark.few_on_jax("shape1-deit")
 @pytest.mark.parametrize("kind", ["vit", "deit", "dinov2"])
 @pytest.mark.parametrize("shape", [(24, 24), (8, 30)])
 def test_other_sizes_are_those_of_pytorch(tmp_path, kind, shape):
@@ -85,6 +89,7 @@ def test_other_sizes_are_those_of_pytorch(tmp_path, kind, shape):
     assert difference(model, config, tensors, pixels(*shape)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_images_of_any_size(tmp_path):
     config, tensors = make("dinov2")
     oracle.write_folder(tmp_path, config, tensors)
@@ -93,6 +98,7 @@ def test_images_of_any_size(tmp_path):
         assert difference(model, config, tensors, pixels(*shape)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_gated_units_and_the_other_gelu(tmp_path):
     for folder, options in (
         ("a", {"kind": "dinov2", "use_swiglu_ffn": True}),
@@ -104,6 +110,7 @@ def test_gated_units_and_the_other_gelu(tmp_path):
         assert difference(model, config, tensors, pixels(16, 16)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_newer_names_of_the_same_tensors(tmp_path):
     renames = {
         "attention.attention.query": "attention.q_proj",
@@ -151,6 +158,7 @@ def linear(x, tensors, name):
     return x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
 
+@pytest.mark.few_on_jax("dinov2")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_classifiers(tmp_path, kind):
     dino = kind.startswith("dinov2")
@@ -176,6 +184,7 @@ def test_classifiers(tmp_path, kind):
         convert(tmp_path, pooling="gap")
 
 
+@pytest.mark.slow_on_jax
 def test_the_two_classifiers_of_deit(tmp_path):
     names = ["cls_classifier", "distillation_classifier"]
     config, tensors = with_classifier("deit", names, 32)
@@ -188,6 +197,7 @@ def test_the_two_classifiers_of_deit(tmp_path):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_the_pooler_is_for_features_of_the_class_token(tmp_path, caplog):
     config, tensors = with_classifier("vit", ["pooler.dense"], 32)
     oracle.write_folder(tmp_path, config, tensors)
@@ -201,6 +211,7 @@ def test_the_pooler_is_for_features_of_the_class_token(tmp_path, caplog):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_biases_that_are_not_there(tmp_path):
     config, tensors = make("vit", qkv_bias=False)
     kept = {}
@@ -216,6 +227,7 @@ def test_biases_that_are_not_there(tmp_path):
         convert(tmp_path)
 
 
+@pytest.mark.slow_on_jax
 def test_pixels(tmp_path):
     config, tensors = make("vit")
     oracle.write_folder(tmp_path, config, tensors)
@@ -245,6 +257,7 @@ def test_pixels(tmp_path):
         convert(tmp_path)
 
 
+@pytest.mark.slow_on_jax
 def test_half_precision_files(tmp_path):
     for dtype in ("float16", ml_dtypes.bfloat16):
         config, tensors = make("vit")
@@ -256,6 +269,7 @@ def test_half_precision_files(tmp_path):
         assert difference(model, config, tensors, pixels(16, 16)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 def test_shards(tmp_path):
     config, tensors = make("vit")
     oracle.write_folder(tmp_path, config, tensors)
@@ -345,6 +359,7 @@ def test_other_sources(source):
         convert(source)
 
 
+@pytest.mark.slow_on_jax
 def test_options(tmp_path):
     config, tensors = make("vit")
     oracle.write_folder(tmp_path, config, tensors)
@@ -371,6 +386,7 @@ def test_options(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("kind", ["vit", "dinov2_with_registers"])
 def test_a_preset_of_it(tmp_path, kind):
     """It is saved by its builder, loads, and resamples again."""
@@ -385,6 +401,43 @@ def test_a_preset_of_it(tmp_path, kind):
     resized = keras_topo.from_preset(tmp_path / "preset", image_shape=(24, 20))
     again = convert(tmp_path / "source", image_shape=(24, 20))
     np.testing.assert_array_equal(resized(images), again(images))
+
+
+def test_handles(tmp_path, monkeypatch):
+    config, tensors = make("vit", num_hidden_layers=1)
+    oracle.write_folder(tmp_path, config, tensors)
+    asked = []
+
+    def download(repository, revision, allow_patterns):
+        asked.append((repository, revision, allow_patterns))
+        if repository == "no/network":
+            raise OSError("no route")
+        return str(tmp_path)
+
+    hub = types.SimpleNamespace(snapshot_download=download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    model = convert("hf://someone/vit@v2", num_classes=3)
+    assert model.output_shape == (None, 3)
+    ((repository, revision, patterns),) = asked
+    assert (repository, revision) == ("someone/vit", "v2")
+    # Nothing that holds code or pickles.
+    assert all(name.endswith((".json", ".safetensors")) for name in patterns)
+    with pytest.raises(ValueError, match="no route.*pass the path of a folder"):
+        convert("hf://no/network")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match="pip install huggingface_hub"):
+        convert("hf://someone/vit")
+
+
+def test_channels_of_pixels(tmp_path):
+    config, tensors = make("deit", num_hidden_layers=1, num_channels=1)
+    name = "embeddings.patch_embeddings.projection.weight"
+    tensors[name] = tensors[name][:, :1]
+    oracle.write_folder(tmp_path, config, tensors)
+    with pytest.raises(ValueError, match="1 channels: `pixels` says how"):
+        convert(tmp_path)
+    model = convert(tmp_path, pixels=(1 / 255, 0.0))
+    assert model.input_shape == (None, 16, 16, 1)
 
 
 def test_the_name_in_the_package_is_the_function():
