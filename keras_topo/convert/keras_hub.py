@@ -32,8 +32,9 @@ def read(model, pixels=None):
     if kind is None:
         raise ValueError(
             "`model_or_path` expects a path, a tree of parameters, or a "
-            f"{', '.join((*_BACKBONES, *_CLASSIFIERS))} of KerasHub. Received: "
-            f"model_or_path={model!r}"
+            f"{', '.join((*_BACKBONES, *_CLASSIFIERS))} of KerasHub (of a "
+            "model of transformers, the folder of its save_pretrained). "
+            f"Received: model_or_path={model!r}"
         )
     source = f"{type(model).__name__} {model.name!r}"
     if getattr(backbone, "data_format", "channels_last") == "channels_first":
@@ -91,7 +92,8 @@ def _weights(tensors, backbone, kind, source):
         positions=None,
         prefix=None,
         blocks=[
-            read_block(tensors, k, channels) for k in range(backbone.num_layers)
+            read_block(tensors, k, channels, backbone)
+            for k in range(backbone.num_layers)
         ],
         norm=_norm(tensors, norm, channels),
         image_shape=tuple(backbone.image_shape),
@@ -211,31 +213,32 @@ def _patches(tensors, name, shape, use_bias=True):
     return kernel, bias
 
 
-def _vit_block(tensors, k, channels):
+def _vit_block(tensors, k, channels, backbone):
     at = f"vit_encoder/transformer_block_{k + 1}/"
-    hidden = _dense(tensors, f"{at}mlp/dense_1", channels, None)
+    bias = backbone.use_mlp_bias
+    hidden = _dense(tensors, f"{at}mlp/dense_1", channels, None, bias)
     units = hidden[0].shape[1]
     return Block(
         [_norm(tensors, f"{at}ln_{j}", channels) for j in (1, 2)],
-        *_attention(tensors, f"{at}mha", channels),
+        *_attention(tensors, f"{at}mha", channels, backbone.use_mha_bias),
         hidden,
-        _dense(tensors, f"{at}mlp/dense_2", units, channels),
+        _dense(tensors, f"{at}mlp/dense_2", units, channels, bias),
     )
 
 
-def _deit_block(tensors, k, channels):
+def _deit_block(tensors, k, channels, backbone):
     at = f"deit_encoder/transformer_block_{k + 1}/"
     hidden = _dense(tensors, f"{at}mlp/dense", channels, None)
     units = hidden[0].shape[1]
     return Block(
         [_norm(tensors, f"{at}ln_{j}", channels) for j in (1, 2)],
-        *_attention(tensors, f"{at}mha", channels),
+        *_attention(tensors, f"{at}mha", channels, backbone.use_mha_bias),
         hidden,
         _dense(tensors, f"{at}output_layer/output", units, channels),
     )
 
 
-def _dinov2_block(tensors, k, channels):
+def _dinov2_block(tensors, k, channels, backbone):
     at = f"encoder/layers_{k}/"
     gated = f"{at}mlp/weights_in/kernel" in tensors
     names = ("weights_in", "weights_out") if gated else ("fc1", "fc2")
@@ -253,7 +256,7 @@ def _dinov2_block(tensors, k, channels):
     )
 
 
-def _attention(tensors, at, channels):
+def _attention(tensors, at, channels, use_bias=True):
     """The projections of `keras.layers.MultiHeadAttention`, and its output."""
     projections = []
     heads = units = None
@@ -261,23 +264,20 @@ def _attention(tensors, at, channels):
         kernel = tensors.take(f"{at}/{name}/kernel", channels, heads, units)
         _, heads, units = kernel.shape
         bias = None
-        if f"{at}/{name}/bias" in tensors:
+        if use_bias:
             bias = tensors.take(f"{at}/{name}/bias", heads, units)
         projections.append((kernel, bias))
     name = f"{at}/attention_output"
     kernel = tensors.take(f"{name}/kernel", heads, units, channels)
-    bias = None
-    if f"{name}/bias" in tensors:
-        bias = tensors.take(f"{name}/bias", channels)
+    bias = tensors.take(f"{name}/bias", channels) if use_bias else None
     return *projections, (kernel, bias)
 
 
-def _dense(tensors, name, inputs, units):
+def _dense(tensors, name, inputs, units, use_bias=True):
     kernel = tensors.take(f"{name}/kernel", inputs, units)
-    bias = None
-    if f"{name}/bias" in tensors:
-        bias = tensors.take(f"{name}/bias", kernel.shape[1])
-    return kernel, bias
+    if not use_bias:
+        return kernel, None
+    return kernel, tensors.take(f"{name}/bias", kernel.shape[1])
 
 
 def _norm(tensors, name, channels):

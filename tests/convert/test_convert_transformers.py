@@ -393,6 +393,8 @@ def test_a_preset_of_it(tmp_path, kind):
     config, tensors = make(kind)
     oracle.write_folder(tmp_path / "source", config, tensors)
     keras_topo.save_preset(convert(tmp_path / "source"), tmp_path / "preset")
+    with pytest.raises(ValueError, match="are for from_preset"):
+        convert(tmp_path / "preset")
     written = json.loads((tmp_path / "preset" / "config.json").read_text())
     assert written["builder"] == "topvit"
     model = keras_topo.from_preset(tmp_path / "preset")
