@@ -64,7 +64,8 @@ def convert(
               `TopologicalViT`, nested or flat (`a/b/c`).
         image_shape: `(height, width)` or `(height, width, channels)` of the
             images to take, `None` for any height or width; by default the
-            shape that the source takes.
+            shape that the source's positions are made for (518 x 518 of the
+            published DINOv2).
         num_classes: int, for a new, untrained classifier; 0 for features in
             front of the source's classifier; `None` keeps what the source has.
         pooling: `"source"`, or, with `num_classes` or a source without a

@@ -12,7 +12,6 @@ from keras_topo.convert.tensors import Tensors
 from keras_topo.convert.weights import Block, Weights
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
-_FIRST = "Transformer/encoderblock_0/"
 
 
 def read_file(path, image_shape=None, pixels=None):
@@ -47,7 +46,7 @@ def read_tree(tree, image_shape=None, pixels=None, source="The tree"):
     tensors = Tensors(arrays, source)
     shapes = {name: np.shape(array) for name, array in arrays.items()}
     toeplitz = any(name.endswith("/toeplitz_params") for name in arrays)
-    old = f"{_FIRST}MultiHeadDotProductAttention_1/query/kernel" in arrays
+    old = any(f"/{_PRE_LINEN['attention']}/" in name for name in arrays)
     names = _PRE_LINEN if old else _LINEN
     head = "output_projection" if toeplitz else "head"
     kernel = tensors.take("embedding/kernel", None, None, None, None)

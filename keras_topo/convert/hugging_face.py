@@ -154,7 +154,7 @@ def _weights(tensors, config, kind, pixels):
         prefix=np.concatenate(prefix),
         blocks=blocks,
         norm=_norm(tensors, "layernorm", channels),
-        logits=_classifier(tensors, channels, dino),
+        logits=_classifier(tensors, config, channels, dino),
         pooler=_pooler(tensors, config, channels),
         pooling="token+gap" if dino else "token",
         image_shape=(*image, pixel_channels),
@@ -166,9 +166,10 @@ def _weights(tensors, config, kind, pixels):
             "pixel_offset": pixels[1],
         },
     )
-    if "distillation_classifier.weight" in tensors:
-        weights.logits = _two_classifiers(tensors, channels)
-        weights.pooling = "prefix"
+    if kind == "deit" and weights.logits is None:
+        weights.logits = _two_classifiers(tensors, config, channels)
+        if weights.logits is not None:
+            weights.pooling = "prefix"
     # Of images of which parts are hidden in training.
     weights.left_out += tensors.ignore("embeddings.mask_token")
     # Which are 0, 1, 2, ...
@@ -240,16 +241,20 @@ def _mlp(tensors, at, config, channels, dino):
     return joined, _dense(tensors, f"{at}mlp.down_proj", units, channels)
 
 
-def _classifier(tensors, channels, dino):
-    if "classifier.weight" not in tensors:
+def _classifier(tensors, config, channels, dino):
+    named = config.is_of("ForImageClassification")
+    if "classifier.weight" not in tensors and not named:
         return None
     inputs = 2 * channels if dino else channels
     return _dense(tensors, "classifier", inputs, None)
 
 
-def _two_classifiers(tensors, channels):
+def _two_classifiers(tensors, config, channels):
     """Those of the class token and of the distillation token: their average is
     a classifier of both tokens side by side."""
+    named = config.is_of("ForImageClassificationWithTeacher")
+    if "cls_classifier.weight" not in tensors and not named:
+        return None
     one = _dense(tensors, "cls_classifier", channels, None)
     classes = len(one[1])
     two = _dense(tensors, "distillation_classifier", channels, classes)
@@ -290,6 +295,13 @@ class Config:
 
     def __contains__(self, name):
         return self._values.get(name) is not None
+
+    def is_of(self, ending):
+        """Whether the model has classes, and one of a name that ends so."""
+        names = self._values.get("architectures")
+        first = names[0] if isinstance(names, list) and names else ""
+        without = self._values.get("id2label") == {}
+        return str(first).endswith(ending) and not without
 
     def number(self, name, default, least=1):
         value = self._get(name, default)

@@ -313,6 +313,25 @@ def test_a_missing_or_an_extra_tensor_is_named(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
+    "kind, architecture, name",
+    [
+        ("vit", "ViTForImageClassification", "classifier"),
+        ("dinov2", "Dinov2ForImageClassification", "classifier"),
+        ("deit", "DeiTForImageClassificationWithTeacher", "cls_classifier"),
+    ],
+)
+def test_a_classifier_that_is_missing(tmp_path, kind, architecture, name):
+    config, tensors = make(kind, num_hidden_layers=1)
+    config["architectures"] = [architecture]
+    oracle.write_folder(tmp_path, config, tensors)
+    with pytest.raises(ValueError, match=f"'{name}.weight', which is missing"):
+        convert(tmp_path)
+    config["id2label"] = {}  # Of num_labels=0.
+    oracle.write_folder(tmp_path, config, tensors)
+    assert len(convert(tmp_path).output_shape) == 3
+
+
+@pytest.mark.parametrize(
     "change, message",
     [
         ({"model_type": "swin"}, "config.json expects one of.*model_type"),
