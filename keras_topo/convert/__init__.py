@@ -29,7 +29,8 @@ def convert(
     out is a `topvit` with `attention="softmax"` (with `"toeplitz"` of TopViT)
     that computes the same, to float32 rounding, also on images of another size:
     positions are resampled as the source does it (ViT and DeiT of KerasHub,
-    which take images of one size, as its DINOv2). It is a model as any other:
+    which take images of one size, as its DINOv2), and the tables of TopViT as
+    those of `TableMask`. It is a model as any other:
     `fit`, `save_preset` and `export_saved_model` work, and
     `from_preset(image_shape=)` resamples again.
 

@@ -49,6 +49,9 @@ def test_logits_equal(size, toeplitz):
     )
     model = convert(nested(tree))
     assert model.input_shape == (None, 16, 16, 3)
+    # The default of Flax, too small to be seen in numbers.
+    assert model.get_layer("norm").epsilon == 1e-6
+    assert model.get_layer("block_2").mlp_norm.epsilon == 1e-6
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
@@ -59,6 +62,15 @@ def test_other_sizes_are_those_of_scipy_zoom(shape, tmp_path):
     np.savez(tmp_path / "vit.npz", **tree)
     model = convert(tmp_path / "vit.npz", image_shape=shape)
     assert difference(model, tree, pixels(*shape), (4, 4)) <= 1e-5
+
+
+@pytest.mark.slow_on_jax
+def test_topvit_on_other_sizes():
+    """Its tables are resampled as those of `TableMask`."""
+    tree = oracle.random_arrays(oracle.flax_shapes(toeplitz=True))
+    for shape in ((24, 24), (12, 30)):
+        model = convert(tree, image_shape=shape)
+        assert difference(model, tree, pixels(*shape), (4, 4)) <= 1e-5
 
 
 @pytest.mark.slow_on_jax

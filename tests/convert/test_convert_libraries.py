@@ -21,7 +21,7 @@ def pixels(*shape):
     return rng.integers(0, 256, (2, *shape, 3)).astype("float32")
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", library_models.CASES)
 def test_outputs_equal(name, size, tmp_path, record_property):
@@ -44,7 +44,7 @@ def test_outputs_equal(name, size, tmp_path, record_property):
         assert largest <= 1e-5
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_npz_against_transformers(tmp_path):
     pytest.importorskip("transformers")
     source, run = library_models.vit_npz(SIZES["deep"], tmp_path, 8, 64)
@@ -53,7 +53,7 @@ def test_npz_against_transformers(tmp_path):
     np.testing.assert_allclose(got, run(images), rtol=0, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 class TestKerasHub:
     """What of KerasHub is refused, and what is taken of tasks."""
 

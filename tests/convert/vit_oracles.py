@@ -359,6 +359,8 @@ def flax_logits(tensors, images, old_grid):
         q = q / math.sqrt(q.shape[-1])
         if toeplitz:
             table = w[f"{attention}/toeplitz_params"]
+            if grid != tuple(old_grid):
+                table = resampled_offsets(table, old_grid, grid)
             weights = topvit_weights(q, k_, table, grid)
         else:
             weights = softmax(q @ k_.swapaxes(-1, -2))
@@ -374,6 +376,24 @@ def flax_logits(tensors, images, old_grid):
     if "pre_logits/kernel" in w:
         x = np.tanh(dense(x, "pre_logits"))
     return dense(x, head) if f"{head}/kernel" in w else x
+
+
+def resampled_offsets(table, old_grid, new_grid):
+    """A table of TopViT for another grid: an offset is a share of the extent,
+    between two of which the entries are interpolated, and beyond the ends go
+    on. (The published code has no way to change it.)"""
+    sizes = [2 * n for n in old_grid]
+    table = np.abs(table.reshape(len(table), *sizes)[:, 1:, 1:])
+    for axis, (old, new) in enumerate(zip(old_grid, new_grid, strict=True), 1):
+        wanted = np.arange(1 - new, new) * old / new
+        known = np.arange(1 - old, old)
+        rows = np.moveaxis(table, axis, -1)
+        shape = rows.shape[:-1]
+        rows = rows.reshape(-1, len(known))
+        rows = np.stack([np.interp(wanted, known, row) for row in rows])
+        table = np.moveaxis(rows.reshape(*shape, -1), -1, axis)
+    table = np.pad(table, [(0, 0), (1, 0), (1, 0)])
+    return table.reshape(len(table), -1)
 
 
 def topvit_weights(q, k, table, grid):
