@@ -76,6 +76,7 @@ def test_the_contract():
     )
 
 
+@pytest.mark.slow_on_jax
 def test_streams_have_the_factors_too():
     block = TopologicalEncoderBlock(
         2, mask="decay", causal=True, layer_scale=0.3, activation="swiglu"
@@ -108,6 +109,7 @@ def test_refusals(activation):
         TopologicalEncoderBlock(2, activation=activation)
 
 
+@pytest.mark.slow_on_jax
 def test_a_file_of_it(tmp_path):
     model = keras.Sequential(
         [
