@@ -15,11 +15,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
   bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m training.images --data digits --model mini --out $(RUN)
+	$(BIN)/python -m training.train images --variant digits --out $(RUN)
 	$(BIN)/python -m training.demo $(RUN)
-	$(BIN)/python -m training.nodes --data karate --out runs/karate
-	$(BIN)/python -m training.graphs --data motif-cycle --epochs 5 \
-	  --warmup-epochs 1 --out runs/motif-cycle
+	$(BIN)/python -m training.train nodes --data karate --out runs/karate
+	$(BIN)/python -m training.train graphs --data motif-cycle \
+	  --epochs 5 --warmup-epochs 1 --out runs/motif-cycle
 	$(BIN)/python -m training.demo runs/motif-cycle
 
 test: test-tensorflow test-jax
@@ -29,8 +29,9 @@ test-all: $(VENV)/.runtimes
 	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
-# which use one core. A file stays in one of them, for its fixtures.
-TWO := -n 2 --dist loadfile
+# which use one core. Each takes one half of the files, in order, so that most
+# fixtures are made once, and then tests of the other one that is not done yet.
+TWO := -n 2 --dist worksteal
 ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
 test-tensorflow: $(VENV)/.dev

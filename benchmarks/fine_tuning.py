@@ -24,9 +24,9 @@ from keras_topo.training.batches import (
     evaluation_batches,
     training_batches,
 )
-from keras_topo.training.command_line import freeze_all_but_last
 from keras_topo.training.datasets import load_images
-from keras_topo.training.run import adamw
+from keras_topo.training.fine_tuning import freeze_all_but_last
+from keras_topo.training.fitting import adamw
 
 ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3, 8e-3)
 LEARNING_RATES = {

@@ -39,7 +39,7 @@ from keras_topo.operators import (
     damped_cosine,
     hypercube,
 )
-from keras_topo.training.pictures import load_pyplot
+from keras_topo.training.report import load_pyplot
 
 COLORS = "magma_r"
 # Decays span magnitudes: the square root of an entry is its place in the map.

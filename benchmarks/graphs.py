@@ -29,7 +29,6 @@ fresh process. A last section samples walks on a large random graph.
 """
 
 import argparse
-import itertools
 import statistics
 import sys
 import time
@@ -289,13 +288,8 @@ def torch_graphs(path):
 
 
 def keras_graphs(path):
-    from keras_topo.graphs import compute_kernels, random_walk_kernel
-
     dataset = _graphs_with_features(path)
-    kernels = compute_kernels(
-        dataset.graphs, random_walk_kernel, length=LENGTHS, progress=False
-    )
-    return dataset.graphs, kernels, dataset.num_classes
+    return dataset.graphs, dataset.num_classes
 
 
 def _graphs_with_features(path):
@@ -454,8 +448,9 @@ def keras_epoch(request):
     import keras
     import numpy as np
 
+    from keras_topo.callbacks import FollowEpochs
+    from keras_topo.graphs import GraphPreprocessor, GraphSequence
     from keras_topo.models import gkat_graph_classifier, gkat_node_classifier
-    from keras_topo.training.graph_data import GraphBatches
 
     keras.utils.set_random_seed(0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -479,13 +474,23 @@ def keras_epoch(request):
             "batch_size": 1,
         }
     else:
-        graphs, kernels, num_classes = loaded
-        if "one kernel" in request["row"]:
-            kernels = [kernel[-1:] for kernel in kernels]
+        graphs, num_classes = loaded
+        one = "one kernel" in request["row"]
+        preprocessor = GraphPreprocessor(
+            node_labels=False,
+            features=True,
+            degrees=False,
+            return_steps=0,
+            edges=False,
+            kernel_sizes=LENGTHS[-1:] if one else LENGTHS,
+            form="dense",
+        )
+        labels = [graph.label for graph in graphs]
+        preprocessor.adapt(graphs, labels)
         model = gkat_graph_classifier(
             graphs[0].features.shape[1],
             num_classes,
-            len(kernels[0]),
+            preprocessor.num_kernels,
             form="modern" if "modern" in request["row"] else "published",
             depth=DEPTH,
             num_heads=HEADS,
@@ -494,10 +499,11 @@ def keras_epoch(request):
             pooling="mean",
             dropout=0.0,
         )
-        data = {}
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        ids = np.arange(len(graphs))
-        batches = GraphBatches(graphs, kernels, ids, BATCH, num_classes, seed=0)
+        data = {
+            "x": GraphSequence(
+                graphs, preprocessor, labels, BATCH, shuffle=True, seed=0
+            )
+        }
     compiled = request["row"].endswith(COMPILED)
     model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)
 
@@ -508,15 +514,14 @@ def keras_epoch(request):
         def on_epoch_end(self, epoch, logs=None):
             self.ends.append(time.perf_counter())
 
-    ends, done = Ends(), itertools.count()
+    ends = Ends()
+    callbacks = [ends]
+    if not request["nodes"]:
+        callbacks.append(FollowEpochs(data["x"]))
 
     def train(epochs):
-        if not request["nodes"]:
-            first = epochs * next(done)
-            data["x"] = batches.dataset(first, first + epochs)
-            data["steps_per_epoch"] = len(batches)
         model.fit(
-            **data, epochs=epochs, shuffle=False, callbacks=[ends], verbose=0
+            **data, epochs=epochs, shuffle=False, callbacks=callbacks, verbose=0
         )
         return np.diff(ends.ends)
 

@@ -491,7 +491,7 @@ STYLES = {
 
 def open_panels(titles, xlabel, ylabel):
     """A figure with a panel for each title, side by side, on one scale."""
-    from training.pictures import load_pyplot
+    from training.report import load_pyplot
 
     figure, axes = load_pyplot().subplots(
         1,

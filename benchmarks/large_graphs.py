@@ -2,11 +2,11 @@
 
     python -m benchmarks.large_graphs --json docs/large-graphs.json
 
-For each model of `training.nodes`, with its default sizes, and each number of
-nodes of its `beacons`: seconds of one prediction for all nodes, as a TensorFlow
-graph without XLA, the slope of that time in doubly logarithmic axes, by least
-squares over all sizes, and what it takes in memory. Up to `--train-to` nodes
-also an epoch of training: one step on all nodes.
+For each model of `training.train nodes`, with its default sizes, and each
+number of nodes of its `beacons`: seconds of one prediction for all nodes, as a
+TensorFlow graph without XLA, the slope of that time in doubly logarithmic axes,
+by least squares over all sizes, and what it takes in memory. Up to `--train-to`
+nodes also an epoch of training: one step on all nodes.
 
 Every result comes from a process of its own. Preparation is what the host does
 once for a graph: walks that are sampled, spectral bounds, a normalized
@@ -34,7 +34,7 @@ from benchmarks.measure import measure_growth, serve
 
 MODULE = "benchmarks.large_graphs"
 SIZES = (10_000, 31_623, 100_000, 316_228, 1_000_000)
-# Options of `training.nodes`.
+# Options of `training.train nodes`.
 MODELS = {
     "GKAT, diffusion": "--model gkat-diffusion --kernel-sizes 4 16",
     "GKAT, graph random features": "--model gkat-features",
@@ -103,20 +103,21 @@ def measure_fresh(workers, model, nodes, arguments):
 
 def measure(request):
     """Times, in seconds, and megabytes for one model on one graph."""
-    from training import nodes
+    from keras_topo.training import node_data, node_settings, options
 
-    arguments = nodes.parse_arguments(
-        [*request["options"].split(), "--out", os.devnull]
-    )
+    command = ["nodes", *request["options"].split(), "--out", os.devnull]
+    settings = options.parse(command)[2].filled()
     found = {}
 
     def work():
         import keras
 
-        data = nodes.load_nodes("beacons", num_nodes=arguments["nodes"])
+        data = node_data.load_nodes("beacons", None, settings.nodes).dataset
         began = time.perf_counter()
-        kernel = nodes.make_kernel(data.graph.adjacency, arguments)
-        model = nodes.build_model(arguments, data, kernel)
+        kernel = node_settings.make_kernel(data.graph.adjacency, settings)
+        model = node_settings.build_classifier(
+            settings, data.graph.features.shape[1], data.num_classes, kernel
+        )
         found["prepare"] = time.perf_counter() - began
         model.compile(
             keras.optimizers.Adam(1e-3),

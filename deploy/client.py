@@ -1,11 +1,13 @@
 """Requests to TensorFlow Serving, and a client that sends one.
 
     python deploy/client.py topvit-cifar10 classify_bytes photo.jpg
+    python deploy/client.py gkat-mutag serving_default graphs.json
     python deploy/client.py gkat-enzymes serve_examples graph.example --grpc
 
 Files are sent as they are: JPEG or PNG for models of images, a serialized
-GraphTensor for models of graphs. REST needs nothing but Python; gRPC needs
-tensorflow-serving-api.
+GraphTensor for models of graphs. A file of JSON holds a list of graphs, such as
+`[{"edges": [[0, 1], [1, 2]], "node_labels": [0, 0, 3]}]`: see `graph_inputs`.
+REST needs nothing but Python; gRPC needs tensorflow-serving-api.
 """
 
 import argparse
@@ -60,6 +62,77 @@ def grpc_request(model, signature, inputs):
     return request
 
 
+# What nodes and edges have, and what pads it; labels pad themselves.
+OF_NODES = {"node_labels": None, "features": 0.0}
+OF_EDGES = {
+    "edges": -1,
+    "edge_weights": 0.0,
+    "edge_labels": None,
+    "edge_features": 0.0,
+}
+
+
+def graph_inputs(graphs):
+    """Raw graphs as inputs of `serving_default`, padded to one size.
+
+    Args:
+        graphs: list of dicts of lists: `edges`, pairs of node ids, and of
+            `node_labels`, `features`, `edge_weights`, `edge_labels` and
+            `edge_features` what the model takes, one for each node or edge.
+            `num_nodes` where neither labels nor features say how many.
+
+    Raises:
+        ValueError: if graphs do not have the same fields, or a field not one
+            value for each node or edge.
+    """
+    fields = {key for graph in graphs for key in graph} - {"num_nodes"}
+    unknown = fields - OF_NODES.keys() - OF_EDGES.keys()
+    if not graphs or unknown or any(fields - graph.keys() for graph in graphs):
+        raise ValueError(
+            "graphs expect the same fields, of `edges`, "
+            f"{', '.join([*OF_NODES, *OF_EDGES][:-1])}. Received: "
+            f"{[sorted(graph) for graph in graphs]}"
+        )
+    sizes = [_size(graph) for graph in graphs]
+    counts = [len(graph["edges"]) for graph in graphs]
+    most = max(sizes)
+    found = {"node_mask": [[k < size for k in range(most)] for size in sizes]}
+    for of, lengths in ((OF_NODES, sizes), (OF_EDGES, counts)):
+        # A list without edges has no shape of its own.
+        length = max(1, *lengths)
+        for key in of.keys() & fields:
+            found[key] = _padded(graphs, key, of[key], lengths, length)
+    return found
+
+
+def _size(graph):
+    if "num_nodes" in graph:
+        return graph["num_nodes"]
+    known = [key for key in OF_NODES if key in graph]
+    if not known:
+        raise ValueError(
+            "a graph without labels and features of nodes expects num_nodes. "
+            f"Received: {sorted(graph)}"
+        )
+    return len(graph[known[0]])
+
+
+def _padded(graphs, key, value, lengths, length):
+    rows = [row for graph in graphs for row in graph[key]]
+    first = rows[0] if rows else [-1, -1] if key == "edges" else 0
+    padding = first if value is None else value
+    if isinstance(first, list):
+        padding = [value] * len(first)
+    found = []
+    for graph, expected in zip(graphs, lengths, strict=True):
+        if len(graph[key]) != expected:
+            raise ValueError(
+                f"`{key}` expects {expected} rows. Received: {len(graph[key])}"
+            )
+        found.append(graph[key] + [padding] * (length - expected))
+    return found
+
+
 def ask_rest(server, model, signature, inputs):
     """What the server answers, a dict."""
     request = urllib.request.Request(
@@ -87,7 +160,7 @@ def ask_grpc(server, model, signature, inputs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("signature", choices=FILES)
+    parser.add_argument("signature", choices=[*FILES, "serving_default"])
     parser.add_argument("files", nargs="+")
     parser.add_argument("--server", default="localhost")
     parser.add_argument("--grpc", action="store_true")
@@ -96,13 +169,14 @@ def main():
     for name in arguments.files:
         with open(name, "rb") as file:
             contents.append(file.read())
+    if arguments.signature in FILES:
+        inputs = {FILES[arguments.signature]: contents}
+    else:
+        inputs = graph_inputs(
+            [g for text in contents for g in json.loads(text)]
+        )
     ask = ask_grpc if arguments.grpc else ask_rest
-    answer = ask(
-        arguments.server,
-        arguments.model,
-        arguments.signature,
-        {FILES[arguments.signature]: contents},
-    )
+    answer = ask(arguments.server, arguments.model, arguments.signature, inputs)
     for name, values in answer.items():
         print(f"{name}: {values}")
     return 0

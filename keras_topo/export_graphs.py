@@ -1,30 +1,32 @@
-"""SavedModels of graph classifiers, which compute kernels themselves."""
+"""SavedModels of models of graphs, which compute kernels themselves."""
 
 import keras
 import numpy as np
 
+from keras_topo.export_raw_graphs import (
+    SCHEMA_FILE,
+    export_raw_graphs,
+    takes_raw_graphs,
+)
+from keras_topo.export_tasks import Answers
 from keras_topo.saved_models import (
     Comparison,
     add_endpoints,
     answers_of_a_clean_process,
     check_backend,
-    check_class_names,
-    check_logits,
     check_path,
     check_tolerance,
-    refuse_probabilities,
-    softmax,
     write_verified,
 )
 
 INPUTS = ("nodes", "edges", "node_mask")
-SCHEMA_FILE = "assets.extra/graph_schema.pbtxt"
 
 
 def export_graph_saved_model(
     model,
     path,
     *,
+    task=None,
     spec=None,
     class_names=None,
     max_nodes=4096,
@@ -33,57 +35,122 @@ def export_graph_saved_model(
     verify=True,
     tolerance=None,
 ):
-    """Writes a graph classifier as a TensorFlow SavedModel for serving.
+    """Writes a model of graphs as a TensorFlow SavedModel for serving.
 
-    A client sends a graph and nothing else: kernels, degrees and whatever else
-    the model makes of edges are computed inside. They are those of unweighted,
-    undirected graphs, and so should those be that the model was trained with:
-    weights and directions of edges are not sent. Signatures, all of a free
-    batch size, an empty batch having an empty answer:
+    A client sends graphs as they are: values of labels, features, edges. What
+    the `GraphPreprocessor` does is computed inside, kernels included; the
+    model is that of `keras_topo.models.with_preprocessing(model,
+    preprocessor)`, or an estimator writes itself:
+    `keras_topo.GraphClassifier.export`. Signatures, all of a free batch size,
+    an empty batch having an empty answer:
 
-    - `serving_default`
-        - `nodes`: float32 `(batch, nodes, features)`, anything at padding;
-        - `edges`: int32 `(batch, edges, 2)`, node ids, -1 and -1 for padding;
-          an edge counts in both directions, and once;
-        - `node_mask`: bool `(batch, nodes)`, `True` for real nodes.
-        - returns `logits` and `probabilities`, float32 `(batch, classes)`.
+    - `serving_default` takes, of these, what the preprocessor uses:
+        - `node_mask`: bool `(batch, nodes)`, `True` for real nodes;
+        - `node_labels`: int32 or string `(batch, nodes)`, values of labels;
+        - `features`: float32 `(batch, nodes, features)`;
+        - `edges`: int32 `(batch, edges, 2)`, node ids, -1 and -1 for padding.
+          Unless graphs are directed, an edge counts in both directions, and
+          once: of several weights the largest, of several features or labels
+          the first;
+        - `edge_weights`: float32 `(batch, edges)`, positive;
+        - `edge_labels`: int32 or string `(batch, edges)`;
+        - `edge_features`: float32 `(batch, edges, channels)`.
+
+      What stands at padding does not matter.
     - `serve_examples`
         - `examples`: string `(batch,)`, serialised GraphTensors as TF-GNN
           writes them, of one component each; `assets.extra/
-          graph_schema.pbtxt` in the folder says what they hold.
-        - returns the same.
+          graph_schema.pbtxt` in the folder says what they hold: of nodes
+          `label` and `features`, of edges `weight`, `label` and `features`.
+          See `keras_topo.graph_tensors.graph_to_example`.
 
-    Edges between nodes that are not there, graphs without nodes, or of more
-    than `max_nodes`, requests of more than `max_elements`, numbers that are
-    not finite and examples that lack
-    something are `InvalidArgumentError`s that name the input; the whole batch
-    is refused. The folder appears under `path` complete or not at all.
+    Both answer by the task, float32:
+
+    - classification: `logits` and `probabilities` `(batch, classes)`, and,
+      where classes have names, `class`, string `(batch,)`, the name of the
+      most probable one;
+    - several labels, or one logit for yes or no (`"multilabel"`): `logits`
+      and `probabilities` `(batch, labels)`, each by itself;
+    - regression: `predictions` `(batch, values)`, in their own units.
+
+    Models of nodes answer with `(batch, nodes, ...)`; zeros, and empty names,
+    stand at padding. All names of classes, in the order of `logits`, and the
+    preprocessor are in `assets.extra/preprocessor.json`.
+
+    Refused by an `InvalidArgumentError` that names the input are edges
+    between nodes that are not there, graphs without nodes or of more than
+    `max_nodes`, requests of more than `max_elements` (before anything of that
+    size is made), labels that are not known (unless the preprocessor has
+    `unknown="zeros"`), weights that are not positive, numbers that are not
+    finite or so large that an answer would not be, bytes that are no example,
+    and examples that lack something. The whole batch is refused. The folder
+    appears under `path` complete or not at all.
 
     Args:
-        model: a functional `keras.Model` from a dict with `nodes`, `edges` and
-            `node_mask` to logits `(batch, classes)`: see
-            `keras_topo.models.from_edges`.
+        model: a functional `keras.Model` of raw graphs:
+            `keras_topo.models.with_preprocessing`. Or one from a dict with
+            `nodes` (float32, all that is known of nodes), `edges` and
+            `node_mask` to outputs `(batch, outputs)`, of undirected graphs
+            without weights: `keras_topo.models.from_edges`. These three are
+            then the inputs of `serving_default`.
         path: the folder to write; as in `export_saved_model`.
-        spec: `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
+        task: `"classification"`, `"multilabel"` or `"regression"`. Defaults
+            to the first where the preprocessor has classes, or there is none
+            and several outputs, and to the last where the model was built
+            with `target_statistics`.
+        spec: for models of `from_edges`, the
+            `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
             defaults to one node feature, `features`.
-        class_names: one string per class, kept in the answer's report; or
-            `None`.
+        class_names: one string per class or label, or a dict from them to
+            indices; defaults to those of the preprocessor.
         max_nodes: int, nodes of a graph at most (padding included).
         max_elements: int, `batch * nodes^2` of a request at most, padding
             included, since memory grows with it: about 200 bytes each. A graph
-            of more than 1,024 nodes needs more than the default.
+            of more than 1,024 nodes needs more than the default. Also
+            `batch * edges` at most.
         overwrite, verify, tolerance: as in `export_saved_model`.
 
     Returns:
-        A dictionary that `json.dumps` takes, as `export_saved_model`.
+        A dictionary that `json.dumps` takes, as `export_saved_model`, with
+        `task`, `outputs` (how many), `classes` (`None` unless it is a
+        classifier) and `class_names`.
 
     Raises:
-        ValueError: if the model is not of the kind above, or the spec has
-            another number of features.
+        ValueError: if the model is not of the kinds above, the spec has
+            another number of features, or the task is unknown, does not fit
+            the model or does not follow from it.
         FileExistsError, RuntimeError: as `export_saved_model`.
+
+    Example:
+
+    >>> classifier = keras_topo.GraphClassifier(epochs=20).fit(graphs, y)
+    >>> report = classifier.export("exported/1")
+    >>> loaded = tf.saved_model.load("exported/1")
+    >>> edge = loaded.signatures["serving_default"](
+    ...     edges=tf.constant([[[0, 1]]]), node_mask=tf.constant([[True] * 2]))
+    >>> edge["probabilities"].shape
+    TensorShape([1, 2])
     """
     check_backend()
-    num_features, classes = _check_model(model)
+    if takes_raw_graphs(model):
+        if spec is not None:
+            raise ValueError(
+                "`spec` is for models of keras_topo.models.from_edges: that of "
+                "raw graphs follows from their preprocessor. Received: "
+                f"spec={spec}"
+            )
+        return export_raw_graphs(
+            model,
+            path,
+            task,
+            class_names,
+            max_nodes,
+            max_elements,
+            overwrite,
+            verify,
+            tolerance,
+        )
+    num_features, output = _check_model(model)
     from keras_topo.graph_tensors import GraphTensorSpec
 
     if spec is None:
@@ -99,29 +166,39 @@ def export_graph_saved_model(
             "`spec` expects features in alphabetical order, in which a schema "
             f"is read. Received: {list(spec.features)}"
         )
-    class_names = check_class_names(class_names, classes)
+    if spec != GraphTensorSpec(spec.features, spec.node_set, spec.edge_set):
+        raise ValueError(
+            "`spec` expects features of nodes alone: models of raw graphs, "
+            "of keras_topo.models.with_preprocessing, take the rest. "
+            f"Received: {spec}"
+        )
+    answers = Answers(task or "classification", output, class_names)
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    described = _add_signatures(archive, model, spec, max_nodes, max_elements)
+    described = _add_signatures(
+        archive, model, spec, answers, max_nodes, max_elements
+    )
 
     batches = _random_batches(spec)
     requests = _requests(batches, spec)
 
     def check(folder):
-        answers = answers_of_a_clean_process(folder, requests)
-        return _compare(answers, model, batches, spec, tolerance)
+        # First: what is not finite, the other process would not answer.
+        references = _references(model, batches, spec, answers, tolerance)
+        served = answers_of_a_clean_process(folder, requests)
+        scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
+        comparison = Comparison(tolerance * scale)
+        for answer, expected in zip(served, references, strict=True):
+            answers.compare(comparison, answer, expected)
+        return comparison.differences
 
     return write_verified(
         archive,
         path,
-        {
-            "signatures": described,
-            "classes": classes,
-            "class_names": class_names,
-        },
+        {"signatures": described, **answers.report()},
         check if verify else None,
         tolerance,
         files=[(SCHEMA_FILE, spec.to_schema())],
@@ -136,7 +213,7 @@ def takes_graphs(model):
 
 
 def _check_model(model):
-    """Features of a node and classes of a model, or the reason it has none."""
+    """Features of a node and the output of a model, or what it lacks."""
     if not isinstance(model, keras.Model) or not takes_graphs(model):
         raise ValueError(
             "`model` expects a functional keras.Model with the inputs "
@@ -157,19 +234,17 @@ def _check_model(model):
             f"{tuple(nodes.shape)}, outputs of shapes "
             f"{[tuple(x.shape) for x in outputs]}"
         )
-    check_logits(outputs[0])
-    return nodes.shape[-1], outputs[0].shape[-1]
+    return nodes.shape[-1], outputs[0]
 
 
-def _add_signatures(archive, model, spec, max_nodes, max_elements):
+def _add_signatures(archive, model, spec, answers, max_nodes, max_elements):
     """Adds the endpoints; returns {signature: its inputs and outputs}."""
     import tensorflow as tf
 
     from keras_topo.graph_tensors import parse_graph_examples
 
     def answer(graph):
-        logits = _logits(model, graph, max_nodes, max_elements)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+        return answers(_logits(model, graph, max_nodes, max_elements))
 
     def serving_default(nodes, edges, node_mask):
         return answer(_checked_graph(nodes, edges, node_mask))
@@ -305,36 +380,24 @@ def _requests(batches, spec):
     return requests
 
 
-def _compare(answers, model, batches, spec, tolerance):
-    """Compares the answers of the written model with the one in memory."""
+def _references(model, batches, spec, answers, tolerance):
+    """What the model in memory gives, twice for two signatures."""
     import tensorflow as tf
 
     from keras_topo.graphs import edge_inputs
 
     references = []
     for graphs in batches:
-        logits = np.zeros((0, model.output_shape[-1]), "float32")
+        outputs = np.zeros((0, answers.count), "float32")
         if graphs:
             # On the CPU, as in the other process.
             with tf.device("CPU:0"):
                 inputs = edge_inputs(graphs, spec.num_features)
-                outputs = model(inputs, training=False)
-            logits = np.asarray(keras.tree.flatten(outputs)[0], "float32")
-        if not np.isfinite(logits).all():
-            raise RuntimeError(
-                "`model` gives logits that are not finite for random graphs; "
-                "it was not exported."
-            )
-        refuse_probabilities(logits, tolerance)
-        references += [logits, logits]
-    scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
-    comparison = Comparison(tolerance * scale)
-    for answer, logits in zip(answers, references, strict=True):
-        comparison.add("logits", answer["logits"], logits)
-        comparison.add(
-            "probabilities", answer["probabilities"], softmax(logits)
-        )
-    return comparison.differences
+                found = model(inputs, training=False)
+            outputs = np.asarray(keras.tree.flatten(found)[0], "float32")
+        answers.check_reference(outputs, tolerance)
+        references += [outputs, outputs]
+    return references
 
 
 def _random_graph(num_nodes, num_features, random):

@@ -1,20 +1,19 @@
 """SavedModels of node classifiers, whose graph is inside."""
 
+import json
+
 import keras
 import numpy as np
 
+from keras_topo.export_tasks import Answers
 from keras_topo.saved_models import (
     Comparison,
     add_endpoints,
     answers_of_a_clean_process,
     check_backend,
-    check_class_names,
-    check_logits,
     check_path,
     check_tolerance,
-    refuse_probabilities,
     require,
-    softmax,
     write_verified,
 )
 
@@ -24,6 +23,7 @@ def export_node_saved_model(
     path,
     features,
     *,
+    task="classification",
     class_names=None,
     overwrite=False,
     verify=True,
@@ -37,13 +37,17 @@ def export_node_saved_model(
     - `serving_default`
         - `ids`: int32 `(batch,)`, nodes of the graph, in any order, repeated
           or not; an empty batch has an empty answer.
-        - returns `logits` and `probabilities`, float32 `(batch, classes)`.
+        - returns `logits` and `probabilities`, float32 `(batch, classes)`,
+          and `class`, string `(batch,)`, where classes have names; or what
+          else follows from the task: see `export_graph_saved_model`.
     - `classify_features`
         - `nodes`: float32 `(1, nodes, features)`, other features for all of
           the graph's nodes.
         - returns the same for all nodes, `(1, nodes, classes)`.
 
-    An id that no node has, and features that are not finite or not as many as
+    Features are those that the model takes: raw ones of models of
+    `keras_topo.models.l1_normalized`. An id that no node has, and features that
+    are not finite, so large that an answer would not be, or not as many as
     there are nodes, are `InvalidArgumentError`s that name the input. The
     folder appears under `path` complete or not at all.
 
@@ -53,8 +57,9 @@ def export_node_saved_model(
             `keras_topo.models.gkat_node_classifier`.
         path: the folder to write; as in `export_saved_model`.
         features: `(nodes, features)`, those of the model's graph.
-        class_names: one string per class, kept in the answer's report; or
-            `None`.
+        task: `"classification"`, `"multilabel"` or `"regression"`.
+        class_names: one string per class or label, or `None`. They are in
+            `assets.extra/preprocessor.json` as well.
         overwrite, verify, tolerance: as in `export_saved_model`.
 
     Returns:
@@ -67,8 +72,7 @@ def export_node_saved_model(
     """
     check_backend()
     features = np.asarray(features, "float32")
-    classes = _check_model(model, features)
-    class_names = check_class_names(class_names, classes)
+    answers = Answers(task, _check_model(model, features), class_names)
     path = check_path(path, overwrite)
     tolerance = check_tolerance(tolerance, model)
 
@@ -76,22 +80,23 @@ def export_node_saved_model(
     archive.track(model)
     held = _Held(features)
     archive.track(held)
-    described = _add_signatures(archive, model, held, features.shape)
+    described = _add_signatures(archive, model, held, features.shape, answers)
 
     def check(folder):
-        return _verify(folder, model, features, tolerance)
+        return _verify(folder, model, features, answers, tolerance)
 
     return write_verified(
         archive,
         path,
-        {
-            "signatures": described,
-            "classes": classes,
-            "class_names": class_names,
-        },
+        {"signatures": described, **answers.report()},
         check if verify else None,
         tolerance,
-        files=(),
+        files=[
+            (
+                "assets.extra/preprocessor.json",
+                json.dumps({"task": task, "class_names": answers.names}) + "\n",
+            )
+        ],
         # Not features of all nodes: they may take a lot of space.
         warmup=[("serving_default", {"ids": np.zeros(1, "int32")})],
     )
@@ -138,7 +143,7 @@ class _Held(keras.layers.Layer):
 
 
 def _check_model(model, features):
-    """Classes of a model, or the reason it is not a classifier of nodes."""
+    """The output of a model, or the reason it is not one of nodes."""
     shapes = [None, None]
     if isinstance(model, keras.Model) and getattr(model, "outputs", None):
         shapes = [model.input_shape, model.output_shape]
@@ -148,7 +153,6 @@ def _check_model(model, features):
             "features) to logits (batch, nodes, classes). Received: "
             f"model={model!r}"
         )
-    check_logits(model.outputs[0])
     channels = shapes[0][-1]
     if features.ndim != 2 or features.shape[1] != channels:
         raise ValueError(
@@ -159,10 +163,10 @@ def _check_model(model, features):
         raise ValueError(
             "`features` expects finite numbers. Received: NaN or infinity"
         )
-    return shapes[1][-1]
+    return model.outputs[0]
 
 
-def _add_signatures(archive, model, held, shape):
+def _add_signatures(archive, model, held, shape, answers):
     """Adds the endpoints; returns {signature: its inputs and outputs}."""
     import tensorflow as tf
 
@@ -170,9 +174,6 @@ def _add_signatures(archive, model, held, shape):
 
     def logits_of(nodes):
         return tf.cast(model(nodes, training=False), tf.float32)
-
-    def answer(logits):
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
     def serving_default(ids):
         check = require(
@@ -183,7 +184,7 @@ def _add_signatures(archive, model, held, shape):
         with tf.control_dependencies([check]):
             ids = tf.identity(ids)
         logits = logits_of(held.features()[None])
-        return answer(tf.gather(logits[0], ids))
+        return answers(tf.gather(logits[0], ids))
 
     def classify_features(nodes):
         # The signature declares no shape: a loaded one does not hold what it
@@ -204,7 +205,7 @@ def _add_signatures(archive, model, held, shape):
             nodes = tf.identity(nodes)
         # Known now; an operation that ensured it could run before the checks.
         nodes.set_shape(expected)
-        return answer(logits_of(nodes))
+        return answers(logits_of(nodes))
 
     endpoints = {
         "serving_default": (
@@ -219,7 +220,7 @@ def _add_signatures(archive, model, held, shape):
     return add_endpoints(archive, endpoints)
 
 
-def _verify(folder, model, features, tolerance):
+def _verify(folder, model, features, answers, tolerance):
     """Compares the written model with the one in memory."""
     import tensorflow as tf
 
@@ -227,27 +228,20 @@ def _verify(folder, model, features, tolerance):
     num_nodes = len(features)
     other = random.permutation(features)[None]
     with tf.device("CPU:0"):
-        logits, others = [
+        outputs, others = [
             np.asarray(model(x, training=False), "float32")
             for x in (features[None], other)
         ]
-    if not np.isfinite(logits).all():
-        raise RuntimeError(
-            "`model` gives logits that are not finite; it was not exported."
-        )
-    refuse_probabilities(logits[0], tolerance)
+    answers.check_reference(outputs[0], tolerance)
     requests = [("classify_features", {"nodes": other})]
     references = [others]
     for ids in ([], [0], random.integers(0, num_nodes, 50)):
         ids = np.asarray(ids, "int32")
         requests.append(("serving_default", {"ids": ids}))
-        references.append(logits[0, ids])
-    answers = answers_of_a_clean_process(folder, requests)
+        references.append(outputs[0, ids])
+    served = answers_of_a_clean_process(folder, requests)
     scale = max(float(np.abs(x).max(initial=1.0)) for x in references)
     comparison = Comparison(tolerance * scale)
-    for answer, expected in zip(answers, references, strict=True):
-        comparison.add("logits", answer["logits"], expected)
-        comparison.add(
-            "probabilities", answer["probabilities"], softmax(expected)
-        )
+    for answer, expected in zip(served, references, strict=True):
+        answers.compare(comparison, answer, expected)
     return comparison.differences

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from keras_topo._backend import compiles_by_default
 from keras_topo.arguments import one_of, positive
 from keras_topo.callbacks import FollowEpochs
+from keras_topo.graphs.any_graph import library_of
 from keras_topo.graphs.largest import largest_pairs
 from keras_topo.graphs.links import (
     check_pairs,
@@ -23,16 +25,19 @@ from keras_topo.presets import (
     read_preprocessor,
     save_preset,
 )
+from keras_topo.presets.builders import recipe_of
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("auto", "dot", "hadamard", "concat")
+# Folds of a graph that is not too small for them.
+FOLDS = 10
 # Arguments of training, and their defaults.
 TRAINING = {
     "epochs": 100,
     "learning_rate": 1e-2,
     "weight_decay": 0.0,
     "clip_norm": 1.0,
-    "folds": 10,
+    "folds": None,
     "negatives": 1,
     "validation_share": 0.05,
     "patience": 20,
@@ -70,7 +75,8 @@ class LinkPredictor:
             that returns a Keras model.
         verbose: of `model.fit`.
         **options: `epochs`, at most; `learning_rate` and `weight_decay` of
-            AdamW; `clip_norm`; `folds`, 1 for kernels that hold the edges to
+            AdamW; `clip_norm`; `folds`, by default 10, or as many as there
+            are pairs of edges, and 1 for kernels that hold the edges to
             be predicted; `negatives`; `validation_share`, 0 for no validation;
             `patience`, epochs without a better one; and `seed`. What remains
             goes to `build`, such as `depth` or `dropout`.
@@ -122,7 +128,7 @@ class LinkPredictor:
             for name, default in TRAINING.items()
         }
         for name in ("epochs", "folds", "negatives", "patience"):
-            positive(self.training[name], name)
+            positive(self.training[name], name, optional=name == "folds")
         share = self.training["validation_share"]
         if not 0 <= share < 1:
             raise ValueError(
@@ -130,7 +136,7 @@ class LinkPredictor:
                 f"Received: validation_share={share!r}"
             )
         self.model_options = options
-        self.model = self.history = self._nodes = None
+        self.model = self.history = self._nodes = self._names = None
 
     def fit(self, graph, validation_data=None, callbacks=()):
         """Trains a new model.
@@ -155,6 +161,7 @@ class LinkPredictor:
         options = self.training
         keras.utils.set_random_seed(options["seed"])
         self._copy_preprocessor()
+        self._names = names_of(graph)
         (graph,) = self.preprocessor.read([graph])
         directed = is_directed(graph)
         if self.decoder == "concat" and not directed:
@@ -163,23 +170,27 @@ class LinkPredictor:
                 "of a pair counts. Received: one that is not"
             )
         known = graph
-        if validation_data is None and options["validation_share"]:
-            share = options["validation_share"]
+        if validation_data is not None:
+            validation_data = tuple(
+                self._ids(pairs, graph.num_nodes) for pairs in validation_data
+            )
+        elif options["validation_share"]:
+            # At least one edge, of however few.
+            edges = len(edges_of(graph, directed))
+            share = max(options["validation_share"], 1 / max(edges, 2))
             split = split_edges(graph, (1 - share, share, 0), options["seed"])
-            if not len(split.validation):
-                raise ValueError(
-                    "`validation_share` expects at least one edge, or 0 for no "
-                    f"validation. Received: validation_share={share} of "
-                    f"{len(split.training)} edges"
-                )
             known = split.graph
             validation_data = split.validation, split.validation_negatives
         kernel = "normalized" if self.encoder == "gcn" else "random_walk"
         self.preprocessor.adapt([known], kernel=kernel)
+        folds = options["folds"]
+        if folds is None:
+            edges = len(edges_of(known, directed))
+            folds = max(1, min(FOLDS, edges // 2))
         batches = LinkBatches(
             known,
             self._inputs,
-            folds=options["folds"],
+            folds=folds,
             negatives=options["negatives"],
             seed=options["seed"],
             directed=directed,
@@ -191,13 +202,17 @@ class LinkPredictor:
             global_clipnorm=options["clip_norm"],
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        trained.compile(optimizer, keras.losses.BinaryCrossentropy(True))
+        trained.compile(
+            optimizer,
+            keras.losses.BinaryCrossentropy(True),
+            jit_compile=compiles_by_default(),
+        )
         watching = [FollowEpochs(batches)]
         if validation_data is not None:
             watching += [
                 ValidateLinks(
                     self._inputs(known),
-                    *(check_pairs(p, graph.num_nodes) for p in validation_data),
+                    *validation_data,
                 ),
                 keras.callbacks.EarlyStopping(
                     "val_average_precision",
@@ -229,8 +244,9 @@ class LinkPredictor:
         """Logits of pairs of nodes.
 
         Args:
-            pairs: `(pairs, 2)`, ids of nodes; of a directed graph sources and
-                targets.
+            pairs: `(pairs, 2)`, nodes: their names where the graph is one of
+                networkx, and else their numbers; of a directed graph sources
+                and targets.
 
         Returns:
             `(pairs,)`, float32.
@@ -240,14 +256,28 @@ class LinkPredictor:
         """
         if self.model is None:
             raise ValueError(
-                "LinkPredictor expects fit or from_preset before its use. "
-                "Received: one without a model"
+                "LinkPredictor expects fit or from_preset first. Received: a "
+                "predictor without a model"
             )
-        pairs = check_pairs(pairs, len(self._nodes[0]))
+        pairs = self._ids(pairs, len(self._nodes[0]))
         if not len(pairs):
             return np.zeros(0, "float32")
         inputs = {"nodes": self._nodes, "pairs": pairs[None].astype("int32")}
         return np.asarray(self.model.predict_on_batch(inputs))[0]
+
+    def predict(self, pairs):
+        """Whether pairs of nodes are linked: probabilities above 1/2.
+
+        Args:
+            pairs: as in `predict_raw`.
+
+        Returns:
+            `(pairs,)`, bool.
+
+        Raises:
+            ValueError: as `predict_raw`.
+        """
+        return self.predict_raw(pairs) > 0
 
     def predict_proba(self, pairs):
         """Probabilities that pairs of nodes are linked.
@@ -341,10 +371,15 @@ class LinkPredictor:
             **{k: saved[k] for k in TRAINING if k in saved},
         )
         estimator.model = from_preset(name_or_path)
+        estimator._names = names_of(graph)
         (graph,) = preprocessor.read([graph])
+        kernel = recipe_of(estimator.model).arguments["fixed_kernel"]
+        if graph.num_nodes != kernel["num_nodes"]:
+            raise ValueError(
+                f"`graph` expects the {kernel['num_nodes']} nodes of the graph "
+                f"of fit. Received: {graph.num_nodes}"
+            )
         estimator._use(graph)
-        first = np.zeros((1, 2), "int64")
-        estimator.predict_raw(first)  # Refuses a graph of another size.
         return estimator
 
     # Parts.
@@ -354,6 +389,22 @@ class LinkPredictor:
         cache = self.preprocessor.cache
         self.preprocessor = GraphPreprocessor.from_config(config)
         self.preprocessor.cache = cache
+
+    def _ids(self, pairs, num_nodes):
+        """Pairs of names, or numbers, of nodes as numbers."""
+        if self._names is None:
+            return check_pairs(pairs, num_nodes)
+        if hasattr(pairs, "tolist"):
+            pairs = pairs.tolist()
+        try:
+            pairs = [(self._names[u], self._names[v]) for u, v in pairs]
+        except (KeyError, TypeError, ValueError):
+            some = ", ".join(map(repr, list(self._names)[:3]))
+            raise ValueError(
+                f"`pairs` expects pairs of nodes of the graph, such as {some}. "
+                f"Received: {pairs!r:.200}"
+            ) from None
+        return check_pairs(np.array(pairs), num_nodes)
 
     def _use(self, graph):
         """Takes the features of nodes for predictions."""
@@ -494,6 +545,17 @@ class ValidateLinks(keras.callbacks.Callback):
         scores = np.asarray(self.model.predict_on_batch(self.inputs))[0]
         found = rankings(scores[: self.count], scores[self.count :])
         logs.update({f"val_{name}": value for name, value in found.items()})
+
+
+def names_of(graph):
+    """Numbers of the nodes of a graph of networkx by their names.
+
+    `None` where these are the numbers, or there are no names.
+    """
+    if library_of(graph) != "networkx":
+        return None
+    names = {name: k for k, name in enumerate(graph)}
+    return None if all(name == k for name, k in names.items()) else names
 
 
 def rankings(positive_scores, negative_scores, hits=()):

@@ -5,6 +5,7 @@ under another backend costs nothing and the error about the backend is ours.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -128,31 +129,69 @@ def require(condition, message, values):
     # Traced, a comparison of splits does not know that it has one axis.
     condition, values = tf.reshape(condition, [-1]), tf.reshape(values, [-1])
     bad = tf.boolean_mask(values, tf.logical_not(condition))[:1]
-    text = tf.strings.join(
-        [message, " ", tf.strings.reduce_join(tf.strings.as_string(bad))]
-    )
+    if bad.dtype == tf.string:
+        # A client's bytes may be many, and no text.
+        shown = tf.strings.substr(bad, 0, 60)
+        shown = tf.strings.unicode_transcode(shown, "UTF-8", "UTF-8")
+    else:
+        shown = tf.strings.as_string(bad)
+    text = tf.strings.join([message, " ", tf.strings.reduce_join(shown)])
     return tf.debugging.Assert(tf.reduce_all(condition), [text])
 
 
 def add_endpoints(archive, endpoints):
-    """Adds signatures to an archive.
+    """Adds signatures to an archive, none of which answers NaN or infinity.
 
     Args:
         archive: `keras.export.ExportArchive`.
-        endpoints: dict from names to a function and its `tf.TensorSpec`s.
+        endpoints: dict from names to a function and its arguments:
+            `tf.TensorSpec`s, or one dict of them.
 
     Returns:
         A dict from names to the dtypes and shapes of `inputs` and `outputs`.
     """
     described = {}
     for name, (function, arguments) in endpoints.items():
-        traced = archive.add_endpoint(name, function, arguments)
+        inputs = keras.tree.flatten(arguments)
+        traced = archive.add_endpoint(
+            name, _only_finite(function, inputs), arguments
+        )
         outputs = traced.get_concrete_function(*arguments).structured_outputs
         described[name] = {
-            "inputs": {x.name: describe(x) for x in arguments},
+            "inputs": {x.name: describe(x) for x in inputs},
             "outputs": {key: describe(x) for key, x in outputs.items()},
         }
     return described
+
+
+def _only_finite(function, inputs):
+    """The function, whose outputs are an error unless they are finite.
+
+    Finite inputs may overflow anywhere inside: what counts is what comes out.
+    """
+    import tensorflow as tf
+
+    names = " and ".join(f"`{x.name}`" for x in inputs)
+
+    @functools.wraps(function)
+    def checked(*args):
+        outputs = function(*args)
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(tf.math.is_finite(x)),
+                [
+                    f"{names} expect values from which the model computes "
+                    f"finite {key}. Received: values that lead to NaN or "
+                    "infinity"
+                ],
+            )
+            for key, x in outputs.items()
+            if x.dtype.is_floating
+        ]
+        with tf.control_dependencies(checks):
+            return {key: tf.identity(x) for key, x in outputs.items()}
+
+    return checked
 
 
 def write_verified(archive, path, report, verify, tolerance, files, warmup):

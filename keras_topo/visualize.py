@@ -1,4 +1,4 @@
-"""Looking inside: masks, and what a token attends to.
+"""Looking inside: masks, what a token attends to, edges that matter.
 
 Pictures are `matplotlib.figure.Figure`s (extra: `plots`): a notebook shows
 them, and `figure.savefig("masks.png")` writes them.
@@ -9,6 +9,12 @@ import contextlib
 import keras
 import numpy as np
 from keras import ops
+
+from keras_topo.edge_importance import (  # noqa: F401
+    edge_importance,
+    plot_edge_importance,
+)
+from keras_topo.figures import new_figure
 
 # Cells per axis where the grid of a model may be of any size.
 NOMINAL_SIDE = 8
@@ -393,19 +399,8 @@ def _node(graph, node):
     return node
 
 
-def _figure(**options):
-    """A figure of its own: no window, and no state of pyplot to change."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Drawing needs matplotlib: pip install 'keras-topo[plots]'"
-        ) from error
-    return Figure(layout="constrained", dpi=130, **options)
-
-
 def _axes(rows, columns, width, height):
-    figure = _figure(figsize=(width * columns + 1.2, height * rows + 0.8))
+    figure = new_figure(figsize=(width * columns + 1.2, height * rows + 0.8))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -487,7 +482,7 @@ def _draw_panels(panels, heading, label, image=None):
     widths = [tile * num_heads] * len(panels)
     if image is not None:
         widths.insert(0, min(high, 2.6) * image.shape[1] / image.shape[0])
-    figure = _figure(figsize=(sum(widths) + 2.2, high + 1.5))
+    figure = new_figure(figsize=(sum(widths) + 2.2, high + 1.5))
     figure.get_layout_engine().set(wspace=0.08)
     axes = list(
         figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]

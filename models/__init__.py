@@ -5,7 +5,11 @@ from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
 from keras_topo.models.graph_pipeline import from_edges
 from keras_topo.models.link_prediction import gkat_link_predictor
-from keras_topo.models.raw_graphs import from_graphs, with_preprocessing
+from keras_topo.models.raw_graphs import (
+    from_graphs,
+    l1_normalized,
+    with_preprocessing,
+)
 from keras_topo.models.table import MODELS, GraphModel
 from keras_topo.models.topvit import topvit
 
@@ -23,6 +27,7 @@ __all__ = [
     "gkat_graph_classifier",
     "gkat_link_predictor",
     "gkat_node_classifier",
+    "l1_normalized",
     "sgc",
     "topvit",
     "with_preprocessing",

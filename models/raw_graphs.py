@@ -10,6 +10,7 @@ from keras_topo.layers import (
     BothDirections,
     DegreeFeatures,
     DiffusionKernel,
+    L1Normalization,
     LaplacianEigenvectors,
     LargestEntries,
     OneHotValues,
@@ -105,6 +106,25 @@ def from_graphs(model, preprocessor, name=None):
             p.directed, name="directions"
         )(edges, features, nodes)
     return keras.Model(inputs, model(taken), name=name or model.name)
+
+
+@builder
+def l1_normalized(model, name=None):
+    """Puts a model of nodes behind `L1Normalization`: raw features in.
+
+    Args:
+        model: from features `(batch, nodes, features)`, such as that of
+            `gkat_node_classifier`, trained on rows that sum to one.
+        name: name of the model.
+
+    Returns:
+        A functional `keras.Model` of the same input and output. Rows that
+        sum to one already are taken as they are.
+    """
+    (x,) = model.inputs
+    inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="nodes")
+    outputs = model(L1Normalization(name="l1_normalization")(inputs))
+    return keras.Model(inputs, outputs, name=name or model.name)
 
 
 def _inputs(p):

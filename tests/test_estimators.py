@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import keras_topo
-from keras_topo.graphs import Graph, GraphPreprocessor
+from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
+from keras_topo.models import with_preprocessing
+from keras_topo.presets import read_preprocessor
 
 OPTIONS = {
     "epochs": 25,
@@ -19,11 +21,14 @@ OPTIONS = {
 
 
 def rings_and_paths(count=24):
-    """Cycles and paths of 5 to 12 nodes; atoms alternate in half of them."""
+    """Cycles and paths; atoms alternate in half of them.
+
+    Of 6, 9 and 12 nodes: every size of a batch is compiled anew.
+    """
     graphs = []
     for k in range(count):
         make = networkx.cycle_graph if k % 2 else networkx.path_graph
-        graph = make(5 + k % 8)
+        graph = make(6 + 3 * (k // 2 % 3))
         for node in graph:
             graph.nodes[node]["atom"] = "CN"[(node * (k // 2 % 2)) % 2]
         for edge in graph.edges:
@@ -40,6 +45,23 @@ def preprocessor(form="dense", **attributes):
         kernel_sizes=(1, 3),
         cache=False,
     )
+
+
+def linear(num_features, num_classes, level, target_statistics=None, **_):
+    """A builder: a dense layer of the mean of the nodes, or of each node."""
+    inputs = {
+        "nodes": keras.Input((None, num_features), name="nodes"),
+        "kernel": keras.Input((2, None, None), name="kernel"),
+        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
+    }
+    x = inputs["nodes"]
+    if level == "graphs":
+        x = keras_topo.layers.GraphPooling()(x, mask=inputs["node_mask"])
+    x = keras.layers.Dense(num_classes, name="logits")(x)
+    if target_statistics:
+        mean, deviation = target_statistics
+        x = keras.layers.Rescaling(deviation[0], mean[0])(x)
+    return keras.Model(inputs, x)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +110,63 @@ def test_presets(classifier, graphs, tmp_path):
         keras_topo.GraphRegressor.from_preset(tmp_path / "rings")
 
 
+@pytest.mark.tensorflow_only
+def test_export(classifier, graphs, tmp_path):
+    """One line; the rest is `tests/test_export_raw_graphs.py`."""
+    import tensorflow as tf
+
+    report = classifier.export(tmp_path / "1", verify=False, max_nodes=12)
+    assert report["task"] == "classification"
+    assert report["class_names"] == ["path", "ring"]
+    inputs = raw_inputs(graphs[:4], classifier.preprocessor)
+    answer = tf.saved_model.load(str(tmp_path / "1")).signatures[
+        "serving_default"
+    ](**{key: tf.constant(x) for key, x in inputs.items()})
+    np.testing.assert_allclose(
+        answer["probabilities"],
+        classifier.predict_proba(graphs[:4]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    names = [x.decode() for x in answer["class"].numpy()]
+    assert names == classifier.predict(graphs[:4]).tolist()
+    # A preset of the model that preprocesses itself is one of the classifier.
+    classifier.save(tmp_path / "rings")
+    keras_topo.save_preset(
+        with_preprocessing(classifier.model, classifier.preprocessor),
+        tmp_path / "whole",
+        read_preprocessor(tmp_path / "rings"),
+    )
+    again = keras_topo.GraphClassifier.from_preset(tmp_path / "whole")
+    np.testing.assert_allclose(
+        again.predict_proba(graphs[:4]), answer["probabilities"], atol=1e-5
+    )
+    for estimator, task in (
+        (keras_topo.GraphRegressor(), "regression"),
+        (keras_topo.NodeRegressor(), "regression"),
+        (keras_topo.NodeClassifier(), "classification"),
+    ):
+        assert estimator._outputs == task
+        with pytest.raises(ValueError, match="fit or from_preset"):
+            estimator.export(tmp_path / "2")
+
+
 @pytest.mark.slow_on_jax
 def test_several_labels(graphs):
     labels = [[k % 2, k // 2 % 2] for k in range(24)]
     model = keras_topo.GraphClassifier(
         preprocessor(), num_heads=2, key_dim=4, **OPTIONS
     ).fit(graphs, labels)
-    assert (model.predict(graphs) == labels).mean() > 0.9
+    found = model.predict(graphs)
+    assert (found == labels).mean() > 0.9
     assert (model.predict_proba(graphs) <= 1).all()
+    assert model._outputs == "multilabel"
+    # What has learned nothing knows whether one half is passed, too.
+    model = keras_topo.GraphClassifier(preprocessor(), linear, **STILL)
+    model.fit(graphs, labels)
+    probabilities = model.predict_proba(graphs)
+    assert ((probabilities > 0.5) & (probabilities < 0.6)).any()
+    np.testing.assert_array_equal(model.predict(graphs), probabilities > 0.5)
 
 
 @pytest.mark.slow_on_jax
@@ -119,7 +190,7 @@ def test_regression_is_in_its_own_units(graphs, tmp_path):
     np.testing.assert_allclose(again.predict(graphs), found, rtol=1e-5)
     # Whole numbers are numbers, too, and so are those of the graphs.
     model = keras_topo.GraphRegressor(
-        preprocessor(label="edges"), **{**OPTIONS, "epochs": 1}
+        preprocessor(label="edges"), linear, epochs=1, verbose=0
     )
     for graph in graphs:
         graph.graph["edges"] = graph.number_of_edges()
@@ -144,18 +215,62 @@ def test_nodes_of_many_graphs(graphs):
         right[counted].mean(), rel=1e-4
     )
     numbers = keras_topo.NodeRegressor(
-        preprocessor(), **{**OPTIONS, "epochs": 2}
+        preprocessor(), linear, epochs=2, verbose=0
     ).fit(graphs, [y.astype("float32") for y in ends])
     assert [len(x) for x in numbers.predict(graphs)] == [
         len(graph) for graph in graphs
     ]
 
 
+# Without updates, losses of training are those of the model that is left.
+STILL = {"learning_rate": 0.0, "epochs": 1, "batch_size": 6, "verbose": 0}
+
+
+def test_validation_graphs_are_no_training_graphs(graphs):
+    train, others = graphs[:12], graphs[12:15]
+    y, validation_y = ["path", "ring"] * 6, ["ring"] * 3
+    model = keras_topo.GraphClassifier(preprocessor(), linear, **STILL)
+    model.fit(train, y, (others, validation_y))
+    history = {name: x[-1] for name, x in model.history.history.items()}
+    for name, value in model.evaluate(train, y).items():
+        assert history[name] == pytest.approx(value, rel=1e-5), name
+    for name, value in model.evaluate(others, validation_y).items():
+        assert history[f"val_{name}"] == pytest.approx(value, rel=1e-5), name
+    assert history["loss"] != pytest.approx(history["val_loss"], rel=1e-3)
+    # Neither do they change what is standardised.
+    assert (
+        model.preprocessor.feature_statistics
+        == preprocessor().adapt(train, y).feature_statistics
+        != preprocessor().adapt(graphs[:15]).feature_statistics
+    )
+
+
+def test_targets_are_standardised_by_those_that_are_known(graphs):
+    """Also those of validation graphs, by the statistics of training."""
+    random = np.random.default_rng(0)
+    y = [1e3 + 50 * random.normal(size=len(graph)) for graph in graphs]
+    for values in y:
+        values[1] = np.nan
+    model = keras_topo.NodeRegressor(preprocessor(), linear, **STILL)
+    model.fit(graphs[:12], y[:12], (graphs[12:], y[12:]))
+    known = np.concatenate(y[:12])
+    known = known[np.isfinite(known)]
+    (mean,), (deviation,) = model.statistics
+    assert mean == pytest.approx(known.mean(), rel=1e-5)
+    assert deviation == pytest.approx(known.std(), rel=1e-4)
+    for name, part in (("loss", slice(12)), ("val_loss", slice(12, None))):
+        wrong = np.concatenate(model.predict(graphs[part]))
+        wrong = np.square((wrong - np.concatenate(y[part])) / deviation)
+        assert model.history.history[name][-1] == pytest.approx(
+            np.nanmean(wrong), rel=1e-3
+        )
+
+
 def test_errors(graphs):
     model = keras_topo.GraphClassifier(preprocessor())
     with pytest.raises(ValueError, match="fit or from_preset"):
         model.predict(graphs)
-    with pytest.raises(ValueError, match="`y` expects targets"):
+    with pytest.raises(ValueError, match="`y` expects one target"):
         model.fit(graphs)
     with pytest.raises(ValueError, match="at least two classes.*'ring'"):
         model.fit(graphs, ["ring"] * 24)

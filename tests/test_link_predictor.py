@@ -201,21 +201,34 @@ def test_targets_are_not_in_their_kernel():
 
 
 def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
-    graph = blocks()
-    seen = []
-    inputs = LinkPredictor._inputs
+    graph = Graph(blocks().adjacency)  # Degrees as features.
+    seen, kernels = [], []
+    inputs, kernel = LinkPredictor._inputs, LinkPredictor._kernel
 
     def spy(self, graph):
         seen.append(graph)
         return inputs(self, graph)
 
+    def spy_of_kernels(self, graph):
+        kernels.append(graph)
+        return kernel(self, graph)
+
     monkeypatch.setattr(LinkPredictor, "_inputs", spy)
+    monkeypatch.setattr(LinkPredictor, "_kernel", spy_of_kernels)
     options = {**LIGHT, "epochs": 1, "validation_share": 0.2, "seed": 3}
     predictor = LinkPredictor(**options).fit(graph)
-    held_out = split_edges(graph, (0.8, 0.2, 0.0), seed=3).validation
+    split = split_edges(graph, (0.8, 0.2, 0.0), seed=3)
+    held_out = tuple(split.validation.T)
     assert len(seen) == 5
     for other in seen:
-        assert (other.adjacency.toarray()[tuple(held_out.T)] == 0).all()
+        assert (other.adjacency.toarray()[held_out] == 0).all()
+    # Nor in what is standardised; but in the kernel of predictions.
+    statistics = GraphPreprocessor(return_steps=0).adapt([split.graph])
+    assert (
+        predictor.preprocessor.feature_statistics
+        == statistics.feature_statistics
+    )
+    assert (kernels[-1].adjacency.toarray()[held_out] == 1).all()
     assert "val_roc_auc" in predictor.history.history
 
 
@@ -266,6 +279,35 @@ def test_options(options, message):
         LinkPredictor(**options)
 
 
+def test_small_graphs_and_names_of_nodes(tmp_path):
+    graph = networkx.relabel_nodes(
+        networkx.complete_graph(5), dict(enumerate("edcba"))
+    )
+    graph.remove_edge("a", "e")
+    predictor = LinkPredictor(**{**LIGHT, "epochs": 1}).fit(graph)
+    raw = predictor.predict_raw([("a", "e"), ("b", "c")])
+    np.testing.assert_allclose(
+        raw, predictor.predict_raw(np.array([["a", "e"], ["b", "c"]]))
+    )
+    assert predictor.predict([("a", "e")]).dtype == bool
+    with pytest.raises(ValueError, match="such as 'e', 'd', 'c'.*'z'"):
+        predictor.predict([("a", "z")])
+    predictor.save(tmp_path / "named")
+    again = LinkPredictor.from_preset(tmp_path / "named", graph)
+    np.testing.assert_allclose(
+        again.predict_raw([("a", "e"), ("b", "c")]), raw, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="`graph` expects the 5 nodes.*: 4"):
+        LinkPredictor.from_preset(tmp_path / "named", networkx.path_graph(4))
+    split = split_edges(networkx.path_graph(9), (0.5, 0.25, 0.25))
+    assert len(split.test) == len(split.validation) == 2
+    with pytest.raises(ValueError, match="transpose has it"):
+        predictor_ids = np.zeros((2, 7), int)
+        LinkPredictor(**{**LIGHT, "epochs": 1}).fit(
+            networkx.path_graph(9), (predictor_ids, predictor_ids)
+        )
+
+
 def test_use_before_fit():
     with pytest.raises(ValueError, match="expects fit or from_preset"):
         LinkPredictor().predict_proba([[0, 1]])
@@ -273,8 +315,10 @@ def test_use_before_fit():
         LinkPredictor().save("nowhere")
     with pytest.raises(ValueError, match="`folds` expects.*folds=400"):
         LinkPredictor(**{**OPTIONS, "folds": 400}).fit(blocks())
-    path = Graph.from_edges([[0, 1], [1, 2]], 4)
-    with pytest.raises(ValueError, match="`validation_share` expects at least"):
-        LinkPredictor().fit(path)
+    edge = Graph.from_edges([[0, 1]], 4)
+    with pytest.raises(
+        ValueError, match="`folds` expects an int from 1 to half"
+    ):
+        LinkPredictor().fit(edge)
     with pytest.raises(ValueError, match="a complete graph"):
         LinkBatches(Graph(np.ones((5, 5))), lambda graph: None, folds=2)

@@ -11,6 +11,7 @@ import scipy.sparse
 
 import keras_topo
 from keras_topo import models
+from keras_topo.graphs import Graph, GraphPreprocessor
 from keras_topo.layers import RandomWalkKernel
 
 pytestmark = pytest.mark.tensorflow_only
@@ -39,6 +40,26 @@ def export_graphs(path):
     return keras_topo.export_graph_saved_model(whole, path, verify=False)
 
 
+def export_raw_graphs(path):
+    graphs = [
+        Graph.from_edges(
+            [(0, 1), (1, 2)],
+            3,
+            weights=[0.5, 2.0],
+            node_labels=["C", "N", "C"],
+            features=np.ones((3, 2)),
+            edge_labels=[1, 2],
+        )
+    ] * 2
+    found = GraphPreprocessor(return_steps=2, kernel_sizes=(2,), cache=False)
+    found.adapt(graphs, ["a", "b"])
+    model = models.gkat_graph_classifier(
+        found.num_features, 2, 1, depth=1, num_edge_features=2
+    )
+    whole = models.with_preprocessing(model, found)
+    return keras_topo.export_graph_saved_model(whole, path, verify=False)
+
+
 def export_nodes(path):
     ring = scipy.sparse.csr_array(np.roll(np.eye(6), 1, 0) + np.eye(6))
     model = models.gkat_node_classifier(4, 3, ring, num_heads=2, key_dim=2)
@@ -52,6 +73,7 @@ def export_nodes(path):
 EXPORTS = {
     "images": (export_images, {"serving_default", "classify_bytes"}),
     "graphs": (export_graphs, {"serving_default", "serve_examples"}),
+    "raw graphs": (export_raw_graphs, {"serving_default", "serve_examples"}),
     "nodes": (export_nodes, {"serving_default"}),
 }
 
@@ -120,7 +142,7 @@ def inputs_of(name):
     import tensorflow as tf
 
     from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
-    from keras_topo.graphs import Graph, edge_inputs
+    from keras_topo.graphs import edge_inputs
 
     if name == "images":
         images = np.full((2, 8, 8, 3), 100, "float32")
@@ -136,6 +158,36 @@ def inputs_of(name):
         example = graph_to_example(graph, spec).SerializeToString()
         return {
             "serving_default": edge_inputs([graph], 3),
+            "serve_examples": {"examples": np.array([example], object)},
+        }
+    if name == "raw graphs":
+        # As `deploy/client.py` reads them from files of JSON.
+        raw = {
+            "edges": [[0, 1]],
+            "edge_weights": [2.0],
+            "edge_labels": [2],
+            "node_labels": ["N", "C"],
+            "features": [[0.0, 1.0], [2.0, 3.0]],
+        }
+        lone = {key: [] for key in raw} | {
+            "node_labels": ["C"],
+            "features": [[1.0, 1.0]],
+        }
+        graph = Graph.from_edges(
+            raw["edges"],
+            2,
+            weights=raw["edge_weights"],
+            **{k: raw[k] for k in ("node_labels", "features", "edge_labels")},
+        )
+        spec = GraphTensorSpec(
+            {"features": 2},
+            node_label=("label", "string"),
+            edge_weight="weight",
+            edge_label=("label", "int64"),
+        )
+        example = graph_to_example(graph, spec).SerializeToString()
+        return {
+            "serving_default": client.graph_inputs([raw, lone]),
             "serve_examples": {"examples": np.array([example], object)},
         }
     return {
@@ -180,9 +232,37 @@ def as_the_server_reads_it(value, dtype):
 
     import tensorflow as tf
 
-    if dtype == tf.string:
-        value = [base64.b64decode(item["b64"]) for item in value]
-    return tf.constant(value, dtype)
+    def read(item):
+        if isinstance(item, list):
+            return [read(x) for x in item]
+        return base64.b64decode(item["b64"]) if "b64" in item else item
+
+    return tf.constant(read(value) if dtype == tf.string else value, dtype)
+
+
+def test_graphs_of_clients():
+    """Padded to one size; what does not fit is refused by name."""
+    path = {"edges": [[0, 1], [1, 2]], "node_labels": [6, 7, 6]}
+    lone = {"edges": [], "node_labels": [8]}
+    assert client.graph_inputs([path, lone]) == {
+        "node_mask": [[True] * 3, [True, False, False]],
+        "node_labels": [[6, 7, 6], [8, 6, 6]],
+        "edges": [[[0, 1], [1, 2]], [[-1, -1], [-1, -1]]],
+    }
+    sized = {"edges": [], "num_nodes": 2}
+    assert client.graph_inputs([sized]) == {
+        "node_mask": [[True, True]],
+        "edges": [[[-1, -1]]],
+    }
+    for graphs, message in (
+        ([], "the same fields"),
+        ([path, sized], "the same fields"),
+        ([{**path, "atoms": []}], "the same fields.*atoms"),
+        ([{"edges": []}], "num_nodes"),
+        ([{**path, "edge_labels": [1]}], "`edge_labels` expects 2.*1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            client.graph_inputs(graphs)
 
 
 def test_configurations_are_those_of_the_server():

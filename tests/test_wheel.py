@@ -111,28 +111,19 @@ def test_graphs_by_the_card(installed, tmp_path, shared_data, name):
         import json, sys
         import numpy as np
         import keras_topo
-        from keras_topo.graphs import edge_inputs
-        from keras_topo.training.graph_data import FeatureRecipe, load_graphs
-        from keras_topo.training.graphs import stratified_split
+        from keras_topo.graphs import load_tu_dataset
+        from keras_topo.training.graph_data import stratified_split
 
         path = keras_topo.presets()[sys.argv[1]]["path"]
         metrics = json.load(open(path + "/metrics.json"))
         arguments = metrics["arguments"]
         seed = arguments["seed"]
-        dataset, _ = load_graphs(arguments["data"], sys.argv[2], seed)
+        dataset = load_tu_dataset(sys.argv[2], arguments["data"])
         test = stratified_split(dataset.labels, seed)[2]
-        # The values of node labels, which older presets do not say.
-        values = {"node_label_values": dataset.node_label_values or None}
-        recipe = FeatureRecipe(**{**values, **metrics["features"]})
-        graphs = [recipe.own(dataset.graphs[i]) for i in test]
-        model = keras_topo.from_preset(path)
-        logits = [
-            model.predict_on_batch(
-                edge_inputs(graphs[k : k + 20], recipe.own_features)
-            )
-            for k in range(0, len(graphs), 20)
-        ]
-        right = np.concatenate(logits).argmax(-1) == dataset.labels[test]
+        estimator = keras_topo.GraphClassifier.from_preset(path)
+        found = estimator.predict([dataset.graphs[i] for i in test])
+        expected = np.array(dataset.classes)[dataset.labels[test]]
+        right = found == expected
         other = keras_topo.from_preset(path, num_classes=5)
         found = metrics["test_accuracy"], right.mean(), other.output_shape[-1]
         print(json.dumps(found))

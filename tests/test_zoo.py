@@ -61,36 +61,46 @@ def image_requests(model, random):
     return good, bad
 
 
-def graph_requests(model, random):
+def graph_requests(name, random):
     """GraphTensors and padded arrays, and graphs that are none."""
     import tensorflow as tf
 
     from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
-    from keras_topo.graphs import Graph, edge_inputs
+    from keras_topo.graphs import Graph, raw_inputs
 
-    (channels,) = [x.shape[-1] for x in model.inputs if x.name == "nodes"]
-    spec = GraphTensorSpec({"features": channels})
+    classifier = keras_topo.GraphClassifier.from_preset(name)
+    found = classifier.preprocessor
+    learned = found.learned
+    spec = GraphTensorSpec.from_preprocessor(found)
+    channels = learned["num_own_features"]
 
     def a_graph():
         nodes = int(random.integers(1, 40))
         upper = np.triu(random.random((nodes, nodes)) < 3 / nodes, k=1)
-        features = np.zeros((nodes, channels), "float32")
-        features[np.arange(nodes), random.integers(0, channels, nodes)] = 1
-        return Graph((upper | upper.T).astype("float32"), features)
+        features = random.normal(size=(nodes, channels)) if channels else None
+        return Graph(
+            (upper | upper.T).astype("float32"),
+            features,
+            random.choice(learned["label_values"], nodes),
+        )
 
     good = []
     for rows in SIZES:
         graphs = [a_graph() for _ in range(rows)]
-        inputs = edge_inputs(graphs, channels)
-        logits = model.predict(inputs, verbose=0)
-        outputs = {"logits": logits, "probabilities": softmax(logits)}
-        good.append(("serving_default", inputs, outputs))
+        logits = classifier.predict_raw(graphs)
+        names = np.array(found.class_names)[logits.argmax(-1)]
+        outputs = {
+            "logits": logits,
+            "probabilities": softmax(logits),
+            "class": names,
+        }
+        good.append(("serving_default", raw_inputs(graphs, found), outputs))
         examples = [
             graph_to_example(graph, spec).SerializeToString()
             for graph in graphs
         ]
         good.append(("serve_examples", {"examples": examples}, outputs))
-    inputs = edge_inputs([a_graph(), a_graph()], channels)
+    inputs = raw_inputs([a_graph(), a_graph()], found)
     example = tf.train.Example.FromString(examples[0])
     ends = example.features.feature["edges/edges.#source"].int64_list.value
     assert "edges/edges.#source" in example.features.feature
@@ -105,28 +115,43 @@ def graph_requests(model, random):
         ("empty", b""),
     ]
     bad = [
-        (name, "serve_examples", {"examples": [examples[0], file]})
-        for name, file in broken
+        (what, "serve_examples", {"examples": [examples[0], file]})
+        for what, file in broken
     ]
     far = {**inputs, "edges": inputs["edges"] + 1000}
+    labels = inputs["node_labels"]
     bad += [
         ("edges out of range, padded", "serving_default", far),
         (
+            "unknown labels",
+            "serving_default",
+            {**inputs, "node_labels": labels + 1000},
+        ),
+        (
             "wrong dtype",
             "serving_default",
-            {**inputs, "nodes": inputs["nodes"].astype("int32")},
+            {**inputs, "node_labels": labels.astype("float32")},
         ),
         (
             "wrong shape",
             "serving_default",
-            {**inputs, "nodes": inputs["nodes"][0]},
-        ),
-        (
-            "wrong number of features",
-            "serving_default",
-            {**inputs, "nodes": inputs["nodes"][..., :-1]},
+            {**inputs, "node_labels": labels[0]},
         ),
     ]
+    if channels:
+        features = inputs["features"]
+        bad += [
+            (
+                "wrong number of features",
+                "serving_default",
+                {**inputs, "features": features[..., :-1]},
+            ),
+            (
+                "not finite",
+                "serving_default",
+                {**inputs, "features": features * np.nan},
+            ),
+        ]
     return good, bad
 
 
@@ -134,10 +159,9 @@ def node_requests(model, random, shared_data, name):
     """Ids of nodes, and features of all; and ids that are of none."""
     from keras_topo.graphs import load_planetoid
 
-    data = load_planetoid(shared_data / "planetoid" / f"{name}.npz")
+    data = load_planetoid(shared_data / "planetoid", name)
+    # Raw words: the model divides them by their sum.
     features = data.graph.features
-    total = np.abs(features).sum(axis=1, keepdims=True)
-    features = (features / np.where(total == 0, 1, total)).astype("float32")
     logits = model.predict(features[None], verbose=0)[0]
     good = []
     for rows in SIZES:
@@ -181,7 +205,7 @@ def test_saved_model(name, tmp_path, request):
     if preset["task"] == "images":
         good, bad = image_requests(model, random)
     elif preset["task"] == "graphs":
-        good, bad = graph_requests(model, random)
+        good, bad = graph_requests(name, random)
     else:
         shared_data = request.getfixturevalue("shared_data")
         data = pathlib.Path(preset["data"]).stem

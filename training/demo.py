@@ -2,10 +2,10 @@
 
     python -m training.demo RUN [FILE ...]
 
-RUN is a run folder of `python -m training.images` (files are JPEG or PNG) or
-of `python -m training.graphs` (files are serialized GraphTensors). Without
-FILE the test examples in RUN/samples are classified. Nothing of keras_topo is
-loaded: the SavedModel is all that a server needs.
+RUN is a run folder of `python -m training.train images` (files are JPEG or PNG)
+or `graphs` (files are serialized GraphTensors). Without FILE the test examples
+in RUN/samples are classified. Nothing of keras_topo is loaded: the SavedModel
+is all that a server needs.
 """
 
 from . import startup  # noqa: F401  isort: skip

@@ -12,43 +12,15 @@ as on one device with the same batches, to rounding.
 Of several hosts each runs the same command but for `--process`, with the run
 folder and the data on storage that they share:
 
-    KERAS_BACKEND=jax python -m training.images ... --distribute multihost \\
-        --hosts host-a:9876 host-b:9876 --process 0     # 1 on host-b
+    KERAS_BACKEND=jax python -m training.train images ... \\
+        --distribute multihost --hosts host-a:9876 host-b:9876 \\
+        --process 0     # 1 on host-b
 """
 
 import contextlib
 
 import keras
 import tensorflow as tf
-
-from keras_topo.training.command_line import natural
-
-# Arguments that say where to run, not what comes out.
-NOT_COMPARED = ("distribute", "hosts", "process")
-
-
-def add_distribution_arguments(parser):
-    """`--distribute`, `--hosts` and `--process`."""
-    group = parser.add_argument_group("several devices")
-    group.add_argument(
-        "--distribute",
-        default="none",
-        choices=["none", "mirrored", "multihost"],
-        help="mirrored: all devices of this host, with TensorFlow; multihost: "
-        "those of all hosts, with KERAS_BACKEND=jax. Each batch is shared out",
-    )
-    group.add_argument(
-        "--hosts",
-        nargs="+",
-        metavar="HOST:PORT",
-        help="with multihost: one for each process; the first coordinates",
-    )
-    group.add_argument(
-        "--process",
-        type=natural,
-        metavar="K",
-        help="with multihost: which of the hosts this is, from 0",
-    )
 
 
 def start(arguments):

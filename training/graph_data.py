@@ -1,97 +1,30 @@
-"""Graph data sets for training: loading, features, kernels, batches."""
+"""Graph data sets for training."""
 
 import dataclasses
-import itertools
+import functools
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
-import tensorflow as tf
 
 from keras_topo.graphs import (
-    GraphBatch,
-    bucket_sizes,
-    compute_kernels,
-    diffusion_kernel,
-    group_by_size,
     induced_cycle_dataset,
     load_tu_dataset,
     motif_dataset,
-    node_features,
     normalized_adjacency,
-    random_walk_kernel,
-    return_probabilities,
 )
 from keras_topo.graphs.generators import MOTIFS
+from keras_topo.training.files import digest
 
 GENERATED = ("cycles", *(f"motif-{name.replace('_', '-')}" for name in MOTIFS))
 CLASSES = {
     "cycles": ["shorter cycle", "longest cycle"],
     "motif": ["without motif", "with motif"],
 }
-KERNELS = ("random_walk", "diffusion", "ones")
-MAX_DEGREE = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class FeatureRecipe:
-    """What a node is described by, from the graph that a client sends.
-
-    Attributes:
-        num_node_labels: int; node labels as one-hot vectors of this length.
-        attributes: int, features that the graphs have themselves.
-        max_degree: int or `None`; degrees as one-hot vectors up to this one.
-        return_steps: int, return probabilities of random walks.
-        node_label_values: list of the values of node labels in the order of
-            these vectors; or `None` where they count from 0.
-    """
-
-    num_node_labels: int
-    attributes: int
-    max_degree: int | None
-    return_steps: int
-    node_label_values: list | None = None
-
-    @property
-    def _labels(self):
-        return self.node_label_values or self.num_node_labels
-
-    @property
-    def own_features(self):
-        """Features that a node has itself: labels and attributes."""
-        return self.num_node_labels + self.attributes
-
-    def own(self, graph):
-        """The graph with what a client sends: its own features alone."""
-        if not self.own_features:
-            return graph.with_features(None)
-        return graph.with_features(
-            node_features(graph, self._labels, self.attributes > 0)
-        )
-
-    def __call__(self, graphs):
-        """The graphs with all features: a list."""
-        # Powers of matrices, kept like kernels.
-        returns = compute_kernels(
-            graphs, return_probabilities, steps=self.return_steps
-        )
-        if self.own_features or self.max_degree is not None:
-            options = (self._labels, self.attributes > 0)
-            returns = [
-                np.concatenate(
-                    [node_features(g, *options, self.max_degree), r], 1
-                )
-                for g, r in zip(graphs, returns, strict=True)
-            ]
-        elif not self.return_steps:
-            returns = [node_features(graph) for graph in graphs]
-        return [
-            graph.with_features(features)
-            for graph, features in zip(graphs, returns, strict=True)
-        ]
-
-
-def load_graphs(name, data_dir=None, seed=0):
+@functools.lru_cache(maxsize=4)
+def load_graphs(name, data_dir=None, seed=0, size=None):
     """Loads a data set of graphs and what is known of its split.
 
     Args:
@@ -99,30 +32,36 @@ def load_graphs(name, data_dir=None, seed=0):
             `data_dir`, the name of one there.
         data_dir: folder.
         seed: int, of generated graphs.
+        size: int, graphs of a class in training, of generated ones; the other
+            sets have a third. Defaults to 768.
 
     Returns:
-        A `GraphDataset`, and `(train, validation, test)` ids or `None` where
-        the data set has no split of its own.
+        A `GraphDataset`; a dict from `train`, `validation` and `test` to ids,
+        or `None` where the data set has no split of its own; and facts about
+        it, a dict.
 
     Raises:
-        ValueError: if there is no such data set, or it cannot be read.
+        ValueError: if there is no such data set, it cannot be read, or its
+            graphs have no classes.
     """
     if name in GENERATED:
+        sizes = (
+            (768, 256, 256) if size is None else (size, *[-(-size // 3)] * 2)
+        )
         parts = (
-            induced_cycle_dataset(seed=seed)
+            induced_cycle_dataset(sizes=sizes, seed=seed)
             if name == "cycles"
             else motif_dataset(
-                name.removeprefix("motif-").replace("-", "_"), seed=seed
+                name.removeprefix("motif-").replace("-", "_"), sizes, seed
             )
         )
         ends = np.cumsum([len(part) for part in parts])
         split = np.split(np.arange(ends[-1]), ends[:-1])
         graphs = [graph for part in parts for graph in part.graphs]
         classes = CLASSES[name.partition("-")[0]]
-        return (
-            dataclasses.replace(parts[0], graphs=graphs, classes=classes),
-            split,
-        )
+        dataset = dataclasses.replace(parts[0], graphs=graphs, classes=classes)
+        split = dict(zip(("train", "validation", "test"), split, strict=True))
+        return dataset, split, facts_of(graphs)
     path = Path(data_dir or name).expanduser()
     if not path.exists():
         raise ValueError(
@@ -139,11 +78,35 @@ def load_graphs(name, data_dir=None, seed=0):
             "--data expects graphs with a class each. Received: "
             f"{dataset.name}, with numbers to predict or several labels"
         )
-    return dataset, None
+    return dataset, None, facts_of(dataset.graphs)
+
+
+def facts_of(graphs):
+    """What identifies graphs: a hash of all that they hold."""
+    fields = ("node_labels", "features", "edge_labels", "edge_features")
+    fields += ("node_targets",)
+    return {
+        "data_sha256": digest(
+            *(
+                digest(
+                    graph.adjacency.indptr,
+                    graph.adjacency.indices,
+                    graph.adjacency.data,
+                    np.asarray(graph.label if graph.label is not None else -1),
+                    *(getattr(graph, field) for field in fields),
+                )
+                for graph in graphs
+            )
+        )
+    }
 
 
 def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
-    """Ids of a random training, validation and test set, class by class."""
+    """Ids of a random training, validation and test set, class by class.
+
+    The graphs that models of earlier versions were trained and tested on, as
+    those of saved_models. Today `training.folds.draw_split` divides graphs.
+    """
     random = np.random.default_rng(seed)
     parts = [[] for _ in shares]
     for label in np.unique(labels):
@@ -152,31 +115,6 @@ def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
         for part, piece in zip(parts, np.split(ids, ends), strict=True):
             part.append(piece)
     return [np.sort(np.concatenate(part)) for part in parts]
-
-
-def make_kernels(graphs, kind, sizes):
-    """The kernels of GKAT for every graph, `(kernels, nodes, nodes)` each.
-
-    Args:
-        graphs: list of `Graph`s.
-        kind: one of `KERNELS`; `"ones"` is the mask that hides nothing.
-        sizes: walk lengths, or diffusion times; one kernel each.
-    """
-    if kind == "ones":
-        # One number each, however large the graph.
-        one = np.ones((1, 1, 1), "float32")
-        sizes = [graph.num_nodes for graph in graphs]
-        return [np.broadcast_to(one, (1, n, n)) for n in sizes]
-    if kind == "random_walk":
-        return compute_kernels(
-            graphs, random_walk_kernel, length=[int(n) for n in sizes]
-        )
-    return compute_kernels(
-        graphs,
-        diffusion_kernel,
-        time=list(sizes),
-        generator="normalized_laplacian",
-    )
 
 
 def adjacency_kernels(graphs, model):
@@ -196,87 +134,3 @@ def _ones(matrix):
     matrix = scipy.sparse.csr_array(matrix)
     matrix.data[:] = 1.0
     return matrix
-
-
-class GraphBatches:
-    """Batches of padded graphs, grouped by size, for `fit` and `evaluate`.
-
-    Args:
-        graphs: list of `Graph`s with features.
-        kernels: sequence of arrays, one for each graph.
-        ids: the graphs to take.
-        batch_size: int.
-        num_classes: int.
-        seed: int; batches are drawn anew each epoch, the same for the same
-            seed and epoch. `None` keeps the order.
-        num_buckets: int, sizes that graphs are padded to; 4 to 12 by default,
-            by the number of batches.
-    """
-
-    def __init__(
-        self,
-        graphs,
-        kernels,
-        ids,
-        batch_size,
-        num_classes,
-        seed=None,
-        num_buckets=None,
-    ):
-        self.graphs, self.kernels, self.ids = graphs, kernels, np.asarray(ids)
-        self.batch_size, self.num_classes = batch_size, num_classes
-        self.seed = seed
-        self.sizes = np.array([graphs[i].num_nodes for i in self.ids])
-        if num_buckets is None:
-            num_buckets = np.clip(len(self.ids) // (2 * batch_size), 4, 12)
-        self.buckets = bucket_sizes(self.sizes, int(num_buckets))
-
-    def __len__(self):
-        """Batches of an epoch."""
-        return len(group_by_size(self.sizes, self.batch_size, self.buckets))
-
-    def epoch(self, number=0):
-        """Yields inputs, a dict, and one-hot labels, batch by batch."""
-        order = None
-        if self.seed is not None:
-            random = np.random.default_rng([self.seed, number])
-            order = random.permutation(len(self.sizes))
-        groups = group_by_size(
-            self.sizes, self.batch_size, self.buckets, order=order
-        )
-        if self.seed is not None:
-            groups = [groups[k] for k in random.permutation(len(groups))]
-        for members, num_nodes in groups:
-            ids = self.ids[members]
-            batch = GraphBatch.from_graphs(
-                [self.graphs[i] for i in ids],
-                [self.kernels[i] for i in ids],
-                num_nodes,
-            )
-            targets = np.eye(self.num_classes, dtype="f4")[batch.labels]
-            yield batch.inputs(), targets
-
-    def dataset(self, first=0, epochs=1):
-        """A `tf.data.Dataset` of the epochs from `first` to before `epochs`."""
-        first_kernel = self.kernels[self.ids[0]]
-        channels = self.graphs[self.ids[0]].features.shape[1]
-        signature = (
-            {
-                "nodes": tf.TensorSpec((None, None, channels)),
-                "kernel": tf.TensorSpec(
-                    (None, *first_kernel.shape[:-2], None, None)
-                ),
-                "node_mask": tf.TensorSpec((None, None), "bool"),
-            },
-            tf.TensorSpec((None, self.num_classes)),
-        )
-        dataset = tf.data.Dataset.from_generator(
-            lambda: itertools.chain.from_iterable(
-                self.epoch(number) for number in range(first, epochs)
-            ),
-            output_signature=signature,
-        )
-        # Keras warns of data whose end it cannot foresee.
-        count = len(self) * (epochs - first)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
-        return dataset.prefetch(tf.data.AUTOTUNE)

@@ -1,6 +1,5 @@
 """Masks on the command line: by name, or a class of one's own."""
 
-import argparse
 import importlib
 import importlib.util
 import sys
@@ -14,18 +13,21 @@ EXPECTED = (
 )
 
 
-def mask_name(text):
-    """Checks the name of a mask, for `argparse`; the class is imported."""
+def check_mask(text):
+    """Checks the name of a mask; the class is imported.
+
+    Raises:
+        ValueError: there is no such mask.
+    """
     if text != "none" and text not in masks.NAMES:
         mask_class(text)
-    return text
 
 
 def mask_of(name, **options):
     """The mask of a name, or `None` for `"none"`.
 
     Args:
-        name: as `mask_name` has checked it.
+        name: as `check_mask` has checked it.
         **options: constructor arguments, for the masks of keras_topo.
     """
     if name in (None, "none"):
@@ -43,14 +45,12 @@ def mask_class(text):
         if colon:
             found = getattr(_module(source), name, None)
     except (ImportError, OSError, SyntaxError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected {EXPECTED}. Received: {text!r}, and {source} cannot be "
-            f"imported: {error}"
+        raise ValueError(
+            f"`mask` expects {EXPECTED}. Received: {text!r}, and {source} "
+            f"cannot be imported: {error}"
         ) from error
     if not isinstance(found, type) or not issubclass(found, masks.Mask):
-        raise argparse.ArgumentTypeError(
-            f"expected {EXPECTED}. Received: {text!r}"
-        )
+        raise ValueError(f"`mask` expects {EXPECTED}. Received: {text!r}")
     return found
 
 

@@ -18,7 +18,6 @@ import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -29,24 +28,19 @@ from keras_topo.presets.folders import (
     MODEL,
     PREPROCESSOR,
     WEIGHTS,
-    read_json,
     read_metrics,
     write_checksums,
 )
 from keras_topo.training.command_line import HelpFormatter, path
-from keras_topo.training.convert import built_again
-from keras_topo.training.run import (
-    preprocessor_of,
-    read_lines,
-    write_json,
-    write_text,
-)
+from keras_topo.training.files import write_json, write_text
+from keras_topo.training.model_card import card
 
 # Of the run, what a card and `keras_topo.presets()` need.
 KEPT = (
     "task",
     "data_name",
     "test_accuracy",
+    "test_accuracy_of_the_file",
     "test_deviation",
     "test_standard_error",
     "runs",
@@ -57,6 +51,9 @@ KEPT = (
     "parameters",
     "images",
     "graphs",
+    "nodes",
+    "recipe",
+    "split_sha256",
     "features",
     "image_shape",
     "class_names",
@@ -67,16 +64,6 @@ KEPT = (
     "versions",
     "export",
 )
-PIPELINES = {
-    "images": "image-classification",
-    "graphs": "graph-ml",
-    "nodes": "graph-ml",
-}
-LAYERS = {
-    "images": "topologically masked linear attention (TopViT)",
-    "graphs": "graph kernel attention (GKAT)",
-    "nodes": "graph kernel attention (GKAT)",
-}
 
 
 def main(argv=None):
@@ -108,7 +95,8 @@ def main(argv=None):
     try:
         if arguments.convert:
             for folder in arguments.folders:
-                print(f"{folder}: {convert_folder(folder)}")
+                convert_folder(folder)
+                print(f"{folder}: a preset")
         else:
             run, folder = arguments.folders
             publish(run, folder, arguments.title, arguments.note)
@@ -132,10 +120,6 @@ def publish(run, folder, title=None, notes=()):
     metrics = json.loads((run / "metrics.json").read_text())
     kept = {name: metrics[name] for name in KEPT if name in metrics}
     kept |= standard_error(kept)
-    lines = read_lines(run / "runs.jsonl")
-    if lines:
-        # The file holds the model of the first of several seeds.
-        kept["test_accuracy_of_the_file"] = lines[0]["test_accuracy"]
     # Where it was exported to is nobody's business.
     kept["export"] = {
         key: value for key, value in kept["export"].items() if key != "path"
@@ -164,9 +148,6 @@ def convert_folder(folder):
     Args:
         folder: `pathlib.Path`, of the zoo or of a finished run.
 
-    Returns:
-        str, what the configuration of the preset is.
-
     Raises:
         ValueError: if there is no `model.keras`, or the preset does not hold
             the same weights.
@@ -177,22 +158,37 @@ def convert_folder(folder):
         )
     metrics = read_metrics(folder)
     model = from_preset(folder / MODEL)
-    again = built_again(model, metrics) if metrics else None
-    weights = model.get_weights()
-    if again is not None:
-        again.set_weights(weights)
-    save_preset(
-        model if again is None else again,
-        folder,
-        preprocessor_of(metrics),
-        metrics or None,
+    save_preset(model, folder, preprocessor_of(metrics), metrics or None)
+    same = zip(
+        from_preset(folder).get_weights(), model.get_weights(), strict=True
     )
-    same = zip(from_preset(folder).get_weights(), weights, strict=True)
     if not all(np.array_equal(a, b) for a, b in same):
         raise ValueError(f"the weights of {folder} have changed")
     (folder / MODEL).unlink()
-    builder = read_json(folder / CONFIG).get("builder")
-    return f"builder {builder}" if builder else "a configuration of Keras"
+
+
+def preprocessor_of(metrics):
+    """What `preprocessor.json` of a run holds: see `keras_topo.save_preset`.
+
+    Args:
+        metrics: dict with `task`, and what there is of `image_shape`,
+            `features` and `class_names`, as in the summary of a run.
+
+    Returns:
+        A dict, or `None` for no metrics.
+    """
+    if "task" not in metrics:
+        return None
+    names = metrics.get("class_names")
+    if names is None:
+        names = (metrics.get("export") or {}).get("class_names")
+    found = {
+        "task": metrics["task"],
+        "image_shape": metrics.get("image_shape"),
+        "features": metrics.get("features"),
+        "class_names": names,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def standard_error(metrics):
@@ -202,146 +198,6 @@ def standard_error(metrics):
         return {}
     p, n = metrics["test_accuracy"], counts["test"]
     return {"test_standard_error": (p * (1 - p) / n) ** 0.5}
-
-
-def card(folder, metrics, title, notes):
-    """The model card, Markdown with a YAML header."""
-    task, name = metrics["task"], folder.name
-    data = Path(metrics["arguments"]["data"]).stem
-    accuracy = metrics["test_accuracy"]
-    header = f"""---
-library_name: keras
-license: apache-2.0
-pipeline_tag: {PIPELINES[task]}
-tags:
-- keras
-- tensorflow
-- keras_topo
-- linear-attention
-datasets:
-- {data}
-metrics:
-- accuracy
-model-index:
-- name: {name}
-  results:
-  - task:
-      type: {PIPELINES[task]}
-    dataset:
-      name: {data}
-      type: {data}
-    metrics:
-    - type: accuracy
-      value: {accuracy:.4f}
----
-"""
-    paragraphs = [f"# {title}", describe(metrics, data)]
-    paragraphs += list(notes)
-    paragraphs += [usage(name, metrics), serving(name, metrics)]
-    paragraphs += [origin(metrics), limits(task)]
-    pictures = [
-        f"![{text}]({file})"
-        for file, text in (
-            ("masks.png", "Learned masks by layer and head"),
-            ("kernels.png", "Kernels of a test graph of each class"),
-            ("attention.png", "What a token attends to, by layer and head"),
-            ("curves.png", "Loss and accuracy by epoch"),
-        )
-        if (folder / file).exists()
-    ]
-    return header + "\n" + "\n\n".join([*paragraphs, *pictures]) + "\n"
-
-
-def describe(metrics, data):
-    counts = metrics.get("images") or metrics.get("graphs") or {}
-    tested = f"of test {metrics['task']}"
-    if counts:
-        tested = f"of {counts['test']:,} test {metrics['task']}"
-    text = (
-        f"A classifier of {metrics['task']} by {LAYERS[metrics['task']]}, "
-        f"{metrics['parameters']:,} parameters, trained on {data}: "
-        f"**{metrics['test_accuracy']:.2%}** {tested} are right."
-    )
-    if metrics.get("runs", 1) > 1:
-        text += (
-            f" That is the mean over {metrics['runs']} seeds, with a deviation "
-            f"of {metrics['test_deviation']:.2%}; the file holds the first, "
-            f"with {metrics['test_accuracy_of_the_file']:.2%}."
-        )
-    if counts:
-        text += (
-            f" Trained on {counts['train']:,}, epochs watched on "
-            f"{counts['validation']:,}, tested once. The standard error of "
-            f"a share of so many {metrics['task']} is "
-            f"{metrics['test_standard_error']:.1%}."
-        )
-    for remark in metrics.get("data_remarks", ()):
-        text += f" {remark[0].upper()}{remark[1:]}."
-    return text
-
-
-def usage(name, metrics):
-    lines = [
-        "```python",
-        "import keras_topo",
-        "",
-        f'model = keras_topo.from_preset("{name}")',
-    ]
-    if metrics["task"] == "images":
-        shape = "height, width"
-        lines += [
-            f"finer = keras_topo.from_preset(  # {shape}: resampled",
-            f'    "{name}", num_classes=3, image_shape=(40, 48)',
-            ")",
-        ]
-    else:
-        lines += [f'other = keras_topo.from_preset("{name}", num_classes=3)']
-    return "\n".join([*lines, "```"])
-
-
-def serving(name, metrics):
-    rows = [
-        f"| `{signature}` | {fields(parts['inputs'])} | "
-        f"{fields(parts['outputs'])} |"
-        for signature, parts in metrics["export"]["signatures"].items()
-    ]
-    return "\n".join(
-        [
-            "`1/` is a SavedModel for TensorFlow Serving (`deploy/` of "
-            "keras_topo says how), with these signatures:",
-            "",
-            "| signature | inputs | outputs |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
-
-
-def fields(described):
-    return ", ".join(f"`{key}` {text}" for key, text in described.items())
-
-
-def origin(metrics):
-    versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
-    seconds = metrics["training_seconds"]
-    return (
-        f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
-        f"training ({versions}). `metrics.json` has all arguments."
-    )
-
-
-def limits(task):
-    if task == "images":
-        return (
-            "It knows the classes of its data and nothing else: any image gets "
-            "one of them. It was not tested on shifted or corrupted images."
-        )
-    if task == "graphs":
-        return (
-            "Graphs are taken as undirected and without weights; features are "
-            "those of the data set, in its order."
-        )
-    return "It classifies the nodes of the one graph that it holds."
 
 
 if __name__ == "__main__":

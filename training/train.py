@@ -1,247 +1,282 @@
 """Trains what a config says: `training/configs` has the configs.
 
-    python -m training.train --config text --out runs/text
-    python -m training.train --config text --set mask=table seed=1 --out runs/1
-    python -m training.train --config my_config.py --out runs/mine
+    python -m training.train --help
+    python -m training.train text --out runs/text
+    python -m training.train text --variant table --seed 1 --out runs/1
+    python -m training.train my_config.py --out runs/mine
 
-`--set` changes arguments of the config, and `--variant` takes a set of changes
-that the config names. The same command resumes a run that was interrupted, from
-its last finished epoch. The run folder then holds `model.keras`,
-`metrics.json`, `metrics.jsonl`, `curves.png`, the logs for TensorBoard and what
-the task leaves there. `--results FILE` adds a line with the results to a file
-of many runs.
+`--variant` takes a set of changes that the config names, and all settings can
+be changed: `python -m training.train CONFIG --help` lists them. The same
+command resumes a run that was interrupted, from its last finished epoch. The
+run folder then holds `model.keras`, `metrics.json`, `metrics.jsonl`,
+`curves.png`, the logs for TensorBoard and what the task leaves there.
+`--results FILE` adds a line with the results to a file of many runs.
+
+With `--seeds` a run is repeated with other seeds; `--splits` assesses a config
+in folds, and `--compare` makes a table: see `training.assessment`.
 """
 
 from . import startup  # noqa: F401  isort: skip
 
-import argparse
+import contextlib
 import json
 import shlex
 import sys
+from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_topo.training import configs, pictures
-from keras_topo.training.command_line import (
-    HelpFormatter,
-    add_run_arguments,
-    choice,
-    natural,
-    natural_float,
-    optional,
-    path,
-    positive_float,
-    positive_int,
-    use_jit,
-    versions,
-)
-from keras_topo.training.run import (
-    NonFiniteLoss,
-    Run,
-    adamw,
-    print_contents,
-    read_lines,
-    training_callbacks,
-)
-
-#: Arguments of every config. Those of its task come on top of them.
-PARSERS = {
-    "epochs": positive_int,
-    "learning_rate": positive_float,
-    "warmup_epochs": natural,
-    "weight_decay": natural_float,
-    "clip_norm": optional(positive_float),
-    "jit": choice("auto", "on", "off"),
-    "dtype_policy": choice("float32", "mixed_bfloat16", "mixed_float16"),
-    "seed": natural,
-}
+from keras_topo.presets import make_trainable
+from keras_topo.training import assessment, distribution, report
+from keras_topo.training.callbacks import NonFiniteLoss
+from keras_topo.training.files import read_lines
+from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.machine import use_jit, versions
+from keras_topo.training.options import PROGRAM, parse
+from keras_topo.training.run import Run
+from keras_topo.training.settings import as_arguments
 
 
 def main(argv=None):
     """Runs the script; returns its exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    options = parse_options(argv)
-    if keras.backend.backend() != "tensorflow":
-        # Only tf.data is used then; the other backend gets the GPUs.
-        tf.config.set_visible_devices([], "GPU")
-    run = Run(options.out)
-    try:
-        config = configs.load(options.config)
-        arguments = configs.resolve(
-            config,
-            {**PARSERS, **config.task.parsers},
-            options.variant,
-            options.settings,
-        )
-        pictures.load_pyplot()  # Better missing now than after the training.
-        task = config.task(arguments)
-        started_with = {"task": task.name, **arguments, **task.facts}
-        run.open(started_with, options.resume)
-        summary = run.summary()
-        if summary is not None:
-            print(f"{run.folder} holds this run, finished: nothing to train.")
-            report(run, task, summary, options.results)
-            return 0
-        keras.config.set_dtype_policy(arguments["dtype_policy"])
-        model = build_model(task, arguments)
-    except (ValueError, ImportError, OSError) as error:
-        run.discard_unused()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    try:
-        train(run, task, arguments, model)
-    except NonFiniteLoss as error:
-        print(
-            f"\nerror: {error}. Training stopped; the run folder "
-            f"{run.folder} keeps the epochs before this one. A lower "
-            "learning_rate, more warmup_epochs or a smaller clip_norm, with "
-            "another --out, usually helps.",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command resumes.", file=sys.stderr)
-        return 130
-    summary = {
-        "task": task.name,
-        "config": options.config,
-        "variant": options.variant,
-        **finish(run, task, arguments, model),
-        **task.facts,
-        "seed": arguments["seed"],
-        "arguments": arguments,
-        "command": shlex.join(["python", "-m", "training.train", *argv]),
-        "versions": versions(),
-    }
-    run.finish(summary)
-    report(run, task, summary, options.results)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    with contextlib.ExitStack() as stack:
+        try:
+            name, options, settings = parse(argv)
+            if keras.backend.backend() != "tensorflow":
+                # Only tf.data is used then; the other backend gets the GPUs.
+                tf.config.set_visible_devices([], "GPU")
+            devices = start_devices(options, settings)
+            run = stack.enter_context(Run(options.out, devices.is_first))
+            job = Job(name, options, settings, devices, run, argv)
+        except (ValueError, ImportError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        try:
+            job.prepare()
+        except (ValueError, ImportError, OSError) as error:
+            run.discard_unused()
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command resumes.", file=sys.stderr)
+            return 130
+        try:
+            job.do()
+        except NonFiniteLoss as error:
+            print(
+                f"\nerror: {error}. Training stopped; the run folder "
+                f"{run.folder} keeps the epochs before this one. A lower "
+                "--learning-rate, more --warmup-epochs or a smaller "
+                "--clip-norm, with another --out, usually helps; so does "
+                "looking for NaN in the data.",
+                file=sys.stderr,
+            )
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted: the same command resumes.", file=sys.stderr)
+            return 130
     return 0
 
 
-def parse_options(argv):
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.train",
-        description="Train what a config says.",
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument(
-        "--config",
-        required=True,
-        help="name in training/configs, or path of a Python file",
-    )
-    parser.add_argument(
-        "--variant", help="name of changes that the config lists"
-    )
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change arguments of the config",
-    )
-    parser.add_argument(
-        "--results",
-        type=path,
-        metavar="FILE",
-        help="add the summary of the finished run to this file, as a line of "
-        "JSON",
-    )
-    add_run_arguments(parser)
-    return parser.parse_args(argv)
-
-
-def build_model(task, arguments):
-    """Builds the untrained model, the same one for the same arguments."""
-    keras.utils.set_random_seed(arguments["seed"])
-    return task.build_model()
-
-
-def train(run, task, arguments, model):
-    """Trains the model from the last finished epoch of the run to its end."""
-    epochs = arguments["epochs"]
-    model.compile(
-        optimizer=adamw(
-            model,
-            arguments["learning_rate"],
-            arguments["weight_decay"],
-            task.steps_per_epoch,
-            epochs,
-            # A short trial keeps the shape of the schedule.
-            min(arguments["warmup_epochs"], epochs // 3),
-            arguments["clip_norm"],
-        ),
-        jit_compile=use_jit(arguments["jit"]),
-        **task.compile_arguments(),
-    )
-    finished = run.restore(model)
-    print(task.describe())
-    print(f"Model: {task.title}, {model.count_params():,} parameters.")
-    if finished:
-        print(f"Resuming {run.folder} after epoch {finished} of {epochs}.")
-    if finished == epochs:
-        return
-    model.fit(
-        task.training_data(finished),
-        steps_per_epoch=task.steps_per_epoch,
-        epochs=epochs,
-        initial_epoch=finished,
-        shuffle=False,  # The task has done so, by epoch.
-        validation_data=task.validation_data(),
-        callbacks=training_callbacks(run, arguments["seed"]),
+def start_devices(options, settings):
+    """The devices that `--distribute` asks for."""
+    if options.distribute != "none" and not settings.task.shares_batches:
+        raise ValueError(
+            "--distribute expects a task that shares out batches. Received: "
+            f"a task of {settings.task.name}"
+        )
+    return distribution.start(
+        {
+            "distribute": options.distribute,
+            "hosts": list(options.hosts) or None,
+            "process": options.process,
+            "batch_size": getattr(settings, "batch_size", 1),
+        }
     )
 
 
-def finish(run, task, arguments, model):
-    """Saves, tests and draws the trained model.
+class Job:
+    """One run of the script, of a single model or of an assessment.
 
-    Returns:
-        A dict of results.
+    Args:
+        name: str, the config.
+        options: `RunOptions`.
+        settings: `Settings`.
+        devices: `Distribution`.
+        run: `Run`.
+        argv: list of str, the command line.
     """
-    # The file holds the model as it is used; the optimizer stays behind.
-    bare = build_model(task, arguments)
-    bare.set_weights(model.get_weights())
-    bare.save(run.folder / "model.keras")
-    print("Testing ...", flush=True)
-    results = task.evaluate(model)
-    history = run.history()
-    pictures.draw_curves(history, run.folder / "curves.png", task.title)
-    task.finish(run.folder, bare)
-    return {
-        **results,
-        "epochs": arguments["epochs"],
-        "updates": int(model.optimizer.iterations),
-        "training_seconds": round(sum(e["seconds"] for e in history), 1),
-        "parameters": model.count_params(),
-    }
+
+    def __init__(self, name, options, settings, devices, run, argv):
+        self.name, self.options, self.settings = name, options, settings
+        self.devices, self.run = devices, run
+        self.command = shlex.join([*PROGRAM.split(), *argv])
+        self.assessment = None
+        if options.splits or options.compare:
+            self.assessment = assessment.Assessment(options, settings)
+
+    def prepare(self):
+        """All that can be refused, before hours of training."""
+        options, settings = self.options, self.settings
+        report.load_pyplot()  # Better missing now than after the training.
+        if options.results:
+            read_lines(Path(options.results).expanduser())
+        if self.assessment is not None:
+            facts = self.assessment.prepare()
+            started_with = {
+                "task": settings.task.name,
+                **as_arguments(settings),
+            }
+            self.run.open({**started_with, **facts}, options.resume)
+            self.assessment.read(self.run.folder)
+            return
+        self.task = settings.task(settings)
+        self.run.open(
+            {
+                "task": self.task.name,
+                **as_arguments(settings),
+                **self.task.facts,
+            },
+            options.resume,
+        )
+        # Of the other processes none looks before the folder is this run's.
+        self.devices.wait("open")
+        # Damaged lines are told before anything is added to them.
+        read_lines(self.run.folder / "runs.jsonl")
+        self.run.history()
+        if self.run.summary() is None:
+            with self.devices.scope():
+                self.model = build_model(self.task)
+
+    def do(self):
+        """Trains, and tells what has come out."""
+        if self.assessment is not None:
+            self.assessment.run(self.run.folder, self.command)
+            return
+        summary, seeds = self.run.summary(), self.options.seeds or 1
+        if summary is None:
+            with self.devices.scope():
+                best_epoch = self.train()
+            if self.devices.is_first:
+                summary = self.finish(best_epoch)
+        elif summary.get("runs", 1) >= seeds:
+            print(f"{self.run.folder} holds this run, finished: ", end="")
+            print("nothing to train.")
+        if self.devices.is_first:
+            if summary.get("runs", 1) < seeds:
+                summary |= assessment.more_seeds(
+                    self.settings, seeds, self.run.folder, summary
+                )
+                self.run.finish(summary)
+            self.report(summary)
+        self.devices.wait("finish")
+
+    def train(self):
+        """Trains from the last finished epoch of the run to its end."""
+        model, task = self.model, self.task
+        task.compile(model, use_jit(self.settings.jit))
+        finished = self.run.restore(model)
+        if self.devices.is_first:
+            print(task.describe())
+            count = model.count_params()
+            trained = sum(
+                int(np.prod(w.shape)) for w in model.trainable_weights
+            )
+            only = "" if trained == count else f", {trained:,} trained"
+            print(f"Model: {task.title}, {count:,} parameters{only}.")
+            if finished:
+                print(
+                    f"Resuming {self.run.folder} after epoch {finished} of "
+                    f"{self.settings.epochs}."
+                )
+        return fit(
+            task,
+            model,
+            self.run,
+            finished,
+            "auto" if self.devices.is_first else 0,
+            self.devices.share,
+        )
+
+    def finish(self, best_epoch):
+        """Saves, tests, exports and draws the trained model.
+
+        Returns:
+            The summary, as written to `metrics.json`.
+        """
+        task, folder, model = self.task, self.run.folder, self.model
+        history = self.run.history()
+        # The file holds the model as it is used; the optimizer stays behind.
+        with report.presets_in_silence():
+            untrained, bare, tested = (build_model(task) for _ in range(3))
+        bare.set_weights(task.final_weights(model, untrained))
+        make_trainable(bare)  # What was frozen need not stay so.
+        bare.save(folder / "model.keras", overwrite=True)
+        print("Testing ...", flush=True)
+        # Apart: what is compiled has an optimizer, which would be saved.
+        tested.set_weights(bare.get_weights())
+        task.compile(tested, use_jit(self.settings.jit))
+        results = task.evaluate(tested)
+        report.draw_curves(
+            history, folder / "curves.png", task.title, task.num_training
+        )
+        summary = {
+            "task": task.name,
+            "config": self.name,
+            "variant": self.options.variant,
+            **results,
+            "epoch": best_epoch,
+            "epochs": len(history),
+            "updates": len(history) * task.count_steps(),
+            "training_seconds": round(sum(e["seconds"] for e in history), 1),
+            "parameters": bare.count_params(),
+            **task.facts,
+            **task.finish(folder, bare, untrained),
+            "seed": self.settings.seed,
+            "arguments": as_arguments(self.settings),
+            "command": self.command,
+            "versions": versions(),
+        }
+        self.run.finish(summary)
+        return summary
+
+    def report(self, summary):
+        """Prints the result, and adds it to the file of results."""
+        run = self.run
+        spread = ""
+        if summary.get("runs", 1) > 1:
+            spread = (
+                f", the mean over {summary['runs']} seeds with a deviation of "
+                f"{100 * summary['test_deviation']:.2f} points"
+            )
+        print(
+            f"\n{self.task.report(summary)}{spread}, after "
+            f"{summary['updates']:,} updates "
+            f"({summary['training_seconds']:.0f} s of training).\n"
+        )
+        report.print_contents(run.folder, {**CONTENTS, **self.task.contents})
+        print(f"  tensorboard --logdir {run.folder} shows the logs.")
+        if self.options.results is None:
+            return
+        results = Path(self.options.results).expanduser()
+        line = {name: v for name, v in summary.items() if name != "command"}
+        # A run that ended before its line was written is started once more.
+        if line not in read_lines(results):
+            results.parent.mkdir(parents=True, exist_ok=True)
+            with results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
 
-def report(run, task, summary, results):
-    """Prints the result, and adds it to the file of results."""
-    print(
-        f"\n{task.report(summary)}, after {summary['updates']:,} updates "
-        f"({summary['training_seconds']:.0f} s of training).\n"
-    )
-    contents = {
-        "model.keras": "for keras.saving.load_model, after import keras_topo",
-        "metrics.json": "the result and how it came about",
-        "metrics.jsonl": "loss and accuracy of every epoch",
-        "curves.png": "the same, drawn",
-        **task.contents,
-        "tensorboard": f"logs: tensorboard --logdir {run.folder}",
-    }
-    print_contents(run.folder, contents)
-    if results is None:
-        return
-    line = {name: v for name, v in summary.items() if name != "command"}
-    # A run that ended before its line was written is started once more.
-    if line not in read_lines(results):
-        results.parent.mkdir(parents=True, exist_ok=True)
-        with results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+CONTENTS = {
+    "model.keras": "for keras.saving.load_model, after import keras_topo",
+    "metrics.json": "the result and how it came about",
+    "metrics.jsonl": "loss and accuracy of every epoch",
+    "runs.jsonl": "a line for each seed",
+    "curves.png": "loss and accuracy, drawn",
+}
 
 
 if __name__ == "__main__":

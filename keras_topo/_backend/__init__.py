@@ -11,6 +11,7 @@ Every backend module defines
 - `scan(step, state, sequences)`: all states of a recurrence;
 - `staged(function)`: one that runs as a graph of its own in eager calls;
 - `compiled(function, layer)`: one that uses the weights of a layer, compiled;
+- `compiles_by_default()`: whether XLA pays for shapes that vary;
 - `serial_loop(start, stop, body, state)`: one that holds one state at a time;
 - `sparse_product(...)`: the same with entries in any order, differentiable
   with respect to their values;
@@ -41,6 +42,7 @@ if keras.backend.backend() == "tensorflow":
         add_in_steps,
         checkpointed_map,
         compiled,
+        compiles_by_default,
         concrete,
         constant,
         divide,
@@ -67,6 +69,7 @@ elif keras.backend.backend() == "jax":
         add_in_steps,
         checkpointed_map,
         compiled,
+        compiles_by_default,
         concrete,
         constant,
         divide,
@@ -99,6 +102,7 @@ __all__ = [
     "add_in_steps",
     "checkpointed_map",
     "compiled",
+    "compiles_by_default",
     "concrete",
     "constant",
     "has_fused_attention",

@@ -329,3 +329,8 @@ def equal_to_strings(x, values):
         "Labels that are strings expect the TensorFlow backend inside a model. "
         f"Received: the JAX backend, and the labels {values}"
     )
+
+
+def compiles_by_default():
+    """Whether training is to be compiled by XLA: always, on JAX."""
+    return True

@@ -718,3 +718,11 @@ def _stack_loop(num_blocks, body, num_stacked=1):
 def equal_to_strings(x, values):
     """`(..., len(values))`, bool, of a tensor of strings."""
     return tf.equal(tf.convert_to_tensor(x)[..., None], tf.constant(values))
+
+
+def compiles_by_default():
+    """Whether training is to be compiled by XLA: on accelerators.
+
+    On CPUs each of the many shapes of batches of graphs costs seconds.
+    """
+    return bool(tf.config.list_physical_devices("GPU"))

@@ -7,6 +7,7 @@ from keras_topo.attention.feature_maps import (
     orthogonal_projection,
 )
 from keras_topo.attention.linear import masked_linear_attention
+from keras_topo.attention.scores import attention_scores
 from keras_topo.attention.softmax import (
     masked_additive_attention,
     masked_softmax_attention,
@@ -15,6 +16,7 @@ from keras_topo.attention.softmax import (
 __all__ = [
     "FEATURE_MAPS",
     "RANDOM_FEATURE_MAPS",
+    "attention_scores",
     "get_feature_map",
     "masked_additive_attention",
     "masked_linear_attention",

@@ -1,4 +1,4 @@
-"""Softmax attention over the pairs of a sparse mask."""
+"""Attention over the pairs of a sparse mask, and its scores."""
 
 import keras
 from keras import ops
@@ -24,13 +24,28 @@ def attend_pairs(
     Returns:
         `(batch, heads, L, d)`.
     """
-    layout = PairLayout(mask.pairs, tuple(ops.shape(value))[:3])
+    layout, scores = softmax_pairs(logits_of, query, key, mask, visible_keys)
+    if dropout:
+        scores = keras.random.dropout(scores, dropout, seed=seed)
+    return layout.sum_rows(ops.expand_dims(scores, -1) * layout.at_keys(value))
+
+
+def softmax_pairs(logits_of, query, key, mask, visible_keys):
+    """`M * exp(logits)` at the pairs of `M`, normalized by row.
+
+    Args:
+        logits_of, query, key, mask, visible_keys: as in `attend_pairs`.
+
+    Returns:
+        `PairLayout`, and scores in its order, `(outer * pairs, inner)`.
+    """
+    layout = PairLayout(mask.pairs, tuple(ops.shape(key))[:3])
     logits = logits_of(layout.at_queries(query), layout.at_keys(key))
     weights = layout.weights(mask.values, query.dtype)
     if visible_keys is not None:
         real = ops.broadcast_to(
             ops.swapaxes(visible_keys, -1, -2),
-            tuple(ops.shape(value))[:-1] + (1,),
+            tuple(ops.shape(key))[:-1] + (1,),
         )
         weights = weights * layout.at_keys(real)[..., 0]
 
@@ -42,9 +57,27 @@ def attend_pairs(
     )
     # Of a row without visible pairs `exp(0)` meets weights of zero.
     scores = ops.exp(logits - ops.take(top, rows, axis=0)) * weights
-    total = ops.segment_sum(scores, rows, num_segments=num_rows)
+    return layout, _normalized(scores, layout)
+
+
+def linear_pairs(query, key, mask):
+    """`M (.) q . k` at the pairs of `M`, normalized by row.
+
+    Args:
+        query, key: features `(batch, heads, L, m)`, zero at padded keys.
+        mask: `SparsePairs`.
+
+    Returns:
+        As `softmax_pairs`.
+    """
+    layout = PairLayout(mask.pairs, tuple(ops.shape(key))[:3])
+    scores = ops.sum(layout.at_queries(query) * layout.at_keys(key), axis=-1)
+    scores = scores * layout.weights(mask.values, scores.dtype)
+    return layout, _normalized(scores, layout)
+
+
+def _normalized(scores, layout):
+    """Scores of pairs divided by the sums of their rows, where not zero."""
+    total = ops.segment_sum(scores, layout.rows, num_segments=layout.num_rows)
     total = ops.where(total == 0, ops.ones_like(total), total)
-    scores = scores / ops.take(total, rows, axis=0)
-    if dropout:
-        scores = keras.random.dropout(scores, dropout, seed=seed)
-    return layout.sum_rows(ops.expand_dims(scores, -1) * layout.at_keys(value))
+    return scores / ops.take(total, layout.rows, axis=0)

@@ -227,7 +227,7 @@ def _attend(
             if weights is not None:
                 bias = bias + HIDDEN * (1.0 - weights)
             some = ops.max(bias, axis=-1, keepdims=True) > HIDDEN / 2
-            scores = _softmax(logits + bias)
+            scores = softmax(logits + bias)
             output = ops.matmul(drop(scores), value)
             return ops.where(some, output, ops.zeros_like(output))
         if mask is not None:
@@ -235,7 +235,7 @@ def _attend(
             rows = _rows(operator, start, query)
             weights = rows if weights is None else weights * rows
         if weights is None:
-            scores = _softmax(logits)
+            scores = softmax(logits)
             return ops.matmul(drop(scores), value)
         visible = weights != 0
         logits = ops.where(visible, logits, HIDDEN)
@@ -298,7 +298,7 @@ def _rows(operator, start, query):
     return ops.cast(operator._rows(start, size), query.dtype)
 
 
-def _softmax(logits):
+def softmax(logits):
     if logits.shape[-1] == 1:
         # One token, of which Keras would warn.
         return ops.ones_like(logits)

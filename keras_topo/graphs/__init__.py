@@ -18,6 +18,7 @@ from keras_topo.graphs.generators import (
     beacon_dataset,
     induced_cycle_dataset,
     motif_dataset,
+    spectral_radius_dataset,
 )
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.kernels import (
@@ -105,6 +106,7 @@ __all__ = [
     "return_probabilities",
     "roc_auc",
     "sample_negatives",
+    "spectral_radius_dataset",
     "split_edges",
     "walk_expectations",
 ]

@@ -6,9 +6,20 @@ fields become the arguments of `Graph.from_edges`.
 
 import numbers
 import sys
+import warnings
 
 import numpy as np
 
+# What a `Graph` may hold, but for its edges.
+FIELDS = (
+    "features",
+    "node_labels",
+    "label",
+    "node_targets",
+    "edge_features",
+    "edge_labels",
+    "weights",
+)
 # What is read where nothing else is asked for: the conventions of the library.
 PYG_ATTRIBUTES = {
     "features": "x",
@@ -115,7 +126,7 @@ def fields_of_networkx(
     )
 
 
-def fields_of_pyg(data, targets="auto", **attributes):
+def fields_of_pyg(data, targets="auto", mask="auto", **attributes):
     """A graph from a `Data` of PyTorch Geometric, or what looks like one.
 
     Edges keep the direction that `edge_index` gives them. `x`, `edge_attr` and
@@ -126,6 +137,9 @@ def fields_of_pyg(data, targets="auto", **attributes):
     Args:
         data: object with `edge_index` `(2, edges)`, and `num_nodes` or `x`.
         targets: `"graph"`, `"nodes"`, or `"auto"`, what `y` belongs to.
+        mask: name of a field, or a bool array `(nodes,)`: the nodes whose
+            targets are known, such as `"train_mask"`. `None` for all of them;
+            so does `"auto"`, with a warning where `data` has a `train_mask`.
         **attributes: names of fields of `data` for `features`,
             `node_labels`, `edge_features`, `edge_labels`, `weights`, `label`
             and `node_targets`; `None` for not to be read. `label` may be the
@@ -142,6 +156,11 @@ def fields_of_pyg(data, targets="auto", **attributes):
         raise ValueError(
             "`data` expects edge_index, as the Data of PyTorch Geometric "
             f"has. Received: {type(data).__name__} without it"
+        )
+    if getattr(data, "ptr", None) is not None and hasattr(data, "batch"):
+        raise ValueError(
+            "`data` expects one graph. Received: a batch; "
+            "`data.to_data_list()` gives its graphs"
         )
     _one_of("targets", targets, ("auto", "graph", "nodes"))
     edges = _array(data.edge_index).T
@@ -169,7 +188,41 @@ def fields_of_pyg(data, targets="auto", **attributes):
             fields["node_targets"] = y
         else:
             fields["label"] = _squeezed(y)
+    if fields.get("node_targets") is not None:
+        fields["node_targets"] = _masked(fields["node_targets"], data, mask)
     return dict(edges=edges, num_nodes=int(num_nodes), directed=True, **fields)
+
+
+def _masked(targets, data, mask):
+    """Targets of nodes, -1 or NaN outside of a mask."""
+    if isinstance(mask, str) and mask == "auto":
+        if getattr(data, "train_mask", None) is not None:
+            warnings.warn(
+                "The targets of all nodes are read, those outside of "
+                "`train_mask` too. `mask='train_mask'` leaves the others "
+                "unknown, and `mask=None` says that all are meant.",
+                stacklevel=5,
+            )
+        return targets
+    if mask is None:
+        return targets
+    found = getattr(data, mask, None) if isinstance(mask, str) else mask
+    if found is None:
+        raise ValueError(
+            f"`mask={mask!r}` expects a field of `data`. Received: one without "
+            "it"
+        )
+    found = _array(found)
+    if found.dtype != bool or found.shape != targets.shape[:1]:
+        raise ValueError(
+            f"`mask` expects bools, one for each of {len(targets)} nodes. "
+            f"Received: the shape {found.shape} and dtype {found.dtype}"
+        )
+    targets = targets.astype("int64" if targets.dtype.kind in "bu" else None)
+    if targets.ndim > 1 and targets.dtype.kind == "i":
+        targets = targets.astype("float32")  # For NaN.
+    targets[~found] = -1 if targets.dtype.kind == "i" else np.nan
+    return targets
 
 
 def fields_of_dgl(graph, **attributes):
@@ -302,18 +355,18 @@ def _array(tensor):
     """A NumPy array of what may be a tensor, on any device."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":  # NumPy has none.
+            tensor = tensor.float()
     return np.asarray(tensor)
 
 
 def _fields(names, asked, read, owner):
     """Arrays of the named fields; those asked for have to be there."""
-    known = {"features", "node_labels", "label", "node_targets"}
-    known |= {"edge_features", "edge_labels", "weights"}
     fields = {}
     for kind, name in names.items():
-        if kind not in known:
+        if kind not in FIELDS:
             raise ValueError(
-                f"`{owner}` has fields for {sorted(known)}. Received: {kind!r}"
+                f"`{owner}` has fields for {sorted(FIELDS)}. Received: {kind!r}"
             )
         if name is None:
             continue

@@ -13,7 +13,7 @@ class GraphDataset:
 
     Attributes:
         name: str.
-        graphs: list of `Graph`, whose `label` is the index of a class; or,
+        graphs: list of `Graph`, whose `label` is a class, one of `classes`; or,
             with `classes=None`, a number to predict or a vector of several
             numbers or labels.
         classes: list of the values that the classes have in the files, in
@@ -31,6 +31,13 @@ class GraphDataset:
 
     def __len__(self):
         return len(self.graphs)
+
+    def __getitem__(self, index):
+        """A graph; or, of a slice or an array of ids or bools, a data set."""
+        if isinstance(index, (int, np.integer)):
+            return self.graphs[index]
+        ids = np.arange(len(self))[index].tolist()
+        return dataclasses.replace(self, graphs=[self.graphs[i] for i in ids])
 
     def __repr__(self):
         fields = [repr(self.name), f"graphs={len(self)}"]
@@ -54,7 +61,7 @@ class GraphDataset:
 
     @property
     def labels(self):
-        """Targets: `(graphs,)`, ints or floats, or `(graphs, targets)`.
+        """Targets: `(graphs,)`, classes or floats, or `(graphs, targets)`.
 
         Raises:
             ValueError: if a graph has none.
@@ -66,6 +73,21 @@ class GraphDataset:
                 f"{self.name}, where graph {missing[0]} has none"
             )
         return np.array([graph.label for graph in self.graphs])
+
+    @property
+    def class_ids(self):
+        """`(graphs,)`, int64: the places of their classes in `classes`.
+
+        Raises:
+            ValueError: if a graph has no label, or the labels are no classes.
+        """
+        if self.classes is None:
+            raise ValueError(
+                "`class_ids` expects graphs with classes. Received: "
+                f"{self.name}, whose labels are numbers"
+            )
+        places = {value: k for k, value in enumerate(self.classes)}
+        return np.array([places[k] for k in self.labels.tolist()], "int64")
 
     def map(self, function):
         """The data set with `function(graph)` in place of each graph."""

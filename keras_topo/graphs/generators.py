@@ -1,7 +1,7 @@
 """Generated tasks that a model solves only by looking at structure.
 
-The motif and the cycle tasks of Choromanski et al. (2022), and one on a graph
-of any size.
+The motif and the cycle tasks of Choromanski et al. (2022), a number to predict
+from the features of edges, and one on a graph of any size.
 """
 
 import numpy as np
@@ -24,6 +24,9 @@ MOTIFS = {
     "ladder": (0.026, ("ladder_graph", 5)),
     "circular_ladder": (0.03, ("circular_ladder_graph", 5)),
 }
+
+#: Kinds of bonds, and what they weigh.
+BONDS = {"single": 1.0, "double": 2.0, "triple": 3.0}
 
 
 def motif_dataset(name, sizes=(768, 256, 256), seed=0):
@@ -130,6 +133,73 @@ def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
     return _datasets("induced-cycles", pair, sizes, seed)
 
 
+def spectral_radius_dataset(sizes=(1200, 200, 400), num_nodes=(12, 24), seed=0):
+    """Graphs whose edges decide what number is to be predicted.
+
+    A graph is a uniformly random tree with a few more edges, half as many as
+    nodes at most. Each edge has a kind of bond, `"single"`, `"double"` or
+    `"triple"` (`edge_labels`), and a strength `s` between -1/2 and 1/2
+    (`edge_features`), all drawn independently. The target is the largest
+    eigenvalue of the symmetric matrix of weights
+
+        W_ij = bond_ij + s_ij at edges, 0 elsewhere;  bond = 1, 2 or 3,
+
+    the growth rate of the number of weighted walks. Where the heavy edges meet
+    counts, and no sum over edges gives it. The adjacency matrix is one of ones
+    and zeros: who leaves the fields of edges aside does not know the weights.
+
+    Args:
+        sizes: graphs in the training, validation and test set.
+        num_nodes: `(least, most)`, nodes of a graph, each as likely.
+        seed: int.
+
+    Returns:
+        Three `GraphDataset`s without classes, whose `label`s are floats.
+
+    Raises:
+        ValueError: if `num_nodes` is not a range of at least 3 nodes.
+
+    *Complexity*: `O(nodes^3)` per graph.
+
+    Example:
+
+    >>> train, validation, test = spectral_radius_dataset((8, 2, 4))
+    >>> train.graphs[0].edge_labels.dtype.kind, train.labels.dtype
+    ('U', dtype('float64'))
+    """
+    least, most = num_nodes
+    if not 3 <= least <= most:
+        raise ValueError(
+            "`num_nodes` expects the least and the most, at least 3. Received: "
+            f"num_nodes={num_nodes}"
+        )
+
+    def graph(random):
+        size = int(random.integers(least, most + 1))
+        tree = scipy.sparse.triu(_random_tree(size, random)).tocoo()
+        others = random.integers(size, size=(random.integers(size // 2 + 1), 2))
+        others = others[others[:, 0] != others[:, 1]]
+        edges = np.concatenate([np.stack([tree.row, tree.col], 1), others])
+        edges = np.unique(np.sort(edges, axis=1), axis=0)
+        bonds = random.choice(list(BONDS), len(edges))
+        strengths = random.uniform(-0.5, 0.5, len(edges)).astype("float32")
+        weights = strengths + [BONDS[bond] for bond in bonds]
+        matrix = np.zeros((size, size))
+        matrix[edges[:, 0], edges[:, 1]] = weights
+        matrix[edges[:, 1], edges[:, 0]] = weights
+        return [
+            Graph.from_edges(
+                edges,
+                size,
+                edge_labels=bonds,
+                edge_features=strengths[:, None],
+                label=float(np.linalg.eigvalsh(matrix)[-1]),
+            )
+        ]
+
+    return _datasets("spectral-radius", graph, sizes, seed, classes=None)
+
+
 def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
     """One large graph whose nodes are told their class from several hops away.
 
@@ -200,12 +270,14 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
     )
 
 
-def _datasets(name, pair, sizes, seed):
-    """Training, validation and test set of pairs of graphs."""
+def _datasets(name, draw, sizes, seed, classes=(0, 1)):
+    """Training, validation and test set, of `size` lists of graphs each."""
     streams = np.random.default_rng(seed).spawn(len(sizes))
     return tuple(
         GraphDataset(
-            name, [g for _ in range(size) for g in pair(stream)], [0, 1]
+            name,
+            [g for _ in range(size) for g in draw(stream)],
+            None if classes is None else list(classes),
         )
         for size, stream in zip(sizes, streams, strict=True)
     )

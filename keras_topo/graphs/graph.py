@@ -38,9 +38,9 @@ class Graph:
             `edge_index()`; kept as float32. Or `None`.
         edge_labels: `(stored edges,)`, ints or strings, in the same order, or
             `None`.
-        node_targets: the targets of the nodes: `(nodes,)`, ints, their
-            classes, -1 where unknown; or `(nodes,)` or `(nodes, values)`,
-            floats, NaN where unknown. Or `None`.
+        node_targets: the targets of the nodes: `(nodes,)`, their classes,
+            ints, -1 where unknown, or strings; or `(nodes,)` or `(nodes,
+            values)`, floats, NaN where unknown. Or `None`.
 
     Raises:
         ValueError: if the graph has no nodes, the adjacency is not square, a
@@ -148,7 +148,7 @@ class Graph:
         )
         last, which = len(keys) - 1 - last, which[::-1]
         for name, values in of_edges.items():
-            _check_repeated(name, values, edges, last[which], directed)
+            _check_repeated(name, values, edges, last[which])
         kept = last[weights[last] != 0]
         ends = ends[kept]
         if not directed:
@@ -354,16 +354,22 @@ def _as_node_targets(values, of, count):
     if values is None:
         return None
     values = as_array(values, "node_targets")
-    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2):
+    is_text = values.dtype.kind == "U" and values.ndim == 1
+    if not is_text and (
+        values.dtype.kind not in "biuf" or values.ndim not in (1, 2)
+    ):
         raise ValueError(
-            "`node_targets` expects numbers, with one axis or two. Received: "
-            f"node_targets of shape {values.shape} and dtype {values.dtype}"
+            "`node_targets` expects numbers, with one axis or two, or strings, "
+            f"with one. Received: node_targets of shape {values.shape} and "
+            f"dtype {values.dtype}"
         )
     if len(values) != count:
         raise ValueError(
             f"`node_targets` expects one for each of the {count} {of}. "
             f"Received: node_targets of shape {values.shape}"
         )
+    if is_text:
+        return values
     if values.dtype.kind != "f":
         return values.astype("int64")
     if np.isinf(values).any():
@@ -374,16 +380,17 @@ def _as_node_targets(values, of, count):
     return values.astype("float32")
 
 
-def _check_repeated(name, values, edges, kept, directed):
+def _check_repeated(name, values, edges, kept):
     """Raises where a repeated edge has other features than the one kept."""
     if values is None:
         return
     differ = values != values[kept]
-    differ = differ.reshape(len(values), -1).any(axis=1)
+    differ = differ.any(axis=tuple(range(1, differ.ndim)))
     if differ.any():
         place = int(np.argmax(differ))
         i, j = edges[place].tolist()
-        hint = "" if directed else "; `directed=True` tells directions apart"
+        other = edges[kept[place]].tolist() != [i, j]
+        hint = "; `directed=True` tells directions apart" if other else ""
         raise ValueError(
             f"`{name}` expects the same for an edge that is listed more than "
             f"once{hint}. Received: two different ones for ({i}, {j})"

@@ -8,6 +8,7 @@ problem for social networks*.
 import numpy as np
 import scipy.sparse
 
+from keras_topo.graphs.any_graph import as_graph, library_of
 from keras_topo.graphs.links import check_pairs
 from keras_topo.host.adjacency import as_adjacency
 
@@ -19,8 +20,9 @@ def common_neighbors(adjacency, pairs):
     """How many neighbors two nodes have in common, `|N(u) & N(v)|`.
 
     Args:
-        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
-        pairs: `(pairs, 2)`, ints.
+        adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`, or one
+            of networkx, PyTorch Geometric or DGL.
+        pairs: `(pairs, 2)`, ints, nodes in its order.
 
     Returns:
         `(pairs,)`, float64.
@@ -156,6 +158,8 @@ def _sum_over_common(adjacency, pairs, weight):
 
 def _prepare(adjacency, pairs):
     """Ones at edges in either direction, without self-loops; and pairs."""
+    if library_of(adjacency):
+        adjacency = as_graph(adjacency, name="adjacency")
     matrix = as_adjacency(adjacency, "float64")
     pairs = check_pairs(pairs, matrix.shape[0])
     matrix = scipy.sparse.csr_array(matrix + matrix.T)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
+from keras_topo.graphs.any_graph import as_graph
 from keras_topo.graphs.graph import Graph
 from keras_topo.host.adjacency import as_array, as_integers, check_node_ids
 
@@ -56,7 +57,8 @@ def split_edges(graph, shares=(0.85, 0.05, 0.1), seed=0, directed=None):
     not predicted; the training graph keeps them.
 
     Args:
-        graph: `Graph`.
+        graph: `Graph`, or one of networkx, PyTorch Geometric or DGL, or an
+            adjacency matrix. Pairs count nodes in its order.
         shares: three numbers that sum to 1, of the training, validation and
             test edges. The last two are rounded.
         seed: int.
@@ -80,6 +82,7 @@ def split_edges(graph, shares=(0.85, 0.05, 0.1), seed=0, directed=None):
     EdgeSplit(nodes=2708, training=4486, validation=264, test=528, \
 directed=False)
     """
+    graph = as_graph(graph, name="graph")
     shares = np.asarray(shares, "float64")
     if (
         shares.shape != (3,)
@@ -145,6 +148,7 @@ def sample_negatives(graph, count, random, directed=None):
     >>> sample_negatives(graph, 1, np.random.default_rng(0))
     array([[0, 2]])
     """
+    graph = as_graph(graph, name="graph")
     directed = is_directed(graph, directed)
     nodes = graph.num_nodes
     edges = pair_keys(edges_of(graph, directed), nodes)
@@ -252,6 +256,8 @@ def check_pairs(pairs, num_nodes, name="pairs"):
         raise ValueError(
             f"`{name}` expects pairs of node ids, the shape (pairs, 2). "
             f"Received: {name} of shape {pairs.shape}"
+            + "; its transpose has it"
+            * (pairs.ndim == 2 and len(pairs) == 2)
         )
     pairs = as_integers(pairs, name)
     check_node_ids(pairs, num_nodes, name)

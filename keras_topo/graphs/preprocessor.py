@@ -3,8 +3,14 @@
 import keras
 import numpy as np
 
-from keras_topo.graphs.any_graph import as_graphs
+from keras_topo.graphs.any_graph import as_graphs, check_attributes
 from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.common import (
+    channels,
+    classes_of,
+    label_values,
+    statistics_of,
+)
 from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.kernels import return_probabilities
 from keras_topo.graphs.largest import KERNELS, dense_kernels, largest_pairs
@@ -101,7 +107,7 @@ class GraphPreprocessor:
         unknown="error",
         cache=True,
     ):
-        self.attributes = dict(attributes or {})
+        self.attributes = check_attributes(attributes)
         self.node_labels = _check("node_labels", node_labels, _CHOICE)
         self.features = _check("features", features, _CHOICE)
         self.degrees = _check("degrees", degrees, _CHOICE)
@@ -141,8 +147,6 @@ class GraphPreprocessor:
         """
         kernel = self.wanted_kernel or _check("kernel", kernel, KERNELS)
         known = getattr(graphs, "classes", None)
-        if y is None and known:
-            y = own_targets(graphs)
         graphs = self.read(graphs)
         if not graphs:
             raise ValueError(
@@ -158,8 +162,8 @@ class GraphPreprocessor:
         learned["form"], learned["kernel"] = form, kernel
         learned["directed"] = not all(g.is_undirected() for g in graphs)
         learned["weighted"] = any((g.adjacency.data != 1).any() for g in graphs)
-        learned["label_values"] = _values(graphs, "node_labels", self)
-        learned["num_own_features"] = _channels(graphs, "features", self)
+        learned["label_values"] = label_values(graphs, "node_labels", self)
+        learned["num_own_features"] = channels(graphs, "features", self)
         degrees = self.degrees
         if degrees == "auto":
             degrees = not (
@@ -169,21 +173,31 @@ class GraphPreprocessor:
             most = max(np.diff(g.adjacency.indptr).max() for g in graphs)
             learned["max_degree"] = max(1, min(int(most), self.largest_degree))
         with_edges = [g for g in graphs if g.adjacency.nnz]
-        learned["edge_label_values"] = _values(with_edges, "edge_labels", self)
-        learned["num_own_edge_features"] = _channels(
+        learned["edge_label_values"] = label_values(
+            with_edges, "edge_labels", self
+        )
+        learned["num_own_edge_features"] = channels(
             with_edges, "edge_features", self
         )
-        learned["classes"], learned["class_names"] = _classes(
+        learned["classes"], learned["class_names"] = classes_of(
             graphs, own_targets(graphs) if y is None else y, known
         )
         self.learned = learned
-        learned["feature_statistics"] = _statistics(self.node_features(graphs))
+        learned["feature_statistics"] = statistics_of(
+            self.node_features(graphs)
+        )
         return self
 
-    def read(self, graphs):
-        """A list of `Graph`s, by `attributes`, from graphs of any library."""
+    def read(self, graphs, level=None):
+        """A list of `Graph`s, by `attributes`, from graphs of any library.
+
+        Args:
+            graphs: list of graphs.
+            level: `"graphs"` or `"nodes"`, what the targets of a PyTorch
+                Geometric `Data` belong to; `None` for what their shape shows.
+        """
         graphs = getattr(graphs, "graphs", graphs)
-        return as_graphs(graphs, self.attributes)
+        return as_graphs(graphs, self.attributes, level=level)
 
     def __call__(self, graphs):
         """What a model takes of each graph.
@@ -374,6 +388,30 @@ class GraphPreprocessor:
         several = self.kernel in ("random_walk", "diffusion")
         return len(self.kernel_sizes) if several else 1
 
+    def model_arguments(self):
+        """Arguments of the functions of `keras_topo.models`, as learned.
+
+        Returns:
+            A dict: `num_features`, `num_kernels`, `num_edge_features`,
+            `feature_statistics`, `batching`, and `num_classes` where targets
+            are classes.
+
+        Example:
+
+        >>> from keras_topo.models import gkat_graph_classifier
+        >>> model = gkat_graph_classifier(**preprocessor.model_arguments())
+        """
+        arguments = {
+            "num_features": self.num_features,
+            "num_kernels": self.num_kernels,
+            "num_edge_features": self.num_edge_features,
+            "feature_statistics": self.feature_statistics,
+            "batching": "joined" if self.form == "pairs" else "padded",
+        }
+        if self.classes is not None:
+            arguments["num_classes"] = len(self.classes)
+        return arguments
+
     def get_config(self):
         """Arguments and what was learned, values of JSON."""
         return {
@@ -424,8 +462,8 @@ class GraphPreprocessor:
     def _learned(self):
         if self.learned is None:
             raise ValueError(
-                "A GraphPreprocessor expects adapt(graphs) before its use. "
-                "Received: one that has learned nothing"
+                "GraphPreprocessor expects adapt(graphs) first. Received: one "
+                "that is not adapted"
             )
         return self.learned
 
@@ -468,99 +506,6 @@ def _natural(name, value, least=0):
             f"{name}={value!r}"
         )
     return int(value)
-
-
-# What the graphs have in common.
-
-
-def _present(graphs, field, preprocessor):
-    """Whether a field is used: all graphs have it, or none does."""
-    argument = "edges" if field.startswith("edge") else field
-    wanted = getattr(preprocessor, argument)
-    if wanted is False or not graphs:
-        return False
-    has = [getattr(graph, field) is not None for graph in graphs]
-    if any(has) and not all(has):
-        raise ValueError(
-            f"`graphs` expects {field} in all of them, or in none. Received: "
-            f"graphs[{has.index(True)}] with, and graphs[{has.index(False)}] "
-            "without"
-        )
-    # Edges have labels, or features, or both.
-    if wanted is True and argument != "edges" and not any(has):
-        raise ValueError(
-            f"`{argument}=True` expects graphs with {field}. Received: graphs "
-            "without"
-        )
-    return all(has)
-
-
-def _values(graphs, field, preprocessor):
-    """The values of labels, in order; or `None`."""
-    if not _present(graphs, field, preprocessor):
-        return None
-    kinds = {getattr(graph, field).dtype.kind == "U" for graph in graphs}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"`graphs` expects {field} that are all strings, or all ints. "
-            "Received: both"
-        )
-    values = np.concatenate([getattr(graph, field) for graph in graphs])
-    return np.unique(values).tolist()
-
-
-def _channels(graphs, field, preprocessor):
-    """How many features there are; `None` without."""
-    if not _present(graphs, field, preprocessor):
-        return None
-    widths = [getattr(graph, field).shape[1] for graph in graphs]
-    if len(set(widths)) > 1:
-        odd = next(k for k, w in enumerate(widths) if w != widths[0])
-        raise ValueError(
-            f"`graphs` expects the same number of {field}. Received: "
-            f"{widths[0]} in graphs[0] and {widths[odd]} in graphs[{odd}]"
-        )
-    return widths[0] or None
-
-
-def _classes(graphs, y, known):
-    """The values that classes have in targets, and their names.
-
-    Both are `None` where the targets are no classes.
-    """
-    targets = [np.asarray(target) for target in y if target is not None]
-    whole = [target.dtype.kind in "biuU" for target in targets]
-    several = any(
-        target.ndim and len(target) != graph.num_nodes
-        for target, graph in zip(targets, graphs, strict=False)
-    )
-    if not targets or not all(whole) or several:
-        return None, None
-    if len({target.dtype.kind == "U" for target in targets}) > 1:
-        raise ValueError(
-            "`y` expects classes that are all strings, or all ints. Received: "
-            "both"
-        )
-    values = np.unique(np.concatenate([t.reshape(-1) for t in targets]))
-    if values.dtype.kind != "U" and targets[0].ndim:
-        values = values[values >= 0]  # Unknown ones of nodes.
-    if known and set(values.tolist()) <= set(known):
-        values = np.array(known)  # Those of a data set, seen or not.
-    return values.tolist(), [str(value) for value in values.tolist()]
-
-
-def _statistics(features):
-    """Mean and variance of each feature, over the nodes of all graphs."""
-    count = sum(map(len, features))
-    total = sum(x.sum(axis=0, dtype="float64") for x in features)
-    mean = total / count
-    variance = sum(np.square(x - mean).sum(axis=0) for x in features) / count
-    largest = np.max([np.square(x).max(axis=0) for x in features], axis=0)
-    # A label that is rare, or never seen in training, is not to become a huge
-    # number: a standard deviation counts as 0.1 at least, unless the feature
-    # is a small real number throughout. What is zero in training may be one.
-    floor = np.where(largest > 0, np.minimum(0.01, largest.clip(1e-6)), 0.01)
-    return mean.tolist(), np.maximum(variance, floor).tolist()
 
 
 # What a graph has.

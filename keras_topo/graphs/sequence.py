@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_topo.graphs.batch import bucket_sizes, group_by_size
 from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
-from keras_topo.graphs.targets import encode_targets, own_targets
+from keras_topo.graphs.targets import encode_targets
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Sizes that joined batches are padded to grow by this factor.
@@ -30,11 +30,13 @@ class GraphSequence(keras.utils.PyDataset):
         y: targets: one per graph, a class (a value of
             `preprocessor.classes`), a number, or a vector of numbers; or per
             graph an array of its nodes, `(nodes,)` or `(nodes, values)`,
-            classes (-1 where unknown) or numbers (NaN where unknown).
-            Defaults to `label`, or `node_targets`, of the graphs. `False` for
-            none.
+            classes (-1 where unknown) or numbers. NaN in numbers is unknown:
+            such values get no weight, and the loss has to leave them out
+            where others of the same row are known. Defaults to `label`, or
+            `node_targets`, of the graphs. `False` for none.
         batch_size: int, graphs of a batch at most.
-        sample_weight: `(graphs,)`, or `None`.
+        sample_weight: `(graphs,)`; for targets of nodes also a list of arrays
+            `(nodes,)`; or `None`.
         shuffle: bool.
         seed: int.
         epoch: int, the epoch that comes first. Epochs count on by themselves;
@@ -87,12 +89,11 @@ class GraphSequence(keras.utils.PyDataset):
             )
         self.batch_size = int(batch_size)
         self.shuffle, self.seed, self.epoch = bool(shuffle), seed, epoch
-        if y is None and getattr(graphs, "classes", None):
-            y = own_targets(graphs)
         self.targets = encode_targets(
             self.graphs, y, preprocessor.classes, level
         )
-        self.weights = _weights(sample_weight, len(self.graphs))
+        self.weights = None
+        self.weigh(sample_weight)
         self.examples = preprocessor(self.graphs)
         self.joined = preprocessor.form == "pairs"
         self.sizes = np.array([graph.num_nodes for graph in self.graphs])
@@ -139,20 +140,42 @@ class GraphSequence(keras.utils.PyDataset):
         if self.targets is None:
             return (inputs,)
         if self.targets.of_nodes:
-            targets, weights = self._node_targets(ids, sizes[0])
-        else:
-            targets = self.targets.values[ids]
-            weights = None if self.weights is None else self.weights[ids]
-        if weights is None:
+            return inputs, *self._node_targets(ids, sizes[0])
+        targets, known = self.targets.values[ids], self.targets.known
+        if self.weights is None and known.all() and (known == 1).all():
             return inputs, targets
+        weights = known[ids] / known.mean()
+        if self.weights is not None:
+            weights *= self.weights[ids]
         return inputs, targets, weights.astype("float32")
+
+    def weigh(self, sample_weight):
+        """Multiplies the weights of examples.
+
+        Args:
+            sample_weight: see the class; `None` for ones.
+
+        Raises:
+            ValueError: as the class.
+        """
+        if sample_weight is None:
+            return
+        of_nodes = self.targets is not None and self.targets.of_nodes
+        weights = _weights(sample_weight, self.graphs, of_nodes)
+        if self.weights is None:
+            self.weights = weights
+        elif of_nodes:
+            pairs = zip(self.weights, weights, strict=True)
+            self.weights = [x * y for x, y in pairs]
+        else:
+            self.weights = self.weights * weights
 
     def _node_targets(self, ids, num_nodes):
         """Targets of nodes, padded, and weights: zero where unknown."""
         values = [self.targets.values[i] for i in ids]
-        weights = [self.targets.known[i].astype("float32") for i in ids]
+        weights = [self.targets.known[i] for i in ids]
         if self.weights is not None:
-            own = self.weights[ids]
+            own = [self.weights[i] for i in ids]
             weights = [w * x for w, x in zip(weights, own, strict=True)]
         if self.joined:
             values, weights = (
@@ -160,8 +183,9 @@ class GraphSequence(keras.utils.PyDataset):
                 [np.concatenate(weights)],
             )
         # Keras takes means over padded nodes. With this factor those of
-        # batches of different sizes add up to that of all nodes.
-        share = num_nodes / self.sizes.mean()
+        # batches of different sizes add up to that of all known nodes.
+        known = sum(float(share.sum()) for share in self.targets.known)
+        share = num_nodes * len(self.graphs) / known
         if self.joined:
             share /= self.batch_size
         return (
@@ -257,16 +281,27 @@ class GraphSequence(keras.utils.PyDataset):
         return flipped
 
 
-def _weights(sample_weight, count):
-    if sample_weight is None:
-        return None
-    weights = np.asarray(sample_weight, "float32")
-    if weights.shape != (count,) or not np.isfinite(weights).all():
+def _weights(sample_weight, graphs, of_nodes):
+    """`(graphs,)`, or a list of arrays `(nodes,)` where targets are theirs."""
+    rows = [np.asarray(weight, "float32") for weight in sample_weight]
+    shapes = [row.shape for row in rows]
+    fits = shapes == [()] * len(graphs)
+    if of_nodes and not fits:
+        fits = shapes == [(graph.num_nodes,) for graph in graphs]
+    finite = all(np.isfinite(row).all() and (row >= 0).all() for row in rows)
+    if not fits or not finite:
+        also = ", or an array of its nodes," if of_nodes else ""
         raise ValueError(
-            f"`sample_weight` expects a finite number for each of the {count} "
-            f"graphs. Received: sample_weight of shape {weights.shape}"
+            "`sample_weight` expects a finite number that is not negative"
+            f"{also} for each of the {len(graphs)} graphs. Received: "
+            f"{len(shapes)} of shapes {sorted(set(shapes))[:3]}"
         )
-    return weights
+    if of_nodes:
+        return [
+            np.broadcast_to(row, (graph.num_nodes,))
+            for row, graph in zip(rows, graphs, strict=True)
+        ]
+    return np.array(rows, "float32")
 
 
 def _step_up(size, step=64):

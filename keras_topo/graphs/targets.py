@@ -13,32 +13,30 @@ class Targets:
 
     Attributes:
         values: `(graphs,)` or `(graphs, values)`; or a list of arrays
-            `(nodes,)` or `(nodes, values)`, one for each graph.
-        known: a list of bool arrays `(nodes,)`; `None` for targets of graphs.
+            `(nodes,)` or `(nodes, values)`, one for each graph. Values that
+            are not known are zero where none of a row is, and else NaN.
+        known: `(graphs,)`, or a list of arrays `(nodes,)`, float32: which
+            share of the values is known.
     """
 
     values: np.ndarray | list
-    known: list | None = None
+    known: np.ndarray | list
 
     @property
     def of_nodes(self):
-        return self.known is not None
+        return isinstance(self.values, list)
 
 
 def own_targets(graphs, level="auto"):
     """The targets that graphs have: a list of one per graph.
 
     Args:
-        graphs: list of `Graph`s, or a `GraphDataset`, whose graphs count
-            classes from zero; the targets are their values.
+        graphs: list of `Graph`s, or a `GraphDataset`.
         level: `"graphs"`, `"nodes"`, or `"auto"`, those of nodes where graphs
             have none.
     """
-    classes = getattr(graphs, "classes", None)
     graphs = getattr(graphs, "graphs", graphs)
     found = [graph.label for graph in graphs]
-    if classes:
-        found = [None if k is None else classes[k] for k in found]
     missing = all(target is None for target in found)
     if level == "nodes" or (level == "auto" and missing):
         return [graph.node_targets for graph in graphs]
@@ -94,14 +92,30 @@ def encode_targets(graphs, y=None, classes=None, level="auto"):
     if level == "nodes":
         return _of_nodes(arrays, graphs, classes, name)
     if classes is not None and all(a.ndim == 0 for a in arrays):
-        return Targets(_positions(arrays, classes, name))
-    shapes = {a.shape for a in arrays}
-    if len(shapes) > 1 or any(a.dtype.kind not in "biuf" for a in arrays):
+        positions = _positions(arrays, classes, name)
+        return Targets(positions, np.ones(len(positions), "float32"))
+    for k, array in enumerate(arrays):
+        if array.dtype.kind not in "biuf":
+            hint = ""
+            if classes is None and array.dtype.kind == "U":
+                hint = "; classes are learned by `adapt(graphs, y)`"
+            raise ValueError(
+                f"`{name}` expects classes, or numbers of one shape{hint}. "
+                f"Received: {name}[{k}] of dtype {array.dtype}"
+            )
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"`{name}` expects classes, or numbers of one shape. Received: "
+                f"the shape {array.shape} of {name}[{k}], and "
+                f"{arrays[0].shape} of {name}[0]"
+            )
+    values, known = _with_unknown(np.stack(arrays))
+    if not known.all():
         raise ValueError(
-            f"`{name}` expects targets that are all classes, or numbers of one "
-            f"shape. Received: shapes {sorted(shapes)}"
+            f"`{name}` expects a known value for each graph. Received: NaN for "
+            f"graph {int(np.argmin(known > 0))}"
         )
-    return Targets(np.stack(arrays).astype("float32"))
+    return Targets(values, known)
 
 
 def _level(arrays, graphs, name):
@@ -135,15 +149,26 @@ def _of_nodes(arrays, graphs, classes, name):
             found = np.zeros(len(array), "int32")
             found[where] = _positions(array[where], classes, f"y[{k}]")
             values.append(found)
-        return Targets(values, known)
-    known, values = [], []
-    for array in arrays:
-        array = array.astype("float32")
-        missing = np.isnan(array)
-        if array.ndim == 2:
-            missing = missing.any(axis=1)
-        known.append(~missing)
-        values.append(np.where(np.isnan(array), 0.0, array))
+        return _any_known(values, [x.astype("float32") for x in known], name)
+    pairs = [_with_unknown(array) for array in arrays]
+    return _any_known([v for v, _ in pairs], [k for _, k in pairs], name)
+
+
+def _with_unknown(values):
+    """Numbers, float32, and which share of each row is no NaN."""
+    values = values.astype("float32")
+    known = ~np.isnan(values).reshape(len(values), -1)
+    share = known.mean(axis=1, dtype="float32")
+    values[share == 0] = 0.0
+    return values, share
+
+
+def _any_known(values, known, name):
+    if not any(share.any() for share in known):
+        raise ValueError(
+            f"`{name}` expects at least one node whose target is known. "
+            "Received: none"
+        )
     return Targets(values, known)
 
 

@@ -35,7 +35,7 @@ def load_tu_dataset(
     and `edge_features` of the graphs. Labels of nodes and edges keep the
     values that they have in the files. The target of a graph, its `label`, is
 
-    - the index of its class, in `classes`, where `graph_labels` is a column of
+    - its class, an int, one of `classes`, where `graph_labels` is a column of
       whole numbers;
     - a float where it is a column of reals, or a vector where it has several
       columns: several values, or several labels;
@@ -237,8 +237,7 @@ def _read_targets(tables, target, most):
     if values.shape[1] == 1:
         values = values[:, 0]
         if suffix == "graph_labels" and values.dtype == "int64":
-            classes, labels = np.unique(values, return_inverse=True)
-            return labels.tolist(), classes.tolist()
+            return values.tolist(), np.unique(values).tolist()
         return values.astype("float64").tolist(), None
     with np.errstate(over="ignore"):
         values = values.astype("float32")

@@ -23,6 +23,7 @@ from keras_topo.layers.graph_kernels import (
 from keras_topo.layers.graph_pooling import GraphPooling
 from keras_topo.layers.graph_preprocessing import (
     BothDirections,
+    L1Normalization,
     LaplacianEigenvectors,
     LargestEntries,
     OneHotValues,
@@ -57,6 +58,7 @@ __all__ = [
     "GraphPooling",
     "GraphPropagation",
     "LaplacianEigenvectors",
+    "L1Normalization",
     "LargestEntries",
     "LocalMessages",
     "LogKernel",

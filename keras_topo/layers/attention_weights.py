@@ -1,42 +1,35 @@
-"""Attention as a matrix, from what applies it to values."""
+"""Attention as a matrix of all pairs of tokens: how large, of which shape."""
 
-from keras import ops
+import math
+
+import keras
 
 # Beyond this the matrix of a head takes more than 256 MB.
 MOST_TOKENS = 8192
-# Columns at a time.
-BLOCK = 256
-
-
-def weights_of(attend, query):
-    """The matrix that `attend` multiplies values by: applied to the identity.
-
-    Args:
-        attend: from `(batch, heads, tokens, n)` to the same.
-        query: `(batch, heads, tokens, units)`, which has the shape and dtype.
-
-    Returns:
-        `(batch, heads, tokens, tokens)`.
-
-    Raises:
-        ValueError: with more than `MOST_TOKENS` tokens.
-    """
-    batch, heads, tokens, _ = tuple(ops.shape(query))
-    check_tokens(tokens)
-    identity = ops.eye(tokens, dtype=query.dtype)
-    columns = []
-    for start in range(0, tokens, BLOCK):
-        value = identity[:, start : start + BLOCK]
-        value = ops.broadcast_to(value, (batch, heads, *value.shape))
-        columns.append(attend(value))
-    return ops.concatenate(columns, axis=-1)
 
 
 def check_tokens(tokens):
     """Refuses what a matrix of all pairs would be too much of."""
-    if tokens > MOST_TOKENS:
+    if isinstance(tokens, int) and tokens > MOST_TOKENS:
         raise ValueError(
             f"`inputs` expects at most {MOST_TOKENS:,} tokens: attention "
             "weights are a matrix of all pairs of them. Received: inputs of "
             f"{tokens:,} tokens"
         )
+
+
+def scores_spec(inputs, value, num_heads, dtype):
+    """The scores that a layer returns in a functional model.
+
+    Args:
+        inputs: `KerasTensor` `(batch, *tokens, channels)`.
+        value: the same, of the keys; or `None` where these are of the inputs.
+
+    Returns:
+        `KerasTensor` `(batch, heads, queries, keys)`.
+    """
+    counts = []
+    for x in (inputs, inputs if value is None else value):
+        sizes = x.shape[1:-1]
+        counts.append(None if None in sizes else math.prod(sizes))
+    return keras.KerasTensor((inputs.shape[0], num_heads, *counts), dtype)

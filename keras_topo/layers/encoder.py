@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.activations import get_activation
-from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.attention_weights import check_tokens, scores_spec
 from keras_topo.layers.graph_inputs import GraphKernelLayer
 from keras_topo.layers.inner_dense import (
     changed,
@@ -97,10 +97,13 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         grid: see `MaskedAttention`.
         mask: padding mask, `True` for real tokens; see `MaskedAttention`.
         training: bool.
+        return_attention_scores: bool, see `MaskedAttention`; an attention
+            layer of your own has to take it, too.
 
     Returns:
-        The shape of the input. With causal attention a block goes token by
-        token too: `initial_state`, `step` and `extend`, as `MaskedAttention`.
+        The shape of the input, and scores, if asked for. With causal attention
+        a block goes token by token too: `initial_state`, `step` and `extend`,
+        as `MaskedAttention`.
 
     Raises:
         ValueError: if an argument is outside its range, or arguments of the
@@ -279,15 +282,26 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             self.attention.build(shape)
 
     def call(
-        self, inputs, grid=None, mask=None, inputs_mask=None, training=None
+        self,
+        inputs,
+        grid=None,
+        mask=None,
+        inputs_mask=None,
+        training=None,
+        return_attention_scores=False,
     ):
         mask = inputs_mask if mask is None else mask
         branch = self.attention_norm(inputs)
-        branch = self._attend(branch, grid, mask, training)
+        branch = self._attend(
+            branch, grid, mask, training, return_attention_scores
+        )
+        if return_attention_scores:
+            branch, scores = branch
         branch = _scaled(branch, self.attention_scale)
         branch = self.dropout_layer(branch, training=training)
         x = inputs + self._maybe_skip(branch, training)
-        return x + self._maybe_skip(self._mlp(x, training), training)
+        x = x + self._maybe_skip(self._mlp(x, training), training)
+        return (x, scores) if return_attention_scores else x
 
     def _mlp(self, x, training=False):
         branch = self.mlp_hidden(self.mlp_norm(x))
@@ -382,6 +396,16 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         del grid_shape
         return tuple(inputs_shape)
 
+    def compute_output_spec(
+        self, inputs, *args, return_attention_scores=False, **kwargs
+    ):
+        output = super().compute_output_spec(inputs, *args, **kwargs)
+        if not return_attention_scores:
+            return output
+        return output, scores_spec(
+            inputs, None, self.attention.num_heads, self.compute_dtype
+        )
+
     def compute_mask(self, inputs, previous_mask=None):
         if isinstance(previous_mask, (list, tuple)):
             previous_mask = previous_mask[0]
@@ -449,18 +473,33 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             self.attention, GraphKernelLayer
         )
 
-    def _attend(self, x, grid, mask, training):
+    def _attend(self, x, grid, mask, training, with_scores):
+        """The attention, or a pair of it and its scores."""
+        scores = {"return_attention_scores": True} if with_scores else {}
         if self._takes_grid():
-            return self.attention(x, grid=grid, mask=mask, training=training)
+            return self.attention(
+                x, grid=grid, mask=mask, training=training, **scores
+            )
         if not isinstance(self.attention, keras.layers.MultiHeadAttention):
             takes = inspect.signature(self.attention.call).parameters
-            options = {"mask": mask, "training": training}
+            if with_scores and "return_attention_scores" not in takes:
+                raise ValueError(
+                    "`return_attention_scores=True` expects an attention layer "
+                    "that takes it. Received: "
+                    f"attention={type(self.attention).__name__}"
+                )
+            options = {"mask": mask, "training": training, **scores}
             return self.attention(
                 x, **{name: options[name] for name in options if name in takes}
             )
         shape = tuple(ops.shape(x))
         x, mask = self._flat(x, mask)
-        x = self.attention(x, x, attention_mask=mask, training=training)
+        x = self.attention(
+            x, x, attention_mask=mask, training=training, **scores
+        )
+        if with_scores:
+            x, scores = x
+            return ops.reshape(x, shape), scores
         return ops.reshape(x, shape)
 
     def _flat(self, x, mask):

@@ -40,9 +40,11 @@ class ForestAttention(GraphKernelAttention):
         mask: `(batch, nodes)`, `True` for real nodes. Others are seen by none,
             and ways through them count as before.
         training: bool.
+        return_attention_scores: bool, see `MaskedAttention`.
 
     Returns:
-        `(batch, nodes, output channels)`.
+        `(batch, nodes, output channels)`; and scores, `(batch, heads, nodes,
+        nodes)`, if asked for.
 
     Raises:
         ValueError: as `ForestMask`, or if the number of nodes differs from

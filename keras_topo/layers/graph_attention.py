@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_topo.layers.attention_weights import weights_of
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     check_not_negative,
@@ -83,12 +82,16 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         mask: `(batch, nodes)`, `True` for real nodes. Padded nodes are seen by
             none.
         training: bool.
+        return_attention_scores: bool, as in `keras.layers.MultiHeadAttention`.
 
     Returns:
         `(batch, nodes, output channels)`; or, where a dict came in, the same
         dict with these as `nodes`, so that layers follow one another in a
         `keras.Sequential`. A node whose row of the kernel is zero gets the
-        bias alone.
+        bias alone. With `return_attention_scores=True` the scores besides, see
+        `MaskedAttention`: `(batch, heads, nodes, nodes)`; or `(batch, heads,
+        pairs)` where the call brings its kernel as pairs, as joined batches
+        do, one for each of them, in their order.
 
     Raises:
         ValueError: if the kernel is missing, comes in more than one form, or
@@ -107,6 +110,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
     """
 
     _projection_name = "projection_dense"
+    _second_argument = "kernel"
 
     def __init__(
         self,
@@ -144,7 +148,13 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         self._build_fixed_kernel(self.num_heads)
 
     def call(
-        self, inputs, kernel=None, mask=None, inputs_mask=None, training=None
+        self,
+        inputs,
+        kernel=None,
+        mask=None,
+        inputs_mask=None,
+        training=None,
+        return_attention_scores=False,
     ):
         # Keras hands the mask of the first of several tensors over by the
         # name of the argument.
@@ -153,10 +163,22 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             inputs, kernel, mask, self.num_heads
         )
         query, key, value = self._project(nodes)
+        scores = None
+        if return_attention_scores:
+            # First: they may be too many.
+            scores = self._scores(
+                query,
+                key,
+                operator,
+                mask,
+                self._nonnegative(),
+                of_pairs="pairs" in split_graph(inputs, kernel, None)[1],
+            )
         x = self._attend(
             query, key, value, operator, mask, self._nonnegative(), training
         )
-        return with_nodes(inputs, self._combine(x, tuple(ops.shape(nodes))))
+        x = with_nodes(inputs, self._combine(x, tuple(ops.shape(nodes))))
+        return (x, scores) if return_attention_scores else x
 
     def attention_weights(self, inputs, kernel=None, mask=None):
         """What the nodes take of each other, as a matrix, to look at.
@@ -179,12 +201,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             inputs, kernel, mask, self.num_heads
         )
         query, key, _ = self._project(nodes)
-        return weights_of(
-            lambda value: self._attend(
-                query, key, value, operator, mask, self._nonnegative()
-            ),
-            query,
-        )
+        return self._scores(query, key, operator, mask, self._nonnegative())
 
     def mask_operator(self):
         """The mask of a fixed graph that is learned; `None` otherwise."""
@@ -196,6 +213,15 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             nodes = self.compute_output_shape(inputs_shape["nodes"])
             return {**inputs_shape, "nodes": nodes}
         return self._output_shape(tuple(inputs_shape))
+
+    def _scores_spec(self, inputs, kernel=None):
+        nodes, kernel, _ = split_graph(inputs, kernel, None)
+        if "pairs" not in kernel:
+            return super()._scores_spec(nodes)
+        pairs = kernel["pairs"].shape[-2]
+        return keras.KerasTensor(
+            (nodes.shape[0], self.num_heads, pairs), self.compute_dtype
+        )
 
     def compute_mask(self, inputs, previous_mask=None):
         return previous_mask

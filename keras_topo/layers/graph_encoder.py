@@ -40,10 +40,12 @@ class GraphEncoderBlock(keras.layers.Layer):
             seeds, each its own.
 
     Call arguments:
-        inputs, kernel, mask, training: see `GraphKernelAttention`.
+        inputs, kernel, mask, training, return_attention_scores: see
+            `GraphKernelAttention`.
 
     Returns:
-        The shape of the nodes, or the dict with other nodes.
+        The shape of the nodes, or the dict with other nodes; and scores, if
+        asked for.
 
     Example:
 
@@ -135,7 +137,13 @@ class GraphEncoderBlock(keras.layers.Layer):
         )
 
     def call(
-        self, inputs, kernel=None, mask=None, inputs_mask=None, training=None
+        self,
+        inputs,
+        kernel=None,
+        mask=None,
+        inputs_mask=None,
+        training=None,
+        return_attention_scores=False,
     ):
         mask = inputs_mask if mask is None else mask
         x, kernel, mask = split_graph(inputs, kernel, mask)
@@ -144,13 +152,17 @@ class GraphEncoderBlock(keras.layers.Layer):
             kernel=kernel or None,
             mask=mask,
             training=training,
+            return_attention_scores=return_attention_scores,
         )
+        if return_attention_scores:
+            branch, scores = branch
         x = x + self.dropout_layer(branch, training=training)
         branch = self.mlp_hidden(self.mlp_norm(x))
         branch = self.dropout_layer(branch, training=training)
         branch = self.mlp_output(branch)
         x = x + self.dropout_layer(branch, training=training)
-        return with_nodes(inputs, x)
+        x = with_nodes(inputs, x)
+        return (x, scores) if return_attention_scores else x
 
     def attention_weights(self, inputs, kernel=None, mask=None):
         """See `GraphKernelAttention.attention_weights`."""
@@ -164,6 +176,15 @@ class GraphEncoderBlock(keras.layers.Layer):
     def compute_output_shape(self, inputs_shape, kernel_shape=None):
         del kernel_shape
         return inputs_shape
+
+    def compute_output_spec(
+        self, inputs, *args, return_attention_scores=False, **kwargs
+    ):
+        output = super().compute_output_spec(inputs, *args, **kwargs)
+        if not return_attention_scores:
+            return output
+        kernel = args[0] if args else kwargs.get("kernel")
+        return output, self.attention._scores_spec(inputs, kernel)
 
     def compute_mask(self, inputs, previous_mask=None):
         return previous_mask

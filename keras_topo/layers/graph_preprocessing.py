@@ -59,6 +59,41 @@ class OneHotValues(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
+class L1Normalization(keras.layers.Layer):
+    """Features divided by the sum of their absolute values.
+
+    Of bags of words the share of each word. Zeros stay zeros, and what is
+    normalized already stays as it is. No finite feature overflows.
+
+    Call arguments:
+        inputs: `(..., features)`.
+
+    Returns:
+        The same shape, whose rows have an L1 norm of 1 or 0.
+
+    Example:
+
+    >>> L1Normalization()(np.array([[1.0, 0.0, 1.0, 0.0]]))
+    [[0.5, 0.0, 0.5, 0.0]]
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        # By the largest one first, so that the sum is at most their number.
+        for reduce in (ops.max, ops.sum):
+            norm = reduce(ops.abs(inputs), axis=-1, keepdims=True)
+            some = norm > 0
+            inputs = inputs / ops.where(some, norm, ops.ones_like(norm))
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
 class BothDirections(keras.layers.Layer):
     """Edges of an undirected graph in both directions, each of them once.
 

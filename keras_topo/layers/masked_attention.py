@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_topo import masks
 from keras_topo.attention.inputs import normalize
-from keras_topo.layers.attention_weights import weights_of
+from keras_topo.layers.attention_weights import scores_spec
 from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding, pad_tokens
 from keras_topo.layers.streaming import Streaming
@@ -87,13 +87,21 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             the outputs at their places are without meaning.
         value_mask: the same for `value`.
         training: bool.
+        return_attention_scores: bool, as in `keras.layers.MultiHeadAttention`.
 
     Returns:
-        The shape of the inputs, with `output_shape` channels.
+        The shape of the inputs, with `output_shape` channels. With
+        `return_attention_scores=True` the scores besides, `(batch, heads,
+        queries, keys)`: mask times similarity over the sum of these, before
+        dropout. Rows sum to 1 (to 0 where a token sees nothing), and padded
+        keys have 0. Tokens of a grid are in row-major order, behind prefix
+        tokens. Scores are computed beside the output, which is the same as
+        without, and take `O(tokens^2)` time and memory under every mask.
 
     Raises:
         ValueError: if an argument is outside its range, the grid does not
-            match the tokens, or the mask does not fit them.
+            match the tokens, or the mask does not fit them; or scores of more
+            than 8,192 tokens are to be returned.
 
     *Complexity*: with a feature map that of the mask, see `keras_topo.masks`;
     otherwise `O(tokens^2)`.
@@ -103,10 +111,17 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     >>> layer = MaskedAttention(num_heads=4, key_dim=16, mask="decay")
     >>> layer(np.random.rand(2, 14, 28, 64)).shape
     (2, 14, 28, 64)
+    >>> _, scores = layer(
+    ...     np.random.rand(2, 7, 7, 64), return_attention_scores=True
+    ... )
+    >>> scores.shape
+    (2, 4, 49, 49)
     >>> layer = MaskedAttention(4, 16, mask="gated", causal=True)
     >>> layer(np.random.rand(2, 1000, 64)).shape
     (2, 1000, 64)
     """
+
+    _second_argument = "value"
 
     def __init__(
         self,
@@ -180,20 +195,36 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         inputs_mask=None,
         value_mask=None,
         training=None,
+        return_attention_scores=False,
     ):
         # Keras hands the mask of the first of several tensors over by the
         # name of the argument.
         mask = inputs_mask if mask is None else mask
         mask = check_padding(mask, inputs.shape, self)
         if value is not None:
-            return self._cross(inputs, value, mask, value_mask, training)
+            x, scores = self._cross(
+                inputs,
+                value,
+                mask,
+                value_mask,
+                training,
+                return_attention_scores,
+            )
+            return (x, scores) if return_attention_scores else x
         self._require_own_values()
         query, key, own = self._project(inputs)
         operator = self._operator(inputs, grid, mask)
+        scores = None
+        if return_attention_scores:
+            # First: they may be too many.
+            scores = self._scores(
+                query, key, operator, mask, self._nonnegative()
+            )
         x = self._attend(
             query, key, own, operator, mask, self._nonnegative(), training
         )
-        return self._combine(x, tuple(ops.shape(inputs)))
+        x = self._combine(x, tuple(ops.shape(inputs)))
+        return (x, scores) if return_attention_scores else x
 
     @property
     def grid(self):
@@ -247,8 +278,9 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     def attention_weights(self, inputs, mask=None, grid=None):
         """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
 
-        To look at; `call` never forms it. A layer that has not been called yet
-        is built.
+        The scores that a call returns besides with
+        `return_attention_scores=True`. A layer that has not been called yet is
+        built.
 
         Args:
             inputs, mask, grid: as in a call.
@@ -269,12 +301,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         query, key, _ = self._project(inputs)
         mask = check_padding(mask, inputs.shape, self)
         operator = self._operator(inputs, grid, mask)
-        return weights_of(
-            lambda value: self._attend(
-                query, key, value, operator, mask, self._nonnegative()
-            ),
-            query,
-        )
+        return self._scores(query, key, operator, mask, self._nonnegative())
 
     def compute_output_shape(
         self, inputs_shape, value_shape=None, grid_shape=None
@@ -282,6 +309,19 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         del value_shape
         self._topology(inputs_shape, inputs_shape, None, grid_shape)
         return self._output_shape(tuple(inputs_shape))
+
+    def compute_output_spec(
+        self, inputs, *args, return_attention_scores=False, **kwargs
+    ):
+        output = super().compute_output_spec(inputs, *args, **kwargs)
+        if not return_attention_scores:
+            return output
+        # What comes second says what the keys are.
+        other = args[0] if args else kwargs.get(self._second_argument)
+        return output, self._scores_spec(inputs, other)
+
+    def _scores_spec(self, inputs, value=None):
+        return scores_spec(inputs, value, self.num_heads, self.compute_dtype)
 
     def compute_mask(self, inputs, previous_mask=None):
         if isinstance(previous_mask, (list, tuple)):
@@ -411,8 +451,13 @@ class MaskedAttention(Streaming, MultiHeadLayer):
 
     # Cross attention.
 
-    def _cross(self, inputs, value, mask, value_mask, training):
-        """Attention of one sequence to another, of any lengths."""
+    def _cross(
+        self, inputs, value, mask, value_mask, training, with_scores=False
+    ):
+        """Attention of one sequence to another, of any lengths.
+
+        Returns the output and, `with_scores`, those; else `None`.
+        """
         if self.value_dense is None:
             raise ValueError(
                 f"{type(self).__name__} was built for attention within its "
@@ -448,7 +493,11 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             and not self.causal
             and self.similarity not in ("softmax", "additive")
         ):
-            return self._unmasked(inputs, query, key, own, value_mask, training)
+            x = self._unmasked(inputs, query, key, own, value_mask, training)
+            scores = None
+            if with_scores:
+                scores = self._scores(query, key, None, value_mask, True)
+            return x, scores
         tokens = tuple(ops.shape(query))[2], tuple(ops.shape(key))[2]
         if all(isinstance(n, int) for n in tokens):
             length = max(tokens)
@@ -466,8 +515,13 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         x = self._attend(
             query, key, own, operator, value_mask, self._nonnegative(), training
         )
-        x = x[:, :, : tokens[0]]
-        return self._combine(x, tuple(ops.shape(inputs)))
+        x = self._combine(x[:, :, : tokens[0]], tuple(ops.shape(inputs)))
+        if not with_scores:
+            return x, None
+        scores = self._scores(
+            query, key, operator, value_mask, self._nonnegative()
+        )
+        return x, scores[:, :, : tokens[0], : tokens[1]]
 
     def _unmasked(self, inputs, query, key, value, value_mask, training):
         """Without a mask two sequences meet in one matrix per head."""

@@ -10,11 +10,13 @@ from keras import ops
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.attention import (
     FEATURE_MAPS,
+    attention_scores,
     get_feature_map,
     masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
 )
+from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer, derived_seed
@@ -337,6 +339,29 @@ class MultiHeadLayer(keras.layers.Layer):
             implementation=self.implementation,
             **options,
         )
+
+    def _scores(self, query, key, operator, mask, nonnegative, of_pairs=False):
+        """What `_attend` averages values by, before dropout.
+
+        Args:
+            of_pairs: bool, whether for each pair of a sparse operator rather
+                than as a matrix.
+
+        Returns:
+            `(batch, heads, queries, keys)` or `(batch, heads, pairs)`, in the
+            compute dtype.
+        """
+        if not of_pairs:
+            check_tokens(tuple(ops.shape(key))[2])
+        kind = self.similarity
+        if kind not in ("softmax", "additive"):
+            kind = "linear"
+            query = self._features(query, True)
+            key = self._features(key, False, mask)
+        scores = attention_scores(
+            kind, query, key, operator, mask, nonnegative, of_pairs
+        )
+        return ops.cast(scores, self.compute_dtype)
 
     def _features(self, x, is_query, padding_mask=None, level=None):
         """The feature map of `(batch, heads, tokens, units)`.

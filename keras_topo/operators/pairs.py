@@ -58,6 +58,16 @@ class PairLayout:
         )
         return self.tokens_first(ops.expand_dims(values, -1))[..., 0]
 
+    def by_head(self, x):
+        """What `weights` gives, as `(batch, heads, pairs)` again."""
+        if self._per_head:
+            return ops.reshape(x, (self.batch, self.heads, -1))
+        if self._per_example:
+            x = ops.reshape(x, (self.batch, -1, self.heads))
+            return ops.moveaxis(x, 1, 2)
+        x = ops.reshape(x, (-1, self.batch, self.heads))
+        return ops.moveaxis(x, 0, 2)
+
     def sum_rows(self, terms):
         """Sums over the pairs of each query, `(batch, heads, L, n)`."""
         total = ops.segment_sum(terms, self.rows, num_segments=self.num_rows)

@@ -48,10 +48,10 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
             is uploaded where huggingface_hub is installed and logged in.
         preprocessor: dict of JSON values, what turns raw inputs into those of
             the model. Keys that keras_topo writes and reads: `task`
-            (`"images"`, `"graphs"` or `"nodes"`), `image_shape` (pixels from 0
-            to 255, with channels), `class_names` (in the order of the logits)
-            and `features` (how nodes are described; see
-            `training.graph_data.FeatureRecipe`).
+            (`"images"`, `"graphs"`, `"nodes"`, or that of an estimator),
+            `image_shape` (pixels from 0 to 255, with channels), `class_names`
+            (in the order of the logits), `graph_preprocessor` (`get_config()`
+            of a `GraphPreprocessor`) and `features` (how nodes are described).
         metrics: dict of JSON values, how the model was made and how good it
             is.
         card: str, Markdown for readers.

@@ -58,11 +58,21 @@ def force_blocks(monkeypatch, elements, whole_tokens=1):
         monkeypatch.setattr(explicit, name, size)
 
 
+# Blocks of one element go token by token, which takes seconds.
+SIZES = [
+    pytest.param(
+        name,
+        elements,
+        marks=[pytest.mark.slow]
+        * (elements == 1 and name in ("separable", "low-rank")),
+    )
+    for name in ("table-fft", "separable", "decay", "low-rank")
+    for elements in (1, 700)
+]
+
+
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("elements", [1, 700])
-@pytest.mark.parametrize(
-    "name", ["table-fft", "separable", "decay", "low-rank"]
-)
+@pytest.mark.parametrize(("name", "elements"), SIZES)
 def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
     if on_jax and not jit:
         pytest.skip("slow to run eagerly on JAX")

@@ -58,11 +58,13 @@ def test_infinite_rates():
     """They start anew: in rows, chunks, tiles and streams."""
     rates = np.array([0.1, np.inf, 0.2, 0.3])
     gated = GatedDecay(rates)
-    for mask in (
+    masks = [
         gated,
         Kronecker([gated, gated]),
         ExponentialDecay(np.float64(np.inf), 4),
-    ):
+    ]
+    # Each form of each compiles for seconds on JAX.
+    for mask in masks[: 1 if ref.on_jax else 3]:
         dense = ref.dense(mask)
         assert np.isfinite(dense).all()
         arrays = qkv(mask.num_tokens)

@@ -113,6 +113,9 @@ def test_the_key_has_options_graphs_and_dtype(tmp_path):
         {"graphs": GRAPHS[:2]},
         {"graphs": [*GRAPHS, GRAPHS[0]]},
         {"graphs": GRAPHS[::-1]},
+        # The same targets and weights of edges, from other sources.
+        {"graphs": [Graph.from_edges([[0, 1], [0, 2]], 3, directed=True)]},
+        {"graphs": [Graph.from_edges([[0, 1], [1, 2]], 3, directed=True)]},
     ]
     for number, change in enumerate(changes):
         options = {"length": [1, 3], **change}

@@ -193,6 +193,11 @@ def test_features():
         [[0, 1, 5, 0, 1], [1, 0, 6, 0, 1], [0, 1, 7, 0, 1]],
     )
     assert node_features(path_graph(2)).tolist() == [[1], [1]]
+    # Neighbors, whatever the weights of their edges.
+    weighted = path_graph(3, weights=[2.0, 0.5])
+    np.testing.assert_array_equal(
+        node_features(weighted, max_degree=3), np.eye(4)[[1, 2, 1]]
+    )
     star = Graph.from_networkx(networkx.star_graph(7))
     np.testing.assert_array_equal(
         largest_neighbor_degrees(star)[:2], [[1] * 5, [7, 0, 0, 0, 0]]

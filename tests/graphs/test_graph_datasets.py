@@ -12,6 +12,7 @@ from keras_topo.graphs import (
     beacon_dataset,
     load_tu_dataset,
     node_features,
+    spectral_radius_dataset,
 )
 
 pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
@@ -51,7 +52,8 @@ def test_reads(tmp_path, write, by_name):
         load_tu_dataset(tmp_path, "TOY") if by_name else load_tu_dataset(path)
     )
     assert dataset.name == "TOY" and len(dataset) == 2
-    assert dataset.classes == [-1, 5] and dataset.labels.tolist() == [0, 1]
+    assert dataset.classes == [-1, 5] and dataset.labels.tolist() == [-1, 5]
+    assert dataset.class_ids.tolist() == [0, 1]
     assert dataset.num_node_labels == 3
     assert dataset.node_label_values == [7, 9, 12]
     first, second = dataset.graphs
@@ -155,8 +157,8 @@ def with_targets(**targets):
 
 TARGETS = {
     # What the files hold, and the targets of two graphs.
-    "classes": ({"graph_labels": "7\n3\n"}, [1, 0], [3, 7]),
-    "whole": ({"graph_labels": "7.0\n3.0\n"}, [1, 0], [3, 7]),
+    "classes": ({"graph_labels": "7\n3\n"}, [7, 3], [3, 7]),
+    "whole": ({"graph_labels": "7.0\n3.0\n"}, [7, 3], [3, 7]),
     "real": ({"graph_labels": "7\n3.5\n"}, [7.0, 3.5], None),
     "several": (
         {"graph_labels": "1,0,1\n0,0,1\n"},
@@ -189,7 +191,7 @@ def test_two_files_of_targets(tmp_path):
     path = write_zip(tmp_path, with_targets(**both))
     with pytest.raises(ValueError, match="`target`.*target=None"):
         load_tu_dataset(path)
-    assert load_tu_dataset(path, target="labels").labels.tolist() == [0, 1]
+    assert load_tu_dataset(path, target="labels").labels.tolist() == [1, 2]
     dataset = load_tu_dataset(path, target="attributes")
     assert dataset.labels.tolist() == [0.5, 1.5]
     with pytest.raises(ValueError, match="`target`.*'classes'"):
@@ -210,7 +212,7 @@ def test_several_columns_of_labels(tmp_path):
 
 
 def test_data_set():
-    graphs = [Graph([[1.0]], label=k) for k in range(3)]
+    graphs = [Graph([[1.0]], label=k) for k in "abc"]
     dataset = GraphDataset("loops", graphs, list("abc"), list(range(12)))
     assert repr(dataset) == (
         "GraphDataset('loops', graphs=3, classes=['a', 'b', 'c'], "
@@ -218,7 +220,13 @@ def test_data_set():
     )
     assert dataset.num_node_labels == 12
     with pytest.raises(ValueError, match="graph 1 has none"):
-        _ = dataset.map(lambda g: g if g.label != 1 else Graph([[1.0]])).labels
+        _ = dataset.map(
+            lambda g: g if g.label != "b" else Graph([[1.0]])
+        ).labels
+    assert dataset[1].label == "b"
+    assert dataset[1:].labels.tolist() == ["b", "c"]
+    assert dataset[np.array([True, False, True])].class_ids.tolist() == [0, 2]
+    assert dataset[[2, 0]].classes == list("abc")
 
 
 def test_features_by_value():
@@ -347,9 +355,9 @@ def test_public_archives(shared_data, name):
     splits = shared_data / "tu_splits" / f"{name}.json"
     if splits.exists():
         for fold in json.loads(splits.read_text())["folds"]:
-            counts = np.bincount(dataset.labels[fold["test"]])
+            counts = np.bincount(dataset.class_ids[fold["test"]])
             assert counts.max() - counts.min() <= (
-                np.ptp(np.bincount(dataset.labels)) / 10 + 2
+                np.ptp(np.bincount(dataset.class_ids)) / 10 + 2
             )
 
 
@@ -368,3 +376,38 @@ def test_beacons():
     assert 0.5 < right[shown].mean() < 1
     with pytest.raises(ValueError, match="`num_nodes`"):
         beacon_dataset(50)
+
+
+def test_spectral_radius():
+    """The target is the largest eigenvalue of the weights at the edges."""
+    sizes, nodes = (20, 5, 5), (4, 9)
+    train, validation, test = spectral_radius_dataset(sizes, nodes, seed=1)
+    assert [len(train), len(validation), len(test)] == [20, 5, 5]
+    assert train.classes is None
+    bonds = {"single": 1.0, "double": 2.0, "triple": 3.0}
+    seen = set()
+    for graph in train.graphs + validation.graphs + test.graphs:
+        assert 4 <= graph.num_nodes <= 9 and graph.is_undirected()
+        # A tree at least, without self-loops, and ones for weights.
+        assert graph.num_edges >= graph.num_nodes - 1
+        assert not graph.adjacency.diagonal().any()
+        assert set(graph.adjacency.data) == {1.0}
+        strengths = graph.edge_features[:, 0].astype("float64")
+        assert abs(strengths).max() <= 0.5
+        weights = np.zeros((graph.num_nodes, graph.num_nodes))
+        weights[tuple(graph.edge_index())] = strengths + [
+            bonds[bond] for bond in graph.edge_labels
+        ]
+        np.testing.assert_array_equal(weights, weights.T)
+        radius = abs(np.linalg.eigvals(weights)).max()
+        np.testing.assert_allclose(graph.label, radius, rtol=1e-6)
+        seen |= set(graph.edge_labels.tolist())
+    assert seen == set(bonds)
+    again = spectral_radius_dataset(sizes, nodes, seed=1)[2]
+    other = spectral_radius_dataset(sizes, nodes, seed=2)[2]
+    np.testing.assert_array_equal(again.labels, test.labels)
+    assert (other.labels != test.labels).any()
+    # Sets are drawn independently: none repeats another.
+    assert not set(train.labels) & set(test.labels)
+    with pytest.raises(ValueError, match="`num_nodes`"):
+        spectral_radius_dataset(sizes, (2, 5))

@@ -38,7 +38,7 @@ def write_zip(folder, files=FILES, method="deflate", prefix="TOY/"):
 
 def check_graphs(dataset):
     """That it is what FILES hold."""
-    assert dataset.classes == [-1, 1] and dataset.labels.tolist() == [0, 1]
+    assert dataset.classes == [-1, 1] and dataset.labels.tolist() == [-1, 1]
     first, second = dataset.graphs
     assert first.edge_index().tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
     assert second.edge_index().tolist() == [[0, 1], [1, 0]]

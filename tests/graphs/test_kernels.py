@@ -280,6 +280,36 @@ def test_no_negative_noise():
     assert diffusion_kernel(path, 0.1).min() == 0
 
 
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_no_noise_between_components(generator):
+    """Exactly zero: a mask hides an entry only if it is zero."""
+    component = np.random.default_rng(0).permutation(np.repeat([0, 1], 8))
+    together = component[:, None] == component
+    matrix = np.random.default_rng(1).uniform(0.5, 1, (16, 16)) * together
+    matrix = matrix + matrix.T
+    # Eigenvectors do not keep components apart.
+    tiny = scipy.linalg.eigh(generator_matrix(matrix, generator).toarray())[1]
+    assert (abs(tiny[component == 0]).max(0) > 0).sum() > 8
+    for kernel in (
+        diffusion_kernel(matrix, 0.5, generator),
+        pagerank_kernel(matrix),
+    ):
+        np.testing.assert_array_equal(kernel != 0, together)
+
+
+def test_walks_are_the_same_sparse_and_dense(monkeypatch):
+    matrix = random_graph(weighted=True, directed=True)
+    dense = random_walk_kernel(matrix, [1, 3])
+    monkeypatch.setattr("keras_topo.graphs.kernels.DENSE", 1.0)
+    np.testing.assert_allclose(
+        random_walk_kernel(matrix, [1, 3]), dense, atol=1e-12
+    )
+    # Of its definition, rows of norm 1.
+    walks = walk_expectations(matrix, 3)
+    walks = walks / np.linalg.norm(walks, axis=1, keepdims=True)
+    np.testing.assert_allclose(dense[1], walks @ walks.T, atol=1e-12)
+
+
 ERRORS = {
     "directed": (
         lambda: pagerank_kernel([[0, 1], [0, 0]]),

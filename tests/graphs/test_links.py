@@ -185,7 +185,9 @@ def test_pairs_are_checked():
         katz(graph, [[0, 1]], steps=0)
 
 
-def test_heuristics_against_networkx():
+def test_heuristics_against_networkx(monkeypatch):
+    # Several blocks of pairs, and of the first nodes of pairs.
+    monkeypatch.setattr("keras_topo.graphs.link_scores.BLOCK", 160)
     graph = networkx.gnp_random_graph(40, 0.15, seed=1)
     nodes = np.arange(40)
     pairs = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)

@@ -123,6 +123,19 @@ def test_kernels(kind, oracle):
     assert (kept.sum(1) <= 4 + adjacency.sum(1)).all()
 
 
+def test_equal_entries_in_the_order_of_their_nodes():
+    """Leaves of a star are as near to each other: the first ones are kept."""
+    star = networkx.to_numpy_array(networkx.star_graph(6))
+    (matrix,) = dense_kernels(star, "random_walk", (3,))
+    assert len(np.unique(matrix[1, 2:])) == 1
+    for count in (2, 3, 4):
+        pairs = largest_pairs(star, "random_walk", (3,), count)
+        kept = star > 0
+        for row, values in enumerate(matrix):
+            kept[row, np.argsort(-values, kind="stable")[:count]] = True
+        np.testing.assert_array_equal(pairs[:2].T, np.argwhere(kept))
+
+
 def test_blocks_of_rows(monkeypatch):
     adjacency = networkx.to_numpy_array(networkx.path_graph(9))
     whole = largest_pairs(adjacency, "random_walk", (3,), 2)
@@ -271,6 +284,44 @@ def test_epochs_depend_on_the_seed_and_the_epoch(form):
     list(sequence)
     sequence.on_epoch_end()
     assert [sequence[k][1].tolist() for k in range(len(sequence))] == epoch(1)
+
+
+@pytest.mark.parametrize("form", ["dense", "pairs"])
+def test_targets_and_weights_go_with_their_graphs(form):
+    graphs = molecules()
+    sizes = [float(graph.number_of_nodes()) for graph in graphs]
+    found = preprocessor(form).adapt(graphs, sizes)
+    sequence = GraphSequence(
+        graphs, found, sizes, 3, np.square(sizes), shuffle=True, seed=1
+    )
+    seen = []
+    for index in range(len(sequence)):
+        inputs, targets, weights = sequence[index]
+        counted = inputs.get("graph_sizes")
+        if counted is None:
+            counted = inputs["node_mask"].sum(1)
+        np.testing.assert_array_equal(targets, counted)
+        np.testing.assert_array_equal(weights, targets**2)
+        seen += targets.tolist()
+    assert seen != sizes and sorted(seen) == sorted(sizes)
+
+
+def test_weights_and_directions_of_edges():
+    """Degrees count edges; features are those of a direction."""
+    graph = Graph.from_edges(
+        [[0, 1], [1, 0], [1, 2], [2, 0]],
+        3,
+        weights=[1.0, 2.0, 3.0, 0.5],
+        directed=True,
+        edge_features=[[1.0], [2.0], [3.0], [4.0]],
+    )
+    found = GraphPreprocessor(form="pairs", return_steps=0, cache=False)
+    (example,) = found.adapt([graph])([graph])
+    np.testing.assert_array_equal(example["nodes"], np.eye(3)[[1, 2, 1]])
+    ids = example["pairs"][:2].astype(int).T.tolist()
+    at = dict(zip(map(tuple, ids), example["pair_features"][:, 0], strict=True))
+    edges = {(0, 1): 1.0, (1, 0): 2.0, (1, 2): 3.0, (2, 0): 4.0}
+    assert at == {**dict.fromkeys(at, 0.0), **edges}
 
 
 def test_signs_are_random_in_training():

@@ -137,7 +137,6 @@ def image_model():
             PatchEmbedding(8, patch_size=2),
             PositionEmbedding(),
             TopologicalEncoderBlock(num_heads=2),
-            TopologicalEncoderBlock(num_heads=2, mask="distance"),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(4, dtype="float32"),
         ]

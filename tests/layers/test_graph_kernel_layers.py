@@ -14,6 +14,7 @@ from keras_topo.graphs import (
 )
 from keras_topo.layers import (
     AdjacencyFromEdges,
+    AdjacencyKernel,
     DiffusionKernel,
     RandomWalkKernel,
     ReturnProbabilities,
@@ -95,6 +96,25 @@ def test_kernels_in_a_model(layer, host, options, jit):
     np.testing.assert_allclose(
         ref.numpy(clone(adjacency, mask=mask)), kernel, 5e-6, 3e-6
     )
+
+
+def test_zeros_between_components_and_at_padding():
+    """Exactly: a mask hides an entry only if it is zero."""
+    random = np.random.default_rng(0)
+    component = random.permutation(np.repeat([0, 1], 6))
+    weights = np.triu(random.uniform(0.5, 1, (12, 12)), 1)
+    weights = (weights + weights.T) * (component[:, None] == component)
+    adjacency = weights[None].astype("float32")
+    for generator in ("laplacian", "normalized_laplacian"):
+        kernel = DiffusionKernel(times=(0.5,), generator=generator)
+        found = ref.numpy(kernel(adjacency))[0, 0]
+        together = component[:, None] == component
+        np.testing.assert_array_equal(found > 0, together)
+        np.testing.assert_array_equal(found != 0, together)
+    mask = np.arange(12)[None] < 9
+    found = ref.numpy(AdjacencyKernel("ones")(adjacency, mask=mask))[0, 0]
+    real = mask[0]
+    np.testing.assert_array_equal(found, real[:, None] & real)
 
 
 def test_return_probabilities_in_a_model():

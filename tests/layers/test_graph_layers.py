@@ -184,10 +184,13 @@ def test_padded_nodes_reach_nothing(form, policy):
     ref.assert_close(ref.numpy(logits), ref.numpy(model(graph)), 1e-6)
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES[:3])
-def test_definition(similarity):
+@pytest.mark.parametrize(
+    ("similarity", "kernels"),
+    [*((s, 4) for s in SIMILARITIES[:3]), ("relu", 2)],
+)
+def test_definition(similarity, kernels):
     """Head by head, in NumPy, from the weights of the layer."""
-    nodes, forms = graph_tensors(4)
+    nodes, forms = graph_tensors(kernels)
     layer = make(similarity, combine="concatenate", use_bias=False)
     output = ref.numpy(layer(nodes, forms["kernel"]))
     x = nodes @ ref.numpy(layer.projection_dense.kernel)
@@ -207,7 +210,8 @@ def test_definition(similarity):
             else:
                 q, k = [np.maximum(a, 0) + 1e-3 for a in (q, k)]
                 scores = q @ np.swapaxes(k, -1, -2)
-        scores = scores * forms["kernel"][:, head]
+        # Each kernel serves heads in a row.
+        scores = scores * forms["kernel"][:, head * kernels // 4]
         expected = scores @ value / scores.sum(-1, keepdims=True)
         tolerance = 1e-2 if similarity == "relu" else 1e-5
         ref.assert_close(
@@ -230,11 +234,13 @@ def test_padding_and_last_graph(similarity, layer):
         kernel[k, :n, :n] = random.uniform(size=(n, n))
         mask[k, :n] = True
     layer = make(similarity, layer)
+    layer.build(nodes.shape)
     # Junk at padded nodes must not show.
     junk = np.where(mask[..., None], nodes, 1e3).astype("float32")
-    together = ref.numpy(layer(junk, kernel, mask=mask))
+    call = ref.staged(lambda *graph, **options: layer(*graph, **options))
+    together = ref.numpy(call(junk, kernel, mask=mask))
     for k, n in enumerate(sizes):
-        alone = layer(nodes[k : k + 1, :n], kernel[k : k + 1, :n, :n])
+        alone = call(nodes[k : k + 1, :n], kernel[k : k + 1, :n, :n])
         ref.assert_close(together[k, :n], ref.numpy(alone)[0], 2e-6)
     assert np.isfinite(together).all()
 
@@ -408,6 +414,9 @@ def test_pooling():
         1e-6,
     )
     assert (output[2] == 0).all()
+    below = -1 - np.abs(nodes)
+    found = ref.numpy(GraphPooling("max")(below, mask=mask))
+    ref.assert_close(found[1], below[1, :4].max(0), 1e-6)
     ref.assert_close(GraphPooling()(nodes), nodes.mean(1), 1e-6)
     with pytest.raises(ValueError, match="`mode`"):
         GraphPooling("mean+median")

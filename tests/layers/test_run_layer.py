@@ -57,8 +57,11 @@ class Case:
     #: The public layer that it is there for, where that is inside another.
     covers: str | None = None
     name: str = ""
-    #: Whether to run it on JAX too, where each takes seconds to compile.
-    jax: bool = False
+    #: Whether to run it on JAX too, where each takes seconds to compile; or
+    #: `"slow"`.
+    jax: bool | str = False
+    #: Whether others run the same code, and this one in `make test-all` only.
+    slow: bool = False
 
 
 def nodes(**options):
@@ -153,6 +156,7 @@ CASES = [
             {"num_heads": 2, "key_dim": 3, "similarity": similarity},
             with_kernel(),
             name=similarity,
+            slow=similarity == "relu",
         )
         for similarity in ("softmax", "additive", "relu")
     ),
@@ -176,7 +180,8 @@ CASES = [
                 "unknown_axes": (1,),
             },
             name=f"{kind}-sequence",
-            jax=kind == "gated",
+            jax="slow" if kind == "gated" else False,
+            slow=kind == "gaussian",
         )
         for kind, kwargs in (
             ("gated", {"causal": True}),
@@ -204,6 +209,7 @@ CASES = [
                 inputs=(NODES, KERNEL[:, 0]), unknown_axes=((1,), (1, 2))
             ),
             name=name,
+            slow=not kwargs,
         )
         for name, kwargs in (("", {}), ("teleport", {"teleport": 0.2}))
     ),
@@ -213,6 +219,7 @@ CASES = [
         # Weights, so that no eigenvalue repeats.
         {"inputs": WEIGHTS + WEIGHTS.swapaxes(1, 2), "unknown_axes": (1, 2)},
     ),
+    Case(layers.L1Normalization, {}, nodes(unknown_axes=(1,))),
     Case(
         layers.LargestEntries,
         {"count": 3},
@@ -264,6 +271,7 @@ CASES = [
             on_grid(),
             name=str(kind),
             jax=kind == "table",
+            slow=kind in ("distance", "separable"),
         )
         for kind, kwargs in (
             ("table", {}),
@@ -286,7 +294,15 @@ CASES = [
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in CASES if c.jax or not on_jax],
+    [
+        pytest.param(
+            c,
+            marks=[pytest.mark.slow] * c.slow
+            + [pytest.mark.slow_on_jax] * (c.jax == "slow"),
+        )
+        for c in CASES
+        if c.jax or not on_jax
+    ],
     ids=lambda c: "-".join(filter(None, (c.layer.__name__, c.covers, c.name))),
 )
 def test_layer(case):

@@ -14,7 +14,12 @@ from keras_topo.graphs import (
     raw_inputs,
 )
 from keras_topo.layers import LaplacianEigenvectors
-from keras_topo.models import gkat_graph_classifier, with_preprocessing
+from keras_topo.models import (
+    gkat_graph_classifier,
+    gkat_node_classifier,
+    l1_normalized,
+    with_preprocessing,
+)
 
 on_jax = keras.backend.backend() == "jax"
 
@@ -176,3 +181,30 @@ def test_what_adapt_has_not_seen():
         found([Graph(path), Graph(np.eye(3, k=1))])
     with pytest.raises(ValueError, match=r"graphs\[0\].*weight 1"):
         found([Graph(2 * path)])
+
+
+def test_features_divided_by_their_sum(tmp_path):
+    keras.utils.set_random_seed(0)
+    ring = np.roll(np.eye(5), 1, 0) + np.roll(np.eye(5), -1, 0)
+    model = gkat_node_classifier(
+        6, 3, ring.astype("float32"), depth=1, num_heads=1, key_dim=2
+    )
+    whole = l1_normalized(model)
+    words = (np.random.default_rng(0).random((1, 5, 6)) < 0.6) * 1.0
+    words[0, 2] = 0.0  # No word at all.
+    shares = words / np.maximum(words.sum(-1, keepdims=True), 1)
+    expected = model.predict_on_batch(shares)
+    for x in (words, shares, 1e30 * words):
+        np.testing.assert_allclose(
+            whole.predict_on_batch(x.astype("float32")),
+            expected,
+            rtol=1e-5,
+            atol=1e-6,
+        )
+    keras_topo.save_preset(whole, tmp_path / "whole")
+    again = keras_topo.from_preset(tmp_path / "whole")
+    np.testing.assert_allclose(
+        again.predict_on_batch(words), expected, rtol=1e-5, atol=1e-6
+    )
+    other = keras_topo.from_preset(tmp_path / "whole", num_classes=2)
+    assert other.output_shape == (None, None, 2)

@@ -33,6 +33,12 @@ def representatives():
     ]
 
 
+def without_batch(cases):
+    """The twins of cases that have no batch axis."""
+    names = {c.name.removesuffix("-batch2") for c in cases}
+    return [c for c in CASES if c.name in names]
+
+
 def one_of_each_kind():
     """Of the representatives, the first of each class, method and direction,
     and products and sums of several kinds."""

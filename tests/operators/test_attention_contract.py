@@ -9,7 +9,7 @@ import re
 
 import keras
 import pytest
-from cases import CASES, one_of_each_kind, parametrize
+from cases import CASES, one_of_each_kind, parametrize, representatives
 
 from keras_topo.operators import MaskOperator
 
@@ -28,6 +28,9 @@ FEW = (
 SOME = ALL
 if on_jax:
     SOME = [c for c in ALL if re.match(FEW, c.name)]
+# Of each class and form one or a few, where sizes and twins share the code.
+EVERY_TIME = representatives()
+KINDS = one_of_each_kind()
 
 
 # All of whose parameters have the batch axes of the mask, and these may be
@@ -41,7 +44,7 @@ ONE_BATCH = [
 ]
 
 
-@parametrize(SOME)
+@parametrize(SOME, EVERY_TIME)
 def test_every_form_and_its_gradients(case):
     case.contract().check_attention()
 
@@ -52,13 +55,13 @@ def test_zeros_are_zeros(case):
 
 
 @pytest.mark.skipif(on_jax, reason="JAX knows all sizes")
-@parametrize(ONE_BATCH)
+@parametrize(ONE_BATCH, KINDS)
 def test_unknown_batch_and_heads(case):
     case.contract().check_unknown_sizes((0, 1))
 
 
 @pytest.mark.skipif(on_jax, reason="JAX knows all sizes")
-@parametrize([c for c in ONE_BATCH if re.match(FEW, c.name)])
+@parametrize([c for c in ONE_BATCH if re.match(FEW, c.name)], KINDS)
 def test_unknown_heads(case):
     case.contract().check_unknown_sizes((1,))
 
@@ -68,17 +71,17 @@ def test_an_empty_batch(case):
     case.contract().check_empty_batch()
 
 
-@parametrize([c for c in SOME if c.shapes], one_of_each_kind())
+@parametrize([c for c in SOME if c.shapes], KINDS)
 def test_hessian_vector_products(case):
     case.contract().check_second_derivatives()
 
 
-@parametrize(SOME)
+@parametrize(SOME, EVERY_TIME)
 def test_tiny_weights(case):
     case.contract().check_tiny_weights()
 
 
-@parametrize([c for c in SOME if c.shapes])
+@parametrize([c for c in SOME if c.shapes], KINDS)
 def test_operators_are_arguments(case):
     case.contract().check_pytree()
 

@@ -370,7 +370,11 @@ def test_state_of_several_blocks():
     state = ref.tensor(np.ones((BATCH, HEADS, FEATURES, WIDTH + 1)))
     for rate in (tensors[3], tensors[3][:, :1]):
         results = [
-            chunked_attention(*tensors[:3], rate, None, state, True, **sizes)
+            ref.staged(
+                lambda *x, state, rate, sizes=sizes: chunked_attention(
+                    *x, rate, None, state, True, **sizes
+                )
+            )(*tensors[:3], state=state, rate=rate)
             for sizes in ({}, {"chunk": 4, "block": 12})
         ]
         for a, b in zip(*results, strict=True):

@@ -11,7 +11,13 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
-from cases import CASES, one_of_each_kind, parametrize, representatives
+from cases import (
+    CASES,
+    one_of_each_kind,
+    parametrize,
+    representatives,
+    without_batch,
+)
 from keras import ops
 
 from keras_topo.operators import (
@@ -40,7 +46,7 @@ def test_every_method_in_float64(case):
 
 
 @eager_only
-@parametrize(WITHOUT_BATCH)
+@parametrize(WITHOUT_BATCH, without_batch(representatives()))
 def test_every_method_in_float32(case):
     case.contract().check_methods("float32")
 

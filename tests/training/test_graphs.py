@@ -1,4 +1,4 @@
-"""`python -m training.graphs`: runs, resumes, folds, and what it refuses."""
+"""`python -m training.train graphs`: runs, resumes, folds, what it refuses."""
 
 import json
 import zipfile
@@ -7,15 +7,19 @@ import keras
 import numpy as np
 import pytest
 
-from keras_topo.graphs import Graph, node_features
-from keras_topo.training import graphs
-from keras_topo.training.graph_data import (
-    GENERATED,
-    FeatureRecipe,
-    GraphBatches,
-    load_graphs,
-    stratified_split,
+import keras_topo
+from keras_topo.training import (
+    assessment,
+    fitting,
+    graph_files,
+    graphs,
+    options,
+    train,
 )
+from keras_topo.training.folds import draw_split
+from keras_topo.training.graph_data import GENERATED, load_graphs
+from keras_topo.training.graph_settings import MODELS
+from keras_topo.training.tasks.graphs import Graphs, GraphSettings
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -23,14 +27,11 @@ pytestmark = pytest.mark.tensorflow_only
 @pytest.fixture
 def no_export(monkeypatch):
     """Where something else is tested: an export takes seconds."""
-    import keras_topo
+    monkeypatch.setattr(graph_files, "export", lambda *_: None)
 
-    monkeypatch.setattr(
-        keras_topo,
-        "export_graph_saved_model",
-        lambda *args, **options: {"class_names": None},
-        raising=False,
-    )
+
+def run(*arguments):
+    return train.main(["graphs", *map(str, arguments)])
 
 
 SMALL = ["--depth", "1", "--heads", "4", "--key-dim", "4", "--epochs", "2"]
@@ -43,6 +44,10 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def archive(tmp_path):
+    return write_archive(tmp_path)
+
+
+def write_archive(folder, called="CHORDS", labels=False):
     """Cycles of four to seven nodes, with a chord (class 2) or without (1)."""
     random = np.random.default_rng(0)
     files = {"A": [], "graph_indicator": [], "graph_labels": []}
@@ -57,36 +62,53 @@ def archive(tmp_path):
         files["graph_indicator"] += [str(graph + 1)] * n
         files["graph_labels"].append(str(label))
         first += n
-    path = tmp_path / "CHORDS.zip"
+    if labels:
+        files["node_labels"] = [str(k % 3) for k in range(first - 1)]
+    path = folder / f"{called}.zip"
     with zipfile.ZipFile(path, "w") as zipped:
         for name, lines in files.items():
-            zipped.writestr(f"CHORDS/CHORDS_{name}.txt", "\n".join(lines))
+            zipped.writestr(f"{called}/{called}_{name}.txt", "\n".join(lines))
     return path
 
 
-@pytest.mark.parametrize("model", graphs.MODELS)
-def test_trains_and_saves(tmp_path, archive, model, capsys, request):
-    if model != "gkat":
-        request.getfixturevalue("no_export")
-        request.getfixturevalue("eagerly")
+@pytest.mark.parametrize("model", MODELS)
+def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     out = tmp_path / "run"
-    command = ["--data", str(archive), "--out", str(out), "--model", model]
-    assert graphs.main([*command, *SMALL]) == 0
+    command = ["--data", archive, "--out", out, "--model", model, *SMALL]
+    assert run(*command) == 0
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["epoch"] == 2 and summary["graphs"]["test"] == 4
+    assert summary["class_names"] == ["1", "2"]
     assert (out / "curves.png").exists()
+    # The preset has its preprocessor, and answers as the test did.
+    estimator = keras_topo.GraphClassifier.from_preset(out)
+    assert estimator.model.count_params() == summary["parameters"]
+    assert estimator.classes == [1, 2]
+    task = Graphs(GraphSettings(data=str(archive), model=model))
+    right = estimator.predict(task.graphs["test"]) == task.classes["test"]
+    assert right.mean() == summary["test_accuracy"]
     loaded = keras.saving.load_model(out / "model.keras")
     assert loaded.count_params() == summary["parameters"]
     text = capsys.readouterr().out
     assert "Test accuracy" in text and "model.keras" in text
     # Finished: nothing is trained again.
-    assert graphs.main([*command, *SMALL]) == 0
+    assert run(*command) == 0
     assert "nothing to train" in capsys.readouterr().out
+
+
+def test_leaves_a_saved_model_and_samples(tmp_path, archive, eagerly):
+    out = tmp_path / "run"
+    assert run("--data", archive, "--out", out, *SMALL) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["export"]["class_names"] == ["1", "2"]
+    assert (out / "saved_model" / "1" / "saved_model.pb").exists()
+    assert len(list((out / "samples").glob("*/*.example"))) == 4
 
 
 def test_learns(tmp_path, archive, no_export):
     """A chord makes a triangle: walks that are back after three steps."""
     out = tmp_path / "run"
+    # By the former name of the command, which older cards have.
     command = ["--data", str(archive), "--out", str(out), *SMALL]
     command += ["--epochs", "15", "--learning-rate", "0.03", "--seed", "1"]
     assert graphs.main(command) == 0
@@ -101,27 +123,72 @@ def test_resumes(tmp_path, archive, monkeypatch, no_export, eagerly):
         lines = (out / "metrics.jsonl").read_text().splitlines()
         return [json.loads(line)["val_loss"] for line in lines]
 
-    command = ["--data", str(archive), *SMALL, "--epochs", "3"]
+    command = ["--data", archive, *SMALL, "--epochs", "3"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert graphs.main([*command, "--out", str(whole)]) == 0
+    assert run(*command, "--out", whole) == 0
 
-    real = graphs.training_callbacks
+    def interrupt(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
 
-    def stopping(run, seed):
-        stop = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: epoch == 1 and interrupt()
-        )
-        return [*real(run, seed), stop]
+    real = fitting.training_callbacks
 
-    def interrupt():
-        raise KeyboardInterrupt
+    def stopping(*arguments):
+        stop = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
+        return [*real(*arguments), stop]
 
-    monkeypatch.setattr(graphs, "training_callbacks", stopping)
-    assert graphs.main([*command, "--out", str(parts)]) == 130
+    monkeypatch.setattr(fitting, "training_callbacks", stopping)
+    assert run(*command, "--out", parts) == 130
     assert len(losses(parts)) == 1
-    monkeypatch.setattr(graphs, "training_callbacks", real)
-    assert graphs.main([*command, "--out", str(parts)]) == 0
+    monkeypatch.setattr(fitting, "training_callbacks", real)
+    # Not on other data of the same name.
+    content = archive.read_bytes()
+    with zipfile.ZipFile(archive) as zipped:
+        files = {n: zipped.read(n).decode() for n in zipped.namelist()}
+    name = "CHORDS/CHORDS_graph_labels.txt"
+    files[name] = files[name].replace("1", "3")
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, text in files.items():
+            zipped.writestr(name, text.replace("1, 2\n2, 1\n", "", 1))
+    load_graphs.cache_clear()
+    assert run(*command, "--out", parts) == 2
+    archive.write_bytes(content)
+    load_graphs.cache_clear()
+    assert run(*command, "--out", parts) == 0
     np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-4)
+
+
+def test_training_graphs_alone_are_trained_on(archive):
+    """Neither weights nor statistics nor vocabularies know the others."""
+    settings = GraphSettings(data=str(archive), degrees=True, seed=3)
+    dataset, own, _ = Graphs.load(settings)
+    assert own is None
+    fold = {"train": [0, 1, 2, 3], "validation": [4, 5], "test": [6, 7]}
+    for split in (None, fold):
+        task = Graphs(settings, split)
+        ids = split or draw_split(dataset.labels, seed=3)
+        assert task.facts["graphs"] == {n: len(x) for n, x in ids.items()}
+        for name, shuffle in (
+            ("train", True),
+            ("validation", False),
+            ("test", False),
+        ):
+            expected = [dataset.graphs[i] for i in ids[name]]
+            assert task.sequence(name, shuffle).graphs == expected
+            assert task.classes[name].tolist() == [
+                dataset.classes[dataset.labels[i]] for i in ids[name]
+            ]
+        assert task.training_data(0) is task.sequence("train", True)
+        assert task.validation_data() is task.sequence("validation")
+        p = task.preprocessor
+        features = np.concatenate(p.node_features(task.graphs["train"]))
+        mean, variance = p.feature_statistics
+        np.testing.assert_allclose(mean, features.mean(0), atol=1e-6)
+        assert (np.array(variance) >= features.var(0) - 1e-6).all()
+        most = max(
+            np.diff(g.adjacency.indptr).max() for g in task.graphs["train"]
+        )
+        assert p.learned["max_degree"] == most
 
 
 def folds_file(tmp_path, count=40, folds=4):
@@ -144,156 +211,125 @@ def folds_file(tmp_path, count=40, folds=4):
 
 def test_folds(tmp_path, archive, capsys, eagerly):
     out = tmp_path / "run"
-    command = ["--data", str(archive), "--out", str(out), *SMALL]
-    command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
-    command += ["--select", "kernel=ones,random_walk", "--final-runs", "2"]
-    assert graphs.main([*command, "--folds", "0"]) == 0
-    # Test graphs are told about only where nothing is chosen any more.
-    text = capsys.readouterr().out.splitlines()
-    told = [line.split()[2] for line in text if line.startswith("fold 0")]
-    assert told == ["choice", "choice", "final", "final"]
-    for line in text:
-        if line.startswith("fold 0"):
-            assert (": validation " in line) and "%" in line
-            assert (", test " in line) == (" final " in line)
+    splits = folds_file(tmp_path)
+    command = ["--data", archive, "--out", out, *SMALL, "--splits", splits]
+    command += ["--select", "kernel=ones,random_walk", "--seeds", "2"]
+    assert run(*command, "--folds", "0") == 0
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     # Two to choose from, one of which is the first final run.
     assert [line["seed"] for line in lines] == [0, 0, 1]
-    # The choice is the better one on validation graphs.
-    scores = [line["validation_accuracy_last"] for line in lines[:2]]
+    scores = [line["validation_accuracy"] for line in lines[:2]]
     best = lines[int(np.argmax(scores))]["choice"]
     assert lines[2]["choice"] == best
     finals = [line for line in lines if line["choice"] == best]
-    # Cut off in the last line, it repeats that run and goes on.
-    text = file.read_text()
-    file.write_text(text[:-20])
-    assert graphs.main([*command, "--folds", "0"]) == 0
-    again = [json.loads(line) for line in file.read_text().splitlines()]
-    assert again[:2] == lines[:2] and len(again) == 3
-    assert again[2]["test_accuracy_last"] == lines[2]["test_accuracy_last"]
     summary = json.loads((out / "folds.json").read_text())
-    assert summary["folds"] == 1
-    assert "| 0 |" in (out / "folds.md").read_text()
-    expected = np.mean([line["test_accuracy_last"] for line in finals])
-    assert summary["mean"] == pytest.approx(expected)
-    mean = f"{100 * expected:.2f}%"
-    text = capsys.readouterr().out
-    assert f"Test accuracy {mean} over 1 fold (mean of 2 runs each)" in text
-    assert f": {mean} of test" in (out / "folds.md").read_text()
-    two = {"mean": 0.5, "deviation": 0.25, "folds": 2}
-    assert graphs.format_mean(two, "+-") == "50.00 +- 25.00%"
-    # A version before this one compared it.
-    stored = json.loads((out / "arguments.json").read_text())
-    (out / "arguments.json").write_text(json.dumps({**stored, "out": "a"}))
+    (result,) = summary["results"]
+    expected = np.mean([line["test_accuracy"] for line in finals])
+    assert result["mean"] == pytest.approx(expected)
+    assert result["folds"] == 1
+    text = (out / "folds.md").read_text()
+    assert f": {100 * expected:.2f}" in text and "kernel of ones, rand" in text
     # How many final runs is no argument of a run.
-    command += ["--folds", "0", "--final-runs", "1"]
-    assert graphs.main(command) == 0
+    assert run(*command[:-1], "1", "--folds", "0") == 0
     assert len(file.read_text().splitlines()) == 3
-    summary = json.loads((out / "folds.json").read_text())
-    assert summary["mean"] == finals[0]["test_accuracy_last"]
-    # Other arguments are another run.
-    assert graphs.main([*command, "--epochs", "3"]) == 2
-    assert "epochs (then 2, now 3)" in capsys.readouterr().err
+    # Other arguments, or other folds, are another run.
+    assert run(*command, "--folds", "0", "--dropout", "0.5") == 2
+    assert "dropout (then 0.1, now 0.5)" in capsys.readouterr().err
+    content = json.loads(splits.read_text())
+    splits.write_text(json.dumps({"folds": content["folds"][::-1]}))
+    assert run(*command, "--folds", "0") == 2
+    assert "splits (then" in capsys.readouterr().err
 
 
-def test_wrong_choices_are_known_before_training(tmp_path, archive, capsys):
-    out = tmp_path / "run"
-    command = ["--data", str(archive), "--out", str(out), *SMALL]
-    command += ["--protocol", "folds", "--splits", str(folds_file(tmp_path))]
-    for wrong, message in (
-        (["--select", "heads=2,3", "--kernel-sizes", "1", "2"], "`num_heads`"),
-        (["--select", "pooling=mean,middle"], "'middle'"),
-        (["--folds", "0", "9"], "--folds expects"),
-    ):
-        assert graphs.main([*command, *wrong]) == 2
-        assert message in capsys.readouterr().err
-        assert not out.exists()
+def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
+    """And none of the training graphs is among the test graphs."""
+    asked = []
+
+    def train_once(settings, fold):
+        asked.append((settings, fold))
+        score = {1: 0.2, 2: 0.9}[settings.depth]
+        return {
+            "validation_accuracy": score,
+            "test_accuracy": 1 - score,
+            "parameters": 1,
+        }
+
+    monkeypatch.setattr(assessment, "train_once", train_once)
+    splits = folds_file(tmp_path)
+    command = ["--data", archive, "--out", tmp_path / "run", *SMALL]
+    command += ["--splits", splits, "--select", "depth=1,2", "--seeds", "2"]
+    assert run(*command, "--folds", "2", "3") == 0
+    found = [(settings.depth, settings.seed) for settings, _ in asked]
+    assert found == [(1, 0), (2, 0), (2, 1)] * 2
+    folds = json.loads(splits.read_text())["folds"]
+    for (_, fold), k in zip(asked, [2, 2, 2, 3, 3, 3], strict=True):
+        assert {n: ids.tolist() for n, ids in fold.items()} == folds[k]
+        assert not set(fold["train"]) & set(fold["test"])
+    summary = json.loads((tmp_path / "run" / "folds.json").read_text())
+    assert summary["results"][0]["mean"] == pytest.approx(0.1)
 
 
-ERRORS = {
-    "data": (["--data", "nowhere.zip"], "--data expects"),
-    "name": (["--data", "NOPE", "--data-dir", "."], "--data NOPE: "),
-    "splits": (
-        ["--protocol", "folds", "--splits", "nowhere.json"],
-        "--splits",
-    ),
-}
+def test_former_commands():
+    command = ["--protocol", "folds", "--splits", "F.json", "--no-degrees"]
+    command += ["--select", "depth=1,2", "--select", "dropout=0,0.2"]
+    command += ["--final-runs", "1", "--data", "ENZYMES", "--data-dir", "D"]
+    found = graphs.translated([*command, "--out", "a", "--folds", "0", "3"])
+    _, run, settings = options.parse(found)
+    assert run.select == ("depth=1,2", "dropout=0,0.2")
+    assert (run.splits, run.folds, run.seeds) == ("F.json", (0, 3), 1)
+    assert settings.degrees is False and settings.data == "ENZYMES"
 
 
-@pytest.mark.parametrize("name", ERRORS)
-def test_errors(tmp_path, archive, name, capsys):
-    arguments, message = ERRORS[name]
-    command = ["--data", str(archive), *arguments]
-    assert graphs.main([*command, "--out", str(tmp_path / "run")]) == 2
-    assert message in capsys.readouterr().err
+FOLDS = ["--splits", "4"]
 
 
-@pytest.mark.parametrize("text", ["depth", "width=1", "kernel_sizes=1"])
-def test_wrong_choices(tmp_path, text, capsys):
-    with pytest.raises(SystemExit):
-        graphs.main(["--out", str(tmp_path), "--select", text])
-    assert "--select expects" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--data", "nowhere.zip"], "--data expects"),
+        (["--data", "NOPE", "--data-dir", "."], "--data NOPE: "),
+        (["--splits", "nowhere.json"], "--splits expects"),
+        ([*FOLDS, "--select", "heads=2,3"], "`num_heads`"),
+        ([*FOLDS, "--select", "pooling=mean,middle"], "'middle'"),
+        ([*FOLDS, "--select", "depth"], "--select expects NAME=V1"),
+        ([*FOLDS, "--select", "width=1"], "--select expects NAME=V1"),
+        ([*FOLDS, "--select", "data=a,b"], "Received: data"),
+        ([*FOLDS, "--select", "depth=1", "--select", "heads=4"], "at once"),
+        ([*FOLDS, "--folds", "0", "9"], "--folds expects"),
+        (["--splits", "30"], "at least 30 items of each class"),
+        (["--kernel-sizes", "1.5"], "`kernel_sizes` of random walks"),
+        (["--freeze"], "--freeze expects --from"),
+    ],
+)
+def test_what_is_refused(tmp_path, archive, capsys, wrong, message):
+    command = ["--data", archive, "--out", tmp_path / "run", *SMALL]
+    assert run(*command, *wrong) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
-def test_wrong_folds(tmp_path, archive, capsys):
-    splits = folds_file(tmp_path, count=39)
-    command = ["--data", str(archive), "--protocol", "folds"]
-    command += ["--splits", str(splits), "--out", str(tmp_path / "run")]
-    assert graphs.main(command) == 2
-    assert "each of the 40 graphs" in capsys.readouterr().err
+def test_one_class_is_refused(tmp_path, archive, capsys):
+    with zipfile.ZipFile(archive) as zipped:
+        files = {n: zipped.read(n).decode() for n in zipped.namelist()}
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, text in files.items():
+            if name.endswith("labels.txt"):
+                text = text.replace("2", "1")
+            zipped.writestr(name, text)
+    assert run("--data", archive, "--out", tmp_path / "run") == 2
+    assert "at least two classes" in capsys.readouterr().err
 
 
-def test_batches_hold_every_graph():
-    dataset, split = load_graphs("motif-grid", seed=1)
-    assert len(dataset) == 2 * (768 + 256 + 256)
+def test_generated_graphs_have_their_split():
+    dataset, split, facts = load_graphs("motif-grid", None, 1, 8)
+    assert len(dataset) == 2 * (8 + 3 + 3)
     assert dataset.classes == ["without motif", "with motif"]
-    ids = split[2][:50]
-    kernels = [g.adjacency.toarray() for g in dataset.graphs]
-    batches = GraphBatches(dataset.graphs, kernels, ids, 8, 2, seed=3)
-
-    def seen(elements):
-        found, labels = [], []
-        for inputs, targets in elements:
-            assert len(targets) <= 8
-            found += np.asarray(inputs["nodes"]).sum((1, 2)).tolist()
-            labels += np.asarray(targets).argmax(-1).tolist()
-        return found, labels
-
-    expected = sorted(dataset.graphs[i].features.sum() for i in ids)
-    first, labels = seen(batches.epoch(0))
-    assert sorted(first) == expected
-    assert sorted(labels) == sorted(dataset.labels[ids])
-    second, _ = seen(batches.epoch(1))
-    assert sorted(second) == expected and second != first
-    # The dataset is these epochs, one after the other, and can begin later.
-    both = list(batches.dataset(epochs=2))
-    assert len(both) == 2 * len(batches)
-    assert seen(both)[0] == first + second
-    assert seen(batches.dataset(1, 2))[0] == second
-
-
-@pytest.fixture(scope="module")
-def cycles():
-    return load_graphs("cycles", seed=0)[0].graphs[:3]
-
-
-@pytest.mark.parametrize("degrees", [None, 3])
-def test_features_are_those_of_a_client(cycles, degrees):
-    """What is trained on is what the served model makes of a graph."""
-    graphs = [graph.with_features(None) for graph in cycles]
-    recipe = FeatureRecipe(0, 0, degrees, 5)
-    found = recipe(graphs)[2].features
-    expected = node_features(graphs[2], 0, False, degrees, 5)
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_features_by_the_values_of_labels():
-    """The same vector for the same label, whatever else a graph has."""
-    recipe = FeatureRecipe(3, 0, None, 2, [5, 7, 9])
-    graph = Graph([[1.0]], node_labels=[9])
-    assert recipe.own(graph).features.tolist() == [[0, 0, 1]]
-    assert recipe([graph])[0].features.tolist() == [[0, 0, 1, 1, 1]]
+    ids = np.concatenate(list(split.values()))
+    assert ids.tolist() == list(range(len(dataset)))
+    assert facts != load_graphs("motif-grid", None, 2, 8)[2]
+    assert "motif-circular-ladder" in GENERATED and len(GENERATED) == 6
 
 
 def test_numbers_to_predict_are_refused(tmp_path):
@@ -304,45 +340,34 @@ def test_numbers_to_predict_are_refused(tmp_path):
         load_graphs("TOY", tmp_path)
 
 
-def test_split_is_stratified():
-    labels = np.repeat([0, 1, 2], [50, 30, 20])
-    parts = stratified_split(labels, 0)
-    assert sorted(np.concatenate(parts)) == list(range(100))
-    assert [len(part) for part in parts] == [80, 10, 10]
-    assert np.bincount(labels[parts[2]]).tolist() == [5, 3, 2]
-
-
-def test_generated_names():
-    assert "motif-circular-ladder" in GENERATED and len(GENERATED) == 6
-
-
-def test_fine_tuning(tmp_path, archive, no_export, eagerly):
+def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     """The kernel, the features and all but the last layer are the preset's."""
-    options = ["--data", str(archive), "--epochs", "1", "--jit", "off"]
-    first = tmp_path / "first"
+    archive = write_archive(tmp_path, labels=True)
+    other = write_archive(tmp_path, "OTHER")
+    given = ["--data", archive, "--epochs", "1", "--jit", "off"]
+    first, fine = tmp_path / "first", tmp_path / "fine"
     shape = ["--depth", "1", "--heads", "2", "--key-dim", "4"]
     shape += ["--kernel-sizes", "1", "3", "--return-steps", "5"]
-    assert graphs.main([*options, *shape, "--out", str(first)]) == 0
-    fine = ["--from", str(first), "--freeze", "--out", str(tmp_path / "fine")]
-    assert graphs.main([*options, *fine]) == 0
-    before, after = (
-        keras.saving.load_model(folder / "model.keras").layers[-1]
-        for folder in (first, tmp_path / "fine")
-    )
+    assert run(*given, *shape, "--out", first) == 0
+    assert run(*given, "--from", first, "--freeze", "--out", fine) == 0
+    before, after = map(keras_topo.from_preset, (first, fine))
     for old, new in zip(before.layers, after.layers, strict=True):
         for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
             if new.name != "logits":
                 np.testing.assert_array_equal(a, b)
-    summary = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    summary = json.loads((fine / "metrics.json").read_text())
     assert summary["arguments"]["kernel_sizes"] == [1.0, 3.0]
-    assert summary["features"]["return_steps"] == 5
-    whole = keras.saving.load_model(tmp_path / "fine" / "model.keras")
-    assert all(layer.trainable for layer in whole.layers[-1].layers)
-    # Architecture, abbreviated too, and a split whose test graphs it knows.
-    for wrong in (["--depth", "2"], ["--dep", "2"], ["--seed", "1"]):
-        other = ["--from", str(first), *wrong, "--out", str(tmp_path / "x")]
-        with pytest.raises(SystemExit):
-            graphs.main([*options, *other])
-    wrong = ["--data", "motif-cycle", "--from", str(tmp_path / "nowhere")]
-    with pytest.raises(SystemExit):
-        graphs.main([*wrong, "--out", str(tmp_path / "x")])
+    assert summary["arguments"]["return_steps"] == 5
+    assert all(layer.trainable for layer in after.layers)
+    # Architecture, a split whose test graphs it knows, other features.
+    capsys.readouterr()
+    for wrong, message in (
+        (["--depth", "2"], "has decided. Received: --depth"),
+        (["--seed", "1"], "test graphs may have been among its own"),
+    ):
+        again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]
+        assert run(*again) == 2
+        assert message in capsys.readouterr().err
+    assert run("--data", other, "--from", first, "--out", tmp_path / "x") == 2
+    assert "graphs such as it was trained on" in capsys.readouterr().err
+    assert run("--from", tmp_path / "nowhere", "--out", tmp_path / "x") == 2

@@ -1,11 +1,9 @@
 """Masks on the command line."""
 
-import argparse
-
 import pytest
 
 from keras_topo import masks
-from keras_topo.training.masks_by_name import mask_name, mask_of
+from keras_topo.training.masks_by_name import check_mask, mask_of
 
 MINE = """
 import keras
@@ -21,7 +19,7 @@ class NoMask:
 
 
 def test_masks_of_keras_topo():
-    assert mask_name("decay") == "decay"
+    check_mask("decay")
     assert mask_of("none") is None and mask_of(None) is None
     assert mask_of("table", initial="ones").initial == "ones"
 
@@ -30,7 +28,7 @@ def test_a_class_in_a_file(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     text = f"{file}:Mine"
-    assert mask_name(text) == text
+    check_mask(text)
     mask = mask_of(text, initial="ones")
     assert type(mask).__name__ == "Mine" and isinstance(mask, masks.TableMask)
     # The file is run once, or there would be two classes of the name.
@@ -50,5 +48,5 @@ def test_what_is_no_mask(tmp_path, text):
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     text = text.replace("FILE", str(file))
-    with pytest.raises(argparse.ArgumentTypeError, match="Received: "):
-        mask_name(text)
+    with pytest.raises(ValueError, match="Received: "):
+        check_mask(text)

@@ -1,4 +1,4 @@
-"""`python -m training.nodes`: the karate club, files, seeds and resuming."""
+"""`python -m training.train nodes`: the karate club, files, seeds."""
 
 import json
 
@@ -9,7 +9,14 @@ import tensorflow as tf
 
 from keras_topo import export_node_saved_model
 from keras_topo.graphs import pagerank_kernel
-from keras_topo.training import nodes
+from keras_topo.training import nodes, options, train
+from keras_topo.training.node_data import load_karate, load_nodes
+from keras_topo.training.node_settings import (
+    RECIPES,
+    build_classifier,
+    make_kernel,
+)
+from keras_topo.training.tasks.nodes import Nodes, NodeSettings
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -24,7 +31,15 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def no_export(monkeypatch):
     """For tests of something else: an export takes seconds."""
-    monkeypatch.setattr(nodes, "export_first", lambda run, data: None)
+    monkeypatch.setattr(Nodes, "_export", lambda *_: None)
+
+
+def run(*arguments):
+    return train.main(["nodes", *map(str, arguments)])
+
+
+def settings_of(*arguments):
+    return options.parse(["nodes", *arguments, "--out", "-"])[2]
 
 
 @pytest.fixture
@@ -49,15 +64,16 @@ def planetoid(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("model", nodes.MODELS)
+@pytest.mark.parametrize("model", RECIPES)
 def test_trains_and_saves(
     tmp_path, planetoid, model, capsys, no_export, eagerly
 ):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--model", model, "--out", str(out)]
-    assert nodes.main([*command, *SMALL]) == 0
+    assert run(*command, *SMALL) == 0
     summary = json.loads((out / "metrics.json").read_text())
-    assert summary["runs"] == 1
+    assert summary["epochs"] == 3 and summary["recipe"]["heads"] == 2
+    assert summary["nodes"] == {"train": 2, "validation": 2, "test": 6}
     loaded = keras.saving.load_model(out / "model.keras")
     logits = loaded(np.eye(12, dtype="float32")[None])
     assert tuple(logits.shape) == (1, 12, 2)
@@ -74,26 +90,16 @@ def test_a_large_graph(tmp_path, no_export, eagerly):
     ):
         out = tmp_path / model
         model = ["--model", model, *more, "--out", str(out)]
-        assert nodes.main([*command, *model]) == 0
-        (line,) = (out / "runs.jsonl").read_text().splitlines()
-        assert json.loads(line)["epochs"] == 3
-
-
-def test_arguments_of_masks(capsys):
-    for wrong in (
-        ["--model", "gkat-walks", "--kernel-sizes", "2", "4"],
-        ["--model", "gkat-diffusion", "--resample", "2"],
-        ["--model", "gkat-features", "--kernel-sizes", "2.5"],
-    ):
-        with pytest.raises(SystemExit):
-            nodes.main([*wrong, "--out", "unused"])
-    assert "--resample is for" in capsys.readouterr().err
+        assert run(*command, *model) == 0
+        summary = json.loads((out / "metrics.json").read_text())
+        assert summary["epochs"] == 3
 
 
 def test_learns_from_two_nodes(tmp_path, planetoid):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
     command += ["--epochs", "60", "--dropout", "0", "--attention-dropout", "0"]
+    # By its former name, which older cards have.
     assert nodes.main(command) == 0
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["test_accuracy"] == 1.0
@@ -129,10 +135,10 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
 def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
-    assert nodes.main([*command, "--seeds", "2"]) == 0
+    assert run(*command, "--seeds", "2") == 0
     first = (out / "runs.jsonl").read_text()
     # One more seed: the two that are there are not run again.
-    assert nodes.main([*command, "--seeds", "3"]) == 0
+    assert run(*command, "--seeds", "3") == 0
     lines = (out / "runs.jsonl").read_text()
     assert lines.startswith(first)
     assert [json.loads(x)["seed"] for x in lines.splitlines()] == [0, 1, 2]
@@ -140,26 +146,39 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
 
 
 def test_karate():
-    data = nodes.load_karate()
+    data = load_karate()
     assert data.graph.num_nodes == 34 and data.graph.num_edges == 78
     assert data.graph.node_targets[data.train].tolist() == [0, 1]
     assert len(data.test) == 32
 
 
+def test_features_of_files_are_divided_by_their_sum(planetoid):
+    with np.load(planetoid) as arrays:
+        content = dict(arrays)
+    content["x_data"] = np.arange(12, dtype="float32")
+    content["x_indices"] = np.arange(12, dtype="int32") // 2
+    np.savez(planetoid, **content)
+    data = load_nodes(str(planetoid))
+    assert data.is_scaled
+    assert set(data.dataset.graph.features.sum(1)) == {0.0, 1.0}
+    assert data.raw_features.sum() == 66
+    assert not load_nodes("karate").is_scaled
+
+
 def test_several_kernels(planetoid):
-    arguments = nodes.parse_arguments(
-        ["--data", str(planetoid), "--out", "-", "--model", "gkat-propagation"]
-        + ["--kernel-sizes", "0.1", "0.4", "--kernel-top", "12"]
-    )
-    data = nodes.load_nodes(arguments["data"])
-    kernel = nodes.make_kernel(data.graph.adjacency, arguments)
+    settings = settings_of(
+        *("--data", str(planetoid), "--model", "gkat-propagation"),
+        *("--kernel-sizes", "0.1", "0.4", "--kernel-top", "12"),
+    ).filled()
+    graph = load_nodes(settings.data).dataset.graph
+    kernel = make_kernel(graph.adjacency, settings)
     np.testing.assert_allclose(
         kernel["pair_values"].reshape(2, 12, 12),
-        pagerank_kernel(data.graph.adjacency, [0.1, 0.4]),
+        pagerank_kernel(graph.adjacency, [0.1, 0.4]),
         rtol=1e-5,
     )
     # A head for each of them.
-    model = nodes.build_model(arguments, data, kernel)
+    model = build_classifier(settings, 12, 2, kernel)
     logits = model.get_layer("logits")
     assert logits.num_heads == 2
     # Scores start at zero and are held there: two losses besides the L2.
@@ -167,36 +186,48 @@ def test_several_kernels(planetoid):
     assert len(model.losses) == 3
 
 
+def test_the_nodes_of_a_split(planetoid):
+    """Trained on are training nodes, and nothing else."""
+    task = Nodes(NodeSettings(data=str(planetoid)))
+    graph = task.data.dataset.graph
+    for batches, ids in (
+        (task.training_data(0), [0, 11]),
+        (task.validation_data(), [1, 10]),
+    ):
+        x, y, weights = batches[0]
+        assert np.flatnonzero(weights[0]).tolist() == ids
+        np.testing.assert_array_equal(y[0], graph.node_targets)
+    split = {"train": [3, 4], "validation": [5], "test": [6]}
+    task = Nodes(NodeSettings(data=str(planetoid)), split)
+    assert np.flatnonzero(task.training_data(0)[0][2][0]).tolist() == [3, 4]
+    assert Nodes.labels(task.settings).tolist() == [0] * 6 + [1] * 6
+
+
+def test_what_a_model_is_filled_with():
+    found = settings_of("--model", "gcn", "--dropout", "0.1").filled()
+    assert (found.key_dim, found.dropout, found.kernel_sizes) == (16, 0.1, (3,))
+    found = settings_of("--kernel", "pagerank").filled()
+    assert (found.model, found.kernel_sizes) == ("gkat", (0.1,))
+    assert settings_of("--variant", "beacons").filled().depth == 1
+
+
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        ["--similarity", "nothing"],
-        ["--kernel-sizes", "2", "3", "4"],  # for eight heads
+        (["--similarity", "nothing"], "`similarity`"),
+        (["--kernel-sizes", "2", "3", "4"], "`"),  # for eight heads
+        (["--kernel-sizes", "2.5"], "whole numbers"),
+        (["--kernel", "pagerank", "--halt", "0.3"], "`halt` expects"),
+        (["--kernel", "pagerank", "--kernel-sizes", "2"], "probabilities"),
+        (["--model", "gkat-walks", "--kernel-sizes", "2", "4"], "one number"),
+        (["--model", "gkat-diffusion", "--resample", "2"], "`resample`"),
+        (["--model", "gkat-features", "--kernel-sizes", "2.5"], "whole"),
+        (["--data", "nowhere.npz"], "does not exist"),
     ],
 )
-def test_models_that_cannot_be_built(tmp_path, planetoid, capsys, wrong):
-    command = ["--data", str(planetoid), "--out", str(tmp_path / "run")]
-    assert nodes.main([*command, *wrong]) == 2
-    assert "error: `" in capsys.readouterr().err
+def test_what_is_refused(tmp_path, planetoid, capsys, wrong, message):
+    command = ["--data", planetoid, "--out", tmp_path / "run"]
+    assert run(*command, *wrong) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ["--kernel-sizes", "2.5"],
-        ["--kernel", "pagerank", "--halt", "0.3"],
-        ["--kernel", "pagerank", "--kernel-sizes", "2"],
-    ],
-)
-def test_wrong_kernels(wrong, capsys):
-    with pytest.raises(SystemExit):
-        nodes.parse_arguments(["--out", "-", *wrong])
-    assert "Received: " in capsys.readouterr().err
-
-
-def test_errors(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert nodes.main(["--data", "nowhere.npz", "--out", str(out)]) == 2
-    assert "does not exist" in capsys.readouterr().err
-    assert not out.exists()

@@ -18,12 +18,16 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_run_folders_and_files_of_results(home):
-    options = train.parse_options(
-        ["--config=text", "--out=~/run", "--results=~/results.jsonl"]
-    )
-    assert Run(options.out).folder == home / "run"
-    assert options.results == home / "results.jsonl"
+def test_run_folders_and_files_of_results(home, capsys):
+    assert Run("~/run").folder == home / "run"
+    text = ["text", "--out=~/run", "--data=~/missing"]
+    assert train.main([*text, "--results=~/results.jsonl"]) == 2
+    (home / "results.jsonl").write_text("{\n")
+    (home / "missing").mkdir()
+    for k in range(40):
+        (home / "missing" / f"{k}.py").write_text("x = 1\n" * 60)
+    assert train.main([*text, "--results=~/results.jsonl"]) == 2
+    assert str(home / "results.jsonl") in capsys.readouterr().err
     report = Report("~/report.json", "benchmarks.fake", {}, ["tensorflow"])
     report.add([{"row": 1}])
     assert (home / "report.json").exists()

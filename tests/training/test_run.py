@@ -9,13 +9,10 @@ import pytest
 import tensorflow as tf
 
 from keras_topo.training.batches import training_batches
+from keras_topo.training.callbacks import NonFiniteLoss, training_callbacks
 from keras_topo.training.datasets import Split
-from keras_topo.training.run import (
-    NonFiniteLoss,
-    Run,
-    adamw,
-    training_callbacks,
-)
+from keras_topo.training.fitting import adamw
+from keras_topo.training.run import Run
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -165,7 +162,7 @@ def test_no_resume_deletes_nothing_but_the_run(finished_run):
     (folder / "notes.txt").write_text("mine")
     run.open({"seed": 8}, resume=False)
     left = sorted(path.name for path in folder.iterdir())
-    assert left == ["arguments.json", "notes.txt"]
+    assert left == ["arguments.json", "lock", "notes.txt"]
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):
@@ -225,3 +222,25 @@ def test_weight_decay_acts_on_kernels_only():
             np.testing.assert_allclose(variable, old * 0.95, rtol=1e-5)
         else:
             np.testing.assert_array_equal(variable, old)
+
+
+def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
+    with Run(tmp_path) as run:
+        run.open({"seed": 1})
+        run.open({"seed": 1})  # by itself again
+        with pytest.raises(ValueError, match="another process is training in"):
+            Run(tmp_path).open({"seed": 1})
+        with pytest.raises(ValueError, match="another process"):
+            Run(tmp_path).open({"seed": 1}, resume=False)
+    with Run(tmp_path) as run:
+        run.open({"seed": 1})
+        run.discard_unused()
+    assert not tmp_path.exists()
+
+
+def test_tuples_are_compared_as_they_are_stored(finished_run):
+    run = finished_run
+    run.open({"seed": 7, "epochs": 4, "sizes": (1, 2)}, resume=False)
+    (run.folder / "metrics.json").write_text("{}")
+    (run.folder / "runs.jsonl").write_text('{"a": 1}\n')
+    run.open({"seed": 7, "epochs": 4, "sizes": (1, 2)})

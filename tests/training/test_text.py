@@ -6,12 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_topo.training import configs
 from keras_topo.training.configs import text as config
+from keras_topo.training.settings import with_changes
 from keras_topo.training.tasks import text as tasks
-from keras_topo.training.tasks.text import (
-    BitsPerByte,
-    Text,
+from keras_topo.training.tasks.text import BitsPerByte, Text
+from keras_topo.training.text_data import (
     evaluation_windows,
     join_files,
     read_files,
@@ -19,7 +18,6 @@ from keras_topo.training.tasks.text import (
     split_of,
     training_windows,
 )
-from keras_topo.training.train import PARSERS
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -30,9 +28,7 @@ def library():
 
 
 def make_task(**changes):
-    settings = [f"{name}={value}" for name, value in changes.items()]
-    parsers = {**PARSERS, **Text.parsers}
-    return Text(configs.resolve(config, parsers, None, settings))
+    return Text(with_changes(config.config, changes))
 
 
 def bytes_of(count, seed=0):
@@ -141,7 +137,7 @@ def test_a_uniform_model_needs_8_bits_per_byte(library):
     tokens = keras.Input((64,), dtype="int32", name="tokens")
     logits = keras.layers.Embedding(256, 256, "zeros")(tokens)
     model = keras.Model(tokens, logits)
-    model.compile(**task.compile_arguments())
+    task.compile(model, False)
     found = task.evaluate(model)
     assert found["validation_bits_per_byte"] == pytest.approx(8, rel=1e-6)
     assert found["test_bits_per_byte"] == pytest.approx(8, rel=1e-6)
@@ -171,13 +167,13 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
 
 def test_what_cannot_be_trained_on(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)`data` .* Received: .*empty"):
-        make_task(data=tmp_path / "empty")
+        make_task(data=str(tmp_path / "empty"))
     (tmp_path / "a.py").write_bytes(b"text")
     with pytest.raises(ValueError, match="split expects .* Received: 6 bytes"):
-        make_task(data=tmp_path)
+        make_task(data=str(tmp_path))
     (tmp_path / "b.py").write_bytes(b"te\0xt")
     with pytest.raises(ValueError, match=r"zero bytes. Received: .*b\.py"):
-        make_task(data=tmp_path)
+        make_task(data=str(tmp_path))
     with pytest.raises(ValueError, match="`stride` .* Received: stride=300"):
         make_task(stride=300)
 
@@ -214,7 +210,7 @@ def test_a_sample_is_no_longer_than_the_model(tmp_path):
         (tmp_path / "texts" / f"{k}.py").write_text("import this  # " * 20)
     changes = {"data": str(tmp_path / "texts"), "length": 16, "stride": 8}
     for variant, count in (("causal", 15), ("table", 15), ("decay", 400)):
-        arguments = {**config.arguments, **config.variants[variant], **changes}
         writer = Writer(b"x" * 500)
-        Text(arguments).finish(tmp_path, writer)
+        task = make_task(**config.variants[variant], **changes)
+        task.finish(tmp_path, writer, None)
         assert len((tmp_path / "sample.txt").read_text()) == count

@@ -9,8 +9,9 @@ import pytest
 from keras import ops
 
 import keras_topo.models
-from keras_topo.training import configs, sample, train
+from keras_topo.training import configs, options, sample, train
 from keras_topo.training.run import Run
+from keras_topo.training.settings import with_changes
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -92,10 +93,11 @@ def texts(tmp_path_factory):
 
 def run_script(texts, out, *options, **changes):
     changes = {**SMALL, "data": texts, **changes}
-    settings = [f"{name}={value}" for name, value in changes.items()]
+    settings = []
+    for name, value in changes.items():
+        settings += [f"--{name.replace('_', '-')}", str(value)]
     return train.main(
-        ["--config", "text", "--out", str(out), *map(str, options)]
-        + ["--set", *settings]
+        ["text", "--out", str(out), *map(str, options), *settings]
     )
 
 
@@ -121,7 +123,7 @@ def test_what_a_run_leaves(finished_run, texts):
         path.stat().st_size + 1 for path in texts.iterdir()
     )
     assert re.fullmatch("[0-9a-f]{64}", summary["data_sha256"])
-    assert summary["command"].startswith("python -m training.train --config")
+    assert summary["command"].startswith("python -m training.train text --out")
     assert summary["versions"]["keras"] == keras.__version__
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
     for name in ("curves.png", "sample.txt", "tensorboard"):
@@ -135,10 +137,10 @@ def test_what_a_run_leaves(finished_run, texts):
 def test_the_saved_model_is_the_one_that_was_tested(finished_run, texts):
     folder, _ = finished_run
     summary = json.loads((folder / "metrics.json").read_text())
-    config = configs.load("text")
-    task = config.task(summary["arguments"])
+    config = configs.load("text").config
+    task = config.task(with_changes(config, summary["arguments"]))
     model = keras.saving.load_model(folder / "model.keras")
-    model.compile(**task.compile_arguments())
+    task.compile(model, "auto")
     found = task.evaluate(model)
     assert found["test_bits_per_byte"] == pytest.approx(
         summary["test_bits_per_byte"], rel=1e-5
@@ -210,67 +212,183 @@ def test_a_run_of_other_arguments_or_data_is_refused(
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ([], {"mesk": "table"}, r"are batch_size, .*Received: mesk"),
-        ([], {"epochs": 0}, r"epochs: .* positive integer. Received: '0'"),
-        ([], {"channels": "None"}, r"channels: .*Received: 'None'"),
-        ([], {"jit": "yes"}, r"jit: expected one of auto.*Received: 'yes'"),
+        ([], {"mesk": "table"}, r"Unrecognized options: --mesk.*--mask"),
+        ([], {"epochs": 0}, r"`epochs` expects a positive integer.*epochs=0"),
+        ([], {"channels": "None"}, r"--channels: .*'None'"),
+        ([], {"jit": "yes"}, r"invalid choice 'yes'.*--jit"),
+        ([], {"mask": "tables"}, r"`mask` expects table, .*'tables'"),
+        ([], {"stride": 99}, r"`stride` expects at most `length`"),
         (["--variant", "tabel"], {}, r"expects one of decay.*'tabel'"),
-        (["--set", "seed"], {}, r"expects name=value. Received: 'seed'"),
+        (["--splits", "5"], {}, r"--splits expects a task that folds"),
+        (["--select", "depth=1"], {}, r"expect --splits. Received: none"),
+        (["--compare", "depht=1"], {}, r"--compare expects NAME=.*depht=1"),
+        (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
+        (["--compare", "seed=1,2"], {}, r"than seed. Received: seed"),
+        (["--distribute", "mirrored"], {}, r"shares out batches"),
     ],
 )
 def test_what_is_refused(texts, tmp_path, capsys, options, changes, message):
     assert run_script(texts, tmp_path / "run", *options, **changes) == 2
-    assert re.search(message, capsys.readouterr().err)
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_values_keep_their_types(texts):
-    config = configs.load("text")
-    parsers = {**train.PARSERS, **config.task.parsers}
-    assert configs.resolve(config, parsers) == config.arguments
-    found = configs.resolve(
-        config, parsers, "softmax", ["clip_norm=None", "seed=7", "seed=8"]
-    )
-    assert found["positions"] == "learned"
-    assert found["clip_norm"] is None and found["seed"] == 8
-    assert config.arguments["seed"] == 0
+def test_a_script_says_what_it_expects(capsys):
+    assert train.main([]) == 2
+    assert "expects a config first, one of" in capsys.readouterr().err
+    for arguments, expected in (
+        (["--help"], "Language models of the Python standard library"),
+        (["text", "--help"], "--validation-windows"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            train.main(arguments)
+        assert end.value.code == 0
+        assert expected in capsys.readouterr().out
 
 
-def test_all_variants_are_of_known_arguments():
-    config = configs.load("text")
-    parsers = {**train.PARSERS, **config.task.parsers}
-    found = [configs.resolve(config, parsers, v) for v in config.variants]
-    assert found[0] == config.arguments
-    assert len({json.dumps(arguments) for arguments in found}) == len(found)
+def parse(*arguments):
+    return options.parse(["text", "--out", "-", *arguments])[2]
+
+
+def test_values_keep_their_types():
+    config = configs.load("text").config
+    assert parse() == config
+    found = parse("--variant", "softmax", "--clip-norm", "None", "--seed=8")
+    assert found.positions == "learned"
+    assert found.clip_norm is None and found.seed == 8
+    assert config.seed == 0
+    with pytest.raises(ValueError, match="`positions` expects one of"):
+        with_changes(config, {"positions": "leraned"})
+    with pytest.raises(ValueError, match="Settings .* Received: postions"):
+        with_changes(config, {"postions": "learned"})
+
+
+def test_all_variants_are_of_known_settings():
+    module = configs.load("text")
+    found = [configs.variant_of(module, name) for name in module.variants]
+    assert found[0] == module.config
+    assert len(set(found)) == len(found)
 
 
 CONFIG = """
-from keras_topo.training.configs import text
-task = text.Text
-arguments = {**text.arguments, "seed": 3}
+from keras_topo.training.tasks.text import TextSettings
+config = TextSettings(seed=3)
 """
 
 
 def test_a_config_of_ones_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.py").write_text(CONFIG)
-    config = configs.load("~/mine.py")
-    parsers = {**train.PARSERS, **config.task.parsers}
-    assert configs.resolve(config, parsers)["seed"] == 3
+    (tmp_path / "half.py").write_text("config = {}")
+    module = configs.load("~/mine.py")
+    assert configs.variant_of(module).seed == 3
     with pytest.raises(ValueError, match="one of none. Received: 'table'"):
-        configs.resolve(config, parsers, "table")
-    del config.arguments["depth"]
-    with pytest.raises(ValueError, match="expect values of depth"):
-        configs.resolve(config, parsers)
-    (tmp_path / "half.py").write_text("arguments = {}")
+        configs.variant_of(module, "table")
     for name, message in (
-        ("~/half.py", "has no task"),
+        ("~/half.py", "an instance of"),
         ("~/none.py", "exists. Received"),
-        ("txt", "one of text, or the path"),
+        ("txt", "text, or the path"),
     ):
-        arguments = ["--config", name, "--out", str(tmp_path / "run")]
-        assert train.main(arguments) == 2
+        assert train.main([name, "--out", str(tmp_path / "run")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_refused(finished_run, texts, capsys):
+    folder, given = finished_run
+    with Run(folder) as other:
+        other.open(
+            {}, ignored=json.loads((folder / "arguments.json").read_text())
+        )
+        (folder / "arguments.json").unlink()
+        (folder / "arguments.json").write_text("{}")
+        assert run_script(texts, folder, *given, seed=5) == 2
+    assert "another process is training in" in capsys.readouterr().err
+
+
+def test_a_damaged_line_of_results_is_named_and_kept(texts, tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    file.write_text('{"a": 1}\n{"a": 2\n{"a": 3}\n')
+    given = ["--results", file]
+    assert run_script(texts, tmp_path / "run", *given) == 2
+    assert f"{file}, line 2 expects" in capsys.readouterr().err
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_the_best_epoch_counts_also_after_a_resume(
+    texts, tmp_path, monkeypatch
+):
+    """Its weights are kept, whether the run was interrupted or not."""
+    scores = iter([])
+    evaluate = LanguageModel.evaluate
+
+    def scored(model, *args, **kwargs):
+        found = evaluate(model, *args, **kwargs)
+        if kwargs.get("_use_cached_eval_dataset"):
+            found["bits_per_byte"] = next(scores)
+        return found
+
+    monkeypatch.setattr(LanguageModel, "evaluate", scored)
+    options = ["--choose-epoch", "validation", "--patience", "2"]
+    scores = iter([3.0, 2.0, 2.5, 2.6, 1.0])
+    assert run_script(texts, tmp_path / "whole", *options, epochs=6) == 0
+    summary = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert summary["epoch"] == 2 and summary["epochs"] == 4
+
+    fit = LanguageModel.fit
+
+    def interrupted(model, *args, callbacks, **kwargs):
+        stop = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: 1 / (3 - epoch)
+        )
+        return fit(model, *args, callbacks=[*callbacks, stop], **kwargs)
+
+    scores = iter([3.0, 2.0, 2.5])
+    monkeypatch.setattr(LanguageModel, "fit", interrupted)
+    with pytest.raises(ZeroDivisionError):
+        run_script(texts, tmp_path / "parts", *options, epochs=6)
+    scores = iter([2.6])
+    monkeypatch.setattr(LanguageModel, "fit", fit)
+    assert run_script(texts, tmp_path / "parts", *options, epochs=6) == 0
+    summary = json.loads((tmp_path / "parts" / "metrics.json").read_text())
+    assert summary["epoch"] == 2 and summary["epochs"] == 4
+    models = [
+        keras.saving.load_model(tmp_path / name / "model.keras")
+        for name in ("whole", "parts")
+    ]
+    for a, b in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_more_seeds(texts, tmp_path, capsys):
+    """Each seed is a line; the model is that of the first."""
+    assert run_script(texts, tmp_path / "run", "--seeds", 3, epochs=1) == 0
+    file = tmp_path / "run" / "runs.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["seed"] for line in lines] == [0, 1, 2]
+    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    scores = [line["test_bits_per_byte"] for line in lines]
+    assert summary["test_bits_per_byte"] == pytest.approx(np.mean(scores))
+    assert summary["test_bits_per_byte_of_the_file"] == scores[0]
+    assert len(set(scores)) == 3
+    assert run_script(texts, tmp_path / "run", "--seeds", 3, epochs=1) == 0
+    assert "nothing to train" in capsys.readouterr().out
+
+
+def test_a_table_of_settings(texts, tmp_path):
+    given = ["--compare", "channels=4,8", "dropout=0,0.5", "--seeds", 2]
+    assert run_script(texts, tmp_path / "run", *given, epochs=1) == 0
+    file = tmp_path / "run" / "runs.jsonl"
+    assert len(file.read_text().splitlines()) == 2 * 2 * 2
+    text = (tmp_path / "run" / "folds.md").read_text()
+    assert "| channels | dropout | test bits per byte | parameters |" in text
+    assert text.count("\n| 8 | 0.5 | ") == 1
+    assert (tmp_path / "run" / "table.png").exists()
+    # All is done, and the same comes out.
+    assert run_script(texts, tmp_path / "run", *given, epochs=1) == 0
+    assert len(file.read_text().splitlines()) == 2 * 2 * 2
+    assert (tmp_path / "run" / "folds.md").read_text() == text
 
 
 def test_sampling_from_a_run(finished_run, capsys):

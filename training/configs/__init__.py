@@ -2,20 +2,32 @@
 
 A config is a Python file with
 
-    task = Text                     # a class, see keras_topo.training.tasks
-    arguments = {"epochs": 10, ...}  # all of them: those of training.train
-                                    # (its PARSERS) and those of the task
+    config = TextSettings(epochs=10, ...)    # a dataclass of a task
     variants = {"table": {"mask": "table"}, ...}  # optional: named changes
 
 and a docstring that states the command, the time that it takes and the result
-to expect. Variants and the command line change values; they add none.
+to expect. Its first line is what `python -m training.train --help` shows.
 """
 
-import argparse
+import ast
+import dataclasses
 import importlib
 import importlib.util
 import pkgutil
 from pathlib import Path
+
+from keras_topo.training.settings import Settings, with_changes
+
+
+def names():
+    """Names of the configs in this folder, a list."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def summary(name):
+    """The first line of a config's docstring; the config is not imported."""
+    text = (Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
 
 def load(name_or_path):
@@ -36,74 +48,44 @@ def load(name_or_path):
         path = Path(text).expanduser()
         if not path.is_file():
             raise ValueError(
-                "--config expects a Python file that exists. Received: "
-                f"{text!r}"
+                f"CONFIG expects a Python file that exists. Received: {text!r}"
             )
         spec = importlib.util.spec_from_file_location(path.stem, path)
-        config = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(config)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     else:
-        known = sorted(m.name for m in pkgutil.iter_modules(__path__))
-        if text not in known:
+        if text not in names():
             raise ValueError(
-                f"--config expects one of {', '.join(known)}, or the path of "
+                f"CONFIG expects one of {', '.join(names())}, or the path of "
                 f"a file that ends in .py. Received: {text!r}"
             )
-        config = importlib.import_module(f"{__name__}.{text}")
-    missing = [n for n in ("task", "arguments") if not hasattr(config, n)]
-    if missing:
+        module = importlib.import_module(f"{__name__}.{text}")
+    config = getattr(module, "config", None)
+    if not isinstance(config, Settings) or not dataclasses.is_dataclass(config):
         raise ValueError(
-            "A config expects values of `task` and `arguments`. Received: "
-            f"{text!r}, which has no {' and no '.join(missing)}"
+            "A config expects a value of `config`, an instance of "
+            f"keras_topo.training.settings.Settings. Received: {text!r}, with "
+            f"config={config!r}"
         )
-    return config
+    return module
 
 
-def resolve(config, parsers, variant=None, settings=()):
-    """The arguments of a run: those of a config, with what was changed.
+def variant_of(module, name=None):
+    """The settings of a config, or of one of its variants.
 
     Args:
-        config: module, as `load` returns it.
-        parsers: dict from the names of all arguments to functions that make a
-            value of a text and raise `argparse.ArgumentTypeError`. Values of
-            the config go through them, too.
-        variant: name in `config.variants`, or `None`.
-        settings: list of `"name=value"`, which come after the variant.
-
-    Returns:
-        A dict.
+        module: as `load` returns it.
+        name: a key of `variants`, or `None`.
 
     Raises:
-        ValueError: an unknown variant or name, or a value that is refused.
+        ValueError: an unknown variant, or one whose changes are not admitted.
     """
-    missing = sorted(parsers.keys() - config.arguments.keys())
-    if missing:
-        raise ValueError(
-            f"The arguments of a config expect values of {', '.join(missing)}. "
-            "Received: none"
-        )
-    variants = getattr(config, "variants", {})
-    if variant is not None and variant not in variants:
+    variants = getattr(module, "variants", {})
+    if name is None:
+        return module.config
+    if name not in variants:
         raise ValueError(
             f"--variant expects one of {', '.join(variants) or 'none'}. "
-            f"Received: {variant!r}"
+            f"Received: {name!r}"
         )
-    changes = dict(variants.get(variant, {}))
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set expects name=value. Received: {setting!r}")
-        changes[name] = text
-    arguments = {**config.arguments, **changes}
-    unknown = sorted(arguments.keys() - parsers.keys())
-    if unknown:
-        raise ValueError(
-            f"The arguments of this config are {', '.join(sorted(parsers))}. "
-            f"Received: {', '.join(unknown)}"
-        )
-    for name, value in arguments.items():
-        try:
-            arguments[name] = parsers[name](str(value))
-        except argparse.ArgumentTypeError as error:
-            raise ValueError(f"The argument {name}: {error}") from None
-    return arguments
+    return with_changes(module.config, variants[name])

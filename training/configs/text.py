@@ -1,8 +1,8 @@
 """Language models of the Python standard library, byte by byte.
 
-    python -m training.train --config text --out runs/text
-    python -m training.train --config text --variant softmax \\
-        --set seed=1 --results runs/text.jsonl --out runs/text-softmax-1
+    python -m training.train text --out runs/text
+    python -m training.train text --variant softmax --seed 1 \\
+        --results runs/text.jsonl --out runs/text-softmax-1
 
 Variants are models of one size that differ in what a token attends to: linear
 attention with the masks `decay`, `gated`, `table` and `causal` (no mask but
@@ -14,39 +14,16 @@ A run is 3,000 updates of 8 x 256 bytes. Its time and results are not measured
 yet. They are those of one version of Python: another one has other sources.
 """
 
-from keras_topo.training.tasks.text import Text
+from keras_topo.training.tasks.text import TextSettings
 
-task = Text
-
-arguments = {
-    # Text: "python", or a folder and the pattern of its file names.
-    "data": "python",
-    "pattern": "*.py",
-    # Bytes of a window, and between starts of windows when testing.
-    "length": 256,
-    "stride": 128,
-    "validation_windows": 256,
-    # Model.
-    "mask": "decay",
-    "similarity": "relu",
-    "positions": None,
-    "channels": 128,
-    "num_heads": 4,
-    "mlp_dim": 256,
-    "depth": 4,
-    "dropout": 0.0,
-    # Training.
-    "epochs": 10,
-    "updates_per_epoch": 300,
-    "batch_size": 8,
-    "learning_rate": 2e-3,
-    "warmup_epochs": 1,
-    "weight_decay": 0.05,
-    "clip_norm": 1.0,
-    "jit": "auto",
-    "dtype_policy": "float32",
-    "seed": 0,
-}
+config = TextSettings(
+    epochs=10,
+    updates_per_epoch=300,
+    batch_size=8,
+    learning_rate=2e-3,
+    warmup_epochs=1,
+    weight_decay=0.05,
+)
 
 variants = {
     "decay": {},

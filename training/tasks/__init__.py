@@ -1,34 +1,122 @@
 """Tasks of `training.train`: one file each.
 
-A task is a class that says what is trained on what. `training.train` makes one
-from the arguments of a run and asks it for all that it does not know itself:
-
-    class Task:
-        name = "text"                   # goes into metrics.json
-        parsers = {"length": positive_int, ...}  # makes values of texts
-        contents = {"sample.txt": "what it holds"}
-
-        def __init__(self, arguments):
-            # Reads the data. Arguments that cannot be are a ValueError.
-            self.facts = {...}          # what identifies the data, for JSON
-            self.title = "..."          # one line, for pictures
-            self.steps_per_epoch = 300
-
-        def describe(self): ...         # lines about the data, as text
-        def build_model(self): ...      # an untrained Keras model
-        def compile_arguments(self): ...  # loss, weighted_metrics
-        def training_data(self, start_epoch): ...
-        def validation_data(self): ...
-        def evaluate(self, model): ...  # a dict of results, for metrics.json
-        def finish(self, folder, model): ...  # writes the files of `contents`
-        def report(self, summary): ...  # the result in one sentence
-
-`training_data(start_epoch)` has the batches of the epochs from `start_epoch`,
-counted from 0, to the last one. They must depend on the seed and the epoch
-only: then a run that was interrupted resumes on the batches that it would have
-seen. `facts` are compared when a run resumes, so it never goes on with other
-data. `model` of `evaluate` is compiled; that of `finish` is the bare model, as
-it is saved in `model.keras`. `loss` and `accuracy` are drawn as curves.
-
-`keras_topo.training.tasks.text.Text` is an example to copy.
+A task is a class that says what is trained on what; see `Task`.
+`keras_topo.training.tasks.text` is an example to copy.
 """
+
+
+class Task:
+    """What a training asks of a task.
+
+    `training.train` makes one of the settings of a run, and asks it for all
+    that it does not know itself. A task reads its data when it is made.
+
+    Args:
+        settings: instance of the task's dataclass, a
+            `keras_topo.training.settings.Settings`.
+        split: dict from `"train"`, `"validation"` and `"test"` to ids of
+            items, or `None` for the task's own.
+
+    Attributes:
+        name: str, goes into `metrics.json`.
+        contents: dict from names of files that `finish` writes to what they
+            hold.
+        monitor: the metric by which epochs and settings are chosen, and
+            whether more of it is better.
+        shares_batches: bool, whether several devices can share out a batch.
+        is_quick: bool, whether an epoch is too short for a line of output.
+        seconds_between_checkpoints: float, at least.
+        facts: dict of values of JSON, what identifies the data. Compared when
+            a run resumes, so it never goes on with other data.
+        title: str, one line, for pictures.
+        steps_per_epoch: int.
+        num_training: int, training examples; `None` for many.
+
+    Raises:
+        ValueError: if the data cannot be read, or do not fit the settings.
+    """
+
+    name = None
+    contents = {}
+    monitor = ("accuracy", True)
+    shares_batches = False
+    is_quick = False
+    seconds_between_checkpoints = 0.0
+
+    def __init__(self, settings, split=None):
+        if split is not None:
+            raise ValueError(
+                f"--splits expects a task that folds are made for. Received: "
+                f"a task of {self.name}"
+            )
+        self.settings = settings
+        self.facts, self.title, self.steps_per_epoch = {}, "", 1
+        self.num_training = None
+
+    @classmethod
+    def labels(cls, settings):
+        """The classes of all items, from which folds are drawn, `(items,)`."""
+        raise ValueError(
+            "--splits expects a task that folds are made for. Received: a "
+            f"task of {cls.name}"
+        )
+
+    def describe(self):
+        """Lines about the data, a str."""
+        return ""
+
+    def build_model(self):
+        """An untrained Keras model, the same one each time: the global seed
+        was set before."""
+        raise NotImplementedError
+
+    def compile(self, model, jit_compile):
+        """Compiles a model for training."""
+        raise NotImplementedError
+
+    def training_data(self, start_epoch):
+        """What `fit` takes: batches of the epochs from `start_epoch`, counted
+        from 0, to the last one.
+
+        They depend on the seed and the epoch only: then a run that was
+        interrupted resumes on the batches that it would have seen.
+        """
+        raise NotImplementedError
+
+    def validation_data(self):
+        """What `fit` takes for validation; or `None`."""
+        raise NotImplementedError
+
+    def callbacks(self):
+        """More callbacks for `fit`, a list."""
+        return []
+
+    def evaluate(self, model):
+        """Metrics of a compiled model on the validation and the test data: a
+        dict of floats such as `validation_accuracy`, `test_accuracy`."""
+        raise NotImplementedError
+
+    def finish(self, folder, model, untrained):
+        """Writes the preset, exports and draws.
+
+        Args:
+            folder: `pathlib.Path`, of the run.
+            model: the trained model as it is used, without an optimizer.
+            untrained: the same before training.
+
+        Returns:
+            A dict of values of JSON for `metrics.json`.
+        """
+        return {}
+
+    def count_steps(self):
+        """Batches of an epoch, an int."""
+        return self.steps_per_epoch or 1
+
+    def final_weights(self, model, untrained):
+        """The weights that are kept of a trained model, a list."""
+        return model.get_weights()
+
+    def report(self, summary):
+        """The result in one sentence."""
+        return f"Test accuracy {summary['test_accuracy']:.2%}"

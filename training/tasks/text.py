@@ -15,74 +15,55 @@ the start of the split, whatever the model is. Zero bytes, which end files, are
 predicted and counted like other bytes.
 """
 
+import dataclasses
 import hashlib
 import math
-import os
 import platform
-import sysconfig
-from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_topo.training.command_line import optional, positive_int, rate
-from keras_topo.training.masks_by_name import mask_name, mask_of
+from keras_topo.training.masks_by_name import check_mask, mask_of
+from keras_topo.training.settings import (
+    CosineSettings,
+    PositiveInt,
+    Rate,
+)
+from keras_topo.training.tasks import Task
+from keras_topo.training.text_data import (
+    SEPARATOR,
+    evaluation_windows,
+    join_files,
+    read_files,
+    split_files,
+    training_windows,
+)
 
-SEPARATOR = 0
 VOCABULARY_SIZE = 256
-# Folders of the standard library that do not hold its sources: tests, other
-# packages, applications and generated tables.
-LEFT_OUT = {
-    "dist-packages",
-    "encodings",
-    "idlelib",
-    "lib2to3",
-    "pydoc_data",
-    "site-packages",
-    "test",
-    "tests",
-    "turtledemo",
-}
 SAMPLE_BYTES = 400
 
 
-class Text:
+class Text(Task):
     """The task of predicting the next byte; see `keras_topo.training.tasks`.
 
     Args:
-        arguments: dict, see `keras_topo.training.configs.text`.
+        settings: `TextSettings`.
     """
 
     name = "text"
-    parsers = {
-        "data": str,
-        "pattern": str,
-        "length": positive_int,
-        "stride": positive_int,
-        "batch_size": positive_int,
-        "updates_per_epoch": positive_int,
-        "validation_windows": positive_int,
-        "channels": positive_int,
-        "num_heads": positive_int,
-        "mlp_dim": positive_int,
-        "depth": positive_int,
-        "mask": mask_name,
-        "similarity": str,
-        "positions": optional(str),
-        "dropout": rate,
-    }
+    monitor = ("bits_per_byte", False)
     contents = {"sample.txt": "the beginning of a file that it wrote"}
 
-    def __init__(self, arguments):
-        self.arguments = arguments
-        length, stride = arguments["length"], arguments["stride"]
+    def __init__(self, settings, split=None):
+        super().__init__(settings, split)
+        length, stride = settings.length, settings.stride
         if stride > length:
             raise ValueError(
                 "`stride` expects at most `length`: no byte may be left out. "
                 f"Received: stride={stride}, length={length}"
             )
-        files = read_files(arguments["data"], arguments["pattern"])
+        files = read_files(settings.data, settings.pattern)
         self.splits = split_files(files)
         for name, text in self.splits.items():
             if len(text) <= length:
@@ -93,17 +74,17 @@ class Text:
                 )
         self.facts = {
             "data_python": platform.python_version()
-            if arguments["data"] == "python"
+            if settings.data == "python"
             else None,
             "data_sha256": hashlib.sha256(join_files(files)).hexdigest(),
             "data_files": len(files),
             "data_bytes": {n: len(text) - 1 for n, text in self.splits.items()},
         }
         self.title = (
-            f"{arguments['similarity']} attention, mask {arguments['mask']}, "
-            f"positions {arguments['positions']}"
+            f"{settings.similarity} attention, mask {settings.mask}, "
+            f"positions {settings.positions}"
         )
-        self.steps_per_epoch = arguments["updates_per_epoch"]
+        self.steps_per_epoch = settings.updates_per_epoch
 
     def describe(self):
         sizes = self.facts["data_bytes"].items()
@@ -117,54 +98,56 @@ class Text:
     def build_model(self):
         from keras_topo.models import causal_lm
 
-        arguments = self.arguments
+        settings = self.settings
         names = ("channels", "num_heads", "mlp_dim", "depth", "dropout")
         names += ("similarity", "positions", "seed")
         return causal_lm(
             vocabulary_size=VOCABULARY_SIZE,
-            max_length=arguments["length"] if self._is_bounded else None,
+            max_length=settings.length if self._is_bounded else None,
             name="causal_lm",
-            mask=mask_of(arguments["mask"]),
-            **{name: arguments[name] for name in names},
+            mask=mask_of(settings.mask),
+            **{name: getattr(settings, name) for name in names},
         )
 
     @property
     def _is_bounded(self):
         """Whether the model is for so many bytes: tables, learned positions."""
-        arguments = self.arguments
-        return arguments["mask"] == "table" or bool(arguments["positions"])
+        settings = self.settings
+        return settings.mask == "table" or bool(settings.positions)
 
-    def compile_arguments(self):
-        return {
-            "loss": keras.losses.SparseCategoricalCrossentropy(
+    def compile(self, model, jit_compile):
+        model.compile(
+            optimizer=self.settings.optimizer(model, self.steps_per_epoch),
+            loss=keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="mean_with_sample_weight"
             ),
-            "weighted_metrics": [BitsPerByte(), "accuracy"],
-        }
+            weighted_metrics=[BitsPerByte(), "accuracy"],
+            jit_compile=jit_compile,
+        )
 
     def training_data(self, start_epoch):
-        arguments = self.arguments
+        settings = self.settings
         return training_windows(
             self.splits["train"],
-            arguments["length"],
-            arguments["batch_size"],
-            arguments["updates_per_epoch"],
-            arguments["seed"],
+            settings.length,
+            settings.batch_size,
+            settings.updates_per_epoch,
+            settings.seed,
             start_epoch,
-            arguments["epochs"],
+            settings.epochs,
         )
 
     def validation_data(self):
         """Some windows of the validation split, for the curves."""
-        return self._windows("validation", self.arguments["validation_windows"])
+        return self._windows("validation", self.settings.validation_windows)
 
     def _windows(self, split, limit=None):
-        arguments = self.arguments
+        settings = self.settings
         return evaluation_windows(
             self.splits[split],
-            arguments["length"],
-            arguments["stride"],
-            arguments["batch_size"],
+            settings.length,
+            settings.stride,
+            settings.batch_size,
             limit,
         )
 
@@ -178,12 +161,13 @@ class Text:
                 found[f"{split}_{metric}"] = float(results[metric])
         return found
 
-    def finish(self, folder, model):
+    def finish(self, folder, model, untrained):
         count = SAMPLE_BYTES
         if self._is_bounded:
-            count = min(count, self.arguments["length"] - 1)
-        text = sample(model, "", count, seed=self.arguments["seed"])
+            count = min(count, self.settings.length - 1)
+        text = sample(model, "", count, seed=self.settings.seed)
         (folder / "sample.txt").write_text(text, encoding="utf-8")
+        return {}
 
     def report(self, summary):
         return (
@@ -192,166 +176,44 @@ class Text:
         )
 
 
-# Data.
+@dataclasses.dataclass(frozen=True)
+class TextSettings(CosineSettings):
+    """Settings of language models of bytes."""
 
+    task = Text
 
-def read_files(data="python", pattern="*.py"):
-    """Reads the text files of the standard library, or of a folder.
+    data: str = "python"
+    """text: python, its standard library; or a folder"""
+    pattern: str = "*.py"
+    """of the names of its files"""
+    length: PositiveInt = 256
+    """bytes of a window"""
+    stride: PositiveInt = 128
+    """bytes between starts of windows in testing"""
+    validation_windows: PositiveInt = 256
+    """of which the curves are made"""
+    mask: str = "decay"
+    """of attention, by name, none, or MODULE:CLASS or FILE.py:CLASS"""
+    similarity: str = "relu"
+    """of queries and keys"""
+    positions: Literal["learned"] | None = None
+    """added to the tokens"""
+    channels: PositiveInt = 128
+    """of a token"""
+    num_heads: PositiveInt = 4
+    """of attention"""
+    mlp_dim: PositiveInt = 256
+    """hidden units of the feed-forward parts"""
+    depth: PositiveInt = 4
+    """blocks"""
+    dropout: Rate = 0.0
+    """rate after the branches"""
+    updates_per_epoch: PositiveInt = 300
+    """batches of an epoch"""
 
-    Args:
-        data: `"python"`, or the path of a folder.
-        pattern: pattern of file names, for a folder.
-
-    Returns:
-        A dict from relative paths, with `/`, to bytes, in the order of paths.
-
-    Raises:
-        ValueError: there are no files, or one has a zero byte.
-    """
-    if data == "python":
-        folder = Path(sysconfig.get_path("stdlib"))
-        paths = list(_library_files(folder))
-    else:
-        folder = Path(data).expanduser()
-        paths = [path for path in folder.rglob(pattern) if path.is_file()]
-    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
-    if not files:
-        raise ValueError(
-            '`data` expects "python" or a folder with text files, named like '
-            f"`pattern`. Received: data={data!r}, pattern={pattern!r}"
-        )
-    for path, content in files.items():
-        if SEPARATOR in content:
-            raise ValueError(
-                "`data` expects text files, without zero bytes. Received: "
-                f"{str(folder / path)!r}"
-            )
-    return dict(sorted(files.items()))
-
-
-def _library_files(folder):
-    """The sources of the standard library, the same on every machine."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if name not in LEFT_OUT and not name.startswith("config-")
-        ]
-        for name in names:
-            # What is generated has the paths of the machine that did it.
-            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
-                yield Path(parent, name)
-
-
-def split_files(files):
-    """Divides files into splits by a hash of their paths.
-
-    Returns:
-        A dict from `"train"`, `"validation"`, `"test"` to uint8 arrays.
-    """
-    splits = {"train": {}, "validation": {}, "test": {}}
-    for path, content in files.items():
-        splits[split_of(path)][path] = content
-    return {
-        name: np.frombuffer(join_files(some), "uint8")
-        for name, some in splits.items()
-    }
-
-
-def split_of(path):
-    """The split of a file, which depends on its relative path only."""
-    digest = hashlib.sha256(path.encode()).digest()
-    tenth = int.from_bytes(digest[:8], "big") % 10
-    return {0: "test", 1: "validation"}.get(tenth, "train")
-
-
-def join_files(files):
-    """All files as bytes, with a separator before, between and after them."""
-    separator = bytes([SEPARATOR])
-    return separator + b"".join(text + separator for text in files.values())
-
-
-# Windows.
-
-
-def training_windows(
-    text, length, batch_size, steps, seed, start_epoch, epochs
-):
-    """Windows at random offsets, which depend on the seed and the epoch only.
-
-    Args:
-        text: uint8 array.
-        length: int, bytes of a window.
-        batch_size, steps: ints, windows of a batch and batches of an epoch.
-        seed: int.
-        start_epoch, epochs: ints; the epochs `start_epoch` ... `epochs - 1`.
-
-    Returns:
-        A `tf.data.Dataset` of tokens and targets, the same one byte later,
-        both (batch, length) int32.
-    """
-    with tf.device("CPU:0"):
-        symbols = tf.constant(text)
-
-    def steps_of_epoch(epoch):
-        epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
-        return tf.data.Dataset.range(steps).map(
-            lambda step: tf.random.experimental.stateless_fold_in(
-                epoch_seed, step
-            )
-        )
-
-    def load(step_seed):
-        starts = tf.random.stateless_uniform(
-            (batch_size, 1), step_seed, 0, len(text) - length, tf.int32
-        )
-        windows = tf.gather(symbols, starts + tf.range(length + 1))
-        windows = tf.cast(windows, tf.int32)
-        return windows[:, :-1], windows[:, 1:]
-
-    dataset = tf.data.Dataset.range(start_epoch, epochs)
-    dataset = dataset.flat_map(steps_of_epoch).map(load)
-    return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def evaluation_windows(text, length, stride, batch_size, limit=None):
-    """Windows in order, in which each byte after the first counts once.
-
-    Args:
-        text: uint8 array of more than `length` bytes.
-        length, stride: ints, bytes of a window and between starts of windows.
-        batch_size: int. The last batch is filled with windows that do not
-            count.
-        limit: int, at most as many windows, evenly spaced; `None` for all.
-
-    Returns:
-        A `tf.data.Dataset` of tokens and targets, (batch, length) int32, and
-        weights of the targets, (batch, length) float32, which are 0 or 1.
-    """
-    last = len(text) - 1 - length
-    starts = np.append(np.arange(0, last, stride), last)
-    # Targets at the start of a window that the window before has reached.
-    reached = np.append(0, starts[:-1] + length - starts[1:])
-    if limit is not None and limit < len(starts):
-        chosen = np.linspace(0, len(starts) - 1, limit).astype(int)
-        starts, reached = starts[chosen], reached[chosen]
-    padding = -len(starts) % batch_size
-    starts = np.pad(starts, (0, padding))
-    reached = np.pad(reached, (0, padding), constant_values=length)
-    with tf.device("CPU:0"):
-        symbols = tf.constant(text)
-
-    def load(starts, reached):
-        windows = tf.gather(symbols, starts[:, None] + tf.range(length + 1))
-        windows = tf.cast(windows, tf.int32)
-        weights = tf.range(length)[None] >= reached[:, None]
-        return windows[:, :-1], windows[:, 1:], tf.cast(weights, tf.float32)
-
-    dataset = tf.data.Dataset.from_tensor_slices(
-        (starts.astype("int32"), reached.astype("int32"))
-    )
-    dataset = dataset.batch(batch_size, drop_remainder=True).map(load)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    def __post_init__(self):
+        super().__post_init__()
+        check_mask(self.mask)
 
 
 class BitsPerByte(keras.metrics.SparseCategoricalCrossentropy):

@@ -1,0 +1,272 @@
+"""Which edges of a graph a prediction rests on.
+
+Public as `keras_topo.visualize.edge_importance` and `plot_edge_importance`.
+"""
+
+import copy
+
+import numpy as np
+
+from keras_topo.figures import new_figure
+from keras_topo.graphs.links import edges_of, is_directed, without_edges
+
+# Nodes up to which they are drawn with what is written in them.
+MOST_LABELS = 60
+
+
+def edge_importance(estimator, graph, target=None, node=None):
+    """How much a prediction changes when an edge is left out.
+
+    For each edge `e` of the graph `G`, by occlusion,
+
+        importance(e) = s(G) - s(G without e).
+
+    The score `s` is the log-odds of a class, `log(p / (1 - p))`, or the
+    predicted number. So an edge of positive importance speaks for the class,
+    or raises the number; a negative one does the opposite; and no model but
+    only its predictions are looked at. Features and kernels are computed anew
+    without the edge, as for a graph that never had it, and nodes that lose
+    their last edge stay. Importances of several edges do not add up: of two
+    ways around a ring, each alone may be of no matter.
+
+    Args:
+        estimator: `GraphClassifier` or `GraphRegressor`, or, with `node`,
+            `NodeClassifier` or `NodeRegressor`, after `fit` or `from_preset`.
+        graph: a graph of any library that the estimator reads.
+        target: a value of `estimator.classes`, by default the predicted one;
+            of several labels or numbers the place of one of them, by default
+            the first.
+        node: int, the node whose prediction counts, of estimators of nodes.
+
+    Returns:
+        `(edges, importance)`: `(edges, 2)`, int64, node ids, the smaller one
+        first in undirected graphs; and `(edges,)`, float64. Self-loops are
+        left aside.
+
+    Raises:
+        ValueError: if the graph has no edges or cannot be read, `target` is
+            none, or `node` is missing or none.
+
+    *Complexity*: one prediction per edge, in batches.
+
+    Example:
+
+    >>> mutag = GraphClassifier.from_preset("gkat-mutag", {"node_labels": "z"})
+    >>> edges, importance = edge_importance(mutag, molecule)
+    >>> edges[importance.argmax()]
+    array([6, 7])
+    """
+    graph, edges, importance, _ = _importance(estimator, graph, target, node)
+    return edges, importance
+
+
+def plot_edge_importance(
+    estimator, graph, target=None, node=None, names=None, title=None
+):
+    """Draws a graph with each edge in the color of its importance.
+
+    Args:
+        estimator, graph, target, node: see `edge_importance`.
+        names: a str for each node, to be written in it; by default its label,
+            where nodes have labels and are not many.
+        title: str, above the picture; by default what is predicted.
+
+    Returns:
+        A figure. Edges are the wider, the more they count, and a caption says
+        what the colors mean. Needs networkx and matplotlib (extras `training`
+        and `plots`).
+
+    Raises:
+        ValueError: as `edge_importance`, or if there are not as many `names`
+            as nodes.
+
+    Example:
+
+    >>> figure = plot_edge_importance(mutag, molecule)
+    >>> figure.savefig("edges.png")
+    """
+    graph, edges, importance, told = _importance(estimator, graph, target, node)
+    if names is None and graph.node_labels is not None:
+        if graph.num_nodes <= MOST_LABELS:
+            names = [str(label) for label in graph.node_labels.tolist()]
+    if names is not None and len(names) != graph.num_nodes:
+        raise ValueError(
+            f"`names` expects one for each of {graph.num_nodes} nodes. "
+            f"Received: {len(names)}"
+        )
+    figure = new_figure(figsize=(7.2, 4.4))
+    axis = figure.subplots()
+    places = _layout(graph)
+    drawn = _draw_edges(axis, places, edges, importance)
+    _draw_nodes(axis, places, names, node)
+    axis.set_title(told.heading if title is None else title, fontsize=11)
+    axis.set_axis_off()
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.margins(0.08)
+    figure.colorbar(drawn, ax=axis, shrink=0.8, label=told.label)
+    figure.supxlabel(told.caption, fontsize=10)
+    return figure
+
+
+class _Told:
+    """What is to be said of the importances of edges."""
+
+    def __init__(self, estimator, outputs, target, node):
+        self.columns = outputs.shape[-1]
+        classes = getattr(estimator, "classes", None)
+        of_node = "" if node is None else f" of node {node}"
+        if classes is not None:
+            index = _class_index(classes, target, outputs)
+            what = f"log-odds of class {classes[index]!r}{of_node}"
+            self.score = lambda logits: _log_odds(logits, index)
+            odds = float(self.score(outputs[None])[0])
+            share = 0.5 + 0.5 * np.tanh(odds / 2)
+            self.heading = (
+                f"Class {classes[index]!r}{of_node}, probability {share:.2f}"
+            )
+            without = f"class {classes[index]!r} is less likely"
+        else:
+            index = _place(target, self.columns)
+            labels = hasattr(estimator, "several_labels")
+            kind = "label" if labels else "value"
+            name = kind if self.columns == 1 else f"{kind} {index}"
+            what = f"{'log-odds of ' * labels}{name}{of_node}"
+            self.score = lambda outputs: outputs[..., index]
+            value = float(outputs[index])
+            self.heading = f"Predicted {what}: {value:.3g}"
+            without = f"{what} is lower"
+        self.label = f"importance: {what},\nwith the edge minus without it"
+        self.caption = (
+            f"Red edges: without the edge {without}. Blue edges: it is "
+            f"{'more likely' if classes is not None else 'higher'}."
+        )
+
+
+def _importance(estimator, graph, target, node):
+    """The `Graph`, edges, their importances, and what to say of them."""
+    quiet = copy.copy(estimator)
+    quiet.preprocessor = copy.copy(estimator.preprocessor)
+    # Each graph is looked at once: nothing is kept on disk.
+    quiet.preprocessor.cache = False
+    estimator._fitted()
+    (graph,) = quiet.preprocessor.read([graph])
+    directed = is_directed(graph)
+    edges = edges_of(graph, directed)
+    if not len(edges):
+        raise ValueError(
+            "`graph` expects at least one edge that is no self-loop. Received: "
+            f"{graph}"
+        )
+    _check_node(estimator, graph, node)
+    graphs = [graph] + [
+        without_edges(graph, edge[None], directed) for edge in edges
+    ]
+    outputs = quiet.predict_raw(graphs)
+    if node is not None:
+        outputs = np.stack([x[node] for x in outputs])
+    outputs = np.asarray(outputs, "float64")
+    told = _Told(estimator, outputs[0], target, node)
+    scores = told.score(outputs)
+    return graph, edges, scores[0] - scores[1:], told
+
+
+def _check_node(estimator, graph, node):
+    if estimator.level == "graphs":
+        if node is not None:
+            raise ValueError(
+                "`node` is for estimators of nodes. Received: "
+                f"node={node!r} for {type(estimator).__name__}"
+            )
+    elif (
+        not isinstance(node, (int, np.integer))
+        or not 0 <= node < graph.num_nodes
+    ):
+        raise ValueError(
+            f"`node` expects one of the {graph.num_nodes} nodes, counted from "
+            f"0. Received: node={node!r}"
+        )
+
+
+def _class_index(classes, target, outputs):
+    if target is None:
+        return int(outputs.argmax())
+    if target not in classes:
+        raise ValueError(
+            f"`target` expects one of the classes {list(classes)}. Received: "
+            f"target={target!r}"
+        )
+    return list(classes).index(target)
+
+
+def _place(target, count):
+    target = 0 if target is None else target
+    if not isinstance(target, (int, np.integer)) or not 0 <= target < count:
+        raise ValueError(
+            f"`target` expects an int from 0 to {count - 1}. Received: "
+            f"target={target!r}"
+        )
+    return int(target)
+
+
+def _log_odds(logits, index):
+    """`log(p / (1 - p))` of one of several classes."""
+    others = np.delete(logits, index, axis=-1)
+    top = others.max(axis=-1, keepdims=True)
+    total = np.exp(others - top).sum(axis=-1, keepdims=True)
+    return logits[..., index] - (top + np.log(total))[..., 0]
+
+
+def _layout(graph):
+    """Places of the nodes, `(nodes, 2)`, wider than high."""
+    import networkx
+
+    network = networkx.from_scipy_sparse_array(
+        graph.adjacency != 0, edge_attribute=None
+    )
+    parts = list(networkx.connected_components(network))
+    if graph.num_nodes > 300 or len(parts) > 1:
+        layout = networkx.spring_layout(network, seed=0)
+    else:
+        layout = networkx.kamada_kawai_layout(network)
+    places = np.array([layout[k] for k in range(graph.num_nodes)])
+    places = places - places.mean(axis=0)
+    return places @ np.linalg.svd(places, full_matrices=False)[2].T
+
+
+def _draw_edges(axis, places, edges, importance):
+    """Lines, the most important ones on top; returns them."""
+    from matplotlib.collections import LineCollection
+
+    order = np.argsort(abs(importance), kind="stable")
+    most = max(abs(importance).max(), 1e-12)
+    share = abs(importance[order]) / most
+    ends = places[edges[order]]
+    # Thin gray lines below: an edge of no importance is an edge as well.
+    axis.add_collection(
+        LineCollection(ends, colors="0.75", linewidths=0.8, zorder=1)
+    )
+    lines = LineCollection(
+        ends, linewidths=1.0 + 5.0 * share, cmap="RdBu_r", zorder=2
+    )
+    lines.set_array(importance[order])
+    lines.set_clim(-most, most)
+    axis.add_collection(lines)
+    return lines
+
+
+def _draw_nodes(axis, places, names, node):
+    size = 14 if names is None else 130
+    axis.scatter(*places.T, s=size, color="white", edgecolors="0.35", zorder=3)
+    for place, name in zip(places, names or (), strict=False):
+        axis.annotate(
+            name, place, ha="center", va="center", fontsize=7, zorder=4
+        )
+    if node is not None:
+        axis.scatter(
+            *places[node],
+            s=2.5 * size,
+            facecolors="none",
+            edgecolors="green",
+            linewidths=1.5,
+            zorder=4,
+        )

@@ -1,0 +1,204 @@
+"""`GraphClassifier` and `NodeClassifier`."""
+
+import keras
+import numpy as np
+
+from keras_topo.estimators.base import GraphEstimator
+from keras_topo.estimators.losses import (
+    KnownBinaryAccuracy,
+    KnownBinaryCrossentropy,
+    SmoothedCrossentropy,
+)
+
+
+class _Classifier(GraphEstimator):
+    def __init__(self, *args, multi_label=None, class_weight=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        # What was asked for, and what the targets are.
+        self._wanted_multi_label = multi_label
+        self.multi_label = bool(multi_label)
+        self.class_weight = class_weight
+
+    @property
+    def _outputs(self):
+        return "multilabel" if self.multi_label else "classification"
+
+    def _targets(self, graphs, y):
+        targets = super()._targets(graphs, y)
+        if targets is None or self.level == "nodes":
+            return targets
+        # One class each in an array of its own, as in PyTorch Geometric.
+        arrays = [None if t is None else np.asarray(t) for t in targets]
+        if all(a is not None and a.shape == (1,) for a in arrays):
+            return [a[0] for a in arrays]
+        return targets
+
+    def _sequence(self, graphs, y=None, sample_weight=None, **options):
+        sequence = super()._sequence(graphs, y, sample_weight, **options)
+        if self.class_weight is not None and sequence.targets is not None:
+            sequence.weigh(self._weights_of(sequence.targets))
+        return sequence
+
+    def _weights_of(self, targets):
+        """Weights of targets by their class."""
+        if self.multi_label:
+            raise ValueError(
+                "`class_weight` expects one class per graph or node. Received: "
+                "several labels each"
+            )
+        unknown = sorted(set(self.class_weight) - set(self.classes), key=str)
+        if unknown:
+            raise ValueError(
+                f"`class_weight` expects a dict from classes, {self.classes}, "
+                f"to numbers. Received: {unknown} among its keys"
+            )
+        weights = np.array(
+            [self.class_weight.get(c, 1.0) for c in self.classes], "float32"
+        )
+        if targets.of_nodes:
+            return [weights[values] for values in targets.values]
+        return weights[targets.values]
+
+    def _prepare(self, targets):
+        classes = self.preprocessor.classes
+        if classes is not None:
+            if len(classes) < 2:
+                hint = " (-1 is unknown)" if targets.of_nodes else ""
+                found = repr(classes[0]) if classes else "none"
+                raise ValueError(
+                    "`y` expects at least two classes. Received: only "
+                    f"{found}{hint}"
+                )
+            self.multi_label = False
+            return len(classes)
+        values = targets.values
+        values = np.concatenate(values) if targets.of_nodes else values
+        known = values == values
+        if values.ndim != 2 or not np.isin(values[known], (0, 1)).all():
+            raise ValueError(
+                "`y` expects classes, ints or strings, or vectors of zeros "
+                "and ones, one for each of several labels. Received: other "
+                f"numbers, such as {values.reshape(-1)[0]}"
+            )
+        one_each = known.all() and (values.sum(axis=1) == 1).all()
+        wanted = self._wanted_multi_label
+        if wanted is False:
+            raise ValueError(
+                "`y` expects classes with multi_label=False. Received: vectors "
+                "of numbers"
+            )
+        if wanted is None and one_each and values.shape[1] > 1:
+            raise ValueError(
+                "`y` expects the indices of classes, such as `y.argmax(-1)`, "
+                "or `multi_label=True` where a graph may have several labels. "
+                "Received: vectors with a single one each"
+            )
+        self.multi_label = True
+        return values.shape[1]
+
+    def predict(self, graphs):
+        """The class of each graph or node, or its labels.
+
+        Returns:
+            `(graphs,)`, values of the classes, or `(graphs, labels)`, zeros
+            and ones, int; for nodes a list of `(nodes,)` or `(nodes, labels)`.
+        """
+        outputs = self.predict_raw(graphs)
+        if self.level == "graphs":
+            return self._decided(outputs)
+        return [self._decided(x) for x in outputs]
+
+    def predict_proba(self, graphs):
+        """Probabilities of classes, or of labels, as `predict`."""
+        outputs = self.predict_raw(graphs)
+        if self.level == "graphs":
+            return self._probabilities(outputs)
+        return [self._probabilities(x) for x in outputs]
+
+    @property
+    def classes(self):
+        """Values of the classes, in the order of probabilities."""
+        return self.preprocessor.classes
+
+    def _decided(self, logits):
+        if self.multi_label:
+            return (logits > 0).astype("int32")
+        return np.array(self.classes)[logits.argmax(-1)]
+
+    def _probabilities(self, logits):
+        if self.multi_label:
+            return keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))
+        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+    def _loss(self):
+        smoothing = self.training["label_smoothing"]
+        if self.multi_label:
+            return KnownBinaryCrossentropy(smoothing)
+        if smoothing:
+            return SmoothedCrossentropy(len(self.classes), smoothing)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def _metrics(self):
+        if self.multi_label:
+            return [KnownBinaryAccuracy("accuracy")]
+        return [keras.metrics.SparseCategoricalAccuracy("accuracy")]
+
+    def _state(self):
+        return {"multi_label": bool(self.multi_label)}
+
+    def _restore(self, saved):
+        self.multi_label = saved.get("multi_label", False)
+
+
+class GraphClassifier(_Classifier):
+    """Classifies graphs, into classes or by several labels each.
+
+    Args:
+        preprocessor: `GraphPreprocessor`, which need not be adapted; defaults
+            to one that reads what `Graph`s hold.
+        model: str, a key of `keras_topo.models.MODELS`, such as `"gkat"` or
+            `"gin"`; or a function of `num_features`, `num_classes` and the
+            other arguments of `keras_topo.models.gkat_graph_classifier` that
+            returns a Keras model. Unless the preprocessor has a `kernel` of
+            its own, it takes that of the model, or `"random_walk"` for other
+            functions.
+        loss, metrics, optimizer, jit_compile: of `model.compile`, in place of
+            cross-entropy, accuracy and AdamW. They are not saved in presets.
+            The optimizer brings a learning rate of its own.
+        verbose: of `model.fit`.
+        multi_label: bool, whether `y` holds vectors of labels that do not
+            exclude each other; `None` for what `y` shows.
+        class_weight: dict from classes to factors of their loss, or `None`.
+        **options: `epochs`, `batch_size`, `learning_rate` (which rises over 5%
+            of the updates and falls along a cosine), `weight_decay`,
+            `clip_norm`, `label_smoothing` and `seed`; what remains goes to
+            the function that builds the model, such as `depth` or `dropout`.
+
+    `y` is a class per graph, an int or a string, or a vector of zeros and ones
+    (NaN where unknown), one for each label.
+
+    Raises:
+        ValueError: if `model` or an option is unknown, or outside its range.
+
+    Example:
+
+    >>> classifier = GraphClassifier(
+    ...     GraphPreprocessor(attributes={"node_labels": "atom"}), epochs=50
+    ... )
+    >>> classifier.fit(molecules, toxic).predict([another])
+    array([1])
+    >>> baseline = GraphClassifier(model="gin", epochs=50, channels=32)
+    """
+
+    task, level = "graphs", "graphs"
+
+
+class NodeClassifier(_Classifier):
+    """Classifies the nodes of many graphs: see `GraphClassifier`.
+
+    `y` is an array per graph: classes `(nodes,)`, -1 where unknown, or zeros
+    and ones `(nodes, labels)`, NaN where unknown. What is unknown does not
+    count.
+    """
+
+    task, level = "nodes of graphs", "nodes"

@@ -1,0 +1,97 @@
+"""`GraphRegressor` and `NodeRegressor`."""
+
+import numpy as np
+
+from keras_topo.estimators.base import GraphEstimator
+from keras_topo.estimators.losses import (
+    KnownAbsoluteError,
+    KnownSquaredError,
+    StandardizedSquaredError,
+)
+
+
+class _Regressor(GraphEstimator):
+    statistics = None
+    _outputs = "regression"
+
+    def _targets(self, graphs, y):
+        targets = super()._targets(graphs, y)
+        if targets is None:
+            return None
+        # Whole numbers are numbers, not classes; a single one is a vector.
+        shape = (-1,) if self.level == "graphs" else (-1, 1)
+        arrays = []
+        for k, target in enumerate(targets):
+            if target is None:
+                arrays.append(None)
+                continue
+            try:
+                array = np.asarray(target, "float32")
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"`y` expects numbers. Received: y[{k}]={target!r}"
+                ) from None
+            short = array.ndim < len(shape)
+            arrays.append(array.reshape(shape) if short else array)
+        return arrays
+
+    def _prepare(self, targets):
+        values = targets.values
+        if targets.of_nodes:
+            known = np.concatenate(targets.known) > 0
+            values = np.concatenate(values)[known]
+        mean = np.nanmean(values, axis=0, dtype="float64")
+        deviation = np.nanstd(values, axis=0, dtype="float64")
+        self.statistics = (
+            mean.tolist(),
+            np.where(deviation > 0, deviation, 1.0).tolist(),
+        )
+        return values.shape[1]
+
+    def predict(self, graphs):
+        """Numbers, `(graphs,)` or `(graphs, values)`; for nodes a list."""
+        outputs = self.predict_raw(graphs)
+        squeeze = len(self.statistics[0]) == 1
+        if self.level == "graphs":
+            return outputs[:, 0] if squeeze else outputs
+        return [x[:, 0] if squeeze else x for x in outputs]
+
+    def _model_options(self):
+        return {"target_statistics": self.statistics}
+
+    def _loss(self):
+        return StandardizedSquaredError(self.statistics[1])
+
+    def _metrics(self):
+        return [
+            KnownAbsoluteError("mean_absolute_error"),
+            KnownSquaredError("mean_squared_error"),
+        ]
+
+    def _state(self):
+        return {"statistics": self.statistics}
+
+    def _restore(self, saved):
+        self.statistics = saved.get("statistics")
+
+
+class GraphRegressor(_Regressor):
+    """Predicts numbers of graphs: see `GraphClassifier`.
+
+    `y` is a number per graph, or a vector of them with NaN where unknown.
+    Predictions and metrics are in the units of `y`. The loss is the squared
+    error in standard deviations of the training targets, so that no unit is
+    too large or too small to learn.
+    """
+
+    task, level = "regression of graphs", "graphs"
+
+
+class NodeRegressor(_Regressor):
+    """Predicts numbers of the nodes of many graphs: see `GraphRegressor`.
+
+    `y` is an array per graph, `(nodes,)` or `(nodes, values)`, NaN where
+    unknown: these values do not count.
+    """
+
+    task, level = "regression of nodes", "nodes"

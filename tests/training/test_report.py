@@ -1,0 +1,104 @@
+"""What is drawn of a run, and what is left out."""
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from keras_topo.training import report
+
+pytestmark = pytest.mark.tensorflow_only
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures that are saved, by the names of their files."""
+    figures = {}
+
+    def savefig(figure, path, **options):
+        figures[path] = figure
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", savefig)
+    return figures
+
+
+def history(rates, validation=True):
+    line = {"loss": 1.0, "accuracy": 0.5}
+    if validation:
+        line |= {"val_loss": 1.0, "val_accuracy": 0.5}
+    return [
+        {"epoch": k + 1, "learning_rate": rate, **line}
+        for k, rate in enumerate(rates)
+    ]
+
+
+def drawn(figure):
+    return {
+        axis.get_title(): [line.get_label() for line in axis.lines]
+        for axis in figure.axes
+    }
+
+
+def test_curves(saved):
+    report.draw_curves(history([1.0, 0.5]), "a", "A", num_training=20)
+    both = ["training", "validation"]
+    found = drawn(saved["a"])
+    assert list(found) == ["Loss", "Accuracy", "Learning rate"]
+    assert found["Loss"] == found["Accuracy"] == both
+    # A legend for all, and none over the curves.
+    assert [len(f.legends) for f in saved.values()] == [1]
+    assert all(axis.get_legend() is None for axis in saved["a"].axes)
+
+
+def test_curves_that_say_nothing(saved):
+    """A constant rate, and which of few training examples are right."""
+    report.draw_curves(history([0.1, 0.1]), "a", "A", num_training=4)
+    assert drawn(saved["a"]) == {
+        "Loss": ["training", "validation"],
+        "Accuracy": ["validation"],
+    }
+    bare = history([0.1], validation=False)
+    report.draw_curves(bare, "b", "B", num_training=4)
+    assert drawn(saved["b"]) == {"Loss": ["training"], "Accuracy": ["training"]}
+
+
+def test_an_assessment_as_a_table():
+    def result(cell, *scores):
+        return {
+            "cell": cell,
+            "mean": float(np.mean(scores)),
+            "deviation": float(np.std(scores)),
+            "folds": 1,
+            "parameters": [1202, 1210],
+            "by_fold": [
+                {
+                    "fold": 0,
+                    "choice": {"sizes": [1.0, 2.0]},
+                    "runs": len(scores),
+                    "failed": 0,
+                    "test_accuracy": float(np.mean(scores)),
+                }
+            ],
+        }
+
+    summary = {
+        "command": "c",
+        "data": "d",
+        "metric": "accuracy",
+        "seeds": 2,
+        "grid": {"sizes": [[1.0, 2.0], [3.0]]},
+        "results": [
+            result({"data": "a", "model": "x"}, 0.5, 0.75),
+            result({"data": "b", "model": "x"}, 0.5),
+        ],
+    }
+    text = report.format_assessment(summary)
+    assert "mean and deviation over 2 seeds" in text
+    assert "sizes of 1.0 2.0, 3.0" in text
+    assert "| a | x | 62.50 ± 12.50% | 1,202 to 1,210 |" in text
+    # One run has no deviation.
+    assert "| b | x | 50.00% | 1,202 to 1,210 |" in text
+    summary["results"] = [result({}, 0.5)]
+    summary["seeds"] = 1
+    text = report.format_assessment(summary)
+    assert "d: 50.00% (accuracy of test items, one run)" in text
+    assert "| 0 | sizes 1.0 2.0 | 1 | 50.00% |" in text

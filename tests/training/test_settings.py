@@ -1,0 +1,70 @@
+"""Settings: what their types admit, and what is said of other values."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from keras_topo.training.settings import (
+    NaturalFloat,
+    PositiveInt,
+    Rate,
+    Settings,
+    as_arguments,
+    with_changes,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Settings):
+    sizes: tuple[PositiveInt, ...] = (1, 2)
+    rate: Rate = 0.5
+    kind: Literal["a", "b"] | None = None
+    decay: NaturalFloat | None = 0.0
+    many: bool = True
+    name: str = "x"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sizes": (3,)},
+        {"sizes": [4, 5]},
+        {"rate": 0},
+        {"kind": "b"},
+        {"decay": None},
+        {"many": False},
+        {"learning_rate": 1},
+        {"patience": 3, "choose_epoch": "validation"},
+    ],
+)
+def test_what_is_admitted(changes):
+    found = as_arguments(with_changes(Mine(), changes))
+    for name, value in changes.items():
+        expected = list(value) if name == "sizes" else value
+        assert found[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": (1, 0)}, "`sizes` expects each to be a positive integer"),
+        ({"sizes": 3}, "a tuple"),
+        ({"rate": 1}, r"a number in \[0, 1\)"),
+        ({"rate": "0.5"}, r"a number in \[0, 1\)"),
+        ({"rate": float("nan")}, "a number"),
+        ({"kind": "c"}, r"one of \('a', 'b'\) or None"),
+        ({"decay": -1.0}, "a number from 0 on or None"),
+        ({"many": 1}, "True or False"),
+        ({"name": 1}, "a text"),
+        ({"epochs": 1.0}, "a positive integer"),
+        ({"epochs": True}, "a positive integer"),
+        ({"learning_rate": float("inf")}, "a positive number"),
+        ({"jit": "yes"}, "one of"),
+        ({"patience": 3}, "choose_epoch='validation'"),
+        ({"ratio": 1}, "Received: ratio"),
+    ],
+)
+def test_what_is_not(changes, message):
+    with pytest.raises(ValueError, match=message):
+        with_changes(Mine(), changes)

@@ -1,0 +1,281 @@
+"""Assessments of a config: in folds, with choices, over seeds, in a table.
+
+    python -m training.train graphs --data ENZYMES.zip --splits ENZYMES.json \\
+        --select dropout=0.1,0.3 --out runs/enzymes-folds
+    python -m training.train graphs --data ENZYMES.zip --splits 10 \\
+        --compare model=gkat,gin --seeds 1 --out runs/models
+
+`training.folds` has the protocol. Each run is a line of `runs.jsonl`; the same
+command goes on where it was interrupted, and one with more seeds, folds or
+values adds to what is there. At the end `folds.json`, `folds.md`, and of
+`--compare` `table.png`, say what came out.
+"""
+
+import dataclasses
+import gc
+import time
+from pathlib import Path
+
+import tyro
+
+from keras_topo.training import report
+from keras_topo.training.callbacks import NonFiniteLoss
+from keras_topo.training.files import (
+    digest,
+    read_lines,
+    write_json,
+    write_text,
+)
+from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.folds import (
+    assess,
+    combinations,
+    draw_folds,
+    load_folds,
+    summarise,
+)
+from keras_topo.training.machine import use_jit, versions
+from keras_topo.training.options import one_line
+from keras_topo.training.settings import as_arguments, with_changes
+
+# What is not chosen on validation items: which items there are.
+NOT_CHOSEN = ("data", "data_dir", "seed")
+
+
+class Assessment:
+    """What `--splits`, `--select`, `--compare` and `--seeds` ask for.
+
+    Args:
+        options: `RunOptions`.
+        settings: `Settings`.
+
+    Raises:
+        ValueError: for choices that cannot be.
+    """
+
+    def __init__(self, options, settings):
+        self.settings = settings
+        self.select = parse_choices("--select", options.select, settings)
+        self.compare = parse_choices("--compare", options.compare, settings)
+        wrong = [*{*self.select} & {*NOT_CHOSEN}, *{*self.compare} & {"seed"}]
+        if wrong:
+            raise ValueError(
+                "--select expects other settings than "
+                f"{', '.join(NOT_CHOSEN)}, and --compare than seed. Received: "
+                f"{wrong[0]}"
+            )
+        self.splits, self.only = options.splits, options.folds
+        seeds = options.seeds or (3 if options.splits else 1)
+        self.seeds = [settings.seed + k for k in range(seeds)]
+
+    def prepare(self):
+        """Reads folds and data, and builds all models.
+
+        Returns:
+            A dict of what a run is compared by when it resumes.
+
+        Raises:
+            ValueError: if something cannot be read or built.
+        """
+        self.cells, facts = [], {}
+        for cell in combinations(self.compare):
+            settings = with_changes(self.settings, cell)
+            folds = self._folds(settings)
+            facts = {}
+            for choice in combinations(self.select):
+                chosen = with_changes(settings, choice)
+                task = chosen.task(chosen, next(iter(folds.values())))
+                facts = facts or task.facts
+                build_model(task)
+            self.cells.append((cell, settings, folds, facts))
+        if self.compare:
+            # Lines of runs say what data they are about.
+            facts = {}
+        # Folds, seeds and values may be added to a run, other data may not.
+        facts = {k: v for k, v in facts.items() if k.startswith("data_")}
+        return {**facts, "splits": self._splits_digest()}
+
+    def _splits_digest(self):
+        if self.splits is None or self.splits.isdigit():
+            return self.splits
+        # By what is in it: a file of the same name may be another.
+        return digest(Path(self.splits).expanduser().read_text())
+
+    def _folds(self, settings):
+        if self.splits is None:
+            return {0: None}
+        labels = settings.task.labels(settings)
+        if self.splits.isdigit():
+            folds = draw_folds(labels, int(self.splits), settings.seed)
+        else:
+            folds = load_folds(self.splits, len(labels))
+        chosen = self.only or range(len(folds))
+        if not set(chosen) <= set(range(len(folds))):
+            raise ValueError(
+                f"--folds expects numbers from 0 to {len(folds) - 1}. "
+                f"Received: {' '.join(map(str, chosen))}"
+            )
+        return {k: folds[k] for k in chosen}
+
+    def read(self, folder):
+        """Raises a ValueError where lines of earlier runs are damaged."""
+        read_lines(folder / "runs.jsonl")
+
+    def run(self, folder, command):
+        """Trains all that is not done, and writes what came out."""
+        metric, greater = self.settings.task.monitor
+        results = []
+        for cell, settings, folds, facts in self.cells:
+            about = {}
+            if cell:
+                about = {"cell": cell, "data": facts.get("data_sha256")}
+                print(" ".join(f"{k}={v}" for k, v in cell.items()))
+
+            def train(choice, fold, seed, settings=settings):
+                return train_once(
+                    with_changes(settings, {**choice, "seed": seed}), fold
+                )
+
+            lines = assess(
+                train,
+                folds,
+                combinations(self.select),
+                self.seeds,
+                folder / "runs.jsonl",
+                metric,
+                greater,
+                about,
+                lambda text: print(text, flush=True),
+            )
+            parameters = sorted({line["parameters"] for line in lines})
+            results.append(
+                {
+                    "cell": cell,
+                    "parameters": parameters,
+                    **summarise(lines, metric),
+                }
+            )
+        summary = {
+            "command": command,
+            "data": getattr(self.settings, "data", None),
+            "metric": metric,
+            "seeds": len(self.seeds),
+            "grid": self.select,
+            "results": results,
+            "arguments": as_arguments(self.settings),
+            "versions": versions(),
+        }
+        write_json(folder / "folds.json", summary)
+        text = report.format_assessment(summary)
+        write_text(folder / "folds.md", text)
+        if self.compare:
+            report.draw_table(summary, folder / "table.png")
+        print(f"\n{text}\n  {folder / 'folds.md'}")
+
+
+def train_once(settings, fold=None):
+    """Trains one model.
+
+    Args:
+        settings: `Settings`.
+        fold: dict of ids of items, or `None`.
+
+    Returns:
+        A dict of what `Task.evaluate` gives, and of how it came about.
+    """
+    started = time.perf_counter()
+    task = settings.task(settings, fold)
+    model = build_model(task)
+    task.compile(model, use_jit(settings.jit))
+    found = {"parameters": model.count_params()}
+    try:
+        found["best_epoch"] = fit(task, model, verbose=0)
+        found |= task.evaluate(model)
+    except NonFiniteLoss as error:
+        metric, greater = task.monitor
+        if not greater:
+            raise
+        # A result too: a choice that diverges is not to be chosen, and a
+        # final run that does counts as one that gets nothing right.
+        parts = ("validation", "test")
+        found |= {f"{part}_{metric}": 0.0 for part in parts}
+        found["failed"] = str(error)
+    found["seconds"] = round(time.perf_counter() - started, 1)
+    del model, task
+    gc.collect()
+    return found
+
+
+def more_seeds(settings, count, folder, first):
+    """Trains with other seeds what was trained with the first one.
+
+    Args:
+        settings: `Settings`, of the first seed.
+        count: int, of seeds.
+        folder: `pathlib.Path`, of the run.
+        first: dict, the summary of the first one.
+
+    Returns:
+        A dict for the summary: `runs`, mean and deviation. The metric itself
+        is the mean, and that of the file has a name of its own.
+    """
+    metric, greater = settings.task.monitor
+    score = f"test_{metric}"
+    own = first.get(f"{score}_of_the_file", first[score])
+
+    def train(choice, fold, seed):
+        if seed != settings.seed:
+            return train_once(dataclasses.replace(settings, seed=seed))
+        found = {"parameters": first["parameters"], score: own}
+        other = f"validation_{metric}"
+        return {**found, other: first.get(other)}
+
+    lines = assess(
+        train,
+        {0: None},
+        seeds=range(settings.seed, settings.seed + count),
+        file=folder / "runs.jsonl",
+        monitor=metric,
+        greater=greater,
+        told=lambda text: print(text.partition("final ")[2], flush=True),
+    )
+    found = summarise(lines, metric)
+    return {
+        score: found["mean"],
+        f"{score}_of_the_file": own,
+        "test_deviation": found["deviation"],
+        "runs": len(lines),
+    }
+
+
+def parse_choices(option, texts, settings):
+    """`NAME=V1,V2` to a dict from names to values of their settings' types."""
+    known = [field.name for field in dataclasses.fields(settings)]
+    found = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not equals or name not in known or not values:
+            raise ValueError(
+                f"{option} expects NAME=V1,V2,... with the name of a setting. "
+                f"Received: {text}"
+            )
+        found[name] = [
+            _value(option, name, each, settings) for each in values.split(",")
+        ]
+    return found
+
+
+def _value(option, name, text, settings):
+    try:
+        with one_line():
+            changed = tyro.cli(
+                type(settings),
+                default=settings,
+                args=[f"--{name.replace('_', '-')}", *text.split()],
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except ValueError as error:
+        raise ValueError(f"{option} {name}: {error}") from None
+    value = getattr(changed, name)
+    return list(value) if isinstance(value, tuple) else value

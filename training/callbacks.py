@@ -1,0 +1,235 @@
+"""Callbacks of trainings: stopping, seeds, the best epoch, the record.
+
+`TerminateOnNaN` of Keras stops at the step and not with its epoch, and looks
+at no validation loss; `BackupAndRestore` writes weights and epoch one after the
+other, so a kill between them repeats an epoch on the weights that it gave. What
+is here in their place is exact.
+"""
+
+import os
+import sys
+import time
+import types
+
+import keras
+import numpy as np
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; the message names epoch and step."""
+
+
+def training_callbacks(run, seed, more=(), every=0.0, progress=None):
+    """The callbacks of a training, in the order in which they are called.
+
+    Args:
+        run: the `Run`, or `None` for a training that is not recorded.
+        seed: int, the seed of the run.
+        more: callbacks that come before the record of an epoch.
+        every: float, seconds between checkpoints, at least.
+        progress: callback that prints, or `None` for the bar of Keras.
+
+    Returns:
+        A list: non-finite stop, seeding, `more`, TensorBoard, the record of
+        epochs and the progress.
+    """
+    callbacks = [StopOnNonFiniteLoss(), SeedEpochs(seed), *more]
+    if run is not None and run.writes:
+        chooser = [each for each in more if isinstance(each, ChooseEpoch)]
+        logs = keras.callbacks.TensorBoard(
+            str(run.folder / "tensorboard"), write_graph=False
+        )
+        callbacks += [
+            logs,
+            RecordEpochs(run, *chooser, every=every),
+            progress or ProgressBar(),
+        ]
+    return callbacks
+
+
+class ChooseEpoch(keras.callbacks.EarlyStopping):
+    """Keeps the weights of the best epoch on validation data, and stops after
+    `patience` epochs without a better one; also in a run that resumes.
+
+    Args:
+        task: `keras_topo.training.tasks.Task`.
+        run: the `Run`, or `None`.
+    """
+
+    def __init__(self, task, run=None):
+        metric, greater = task.monitor
+        super().__init__(
+            f"val_{metric}",
+            patience=task.settings.patience or task.settings.epochs,
+            mode="max" if greater else "min",
+            restore_best_weights=True,
+        )
+        self.run = run
+        self.earlier = [] if run is None else run.history()
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._replay()
+        self.model.stop_training = False
+        if self.earlier:
+            self.best_weights = self._file_weights()
+
+    def has_stopped(self):
+        """Whether the epochs that the run has already were the last ones."""
+        if not self.earlier:
+            return False
+        super().on_train_begin()
+        stopped = types.SimpleNamespace(stop_training=False)
+        model, self._model = self._model, stopped
+        self._replay()
+        self._model = model
+        return stopped.stop_training
+
+    def weights(self):
+        """The weights of the best epoch, a list."""
+        if self.best_weights is not None:
+            return self.best_weights
+        self._replay()
+        return self._file_weights()
+
+    def save(self):
+        """Writes them into the folder of the run."""
+        if self.best_weights is None:
+            return
+        file = self.run.folder / "checkpoint" / "best.npz"
+        partial = file.with_name("partial.npz")
+        file.parent.mkdir(exist_ok=True)
+        np.savez(partial, *self.best_weights)
+        os.replace(partial, file)
+
+    def _file_weights(self):
+        with np.load(self.run.folder / "checkpoint" / "best.npz") as arrays:
+            return [arrays[f"arr_{k}"] for k in range(len(arrays.files))]
+
+    def _replay(self):
+        """What would be known if this run had not been interrupted."""
+        self.restore_best_weights = False
+        self.best, self.best_epoch, self.wait = None, 0, 0
+        for line in self.earlier:
+            super().on_epoch_end(line["epoch"] - 1, line)
+        self.restore_best_weights = True
+
+
+class Progress(keras.callbacks.Callback):
+    """A line now and then, where epochs are short."""
+
+    SECONDS = 20
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings, self.last = settings, time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        if now - self.last < self.SECONDS:
+            return
+        self.last = now
+        values = ", ".join(
+            f"{name.replace('val_', 'validation ')} {logs[name]:.4f}"
+            for name in ("loss", "val_loss", "val_accuracy")
+            if name in (logs or {})
+        )
+        print(
+            f"seed {self.settings.seed}, epoch {epoch + 1} of "
+            f"{self.settings.epochs}: {values}",
+            flush=True,
+        )
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """Raises `NonFiniteLoss` after the first step with a NaN or infinite loss.
+
+    Keras reports the mean loss of the epoch so far, which is non-finite from
+    that step on.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        if not np.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the training loss became {loss} in epoch {self._epoch + 1}, "
+                f"step {batch + 1}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = float((logs or {}).get("val_loss", 0.0))
+        if not np.isfinite(loss):
+            raise NonFiniteLoss(
+                f"the validation loss became {loss} in epoch {epoch + 1}, "
+                "after its last step"
+            )
+
+
+class SeedEpochs(keras.callbacks.Callback):
+    """Sets all random generators of the model anew at the start of an epoch.
+
+    Dropout and stochastic depth then depend on (seed, epoch) only. Keras keeps
+    the states of these generators out of saved files.
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        states = [
+            variable
+            for variable in self.model.variables
+            if variable.name == "seed_generator_state"
+        ]
+        words = np.random.SeedSequence([self.seed, epoch]).generate_state(
+            max(len(states), 1)
+        )
+        for state, word in zip(states, words, strict=False):
+            state.assign([int(word) % 2**31, 0])
+
+
+class RecordEpochs(keras.callbacks.Callback):
+    """Records every finished epoch in the run folder.
+
+    Args:
+        run: the `Run`.
+        chooser: `ChooseEpoch` whose best weights are saved with an epoch, or
+            `None`.
+        every: float, seconds between checkpoints at least: of short epochs
+            each would take longer to save than to repeat.
+    """
+
+    def __init__(self, run, chooser=None, every=0.0):
+        super().__init__()
+        self.run, self.chooser, self.every = run, chooser, every
+        self._saved = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        metrics = {"epoch": epoch + 1}
+        metrics.update({name: float(v) for name, v in (logs or {}).items()})
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
+        metrics["seconds"] = round(time.perf_counter() - self._start, 3)
+        now = time.perf_counter()
+        if now - self._saved < self.every:
+            self.run.save_line(metrics)
+            return
+        self._saved = now
+        if self.chooser is not None:
+            self.chooser.save()
+        self.run.save_epoch(self.model, metrics)
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """The Keras bar; in a file or a pipe one line per epoch, no rewriting."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        if not sys.stdout.isatty():
+            self.progbar.interval = float("inf")

@@ -1,0 +1,36 @@
+"""Classification of images by TopViT and what it is compared with.
+
+    python -m training.train images --variant digits --out runs/digits
+    python -m training.train images --data-dir DIR --out runs/cifar
+    python -m training.train images --data DIR --out runs/mine
+    python -m training.train images --data DIR --from topvit-cifar10 \\
+        --learning-rate 5e-4 --out runs/fine
+
+The settings are those of the photographs of CIFAR-10, which `DIR` holds as tars
+or as folders, or Keras downloads; any folder of class folders is trained on in
+the same way. Digits, which scikit-learn carries, take one to two minutes on
+two cores and end at a test accuracy of 97.5 to 99.2% (of 359 images, with seeds
+0, 1 and 2). Fifteen epochs of CIFAR-10 end at 70.2% with the mask `table` and
+at 61.5% without one (results/README.md).
+"""
+
+from keras_topo.training.tasks.images import ImageSettings
+
+config = ImageSettings(
+    epochs=30,
+    batch_size=128,
+    learning_rate=1e-3,
+    warmup_epochs=2,
+    weight_decay=0.05,
+)
+
+variants = {
+    "digits": {
+        "data": "digits",
+        "epochs": 60,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "warmup_epochs": 3,
+        "dropout": 0.1,
+    },
+}

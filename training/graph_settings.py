@@ -1,0 +1,133 @@
+"""Settings of classifiers of graphs, and the models that they ask for."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro
+
+from keras_topo import models
+from keras_topo.training import fine_tuning
+from keras_topo.training.settings import (
+    CosineSettings,
+    Natural,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+)
+
+MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc", "appnp", "gin")
+KERNELS = ("random_walk", "diffusion", "ones")
+# What a trained model has decided already: the model, and what its inputs are.
+DECIDED = (
+    "model",
+    "kernel",
+    "kernel_sizes",
+    "similarity",
+    "depth",
+    "heads",
+    "key_dim",
+    "pooling",
+    "dropout",
+    "attention_dropout",
+    "return_steps",
+    "degrees",
+    "edges",
+    "form",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphSettings(CosineSettings):
+    """Settings of classifiers of graphs."""
+
+    data: str = "motif-cycle"
+    """cycles or motif-NAME, generated; or a TUDataset zip file or folder"""
+    data_dir: str | None = None
+    """the folder in which --data is a name"""
+    model: Literal[MODELS] = "gkat"
+    """GKAT, in its modern or published form, or a baseline"""
+    kernel: Literal[KERNELS] = "random_walk"
+    """of GKAT; ones: a mask that hides nothing"""
+    kernel_sizes: tuple[PositiveFloat, ...] = (1.0, 2.0, 3.0, 4.0)
+    """nodes of the walks, or diffusion times: one kernel each"""
+    similarity: str = "softmax"
+    """of GKAT"""
+    depth: PositiveInt = 3
+    """layers; of sgc steps"""
+    heads: PositiveInt = 4
+    """of attention; heads * key_dim channels"""
+    key_dim: PositiveInt = 16
+    """channels of a head"""
+    pooling: str = "mean+max"
+    """of nodes"""
+    dropout: Rate = 0.1
+    """rate after the branches, or between layers"""
+    attention_dropout: Rate = 0.0
+    """rate of attention scores"""
+    return_steps: Natural = 16
+    """features: return probabilities of walks of up to so many steps"""
+    degrees: bool | None = None
+    """features: degrees, one-hot (None: where nodes have no others)"""
+    edges: bool = False
+    """use labels and features of edges"""
+    form: Literal["auto", "dense", "pairs"] = "auto"
+    """of kernels: see GraphPreprocessor"""
+    accumulate: PositiveInt = 1
+    """batches, each of graphs of about one size, that make one update"""
+    label_smoothing: Rate = 0.0
+    """rate"""
+    preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """go on from a trained model: a preset, a run folder, hf://user/name"""
+    freeze: bool = False
+    """with --from: train the last layer alone"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        fine_tuning.check(self)
+        if self.kernel == "random_walk" and any(
+            size != int(size) for size in self.kernel_sizes
+        ):
+            raise ValueError(
+                "`kernel_sizes` of random walks expects whole numbers of "
+                f"nodes. Received: {self.kernel_sizes}"
+            )
+
+    def resolved(self, given):
+        return fine_tuning.resolved(self, given, "graphs", DECIDED)
+
+
+def build_classifier(settings, **inputs):
+    """The untrained model that settings ask for.
+
+    Args:
+        settings: `GraphSettings`.
+        **inputs: what a builder is told of the data.
+    """
+    kind = settings.model
+    heads = {
+        "num_heads": settings.heads,
+        "key_dim": settings.key_dim,
+        "attention_dropout": settings.attention_dropout,
+    }
+    options = {
+        **inputs,
+        "pooling": settings.pooling,
+        "dropout": settings.dropout,
+        "seed": settings.seed,
+    }
+    if kind.startswith("gkat"):
+        modern = kind == "gkat"
+        return models.gkat_graph_classifier(
+            form="modern" if modern else "published",
+            depth=settings.depth,
+            similarity=settings.similarity,
+            local=modern and bool(inputs["num_edge_features"]),
+            **heads,
+            **options,
+        )
+    if kind == "gat":
+        options |= heads
+    else:
+        options["channels"] = settings.heads * settings.key_dim
+    options["steps" if kind == "sgc" else "depth"] = settings.depth
+    return models.MODELS[kind].builder(**options)

@@ -1,0 +1,33 @@
+"""What a training depends on beside its settings: devices and versions."""
+
+import platform
+from importlib import metadata
+
+import keras
+import tensorflow as tf
+
+
+def use_jit(choice):
+    """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
+    if choice == "auto" and keras.backend.backend() == "tensorflow":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return {"auto": "auto", "on": True, "off": False}[choice]
+
+
+def compiles_shapes(choice):
+    """Whether each shape of a batch costs a compilation by XLA."""
+    return keras.backend.backend() == "jax" or bool(use_jit(choice))
+
+
+def versions():
+    """Versions of what a result depends on, by package."""
+    packages = ["keras-topo", "keras", "tensorflow", "numpy"]
+    if keras.backend.backend() == "jax":
+        packages.append("jax")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return {**found, "backend": keras.backend.backend()}

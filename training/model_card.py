@@ -1,0 +1,109 @@
+"""The card of a published model, Markdown with the header of model hubs."""
+
+from pathlib import Path
+
+from keras_topo.graphs import GraphPreprocessor
+from keras_topo.presets.cards import limits, serving, usage
+from keras_topo.presets.folders import PREPROCESSOR, read_json
+
+PIPELINES = {
+    "images": "image-classification",
+    "graphs": "graph-ml",
+    "nodes": "graph-ml",
+}
+LAYERS = {
+    "images": "topologically masked linear attention (TopViT)",
+    "graphs": "graph kernel attention (GKAT)",
+    "nodes": "graph kernel attention (GKAT)",
+}
+
+
+def card(folder, metrics, title, notes):
+    """The model card, Markdown with a YAML header."""
+    task, name = metrics["task"], folder.name
+    data = Path(metrics["arguments"]["data"]).stem
+    accuracy = metrics["test_accuracy"]
+    header = f"""---
+library_name: keras
+license: apache-2.0
+pipeline_tag: {PIPELINES[task]}
+tags:
+- keras
+- tensorflow
+- keras_topo
+- linear-attention
+datasets:
+- {data}
+metrics:
+- accuracy
+model-index:
+- name: {name}
+  results:
+  - task:
+      type: {PIPELINES[task]}
+    dataset:
+      name: {data}
+      type: {data}
+    metrics:
+    - type: accuracy
+      value: {accuracy:.4f}
+---
+"""
+    paragraphs = [f"# {title}", describe(metrics, data)]
+    paragraphs += list(notes)
+    preprocessor = read_json(folder / PREPROCESSOR).get("graph_preprocessor")
+    if preprocessor is not None:
+        preprocessor = GraphPreprocessor.from_config(preprocessor)
+    paragraphs += [
+        usage(name, task, preprocessor),
+        serving(name, metrics["export"], preprocessor),
+    ]
+    paragraphs += [origin(metrics), limits(task)]
+    pictures = [
+        f"![{text}]({file})"
+        for file, text in (
+            ("masks.png", "Learned masks by layer and head"),
+            ("kernels.png", "Kernels of a test graph of each class"),
+            ("attention.png", "What a token attends to, by layer and head"),
+            ("curves.png", "Loss and accuracy by epoch"),
+        )
+        if (folder / file).exists()
+    ]
+    return header + "\n" + "\n\n".join([*paragraphs, *pictures]) + "\n"
+
+
+def describe(metrics, data):
+    counts = metrics.get("images") or metrics.get("graphs") or {}
+    tested = f"of test {metrics['task']}"
+    if counts:
+        tested = f"of {counts['test']:,} test {metrics['task']}"
+    text = (
+        f"A classifier of {metrics['task']} by {LAYERS[metrics['task']]}, "
+        f"{metrics['parameters']:,} parameters, trained on {data}: "
+        f"**{metrics['test_accuracy']:.2%}** {tested} are right."
+    )
+    if metrics.get("runs", 1) > 1:
+        text += (
+            f" That is the mean over {metrics['runs']} seeds, with a deviation "
+            f"of {metrics['test_deviation']:.2%}; the file holds the first, "
+            f"with {metrics['test_accuracy_of_the_file']:.2%}."
+        )
+    if counts:
+        text += (
+            f" Trained on {counts['train']:,}, epochs watched on "
+            f"{counts['validation']:,}, tested once. The standard error of "
+            f"a share of so many {metrics['task']} is "
+            f"{metrics['test_standard_error']:.1%}."
+        )
+    for remark in metrics.get("data_remarks", ()):
+        text += f" {remark[0].upper()}{remark[1:]}."
+    return text
+
+
+def origin(metrics):
+    versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
+    seconds = metrics["training_seconds"]
+    return (
+        f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
+        f"training ({versions}). `metrics.json` has all arguments."
+    )

@@ -1,0 +1,196 @@
+"""The command line of `training.train`, made of dataclasses by tyro."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import os
+import re
+import sys
+from typing import Annotated
+
+import tyro
+
+from keras_topo.training import configs
+from keras_topo.training.settings import PositiveInt, mismatch
+
+PROGRAM = "python -m training.train"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a config is run, whatever its task is."""
+
+    out: str
+    """the run folder"""
+    variant: str | None = None
+    """name of changes that the config lists"""
+    resume: bool = True
+    """go on with the run in --out; --no-resume deletes it first"""
+    results: str | None = None
+    """add the summary of the finished run to this file, as a line of JSON"""
+    seeds: PositiveInt | None = None
+    """train once with each of so many seeds, from --seed on (default: 1; 3 for
+    each fold of --splits)"""
+    splits: str | None = None
+    """assess in folds: a JSON file of them, or how many to draw; no model is
+    kept"""
+    folds: tuple[int, ...] = ()
+    """with --splits: these folds only, counted from 0"""
+    select: tuple[str, ...] = ()
+    """with --splits: NAME=V1,V2,... choices of a setting, made in each fold on
+    its validation data"""
+    compare: tuple[str, ...] = ()
+    """NAME=V1,V2,... train with each of these values; a table is made of
+    it, and no model is kept"""
+    distribute: str = "none"
+    """mirrored: all devices of this host, with TensorFlow; multihost: those of
+    all hosts, with KERAS_BACKEND=jax. Each batch is shared out"""
+    hosts: tuple[str, ...] = ()
+    """with multihost: HOST:PORT of each process; the first one coordinates"""
+    process: int | None = None
+    """with multihost: which of the hosts this is, from 0"""
+
+    def __post_init__(self):
+        expected = mismatch(self.seeds, PositiveInt | None)
+        if expected:
+            raise ValueError(
+                f"--seeds expects {expected}. Received: {self.seeds}"
+            )
+        if (self.folds or self.select) and not self.splits:
+            raise ValueError(
+                "--folds and --select expect --splits. Received: none"
+            )
+
+
+def parse(argv):
+    """Reads the command line.
+
+    Args:
+        argv: list of str.
+
+    Returns:
+        `(name, options, settings)`: the config, `RunOptions`, and the config's
+        settings with what the command line changes.
+
+    Raises:
+        ValueError: for a config or an option that cannot be; the message is
+            one line.
+        SystemExit: after `--help`.
+    """
+    name, rest = _config_name(argv)
+    for option in ("--select", "--compare", "--folds"):
+        if rest.count(option) > 1:
+            raise ValueError(
+                f"{option} expects all of its values at once. Received: "
+                f"{option} twice"
+            )
+    module = configs.load(name)
+    settings = configs.variant_of(module, _variant(rest))
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("run", Annotated[RunOptions, tyro.conf.arg(name="")]),
+            (
+                "settings",
+                Annotated[type(settings), tyro.conf.arg(name="")],
+                dataclasses.field(default=settings),
+            ),
+        ],
+    )
+    asks_for_help = {"-h", "--help"} & set(rest)
+    with contextlib.nullcontext() if asks_for_help else one_line():
+        found = tyro.cli(
+            command,
+            args=rest,
+            prog=f"{PROGRAM} {name}",
+            description=_description(module),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    return name, found.run, found.settings.resolved(_given(rest))
+
+
+def _config_name(argv):
+    """The config, and the options after it."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0], list(argv[1:])
+    if argv[:1] in (["-h"], ["--help"]):
+        print(_help())
+        raise SystemExit(0)
+    raise ValueError(
+        f"{PROGRAM} expects a config first, one of "
+        f"{', '.join(configs.names())}, or the path of a file that ends in "
+        f".py. Received: {argv[0] if argv else 'none'}"
+    )
+
+
+def _given(rest):
+    """Names of the settings that stand on the command line, a set."""
+    options = [t.partition("=")[0][2:] for t in rest if t.startswith("--")]
+    return {name.removeprefix("no-").replace("-", "_") for name in options}
+
+
+def _variant(rest):
+    """`--variant`, which decides the defaults of all other options."""
+    for k, token in enumerate(rest):
+        if token == "--variant" and k + 1 < len(rest):
+            return rest[k + 1]
+        if token.startswith("--variant="):
+            return token.partition("=")[2]
+    return None
+
+
+def _help():
+    width = max(map(len, configs.names())) + 2
+    lines = [
+        f"usage: {PROGRAM} CONFIG --out FOLDER [OPTIONS]",
+        "",
+        "Trains what a config says. CONFIG is one of these, or the path of a",
+        "Python file that ends in .py:",
+        "",
+        *(f"  {n:<{width}}{configs.summary(n)}" for n in configs.names()),
+        "",
+        f"{PROGRAM} CONFIG --help lists the options of a config.",
+    ]
+    return "\n".join(lines)
+
+
+def _description(module):
+    text = inspect.cleandoc(module.__doc__ or "")
+    variants = getattr(module, "variants", {})
+    if variants:
+        text += f"\n\nVariants: {', '.join(variants)}."
+    return text
+
+
+@contextlib.contextmanager
+def one_line():
+    """Turns the box in which tyro reports an error into a ValueError."""
+    written = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        with contextlib.redirect_stderr(written):
+            yield
+    except SystemExit as end:
+        if end.code:
+            raise ValueError(_message(written.getvalue())) from None
+        raise
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+    # Warnings, which are no errors.
+    sys.stderr.write(written.getvalue())
+
+
+def _message(box):
+    lines = []
+    for line in box.splitlines()[1:]:
+        line = re.sub(r"\x1b\[[0-9;]*m", "", line).strip("│╭╰╮╯─ ")
+        if line.startswith(("For full helptext", "Argument helptext")):
+            break
+        lines.append(line)
+    text = " ".join(filter(None, lines))
+    # Of checks of whole dataclasses the name says nothing.
+    return re.sub(r"^Error parsing (?!-)\S+: ", "", text)

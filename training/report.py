@@ -1,0 +1,257 @@
+"""What a training leaves for readers: curves, and what is in the folder."""
+
+import contextlib
+import logging
+
+
+def load_pyplot():
+    """Imports matplotlib for drawing into files.
+
+    Raises:
+        ImportError: matplotlib is missing; the message names the extra.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "Drawing needs matplotlib: pip install 'keras-topo[plots]'"
+        ) from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+# Fewer training examples than this say little by how many of them are right.
+FEW = 20
+
+
+def draw_curves(history, path, title, num_training=None):
+    """Draws loss and accuracy of training and validation over the epochs.
+
+    The learning rate is drawn where it changes, and the training accuracy
+    where it is of `FEW` examples or more.
+
+    Args:
+        history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
+            `val_accuracy` (where there was validation) and `learning_rate`.
+        path: file to write, PNG.
+        title: str.
+        num_training: int, training examples; `None` for enough of them.
+    """
+    plt = load_pyplot()
+    epochs = [line["epoch"] for line in history]
+    few = num_training is not None and num_training < FEW
+    training = ("training", "C0")
+    validation = ("validation", "C1")
+    panels = [
+        ("Loss", {"loss": training, "val_loss": validation}),
+        ("Accuracy", {"accuracy": training, "val_accuracy": validation}),
+    ]
+    if few and "val_accuracy" in history[0]:
+        panels[1] = ("Accuracy", {"val_accuracy": validation})
+    if len({line["learning_rate"] for line in history}) > 1:
+        panels.append(("Learning rate", {"learning_rate": (None, "C0")}))
+    widths = (3, 3, 2)[: len(panels)]
+    figure, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(11 * sum(widths) / 8, 3.7),
+        layout="constrained",
+        width_ratios=widths,
+    )
+    for axis, (name, curves) in zip(axes, panels, strict=True):
+        for key, (label, color) in curves.items():
+            if key not in history[0]:
+                continue  # Without validation.
+            axis.plot(
+                epochs,
+                [line[key] for line in history],
+                color=color,
+                label=label,
+                marker="o" if len(epochs) <= 20 else None,
+                markersize=3,
+            )
+        axis.set_title(name)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    if len(panels) > 2:
+        axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    # Below the panels: within them it would hide curves.
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def print_contents(folder, contents):
+    """Prints what lies in a run folder, a line for each file that is there.
+
+    Args:
+        folder: `pathlib.Path`.
+        contents: dict from names to what they hold.
+    """
+    for name, meaning in contents.items():
+        path = folder / name
+        if path.exists():
+            print(f"  {str(path):<34} {meaning}")
+
+
+@contextlib.contextmanager
+def presets_in_silence():
+    """Leaves unsaid what `from_preset` has changed, where it was said."""
+    logger = logging.getLogger("keras_topo.presets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def format_assessment(summary):
+    """What an assessment gave, as Markdown.
+
+    Args:
+        summary: dict, as in `folds.json`: see `training.assessment`.
+    """
+    lines = [f"`{summary['command']}`", ""]
+    metric, results = summary["metric"], summary["results"]
+    name = metric.replace("_", " ")
+    if not results[0]["cell"]:
+        (result,) = results
+        lines += [
+            f"{summary['data']}: {format_mean(result, metric)} ({name} of test "
+            f"items, {_over(result, summary)}). {_grid(summary['grid'])}",
+            "",
+            f"| fold | chosen | runs | test {name} |",
+            "|---:|---|---:|---:|",
+            *(_fold_row(fold, metric) for fold in result["by_fold"]),
+        ]
+        return "\n".join(lines) + "\n"
+    names = list(results[0]["cell"])
+    lines += [
+        f"Test {name}, {_over(results[0], summary)}. {_grid(summary['grid'])}",
+        "",
+        f"| {' | '.join(names)} | test {name} | parameters |",
+        "|---|" + "---|" * (len(names) - 1) + "---:|---:|",
+    ]
+    for result in results:
+        cells = [_text(value) for value in result["cell"].values()]
+        counts = " to ".join(
+            f"{n:,}"
+            for n in sorted({result["parameters"][0], result["parameters"][-1]})
+        )
+        failed = sum(fold["failed"] for fold in result["by_fold"])
+        mean = format_mean(result, metric)
+        mean += f" ({failed} failed)" * bool(failed)
+        lines.append(f"| {' | '.join([*cells, mean, counts])} |")
+    return "\n".join(lines) + "\n"
+
+
+def format_mean(result, metric="accuracy"):
+    """Mean and, of several runs, deviation; of accuracies in percent."""
+    mean, deviation = result["mean"], result["deviation"]
+    several = sum(fold["runs"] for fold in result["by_fold"]) > 1
+    if metric == "accuracy":
+        spread = f" ± {100 * deviation:.2f}" if several else ""
+        return f"{100 * mean:.2f}{spread}%"
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if several else "")
+
+
+def _over(result, summary):
+    folds, seeds = result["folds"], summary["seeds"]
+    if folds == seeds == 1:
+        return "one run"
+    runs = f"{seeds} seed{'s' * (seeds > 1)}"
+    if folds == 1:
+        return f"mean and deviation over {runs}"
+    return f"mean and deviation over {folds} folds of the mean over {runs}"
+
+
+def _grid(grid):
+    if not grid:
+        return "Nothing was chosen."
+    choices = "; ".join(
+        f"{name} of {', '.join(map(_text, values))}"
+        for name, values in grid.items()
+    )
+    return f"Chosen on validation items, in each fold: {choices}."
+
+
+def _fold_row(fold, metric):
+    chosen = ", ".join(f"{k} {_text(v)}" for k, v in fold["choice"].items())
+    score = fold[f"test_{metric}"]
+    text = f"{100 * score:.2f}%" if metric == "accuracy" else f"{score:.4f}"
+    runs = str(fold["runs"])
+    if fold["failed"]:
+        runs += f", {fold['failed']} of them failed and count as 0"
+    return f"| {fold['fold']} | {chosen} | {runs} | {text} |"
+
+
+def _text(value):
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def draw_table(summary, path):
+    """Draws the cells of an assessment as bars, grouped by the first setting;
+    deviations where there are several runs."""
+    plt = load_pyplot()
+    results = summary["results"]
+    names = list(results[0]["cell"])
+    percent = 100 if summary["metric"] == "accuracy" else 1
+    groups = list(dict.fromkeys(_text(r["cell"][names[0]]) for r in results))
+    series = {}
+    for result in results:
+        values = [_text(result["cell"][name]) for name in names]
+        label = ", ".join(values[1:]) or summary["metric"]
+        series.setdefault(label, {})[values[0]] = result
+    width = 0.8 / len(series)
+    figure, axis = plt.subplots(
+        figsize=(max(5, 1.8 * len(groups)), 3.6), layout="constrained"
+    )
+    for k, (label, found) in enumerate(series.items()):
+        where = [g for g in groups if g in found]
+        axis.bar(
+            [
+                groups.index(g) + (k - (len(series) - 1) / 2) * width
+                for g in where
+            ],
+            [percent * found[g]["mean"] for g in where],
+            width,
+            yerr=[
+                percent * found[g]["deviation"]
+                if summary["seeds"] > 1 or found[g]["folds"] > 1
+                else float("nan")
+                for g in where
+            ],
+            label=label,
+            capsize=2,
+        )
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xlabel(names[0])
+    if percent == 100:
+        lowest = min(100 * (r["mean"] - r["deviation"]) for r in results)
+        axis.set_ylim(max(0, min(50, lowest - 5)), 101)
+    axis.set_ylabel(
+        f"test {summary['metric'].replace('_', ' ')}" + ", %" * (percent == 100)
+    )
+    axis.grid(axis="y", alpha=0.3)
+    if len(series) > 1:
+        # Above the axis, in its width.
+        axis.legend(
+            frameon=False,
+            ncols=min(len(series), 5),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+        )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

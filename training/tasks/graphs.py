@@ -1,0 +1,269 @@
+"""Classification of graphs, by GKAT or a baseline.
+
+The data are generated, or a TUDataset archive. A `GraphPreprocessor` learns
+from the training graphs alone what nodes are described by, and travels with
+the preset and the SavedModel.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_topo
+from keras_topo import models
+from keras_topo.callbacks import FollowEpochs
+from keras_topo.estimators.losses import SmoothedCrossentropy
+from keras_topo.graphs import GraphPreprocessor, GraphSequence
+from keras_topo.presets import find_preset, read_metrics
+from keras_topo.training import fine_tuning, graph_files
+from keras_topo.training.files import digest
+from keras_topo.training.folds import PARTS, check_classes, draw_split
+from keras_topo.training.graph_data import GENERATED, load_graphs
+from keras_topo.training.graph_settings import (
+    GraphSettings,
+    build_classifier,
+)
+from keras_topo.training.machine import compiles_shapes
+from keras_topo.training.tasks import Task
+
+
+class Graphs(Task):
+    """Graphs in, a class out; see `keras_topo.training.tasks`.
+
+    Args:
+        settings: `GraphSettings`.
+        split: dict from `train`, `validation` and `test` to ids of graphs;
+            defaults to that of the data, or to a stratified one by the seed.
+    """
+
+    name = "graphs"
+    contents = {
+        "model.weights.h5": "with config.json and preprocessor.json: for "
+        "keras_topo.GraphClassifier.from_preset",
+        "saved_model/1": "the same for TensorFlow Serving, graphs in",
+        "kernels.png": "the kernels of a test graph of each class",
+        "attention.png": "what a node of a test graph attends to",
+        "samples": "some test graphs, by class, as serialized GraphTensors",
+    }
+
+    def __init__(self, settings, split=None):
+        self.settings = settings
+        self.dataset, own, facts = self.load(settings)
+        labels = self.dataset.labels
+        check_classes(labels, 1, "training")
+        if split is None:
+            split = own or draw_split(labels, settings.seed)
+        self.split = {name: np.asarray(split[name]) for name in PARTS}
+        self.graphs = {
+            name: [self.dataset.graphs[i] for i in ids]
+            for name, ids in self.split.items()
+        }
+        classes = np.array(self.dataset.classes)
+        # As values: what the preprocessor learns, and a client is told.
+        self.classes = {
+            n: classes[labels[ids]] for n, ids in self.split.items()
+        }
+        self.facts = {
+            **facts,
+            "graphs": {name: len(ids) for name, ids in self.split.items()},
+            "split_sha256": digest(*map(np.sort, self.split.values())),
+        }
+        self.preprocessor = self._preprocessor()
+        self.title = f"{self.describe_model()}, on {self.dataset.name}"
+        self.steps_per_epoch = None  # By the sequence, epoch by epoch.
+        self.num_training = len(self.split["train"])
+        self._sequences = {}
+
+    @staticmethod
+    def load(settings):
+        """The `GraphDataset`, its own split or `None`, and facts about it."""
+        return load_graphs(settings.data, settings.data_dir, settings.seed)
+
+    @classmethod
+    def labels(cls, settings):
+        return cls.load(settings)[0].labels
+
+    def _preprocessor(self):
+        settings = self.settings
+        if settings.preset:
+            return self._trained_preprocessor()
+        kernel = settings.kernel
+        if not settings.model.startswith("gkat"):
+            kernel = models.MODELS[settings.model].kernel
+        preprocessor = GraphPreprocessor(
+            degrees="auto" if settings.degrees is None else settings.degrees,
+            return_steps=settings.return_steps,
+            edges="auto" if settings.edges else False,
+            kernel=kernel,
+            kernel_sizes=settings.kernel_sizes,
+            form=settings.form,
+            # What training graphs lack may be in others.
+            unknown="zeros",
+        )
+        # Classes are those of the data: folds may lack some in training.
+        return preprocessor.adapt(
+            dataclasses.replace(self.dataset, graphs=self.graphs["train"])
+        )
+
+    def _trained_preprocessor(self):
+        """That of `--from`, for the classes of these data."""
+        settings = self.settings
+        trained = keras_topo.GraphClassifier.from_preset(settings.preset)
+        self._refuse_known_test_graphs()
+        preprocessor = trained.preprocessor
+        self._keeps_classes = preprocessor.classes == self.dataset.classes
+        preprocessor.learned["classes"] = list(self.dataset.classes)
+        preprocessor.learned["class_names"] = [
+            str(value) for value in self.dataset.classes
+        ]
+        try:
+            preprocessor(self.graphs["train"][:1])
+        except ValueError as error:
+            raise ValueError(
+                f"--from {settings.preset} expects graphs such as it was "
+                f"trained on: {error}"
+            ) from error
+        return preprocessor
+
+    def _refuse_known_test_graphs(self):
+        """Keeps what a preset was trained on out of what it is tested on."""
+        metrics = read_metrics(find_preset(self.settings.preset))
+        trained = Path(metrics.get("arguments", {}).get("data", "")).stem
+        name = Path(self.settings.data).stem
+        if name in GENERATED or name != trained:
+            return
+        if metrics.get("split_sha256") != self.facts["split_sha256"]:
+            raise ValueError(
+                "--from expects other data than the model was trained on, or "
+                "the very split, that of its --seed and of this version: test "
+                f"graphs may have been among its own. Received: {name}"
+            )
+
+    def describe(self):
+        sizes = self.facts["graphs"]
+        return (
+            f"Data: {self.dataset.name}, {sizes['train']:,} training, "
+            f"{sizes['validation']:,} validation and {sizes['test']:,} test "
+            f"graphs, {self.preprocessor.num_features} features, "
+            f"{self.dataset.num_classes} classes."
+        )
+
+    def describe_model(self):
+        settings = self.settings
+        if settings.preset:
+            return fine_tuning.describe(settings)
+        depth = settings.depth
+        text = f"{settings.model}, {depth} layer{'s' * (depth > 1)}"
+        if settings.model.startswith("gkat"):
+            text += f", {settings.similarity}, kernel {settings.kernel}"
+            if settings.kernel != "ones":
+                sizes = " ".join(f"{n:g}" for n in settings.kernel_sizes)
+                text += f" {sizes}"
+        return text
+
+    def sequence(self, name, shuffle=False):
+        """`GraphSequence` of the training, validation or test graphs."""
+        if (name, shuffle) not in self._sequences:
+            size = self.settings.batch_size
+            count = len(self.graphs[name])
+            self._sequences[name, shuffle] = GraphSequence(
+                self.graphs[name],
+                self.preprocessor,
+                self.classes[name],
+                batch_size=size,
+                shuffle=shuffle,
+                seed=self.settings.seed,
+                # Few where every shape is compiled.
+                num_buckets=4
+                if compiles_shapes(self.settings.jit)
+                else int(np.clip(count // (2 * size), 4, 12)),
+                level="graphs",
+            )
+        return self._sequences[name, shuffle]
+
+    def build_model(self):
+        settings = self.settings
+        if settings.preset:
+            return self._trained_model()
+        return build_classifier(settings, **self.inputs())
+
+    def inputs(self):
+        """What builders of models are told of the data, a dict."""
+        p = self.preprocessor
+        return {
+            "num_features": p.num_features,
+            "num_classes": len(p.classes),
+            "num_kernels": p.num_kernels,
+            "num_edge_features": p.num_edge_features,
+            "feature_statistics": p.feature_statistics,
+            "batching": "joined" if p.form == "pairs" else "padded",
+        }
+
+    def _trained_model(self):
+        classes = None if self._keeps_classes else self.dataset.num_classes
+        model = keras_topo.from_preset(self.settings.preset, classes)
+        if isinstance(model.layers[-1], keras.Model):
+            model = model.layers[-1]  # Behind the preprocessing.
+        if self.settings.freeze:
+            fine_tuning.freeze_all_but_last(model)
+        return model
+
+    def compile(self, model, jit_compile):
+        smoothing = self.settings.label_smoothing
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if smoothing:
+            loss = SmoothedCrossentropy(self.dataset.num_classes, smoothing)
+        model.compile(
+            optimizer=self.settings.optimizer(
+                model,
+                self.count_steps(),
+                self.settings.accumulate,
+            ),
+            loss=loss,
+            metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            jit_compile=jit_compile,
+        )
+
+    def count_steps(self):
+        return len(self.sequence("train", shuffle=True))
+
+    def training_data(self, start_epoch):
+        sequence = self.sequence("train", shuffle=True)
+        sequence.epoch = start_epoch
+        return sequence
+
+    def validation_data(self):
+        return self.sequence("validation")
+
+    def callbacks(self):
+        return [FollowEpochs(self.sequence("train", shuffle=True))]
+
+    def evaluate(self, model):
+        found = {}
+        for name in ("validation", "test"):
+            results = model.evaluate(
+                self.sequence(name), verbose=0, return_dict=True
+            )
+            for metric in ("accuracy", "loss"):
+                found[f"{name}_{metric}"] = float(results[metric])
+        return found
+
+    def finish(self, folder, model, untrained):
+        graph_files.save(folder, model, self)
+        graph_files.draw(folder, untrained, model, self)
+        return {
+            "class_names": self.preprocessor.class_names,
+            "export": graph_files.export(folder, model, self),
+        }
+
+    def report(self, summary):
+        return (
+            f"Test accuracy {summary['test_accuracy']:.2%} on "
+            f"{summary['graphs']['test']:,} graphs, epoch {summary['epoch']} "
+            f"of {summary['epochs']}"
+        )
+
+
+GraphSettings.task = Graphs

@@ -1,0 +1,242 @@
+"""Classification of images, by TopViT and what it is compared with."""
+
+import functools
+import shutil
+
+import keras
+import tensorflow as tf
+
+import keras_topo
+from keras_topo import visualize
+from keras_topo.presets import (
+    find_preset,
+    from_preset,
+    read_metrics,
+    save_preset,
+)
+from keras_topo.training import fine_tuning
+from keras_topo.training.batches import (
+    augmentation_layers,
+    evaluation_batches,
+    training_batches,
+)
+from keras_topo.training.datasets import load_images
+from keras_topo.training.files import digest
+from keras_topo.training.graph_files import of_each_class
+from keras_topo.training.image_settings import (
+    ImageSettings,
+    both,
+    build_classifier,
+    describe,
+)
+from keras_topo.training.tasks import Task
+
+EVALUATION_BATCH = 250
+NUM_SAMPLES = 12
+
+
+class Images(Task):
+    """Images in, a class out; see `keras_topo.training.tasks`.
+
+    Args:
+        settings: `ImageSettings`.
+    """
+
+    name = "images"
+    shares_batches = True
+    contents = {
+        "model.weights.h5": "with config.json: for keras_topo.from_preset",
+        "saved_model/1": "the same for TensorFlow Serving, pixels or files in",
+        "masks.png": "the learned masks of every layer and head",
+        "attention.png": "what a token of a test image attends to",
+        "samples": "some test images, by class",
+    }
+
+    def __init__(self, settings, split=None):
+        super().__init__(settings, split)
+        self.data = load_data(settings)
+        self.num_classes = len(self.data.class_names)
+        self.num_training = self.data.sizes()["train"]
+        batch_size = min(settings.batch_size, self.num_training)
+        self.steps_per_epoch = self.num_training // batch_size
+        self.facts = {
+            "images": self.data.sizes(),
+            "image_shape": list(self.data.image_shape),
+            "class_names": list(self.data.class_names),
+            "data_remarks": list(self.data.remarks),
+            "data_sha256": digest(
+                *self.data.train, *self.data.validation, *self.data.test
+            ),
+        }
+        name = settings.data.rstrip("/").rpartition("/")[2]
+        self.title = f"{describe(settings)}, on {name}"
+
+    def describe(self):
+        lines = [f"Data: {remark}." for remark in self.data.remarks]
+        sizes = self.data.sizes().items()
+        sizes = ", ".join(f"{count:,} {name}" for name, count in sizes)
+        shape = " x ".join(map(str, self.data.image_shape))
+        lines.append(
+            f"Data: {sizes} images {shape}, {self.num_classes} classes."
+        )
+        return "\n".join(lines)
+
+    def build_model(self):
+        settings, data = self.settings, self.data
+        if settings.preset is None:
+            return build_classifier(
+                settings, data.image_shape, self.num_classes
+            )
+        classes = None if self._keeps_last_layer else self.num_classes
+        model = from_preset(settings.preset, classes, data.image_shape)
+        if settings.freeze:
+            fine_tuning.freeze_all_but_last(model)
+        return model
+
+    @functools.cached_property
+    def _keeps_last_layer(self):
+        """For the very same classes it is as good as the others."""
+        metrics = read_metrics(find_preset(self.settings.preset))
+        return metrics.get("class_names") == list(self.data.class_names)
+
+    def compile(self, model, jit_compile):
+        settings = self.settings
+        model.compile(
+            optimizer=settings.optimizer(model, self.steps_per_epoch),
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=settings.label_smoothing
+            ),
+            # Of rows with weights, which several hosts may feed, too.
+            weighted_metrics=["accuracy"],
+            jit_compile=jit_compile,
+        )
+
+    def training_data(self, start_epoch):
+        settings = self.settings
+        augmentation = augmentation_layers(
+            settings.kind if settings.augment else None, settings.zoom or 1.0
+        )
+        batches, _ = training_batches(
+            self.data.train,
+            self.num_classes,
+            settings.batch_size,
+            settings.seed,
+            start_epoch,
+            settings.epochs,
+            augmentation,
+        )
+        return batches
+
+    def validation_data(self):
+        return self._batches("validation")
+
+    def _batches(self, name):
+        return evaluation_batches(
+            getattr(self.data, name), self.num_classes, EVALUATION_BATCH
+        )
+
+    def evaluate(self, model):
+        found = {}
+        for name in ("validation", "test"):
+            results = model.evaluate(
+                self._batches(name), verbose=0, return_dict=True
+            )
+            for metric in ("accuracy", "loss"):
+                found[f"{name}_{metric}"] = float(results[metric])
+        return found
+
+    def final_weights(self, model, untrained):
+        weights, keep = model.get_weights(), self.settings.keep or 0.0
+        if not keep:
+            return weights
+        known = len(weights)
+        if not self._keeps_last_layer:
+            # A new last layer has no weights from before.
+            known -= len(model.layers[-1].get_weights())
+        before = untrained.get_weights()[:known]
+        weights[:known] = [
+            keep * old + (1 - keep) * new
+            for old, new in zip(before, weights[:known], strict=True)
+        ]
+        return weights
+
+    def finish(self, folder, model, untrained):
+        described = {
+            "task": "images",
+            "image_shape": list(self.data.image_shape),
+            "class_names": list(self.data.class_names),
+        }
+        save_preset(model, folder, described)
+        print("Drawing ...", flush=True)
+        self._draw(folder, untrained, model)
+        self._save_samples(folder / "samples")
+        return {"export": self._export(folder, model)}
+
+    def _export(self, folder, model):
+        if keras.backend.backend() != "tensorflow":
+            print(
+                "No SavedModel: TensorFlow exports it. Load the preset with "
+                "KERAS_BACKEND=tensorflow and call export_saved_model."
+            )
+            return None
+        print("Exporting and checking the SavedModel ...", flush=True)
+        return keras_topo.export_saved_model(
+            model,
+            folder / "saved_model" / "1",
+            class_names=list(self.data.class_names),
+            overwrite=True,
+        )
+
+    def _draw(self, folder, before, after):
+        """Draws masks, and what a token of a test image attends to."""
+        models = {"before training": before, "after": after}
+        # Masks of untrained models hide nothing, and there is nothing to see.
+        masks = visualize.plot_masks(models if self.settings.preset else after)
+        if masks is None:
+            print("No masks to draw: this attention has none.")
+        else:
+            masks.savefig(folder / "masks.png")
+        picture = visualize.plot_attention(models, self.data.test.images[0])
+        picture.savefig(folder / "attention.png")
+
+    def _save_samples(self, folder):
+        """Writes a few test images as PNG files, `<class>/<index>.png`."""
+        shutil.rmtree(folder, ignore_errors=True)
+        images, labels = self.data.test
+        for i in of_each_class(labels)[:NUM_SAMPLES]:
+            file = folder / self.data.class_names[labels[i]] / f"{i:05d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(tf.io.encode_png(images[i]).numpy())
+
+    def report(self, summary):
+        return (
+            f"Test accuracy {summary['test_accuracy']:.2%} on "
+            f"{summary['images']['test']:,} images after epoch "
+            f"{summary['epoch']}"
+        )
+
+
+ImageSettings.task = Images
+
+
+def load_data(settings):
+    """The images, as the model of `--from` expects them if there is one."""
+    size, channels = settings.image_size, None
+    if settings.preset:
+        inputs = from_preset(settings.preset).inputs
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise ValueError(
+                f"--from expects a model of images. Received: {settings.preset}"
+            )
+        *trained, channels = inputs[0].shape[1:]
+        size = size or (trained if None not in trained else None)
+    classes = settings.classes
+    data = load_images(
+        settings.data,
+        settings.data_dir,
+        size and both(size),
+        settings.limit,
+        classes and list(classes),
+        settings.per_class,
+    )
+    return data.as_rgb() if channels == 3 else data

@@ -1,0 +1,122 @@
+"""Which model sees a motif? GKAT and baselines of equal size.
+
+The experiment of Choromanski et al. (2022): as many parameters in every model
+(within 5%), the epoch chosen on validation graphs, and accuracies of test
+graphs that nothing was chosen by. The model `ones` is GKAT without its kernel:
+every node sees every other alike. Graphs differ from seed to seed.
+"""
+
+import bisect
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from keras_topo.training.graph_data import GENERATED, load_graphs
+from keras_topo.training.graph_settings import GraphSettings, build_classifier
+from keras_topo.training.settings import PositiveInt
+from keras_topo.training.tasks.graphs import Graphs
+
+METHODS = ("gkat", "ones", "gat", "gcn", "sgc", "appnp", "gin")
+WIDEST = 256
+
+
+class Motifs(Graphs):
+    """`Graphs` of generated data, with models of equal size.
+
+    Args:
+        settings: `MotifSettings`.
+        split: as in `Graphs`.
+    """
+
+    def __init__(self, settings, split=None):
+        super().__init__(settings.as_graphs(), split)
+        if settings.match and settings.model not in ("gkat", "ones"):
+            self.settings = matched(self.settings, self.inputs())
+        self.title = f"{settings.model}, on {settings.data}"
+
+    @staticmethod
+    def load(settings):
+        return load_graphs(settings.data, None, settings.seed, settings.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class MotifSettings(GraphSettings):
+    """Settings of the motif experiment."""
+
+    data: Literal[GENERATED] = "motif-cycle"
+    """the generated task"""
+    model: Literal[METHODS] = "gkat"
+    """GKAT in the published form, the same with a mask of ones, or a
+    baseline"""
+    match: bool = True
+    """give baselines as many parameters as GKAT has (within 5%)"""
+    size: PositiveInt | None = None
+    """graphs of a class in training, a third in the other sets; for a trial
+    (None: 768)"""
+
+    def as_graphs(self):
+        """The settings by the names of `GraphSettings`."""
+        model, kernel = self.model, self.kernel
+        if model == "ones":
+            kernel = "ones"
+        if model in ("gkat", "ones"):
+            model = "gkat-published"
+        changed = _Matched(**dataclasses.asdict(self))
+        return dataclasses.replace(changed, model=model, kernel=kernel)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matched(GraphSettings):
+    """What `Graphs` is told: models by the names that it knows."""
+
+    match: bool = True
+    size: PositiveInt | None = None
+    model: str = "gkat"
+
+
+MotifSettings.task = _Matched.task = Motifs
+
+
+def matched(settings, inputs):
+    """The settings with heads and their size that come closest to as many
+    parameters as GKAT has.
+
+    Args:
+        settings: `GraphSettings` of a baseline.
+        inputs: dict, what builders are told of the data.
+
+    Raises:
+        ValueError: if no width comes within 5%.
+    """
+    gkat = dataclasses.replace(settings, model="gkat-published")
+    target = count(gkat, {**inputs, "num_kernels": 1})
+    best = None
+    for heads in range(1, 9) if settings.model == "gat" else [1]:
+
+        def size(key_dim, heads=heads):
+            return count(
+                dataclasses.replace(settings, heads=heads, key_dim=key_dim),
+                inputs,
+            )
+
+        # Parameters grow with the width: the last one below, and the next.
+        below = bisect.bisect_left(range(1, WIDEST + 1), target, key=size)
+        for key_dim in {max(1, below), min(WIDEST, below + 1)}:
+            error = abs(size(key_dim) - target) / target
+            if best is None or error < best[0]:
+                best = (error, heads, key_dim)
+    error, heads, key_dim = best
+    if error > 0.05:
+        raise ValueError(
+            f"`match` expects a width of {settings.model} with {target} "
+            f"parameters, within 5%. Received: at best {heads} x {key_dim}, "
+            f"{error:.1%} off"
+        )
+    return dataclasses.replace(settings, heads=heads, key_dim=key_dim)
+
+
+def count(settings, inputs):
+    """Trainable parameters of a model."""
+    model = build_classifier(settings, **inputs)
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
