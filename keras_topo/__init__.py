@@ -2,8 +2,9 @@
 
 from keras_topo import attention, layers, masks, operators
 
-# The function takes the name of the package: `keras_topo.presets()` lists, and
-# `from keras_topo.presets import ...` imports as before.
+# Two functions take the names of their packages: `keras_topo.presets()` lists,
+# and `from keras_topo.presets import ...` imports as before.
+from keras_topo.convert import convert
 from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     *_ESTIMATORS,
     *_LINKS,
     "attention",
+    "convert",
     "export_graph_saved_model",
     "export_litert",
     "export_node_saved_model",

@@ -20,6 +20,16 @@ SIZES = {
     "L": (1024, 16, 4096, 24),
 }
 
+#: What becomes of the tokens, and how many prefix tokens that takes.
+POOLINGS = {
+    None: 0,
+    "gap": 0,
+    "mean": 0,
+    "token": 1,
+    "token+gap": 1,
+    "prefix": 1,
+}
+
 
 @builder
 def topvit(
@@ -37,28 +47,43 @@ def topvit(
     name=None,
     stem="patches",
     reference_grid=None,
-    **attention_options,
+    prefix_tokens=None,
+    pre_logits=None,
+    epsilon=1e-6,
+    patch_padding="same",
+    patch_bias=True,
+    interpolation="linear",
+    pixel_scale=1 / 127.5,
+    pixel_offset=-1.0,
+    **options,
 ):
     """A vision Transformer on grids: TopViT, Performer or ViT.
 
     Patches, learned positions, pre-norm encoder blocks, a final normalisation,
     pooling and a linear classifier. With the same arguments `attention` alone
-    tells TopViT from the unmasked Performer and the ordinary ViT.
+    tells TopViT from the unmasked Performer and the ordinary ViT. What
+    `keras_topo.convert` makes of published weights is built by it too; the
+    arguments behind `reference_grid` are mostly for these.
 
     Args:
         size: `"mini"` 96/3/192/4, `"Ti"` 192/3/768/12, `"S"` 384/6/1536/12,
             `"B"` 768/12/3072/12 or `"L"` 1024/16/4096/24 (channels, heads, MLP
-            units, blocks).
+            units, blocks), or four ints of this kind.
         patch_size: int, or `(height, width)`.
         image_shape: `(height, width, channels)`; where patches do not divide
             it, the image is padded. `None` for height or width takes images
             of any size.
-        num_classes: int.
+        num_classes: int, or `None` for a model without a classifier, which
+            returns features.
         attention: `"toeplitz"`, `"linear"` or `"softmax"`.
         mask: a mask of `keras_topo.masks`, its name, or `None`, for
             `attention="toeplitz"`.
-        pooling: `"gap"`, the average over the grid, or `"token"`, a class
-            token, whose mask entries are 1.
+        pooling: `"gap"`, the average over the grid; `"token"`, a class token,
+            whose mask entries are 1; `"token+gap"`, both side by side
+            (DINOv2); `"prefix"`, all prefix tokens side by side (one
+            classifier of them is the average of DeiT's two); `"mean"`, the
+            average over all tokens, prefix included; or, without a classifier,
+            `None` for all tokens, prefix first.
         dropout: float, rate in the blocks and before the classifier.
         attention_dropout: float, rate inside the attention.
         stochastic_depth: float, rate of the last block; those before it have
@@ -76,18 +101,32 @@ def topvit(
             are made for; on any other they are resampled, relative to the
             extent of the image. Defaults to that of `image_shape`, and to 8 x 8
             for images of any size.
-        **attention_options: more arguments of `TopologicalEncoderBlock`, such
-            as `feature_map` or `mask_rank`.
+        prefix_tokens: int, class, distillation and register tokens together,
+            class token first; defaults to as many as `pooling` takes.
+        pre_logits: int, units of a dense layer with tanh between pooling and
+            the classifier; `None` for none.
+        epsilon: float, of all layer normalizations.
+        patch_padding: `"same"`, or `"valid"` to leave out the pixels of
+            patches that are not whole; see `PatchEmbedding`.
+        patch_bias: bool, whether the linear map of the patches has a bias.
+        interpolation: how positions are resampled; see `PositionEmbedding`.
+        pixel_scale, pixel_offset: floats, or one per channel: tokens are made
+            of `pixel_scale * pixels + pixel_offset`.
+        **options: more arguments of `TopologicalEncoderBlock`, such as
+            `feature_map`, `mask_rank`, `activation` or `layer_scale`.
 
     Returns:
         A functional `keras.Model` from `images`, float32 pixels from 0 to 255
         of shape `(batch, *image_shape)`, to logits, float32 of shape `(batch,
-        num_classes)`. The scaling of pixels is its first layer.
+        num_classes)`. The scaling of pixels is its first layer. Without a
+        classifier to features, `(batch, channels)` (twice as many channels
+        with `"token+gap"`), or, with `pooling=None`, `(batch, prefix_tokens +
+        patches, channels)`.
 
     Raises:
-        ValueError: if `size`, `attention`, `mask`, `pooling` or `stem` is not
-            one of the above, the image is smaller than a patch, or
-            `patch_size` is no power of two with `stem="convolutions"`.
+        ValueError: if an argument is not one of the above, the image is
+            smaller than a patch, or `patch_size` is no power of two with
+            `stem="convolutions"`.
 
     Example:
 
@@ -96,19 +135,121 @@ def topvit(
     >>> model(np.zeros((1, 224, 224, 3))).shape
     (1, 1000)
     """
-    if size not in SIZES:
+    channels, heads, mlp_dim, depth = _sizes(size)
+    prefix_tokens = _check(
+        pooling, num_classes, prefix_tokens, stem, patch_padding, patch_bias
+    )
+    _check_grids(image_shape, reference_grid)
+    own = {"grid_shape", "num_prefix_tokens"} & set(options)
+    if own:
         raise ValueError(
-            f"`size` expects one of {tuple(SIZES)}. Received: size={size!r}"
+            "topvit sets the grid and the prefix tokens itself, by "
+            "image_shape, patch_size, pooling and prefix_tokens. Received: "
+            f"{sorted(own)}"
         )
-    if pooling not in ("gap", "token"):
+    images = keras.Input(image_shape, name="images", dtype="float32")
+    x = keras.layers.Rescaling(
+        pixel_scale, offset=pixel_offset, name="rescaling"
+    )(images)
+    if stem == "convolutions":
+        x = _convolutions(x, channels, patch_size)
+    else:
+        x = PatchEmbedding(
+            channels,
+            patch_size,
+            use_bias=patch_bias,
+            padding=patch_padding,
+            name="patches",
+        )(x)
+    if reference_grid is None and None in image_shape:
+        reference_grid = (8, 8)
+    x = PositionEmbedding(
+        reference_grid, interpolation=interpolation, name="positions"
+    )(x)
+    inside = {}
+    if prefix_tokens:
+        # The blocks read the grid off the tokens before the class token.
+        inside = {"grid": x}
+        options = {**options, "num_prefix_tokens": prefix_tokens}
+        prefix_name = "class_token" if prefix_tokens == 1 else "prefix_tokens"
+        x = PrefixTokens(prefix_tokens, name=prefix_name)(x)
+    if attention != "toeplitz":
+        mask = None
+    elif reference_grid is not None:
+        mask = _with_reach(mask, reference_grid)
+    for k in range(depth):
+        x = TopologicalEncoderBlock(
+            heads,
+            mlp_dim=mlp_dim,
+            attention=attention,
+            mask=mask,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            stochastic_depth=stochastic_depth * k / max(1, depth - 1),
+            epsilon=epsilon,
+            seed=None if seed is None else seed + k,
+            name=f"block_{k + 1}",
+            **options,
+        )(x, **inside)
+    x = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")(x)
+    x = _pooled(x, pooling, prefix_tokens)
+    if pre_logits is not None:
+        x = keras.layers.Dense(pre_logits, "tanh", name="pre_logits")(x)
+    if num_classes is not None:
+        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
+        x = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    kind = f"topvit_{size.lower()}" if isinstance(size, str) else "topvit"
+    return keras.Model(images, x, name=name or kind)
+
+
+def _sizes(size):
+    """Channels, heads, MLP units and blocks."""
+    if isinstance(size, str) and size in SIZES:
+        return SIZES[size]
+    if isinstance(size, (tuple, list)) and len(size) == 4:
+        if all(map(_is_positive, size)):
+            return tuple(size)
+    raise ValueError(
+        f"`size` expects one of {tuple(SIZES)}, or four positive ints "
+        "(channels, heads, MLP units, blocks). Received: "
+        f"size={size!r}"
+    )
+
+
+def _check(pooling, num_classes, prefix_tokens, stem, padding, patch_bias):
+    """Checks arguments; returns the number of prefix tokens."""
+    if pooling not in POOLINGS:
         raise ValueError(
-            f"`pooling` expects 'gap' or 'token'. Received: pooling={pooling!r}"
+            f"`pooling` expects one of {tuple(POOLINGS)}. Received: "
+            f"pooling={pooling!r}"
+        )
+    if pooling is None and num_classes is not None:
+        raise ValueError(
+            "`pooling` expects a name where there is a classifier. Received: "
+            f"pooling=None, num_classes={num_classes}"
+        )
+    least = POOLINGS[pooling]
+    if prefix_tokens is None:
+        prefix_tokens = least
+    if not isinstance(prefix_tokens, int) or prefix_tokens < least:
+        raise ValueError(
+            f"`prefix_tokens` expects an int of at least {least} with pooling="
+            f"{pooling!r}. Received: prefix_tokens={prefix_tokens!r}"
         )
     if stem not in ("patches", "convolutions"):
         raise ValueError(
             "`stem` expects 'patches' or 'convolutions'. Received: "
             f"stem={stem!r}"
         )
+    if stem == "convolutions" and (padding != "same" or not patch_bias):
+        raise ValueError(
+            "`patch_padding` and `patch_bias` are for stem='patches'. "
+            f"Received: patch_padding={padding!r}, patch_bias={patch_bias}"
+        )
+    return prefix_tokens
+
+
+def _check_grids(image_shape, reference_grid):
     if (
         len(image_shape) != 3
         or image_shape[-1] is None
@@ -126,55 +267,6 @@ def topvit(
             "`reference_grid` expects two positive ints. Received: "
             f"reference_grid={reference_grid}"
         )
-    own = {"grid_shape", "num_prefix_tokens"} & set(attention_options)
-    if own:
-        raise ValueError(
-            "topvit sets the grid and the prefix tokens itself, by "
-            f"image_shape, patch_size and pooling. Received: {sorted(own)}"
-        )
-    channels, heads, mlp_dim, depth = SIZES[size]
-    images = keras.Input(image_shape, name="images", dtype="float32")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)
-    if stem == "convolutions":
-        x = _convolutions(x, channels, patch_size)
-    else:
-        x = PatchEmbedding(channels, patch_size, name="patches")(x)
-    if reference_grid is None and None in image_shape:
-        reference_grid = (8, 8)
-    x = PositionEmbedding(reference_grid, name="positions")(x)
-    inside = {}
-    if pooling == "token":
-        # The blocks read the grid off the tokens before the class token.
-        inside = {"grid": x}
-        attention_options = {**attention_options, "num_prefix_tokens": 1}
-        x = PrefixTokens(1, name="class_token")(x)
-    if attention != "toeplitz":
-        mask = None
-    elif reference_grid is not None:
-        mask = _with_reach(mask, reference_grid)
-    for k in range(depth):
-        x = TopologicalEncoderBlock(
-            heads,
-            mlp_dim=mlp_dim,
-            attention=attention,
-            mask=mask,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            stochastic_depth=stochastic_depth * k / max(1, depth - 1),
-            seed=None if seed is None else seed + k,
-            name=f"block_{k + 1}",
-            **attention_options,
-        )(x, **inside)
-    x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
-    if pooling == "token":
-        x = x[:, 0]
-    else:
-        x = keras.layers.GlobalAveragePooling2D(
-            data_format="channels_last", name="pooling"
-        )(x)
-    x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
-    logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    return keras.Model(images, logits, name=name or f"topvit_{size.lower()}")
 
 
 def _is_positive(n):
@@ -187,6 +279,35 @@ def _with_reach(mask, reference_grid):
     if mask is not None:
         mask.set_reach(reference_grid)
     return mask
+
+
+def _pooled(x, pooling, prefix_tokens):
+    """Tokens to features, by a name of `POOLINGS`."""
+    if pooling == "gap" and not prefix_tokens:
+        return keras.layers.GlobalAveragePooling2D(
+            data_format="channels_last", name="pooling"
+        )(x)
+    if not prefix_tokens:
+        x = keras.layers.Reshape((-1, x.shape[-1]), name="tokens")(x)
+    if pooling is None:
+        return x
+    if pooling == "mean":
+        return keras.layers.GlobalAveragePooling1D(
+            data_format="channels_last", name="pooling"
+        )(x)
+    if pooling == "token":
+        return x[:, 0]
+    if pooling == "prefix":
+        tokens = [x[:, k] for k in range(prefix_tokens)]
+        if prefix_tokens == 1:
+            return tokens[0]
+        return keras.layers.Concatenate(name="features")(tokens)
+    gap = keras.layers.GlobalAveragePooling1D(
+        data_format="channels_last", name="pooling"
+    )(x[:, prefix_tokens:])
+    if pooling == "gap":
+        return gap
+    return keras.layers.Concatenate(name="features")([x[:, 0], gap])
 
 
 def _convolutions(x, channels, patch_size):

@@ -33,6 +33,7 @@ BELOW["masks"] = {*BELOW, "arguments"}
 BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
+BELOW["convert"] = {*BELOW["models"], "models"}
 BELOW["testing"] = {"attention", "operators"}
 
 
@@ -145,7 +146,14 @@ def test_a_cycle_is_found():
     assert find_cycle({**graph, "d": {"c"}}) is None
 
 
-@pytest.mark.parametrize("module", ["keras_topo", "keras_topo.graphs"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "keras_topo",
+        "keras_topo.graphs",
+        "keras_topo.convert.hugging_face, keras_topo.convert.keras_hub",
+    ],
+)
 def test_jax_users_do_not_import_tensorflow(module):
     pytest.importorskip("jax")
     code = f"import sys, {module}; sys.exit('tensorflow' in sys.modules)"

@@ -45,6 +45,11 @@ def relu(x, is_query=True, projection=None, visible=None, level=None):
     return ops.minimum(ops.relu(_widen(x)), LARGEST) + EPSILON
 
 
+def topvit_relu(x, is_query=True, projection=None, visible=None, level=None):
+    """`max(x, 0) + 1e-8`, for weights of the published TopViT."""
+    return ops.minimum(ops.relu(_widen(x)), LARGEST) + 1e-8
+
+
 def elu(x, is_query=True, projection=None, visible=None, level=None):
     """`elu(x) + 1` (Katharopoulos et al., 2020)."""
     return ops.minimum(ops.elu(_widen(x)), LARGEST) + 1.0
@@ -103,6 +108,7 @@ def hyperbolic_favor(
 
 FEATURE_MAPS = {
     "relu": relu,
+    "topvit_relu": topvit_relu,
     "elu": elu,
     "square": square,
     "exp": exp,

@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
-from keras_topo.arguments import positive
+from keras_topo.arguments import one_of, positive
+from keras_topo.layers.interpolation import INTERPOLATIONS, resample_grid
 from keras_topo.layers.padding import pad_tokens
-from keras_topo.masks.resampling import resample_positions
 from keras_topo.operators.toeplitz import check_grid_shape
 
 
@@ -17,13 +17,15 @@ class PatchEmbedding(keras.layers.Layer):
 
     A convolution whose stride is its kernel. Where the patches do not divide
     the image, it is padded with zeros at its far ends, so that no pixel is
-    lost.
+    lost, or cut off there.
 
     Args:
         embed_dim: int, channels of a token.
         patch_size: int, or one int a grid axis.
         use_bias: bool.
         kernel_initializer, bias_initializer: of the projection.
+        padding: `"same"`, or `"valid"`, which leaves out the pixels of a patch
+            that is not whole, as most published models do.
 
     Call arguments:
         inputs: `(batch, *extent, channels)` with one, two or three axes, of
@@ -31,10 +33,11 @@ class PatchEmbedding(keras.layers.Layer):
 
     Returns:
         `(batch, *grid, embed_dim)`, with `ceil(extent / patch_size)` patches
-        along each axis.
+        along each axis, or `floor(extent / patch_size)` without padding.
 
     Raises:
-        ValueError: if the input is smaller than a patch.
+        ValueError: if the input is smaller than a patch, or `padding` is
+            neither of the two.
 
     Example:
 
@@ -49,9 +52,11 @@ class PatchEmbedding(keras.layers.Layer):
         use_bias=True,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
+        padding="same",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.padding = one_of(padding, "padding", ("same", "valid"))
         self.embed_dim = positive(embed_dim, "embed_dim")
         sizes = patch_size
         if not isinstance(patch_size, (tuple, list)):
@@ -90,6 +95,8 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, inputs):
         patch = self._patch(inputs.shape)
+        if self.padding == "valid":
+            return self.projection(inputs)
         for axis, p in enumerate(patch, start=1):
             extent = tuple(ops.shape(inputs))[axis]
             inputs = pad_tokens(inputs, -(-extent // p) * p, axis)
@@ -97,8 +104,9 @@ class PatchEmbedding(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         patch = self._patch(input_shape)
+        missing = 0 if self.padding == "valid" else 1
         grid = [
-            None if n is None else -(-n // p)
+            None if n is None else (n + missing * (p - 1)) // p
             for n, p in zip(input_shape[1:-1], patch, strict=True)
         ]
         return (input_shape[0], *grid, self.embed_dim)
@@ -115,6 +123,7 @@ class PatchEmbedding(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(
                 self.bias_initializer
             ),
+            "padding": self.padding,
         }
 
     def _patch(self, input_shape):
@@ -161,8 +170,8 @@ class PositionEmbedding(keras.layers.Layer):
         The same shape.
 
     Raises:
-        ValueError: if neither the grid nor `grid_shape` is known, or they
-            have different numbers of axes.
+        ValueError: if neither the grid nor `grid_shape` is known, they have
+            different numbers of axes, or `interpolation` is none of the above.
 
     Example:
 
@@ -174,10 +183,14 @@ class PositionEmbedding(keras.layers.Layer):
         self,
         grid_shape=None,
         embeddings_initializer=None,
+        interpolation="linear",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
+        self.interpolation = one_of(
+            interpolation, "interpolation", INTERPOLATIONS
+        )
         self.grid_shape = grid_shape
         if grid_shape is not None:
             self.grid_shape = check_grid_shape(grid_shape)
@@ -209,11 +222,11 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        embeddings = resample_positions(
+        embeddings = resample_grid(
             ops.convert_to_tensor(self.embeddings),
             self.grid_shape,
             tuple(ops.shape(inputs))[1:-1],
-            first_axis=0,
+            self.interpolation,
         )
         return inputs + ops.cast(embeddings, inputs.dtype)
 
@@ -227,6 +240,7 @@ class PositionEmbedding(keras.layers.Layer):
             "embeddings_initializer": keras.initializers.serialize(
                 self.embeddings_initializer
             ),
+            "interpolation": self.interpolation,
         }
 
 

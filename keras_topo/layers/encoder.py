@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_topo.arguments import one_of, positive, rate
+from keras_topo.layers.activations import get_activation
 from keras_topo.layers.attention_weights import check_tokens, scores_spec
 from keras_topo.layers.graph_inputs import GraphKernelLayer
 from keras_topo.layers.inner_dense import (
@@ -79,6 +80,14 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         epsilon: float, of the layer normalizations.
         seed: int, from which all dropouts and random features draw their
             seeds, each its own.
+        activation: str, of the MLP: the name of an activation of Keras,
+            `"gelu_tanh"` (the approximation that is Flax's default),
+            `"quick_gelu"`, or `"swiglu"`, gated units (Shazeer, 2020) of which
+            there are `mlp_dim` behind the gate.
+        mlp_bias: bool, whether the two layers of the MLP have biases;
+            `use_bias` is for the attention.
+        layer_scale: float, the initial value of a learned factor for each
+            channel of each branch (Touvron et al., 2021); `None` has none.
         **options: other arguments of `ToeplitzAttention` and
             `MaskedAttention`, for the shorthand, such as `causal` or
             `feature_map`; and of `keras.layers.Layer`.
@@ -124,6 +133,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         stochastic_depth=0.0,
         epsilon=1e-6,
         seed=None,
+        activation="gelu",
+        mlp_bias=True,
+        layer_scale=None,
         **options,
     ):
         shorthand = {
@@ -140,6 +152,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         self.attention_dropout = rate(attention_dropout, "attention_dropout")
         self.stochastic_depth = rate(stochastic_depth, "stochastic_depth")
         self.epsilon = epsilon
+        self.activation = activation
+        get_activation(activation)
+        self.mlp_bias = bool(mlp_bias)
+        self.layer_scale = layer_scale
         self.seed = seed
         self.attention_kind = attention
         if isinstance(attention, dict):
@@ -199,10 +215,21 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             self._build_attention(tuple(inputs_shape), grid_shape)
         self.mlp_norm = self._norm("mlp_norm")
         self.mlp_norm.build(inputs_shape)
-        self.mlp_hidden = dense(self, mlp_dim, "mlp_hidden", activation="gelu")
+        activation, self._after_hidden, joined = get_activation(self.activation)
+        self.mlp_hidden = dense(
+            self,
+            joined * mlp_dim,
+            "mlp_hidden",
+            activation=activation,
+            use_bias=self.mlp_bias,
+        )
         self.mlp_hidden.build(inputs_shape)
-        self.mlp_output = dense(self, channels, "mlp_output")
+        self.mlp_output = dense(
+            self, channels, "mlp_output", use_bias=self.mlp_bias
+        )
         self.mlp_output.build((*inputs_shape[:-1], mlp_dim))
+        self.attention_scale = self._add_scale("attention_scale", channels)
+        self.mlp_scale = self._add_scale("mlp_scale", channels)
         self.dropout_layer = keras.layers.Dropout(
             self.dropout,
             seed=derived_seed(self.seed, "dropout"),
@@ -270,6 +297,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
         if return_attention_scores:
             branch, scores = branch
+        branch = _scaled(branch, self.attention_scale)
         branch = self.dropout_layer(branch, training=training)
         x = inputs + self._maybe_skip(branch, training)
         x = x + self._maybe_skip(self._mlp(x, training), training)
@@ -277,8 +305,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def _mlp(self, x, training=False):
         branch = self.mlp_hidden(self.mlp_norm(x))
+        if self._after_hidden is not None:
+            branch = self._after_hidden(branch)
         branch = self.dropout_layer(branch, training=training)
-        branch = self.mlp_output(branch)
+        branch = _scaled(self.mlp_output(branch), self.mlp_scale)
         return self.dropout_layer(branch, training=training)
 
     def initial_state(self, batch_size, max_tokens=None):
@@ -306,7 +336,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     def _go_on(self, attend, tokens, state):
         tokens = ops.cast(tokens, self.compute_dtype)
         branch, state = attend(self.attention_norm(tokens), state)
-        x = tokens + branch
+        x = tokens + _scaled(branch, self.attention_scale)
         return x + self._mlp(x), state
 
     @property
@@ -393,6 +423,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             "attention_dropout": self.attention_dropout,
             "stochastic_depth": self.stochastic_depth,
             "epsilon": self.epsilon,
+            "activation": self.activation,
+            "mlp_bias": self.mlp_bias,
+            "layer_scale": self.layer_scale,
             "seed": self.seed,
         }
         if self.attention_kind is None:
@@ -422,6 +455,16 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     def _norm(self, name):
         return keras.layers.LayerNormalization(
             epsilon=self.epsilon, dtype=self.dtype_policy, name=name
+        )
+
+    def _add_scale(self, name, channels):
+        """Factors of a branch, or `None`."""
+        if self.layer_scale is None:
+            return None
+        return self.add_weight(
+            name=name,
+            shape=(channels,),
+            initializer=keras.initializers.Constant(self.layer_scale),
         )
 
     def _takes_grid(self):
@@ -477,6 +520,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             noise_shape=shape,
             seed=self.seed_generator,
         )
+
+
+def _scaled(branch, scale):
+    return branch if scale is None else branch * ops.cast(scale, branch.dtype)
 
 
 class _Given:

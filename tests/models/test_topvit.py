@@ -120,3 +120,118 @@ def test_jax_users_do_not_import_tensorflow():
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         topvit("mini", **arguments)
+
+
+NUMBERS = (24, 2, 32, 2)
+
+
+@pytest.mark.parametrize(
+    "pooling, prefix_tokens, shape",
+    [
+        (None, 0, (2, 16, 24)),
+        (None, 3, (2, 19, 24)),
+        ("gap", 0, (2, 24)),
+        ("gap", 2, (2, 24)),
+        ("mean", 0, (2, 24)),
+        ("mean", 2, (2, 24)),
+        ("token", 3, (2, 24)),
+        ("token+gap", 3, (2, 48)),
+        ("prefix", 2, (2, 48)),
+        ("prefix", None, (2, 24)),
+    ],
+)
+@pytest.mark.few_on_jax("None-3-shape1", "token+gap-3-shape7")
+def test_features(pooling, prefix_tokens, shape):
+    """Poolings of the tokens that a model without pooling returns, on images of
+    any size too."""
+    images = np.random.default_rng(0).uniform(0, 255, (2, 13, 16, 3))
+    images = images.astype("float32")
+    options = {
+        "num_classes": None,
+        "prefix_tokens": prefix_tokens,
+        "attention": "softmax",
+        "reference_grid": (4, 4),
+    }
+    if prefix_tokens is None:
+        options["prefix_tokens"] = 1  # As many as "prefix" takes.
+    models = [
+        topvit(NUMBERS, 4, size, pooling=name, **options)
+        for size in ((13, 16, 3), (None, None, 3))
+        for name in (pooling, None)
+    ]
+    weights = [
+        np.random.default_rng(k).normal(size=w.shape)
+        for k, w in enumerate(models[0].weights)
+    ]
+    outputs = []
+    for model in models:
+        model.set_weights(weights)
+        outputs.append(ref.numpy(model(images)))
+    got, tokens, got_any, tokens_any = outputs
+    # 13 rows of pixels are 4 rows of patches, the last one padded.
+    count = tokens.shape[1] - 16
+    expected = {
+        None: tokens,
+        "gap": tokens[:, count:].mean(1),
+        "mean": tokens.mean(1),
+        "token": tokens[:, 0],
+        "token+gap": np.concatenate(
+            [tokens[:, 0], tokens[:, count:].mean(1)], -1
+        ),
+        "prefix": tokens[:, :count].reshape(2, -1),
+    }[pooling]
+    assert got.shape == shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got_any, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(tokens_any, tokens, rtol=0, atol=1e-4)
+
+
+def test_what_published_models_have():
+    model = topvit(
+        [24, 2, 32, 2],
+        (4, 4),
+        (18, 18, 3),
+        5,
+        attention="softmax",
+        pooling="token",
+        prefix_tokens=3,
+        pre_logits=7,
+        epsilon=1e-12,
+        patch_padding="valid",
+        patch_bias=False,
+        interpolation="bicubic",
+        pixel_scale=[0.1, 0.2, 0.3],
+        pixel_offset=[1.0, 2.0, 3.0],
+        activation="swiglu",
+        layer_scale=0.1,
+        mlp_bias=False,
+    )
+    assert model.get_layer("patches").output.shape == (None, 4, 4, 24)
+    assert model.get_layer("patches").projection.bias is None
+    assert model.get_layer("prefix_tokens").embeddings.shape == (3, 24)
+    assert model.get_layer("norm").epsilon == 1e-12
+    assert model.get_layer("block_2").mlp_norm.epsilon == 1e-12
+    assert model.get_layer("pre_logits").kernel.shape == (24, 7)
+    pixels = np.ones((1, 18, 18, 3), "float32")
+    scaled = ref.numpy(model.get_layer("rescaling")(pixels))
+    np.testing.assert_allclose(scaled[0, 0, 0], [1.1, 2.2, 3.3], rtol=1e-6)
+    again = keras.Model.from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(model(pixels), again(pixels))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"size": (24, 2, 32)}, "`size`.*four positive ints"),
+        ({"size": (24, 2, 32, 0)}, "`size`.*four positive ints"),
+        ({"pooling": None}, "`pooling` expects a name"),
+        ({"pooling": "token", "prefix_tokens": 0}, "`prefix_tokens`.*least 1"),
+        ({"prefix_tokens": -1}, "`prefix_tokens`"),
+        ({"stem": "convolutions", "patch_bias": False}, "`patch_padding` and"),
+        ({"interpolation": "cubism"}, "`interpolation`"),
+    ],
+)
+def test_refused_of_published_models(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        topvit(**arguments)
