@@ -26,7 +26,7 @@ BELOW = {
     "_backend": set(),
     "host": set(),
     "operators": {"_backend", "host"},
-    "attention": {"_backend", "operators"},
+    "attention": {"_backend", "arguments", "operators"},
     "graphs": {"host"},
 }
 BELOW["masks"] = {*BELOW, "arguments"}
