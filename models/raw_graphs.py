@@ -164,9 +164,12 @@ def _node_features(p, inputs, adjacency, mask):
     if learned["num_own_features"]:
         parts.append(inputs["features"])
     if learned["max_degree"] is not None:
-        parts.append(
-            DegreeFeatures(learned["max_degree"], name="degrees")(adjacency)
-        )
+        most = learned["max_degree"]
+        parts.append(DegreeFeatures(most, name="degrees")(adjacency))
+        if p.directed:
+            # Edges that reach a node, after those that leave it.
+            reverse = keras.ops.swapaxes(adjacency, 1, 2)
+            parts.append(DegreeFeatures(most, name="in_degrees")(reverse))
     if p.return_steps:
         parts.append(
             ReturnProbabilities(p.return_steps, name="returns")(adjacency)

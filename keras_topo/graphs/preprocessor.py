@@ -46,8 +46,9 @@ class GraphPreprocessor:
     configuration (`get_config`), and travels with every preset and SavedModel.
 
     The features of a node are, in this order: its label as a one-hot vector,
-    its own features, its degree as a one-hot vector, return probabilities of
-    random walks, eigenvectors of the Laplacian.
+    its own features, how many edges it has as a one-hot vector (of directed
+    graphs those that leave it, and then those that reach it), return
+    probabilities of random walks, eigenvectors of the Laplacian.
 
     Args:
         attributes: dict, what to read of graphs of other libraries: the
@@ -170,7 +171,11 @@ class GraphPreprocessor:
                 learned["num_own_features"] or learned["label_values"]
             )
         if degrees:
-            most = max(np.diff(g.adjacency.indptr).max() for g in graphs)
+            most = max(
+                degrees.max()
+                for graph in graphs
+                for degrees in _degrees(graph, learned["directed"])
+            )
             learned["max_degree"] = max(1, min(int(most), self.largest_degree))
         with_edges = [g for g in graphs if g.adjacency.nnz]
         learned["edge_label_values"] = label_values(
@@ -286,8 +291,9 @@ class GraphPreprocessor:
                 )
             if learned["max_degree"] is not None:
                 most = learned["max_degree"]
-                degrees = np.minimum(np.diff(graph.adjacency.indptr), most)
-                parts[k].append(np.eye(most + 1, dtype="float32")[degrees])
+                for degrees in _degrees(graph, learned["directed"]):
+                    degrees = np.minimum(degrees, most)
+                    parts[k].append(np.eye(most + 1, dtype="float32")[degrees])
         for count, function, option in (
             (self.return_steps, return_probabilities, "steps"),
             (self.eigenvectors, laplacian_eigenvectors, "count"),
@@ -509,6 +515,13 @@ def _natural(name, value, least=0):
 
 
 # What a graph has.
+
+
+def _degrees(graph, directed):
+    """Edges of each node, `(nodes,)`; of directed graphs out and in, two."""
+    yield np.diff(graph.adjacency.indptr)
+    if directed:
+        yield np.bincount(graph.adjacency.indices, minlength=graph.num_nodes)
 
 
 def _field(graph, field, name):
