@@ -160,6 +160,8 @@ class LinkPredictor:
         """
         options = self.training
         keras.utils.set_random_seed(options["seed"])
+        # Not the former one with other names, if this fails.
+        self.model = None
         self._copy_preprocessor()
         self._names = names_of(graph)
         (graph,) = self.preprocessor.read([graph])

@@ -72,23 +72,80 @@ def test_losses_and_metrics_of_known_values():
     np.testing.assert_allclose(found, np.nanmean(terms, axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["dense", "pairs"])
-def test_the_loss_of_nodes_counts_known_ones(form):
+@pytest.mark.parametrize("batch_size", [2, 3, 9])
+def test_the_loss_of_nodes_counts_known_ones(batch_size):
     y = [np.arange(n) % 2 for n in SIZES]
     for values, unknown in zip(y, (2, 3, 0, 1), strict=True):
         values[:unknown] = -1
-    small = SMALL if form == "pairs" else {}
-    model = keras_topo.NodeClassifier(preprocessor(form), **options(**small))
-    model.fit(graphs(), y)
+    model = keras_topo.NodeClassifier(
+        preprocessor(), **options(batch_size=batch_size)
+    ).fit(graphs(), y)
     found = model.evaluate(graphs(), y)
     probabilities = np.concatenate(model.predict_proba(graphs()))
     flat = np.concatenate(y)
     known = flat >= 0
     right = probabilities[known, flat[known]].astype("float64")
     assert found["accuracy"] == pytest.approx((right > 0.5).mean())
-    if form == "dense":
-        # Joined batches of as many graphs, not of as many nodes, count alike.
-        assert found["loss"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
+    assert found["loss"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
+
+
+@pytest.mark.slow_on_jax
+def test_the_loss_of_nodes_of_joined_graphs():
+    """Also where batches have fewer graphs than asked for."""
+    y = [np.arange(n) / 2.0 for n in SIZES]
+    model = keras_topo.NodeRegressor(
+        preprocessor("pairs"), **options(**SMALL, batch_size=3)
+    ).fit(graphs(), y)
+    for size in (3, 9):
+        model.training["batch_size"] = size
+        found = model.evaluate(graphs(), y)
+        errors = np.concatenate(model.predict(graphs())) - np.concatenate(y)
+        scaled = np.square(errors / model.statistics[1][0])
+        assert found["loss"] == pytest.approx(scaled.mean(), rel=1e-3)
+
+
+def test_a_fit_that_fails_leaves_no_model():
+    model = keras_topo.GraphClassifier(preprocessor(), **options())
+    model.fit(graphs(), ["a", "b", "a", "b"])
+    with pytest.raises(ValueError, match="`sample_weight`"):
+        model.fit(graphs(), ["x", "y", "x", "y"], sample_weight=[1.0])
+    with pytest.raises(ValueError, match="fit or from_preset"):
+        model.predict(graphs())
+
+
+def test_targets_of_another_width_are_refused():
+    model = keras_topo.GraphRegressor(preprocessor(), **options())
+    y = [1.0, 2.0, 3.0, 5.0]
+    two = np.ones((4, 2))
+    model.fit(graphs(), y)
+    with pytest.raises(ValueError, match="`y` expects 1 values"):
+        model.evaluate(graphs(), two)
+    with pytest.raises(ValueError, match="`validation_data` expects 1 values"):
+        model.fit(graphs(), y, validation_data=(graphs(), two))
+    with pytest.raises(ValueError, match="`validation_data` expects targets"):
+        model.fit(graphs(), y, validation_data=graphs())
+    for wrong, match in (
+        ([1.0, np.inf, 2.0, 3.0], "infinity"),
+        (np.full((4, 2), np.nan) * [1, 0] + [0, 1], "known"),
+        (np.array([[1, np.nan]] * 4), "column 1"),
+        (np.ones((4, 2, 3)), "shape"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            model.fit(graphs(), wrong)
+    assert model.fit(graphs(), np.ones((4, 1, 2))).statistics[0] == [1, 1]
+    classifier = keras_topo.GraphClassifier(preprocessor(), **options())
+    classifier.fit(graphs(), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="classes, of .0, 1."):
+        classifier.evaluate(graphs(), np.ones((4, 3)))
+    with pytest.raises(ValueError, match="vectors of zeros and ones"):
+        keras_topo.GraphClassifier(
+            preprocessor(), multi_label=True, **options()
+        ).fit(graphs(), [0, 1, 0, 1])
+    # Three labels of graphs of three nodes.
+    triangles = graphs((3, 3, 3, 3))
+    several = keras_topo.GraphClassifier(preprocessor(), **options())
+    several.fit(triangles, [[1, 1, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1]])
+    assert several.multi_label and several.predict(triangles).shape == (4, 3)
 
 
 def test_unknown_values_beside_known_ones():
@@ -184,24 +241,26 @@ def test_classes_of_every_form():
 
 def test_weights_of_classes_and_examples():
     y = ["a", "b", "b", "b"]
-    plain = keras_topo.GraphClassifier(preprocessor(), **options())
-    plain.fit(graphs(), y)
-    weighted = keras_topo.GraphClassifier(
-        preprocessor(), class_weight={"a": 3.0}, **options()
-    ).fit(graphs(), y)
-    weighted.model.set_weights(plain.model.get_weights())
-    assert weighted.evaluate(graphs(), y)["loss"] == pytest.approx(
-        plain.evaluate(graphs(), y, sample_weight=[3, 1, 1, 1])["loss"]
-    )
+    losses = []
+    for given, weights in (({"a": 3.0}, None), (None, [3, 1, 1, 1])):
+        model = keras_topo.GraphClassifier(
+            preprocessor(), class_weight=given, **options(learning_rate=0.0)
+        ).fit(graphs(), y, sample_weight=weights)
+        losses += model.history.history["loss"]
+        # Not those of evaluations.
+        found = model.evaluate(graphs(), y)
+        right = model.predict(graphs()) == np.array(y)
+        assert found["accuracy"] == pytest.approx(right.mean())
+    assert losses[0] == pytest.approx(losses[1])
     nodes = [np.arange(n) % 2 for n in SIZES]
-    model = keras_topo.NodeClassifier(
-        preprocessor(), class_weight={1: 0.0}, **options()
-    ).fit(graphs(), nodes)
     ones = [(1 - values).astype(float) for values in nodes]
-    found = model.evaluate(graphs(), nodes)["loss"]
-    model.class_weight = None
-    again = model.evaluate(graphs(), nodes, sample_weight=ones)["loss"]
-    assert found == pytest.approx(again)
+    losses = []
+    for given, weights in (({1: 0.0}, None), (None, ones)):
+        model = keras_topo.NodeClassifier(
+            preprocessor(), class_weight=given, **options(learning_rate=0.0)
+        ).fit(graphs(), nodes, sample_weight=weights)
+        losses += model.history.history["loss"]
+    assert losses[0] == pytest.approx(losses[1])
     for weights in ([1, 1, 1], [1, 1, -1, 1], [1, 1, np.nan, 1], [ones[0]] * 4):
         with pytest.raises(ValueError, match="`sample_weight` expects"):
             model.fit(graphs(), nodes, sample_weight=weights)
@@ -209,6 +268,12 @@ def test_weights_of_classes_and_examples():
         keras_topo.GraphClassifier(
             preprocessor(), class_weight={"z": 1.0}, **options()
         ).fit(graphs(), y)
+    with pytest.raises(ValueError, match=r"`class_weight\['a'\]`.*-2"):
+        keras_topo.GraphClassifier(class_weight={"a": -2})
+    with pytest.raises(ValueError, match="`class_weight`.*several labels"):
+        keras_topo.GraphClassifier(
+            preprocessor(), class_weight={0: 1.0}, **options()
+        ).fit(graphs(), [[1, 0], [1, 1], [0, 0], [0, 1]])
 
 
 @pytest.mark.slow_on_jax

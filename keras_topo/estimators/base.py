@@ -104,6 +104,8 @@ class GraphEstimator:
         if warm_start:
             self._fitted()
         else:
+            # Not the former one behind other preprocessing, if this fails.
+            self.model = None
             config = {**self.preprocessor.get_config(), "learned": None}
             cache = self.preprocessor.cache
             self.preprocessor = GraphPreprocessor.from_config(config)
@@ -120,14 +122,20 @@ class GraphEstimator:
         builder = None
         if not warm_start:
             builder, kernel = self._builder()
-            self.preprocessor.adapt(graphs, targets, kernel)
+            self.preprocessor.adapt(graphs, targets, kernel, self.level)
         train = self._sequence(graphs, y, sample_weight, shuffle=True)
         if not warm_start:
-            self.model = self._build(builder, self._prepare(train.targets))
-        self._compile(self.model, len(train))
+            outputs = self._prepare(train.targets)
         validation = None
         if validation_data is not None:
             validation = self._sequence(*validation_data)
+        if not warm_start:
+            self.model = self._build(builder, outputs)
+        self._check_targets(train, "y")
+        self._weigh(train)
+        if validation is not None:
+            self._check_targets(validation, "validation_data")
+        self._compile(self.model, len(train))
         if isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
         self.history = self.model.fit(
@@ -143,13 +151,11 @@ class GraphEstimator:
     def evaluate(self, graphs, y=None, sample_weight=None):
         """Loss and metrics on graphs, a dict of floats."""
         self._fitted()
+        sequence = self._sequence(graphs, y, sample_weight)
+        self._check_targets(sequence, "y")
         if not self.model.compiled:
             self._compile(self.model, 1)
-        found = self.model.evaluate(
-            self._sequence(graphs, y, sample_weight),
-            verbose=0,
-            return_dict=True,
-        )
+        found = self.model.evaluate(sequence, verbose=0, return_dict=True)
         return {name: float(value) for name, value in found.items()}
 
     def predict_raw(self, graphs):
@@ -272,6 +278,9 @@ class GraphEstimator:
     def _metrics(self):
         raise NotImplementedError
 
+    def _weigh(self, train):
+        """Gives examples of training other weights."""
+
     def _state(self):
         """What is saved beside the model."""
         return {}
@@ -306,6 +315,29 @@ class GraphEstimator:
             level=self.level,
             **options,
         )
+
+    def _check_targets(self, sequence, name):
+        """Raises a ValueError unless targets are as the model has them."""
+        targets = sequence.targets
+        if targets is None:
+            raise ValueError(
+                f"`{name}` expects targets, or graphs that have them. "
+                "Received: graphs without"
+            )
+        if self.loss is not None:
+            return  # Which knows what it takes.
+        values = targets.values[0] if targets.of_nodes else targets.values
+        classes, outputs = self.preprocessor.classes, self.model.output_shape
+        if classes is None and values.shape[1:] != outputs[-1:]:
+            raise ValueError(
+                f"`{name}` expects {outputs[-1]} values each, as the model "
+                f"has. Received: the shape {values.shape}"
+            )
+        if classes is not None and values.ndim > 1:
+            raise ValueError(
+                f"`{name}` expects classes, of {classes}. Received: vectors of "
+                f"{values.shape[1]} numbers"
+            )
 
     def _builder(self):
         """The function that makes models, and the kernel that they take."""
@@ -363,6 +395,12 @@ class GraphEstimator:
     def _optimizer(self, steps_per_epoch):
         if self.optimizer is not None:
             given = keras.optimizers.get(self.optimizer)
+            # Not a part of the configuration, and lost in a copy.
+            if getattr(given, "_exclude_from_weight_decay_pattern", None):
+                raise ValueError(
+                    "`optimizer` expects one without "
+                    "exclude_from_weight_decay. Received: one with names"
+                )
             return type(given).from_config(given.get_config())
         options = self.training
         updates = steps_per_epoch * options["epochs"]

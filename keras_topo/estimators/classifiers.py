@@ -9,6 +9,7 @@ from keras_topo.estimators.losses import (
     KnownBinaryCrossentropy,
     SmoothedCrossentropy,
 )
+from keras_topo.estimators.options import non_negative
 
 
 class _Classifier(GraphEstimator):
@@ -17,7 +18,11 @@ class _Classifier(GraphEstimator):
         # What was asked for, and what the targets are.
         self._wanted_multi_label = multi_label
         self.multi_label = bool(multi_label)
-        self.class_weight = class_weight
+        self.class_weight = None
+        if class_weight is not None:
+            self.class_weight = dict(class_weight)
+            for name, weight in self.class_weight.items():
+                non_negative(weight, f"class_weight[{name!r}]")
 
     @property
     def _outputs(self):
@@ -33,14 +38,10 @@ class _Classifier(GraphEstimator):
             return [a[0] for a in arrays]
         return targets
 
-    def _sequence(self, graphs, y=None, sample_weight=None, **options):
-        sequence = super()._sequence(graphs, y, sample_weight, **options)
-        if self.class_weight is not None and sequence.targets is not None:
-            sequence.weigh(self._weights_of(sequence.targets))
-        return sequence
-
-    def _weights_of(self, targets):
-        """Weights of targets by their class."""
+    def _weigh(self, train):
+        """By the classes of targets."""
+        if self.class_weight is None:
+            return
         if self.multi_label:
             raise ValueError(
                 "`class_weight` expects one class per graph or node. Received: "
@@ -55,12 +56,19 @@ class _Classifier(GraphEstimator):
         weights = np.array(
             [self.class_weight.get(c, 1.0) for c in self.classes], "float32"
         )
-        if targets.of_nodes:
-            return [weights[values] for values in targets.values]
-        return weights[targets.values]
+        values = train.targets.values
+        if train.targets.of_nodes:
+            train.weigh([weights[ids] for ids in values])
+        else:
+            train.weigh(weights[values])
 
     def _prepare(self, targets):
         classes = self.preprocessor.classes
+        if classes is not None and self._wanted_multi_label:
+            raise ValueError(
+                "`y` expects vectors of zeros and ones with multi_label=True. "
+                f"Received: classes, {classes}"
+            )
         if classes is not None:
             if len(classes) < 2:
                 hint = " (-1 is unknown)" if targets.of_nodes else ""
@@ -168,7 +176,8 @@ class GraphClassifier(_Classifier):
         verbose: of `model.fit`.
         multi_label: bool, whether `y` holds vectors of labels that do not
             exclude each other; `None` for what `y` shows.
-        class_weight: dict from classes to factors of their loss, or `None`.
+        class_weight: dict from classes to factors of their loss in training,
+            1 for others; or `None`.
         **options: `epochs`, `batch_size`, `learning_rate` (which rises over 5%
             of the updates and falls along a cosine), `weight_decay`,
             `clip_norm`, `label_smoothing` and `seed`; what remains goes to

@@ -41,10 +41,10 @@ def training_options(given):
     options = {**TRAINING, **given}
     for name in ("epochs", "batch_size"):
         options[name] = positive(options[name], name)
-    _number("learning_rate", options["learning_rate"])
-    _number("weight_decay", options["weight_decay"])
+    non_negative(options["learning_rate"], "learning_rate")
+    non_negative(options["weight_decay"], "weight_decay")
     if options["clip_norm"] is not None:
-        _number("clip_norm", options["clip_norm"], above_zero=True)
+        non_negative(options["clip_norm"], "clip_norm")
     rate(options["label_smoothing"], "label_smoothing")
     seed = options["seed"]
     if not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -80,10 +80,11 @@ def check_model_options(model, options):
         )
 
 
-def _number(name, value, above_zero=False):
+def non_negative(value, name):
+    """`value`, which must be a finite number from zero."""
     is_number = isinstance(value, numbers.Real) and np.isfinite(value)
-    if not is_number or value < 0 or (above_zero and value == 0):
-        least = "above zero" if above_zero else "from zero"
+    if not is_number or value < 0:
         raise ValueError(
-            f"`{name}` expects a number {least}. Received: {name}={value!r}"
+            f"`{name}` expects a number from zero. Received: {name}={value!r}"
         )
+    return value

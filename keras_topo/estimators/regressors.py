@@ -31,6 +31,17 @@ class _Regressor(GraphEstimator):
                 raise ValueError(
                     f"`y` expects numbers. Received: y[{k}]={target!r}"
                 ) from None
+            if self.level == "graphs" and array.ndim == 2 and len(array) == 1:
+                array = array[0]  # As in PyTorch Geometric.
+            if np.isinf(array).any() or array.ndim > len(shape):
+                raise ValueError(
+                    "`y` expects finite numbers, or NaN where unknown, "
+                    + ("one" if self.level == "graphs" else "one row")
+                    + f" or several for each of the {self.level}. Received: "
+                    f"y[{k}] of shape {array.shape}"
+                    + ", with infinity"
+                    * bool(np.isinf(array).any())
+                )
             short = array.ndim < len(shape)
             arrays.append(array.reshape(shape) if short else array)
         return arrays
@@ -40,6 +51,12 @@ class _Regressor(GraphEstimator):
         if targets.of_nodes:
             known = np.concatenate(targets.known) > 0
             values = np.concatenate(values)[known]
+        unknown = np.isnan(values).all(axis=0)
+        if unknown.any():
+            raise ValueError(
+                "`y` expects a known number in each column. Received: only "
+                f"NaN in column {int(np.argmax(unknown))}"
+            )
         mean = np.nanmean(values, axis=0, dtype="float64")
         deviation = np.nanstd(values, axis=0, dtype="float64")
         self.statistics = (

@@ -53,7 +53,7 @@ def channels(graphs, field, preprocessor):
     return widths[0] or None
 
 
-def classes_of(graphs, y, known):
+def classes_of(graphs, y, known, level="auto"):
     """The values that classes have in targets, and their names.
 
     Both are `None` where the targets are no classes.
@@ -61,7 +61,9 @@ def classes_of(graphs, y, known):
     targets = [np.asarray(target) for target in y if target is not None]
     whole = [target.dtype.kind in "biuU" for target in targets]
     several = any(
-        target.ndim > 1 or (target.ndim and len(target) != graph.num_nodes)
+        target.ndim > 1
+        or target.ndim
+        and (level == "graphs" or len(target) != graph.num_nodes)
         for target, graph in zip(targets, graphs, strict=False)
     )
     if not targets or not all(whole) or several:

@@ -218,10 +218,10 @@ def _masked(targets, data, mask):
             f"`mask` expects bools, one for each of {len(targets)} nodes. "
             f"Received: the shape {found.shape} and dtype {found.dtype}"
         )
-    targets = targets.astype("int64" if targets.dtype.kind in "bu" else None)
-    if targets.ndim > 1 and targets.dtype.kind == "i":
-        targets = targets.astype("float32")  # For NaN.
-    targets[~found] = -1 if targets.dtype.kind == "i" else np.nan
+    # Of several values NaN is unknown, and -1 of classes.
+    classes = targets.dtype.kind in "biu" and targets.ndim == 1
+    targets = targets.astype("int64" if classes else "float32")
+    targets[~found] = -1 if classes else np.nan
     return targets
 
 

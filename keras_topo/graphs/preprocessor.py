@@ -129,7 +129,7 @@ class GraphPreprocessor:
         self.cache = cache
         self.learned = None
 
-    def adapt(self, graphs, y=None, kernel="random_walk"):
+    def adapt(self, graphs, y=None, kernel="random_walk", level="auto"):
         """Learns from graphs what they are.
 
         Args:
@@ -138,6 +138,8 @@ class GraphPreprocessor:
                 Where they are ints or strings, their values are the classes.
             kernel: the one of a preprocessor that was made with `kernel=None`,
                 such as `keras_topo.models.MODELS["gin"].kernel`.
+            level: `"graphs"` or `"nodes"`, what `y` belongs to where its shape
+                may be either.
 
         Returns:
             The preprocessor itself.
@@ -185,7 +187,7 @@ class GraphPreprocessor:
             with_edges, "edge_features", self
         )
         learned["classes"], learned["class_names"] = classes_of(
-            graphs, own_targets(graphs) if y is None else y, known
+            graphs, own_targets(graphs) if y is None else y, known, level
         )
         self.learned = learned
         learned["feature_statistics"] = statistics_of(

@@ -187,7 +187,8 @@ class GraphSequence(keras.utils.PyDataset):
         known = sum(float(share.sum()) for share in self.targets.known)
         share = num_nodes * len(self.graphs) / known
         if self.joined:
-            share /= self.batch_size
+            # Keras weighs batches by their graphs, of which some have fewer.
+            share /= len(ids)
         return (
             np.stack([pad_rows(x, num_nodes) for x in values]),
             share * np.stack([pad_rows(w, num_nodes) for w in weights]),

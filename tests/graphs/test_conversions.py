@@ -235,3 +235,25 @@ def test_edges_with_features():
         edges[:2], 3, weights=[0, 1], edge_features=[[1], [2]]
     )
     assert less.edge_features[:, 0].tolist() == [2, 2]
+
+
+def test_known_targets_by_a_mask():
+    class Data:
+        edge_index = np.array([[0, 1], [1, 2]])
+        num_nodes = 3
+        y = np.array([1, 0, 2])
+        train_mask = np.array([True, False, True])
+
+    found = Graph.from_pyg(Data(), mask="train_mask").node_targets
+    assert found.dtype == "int64" and found.tolist() == [1, -1, 2]
+    with pytest.warns(UserWarning, match="`mask='train_mask'`"):
+        assert Graph.from_pyg(Data()).node_targets.tolist() == [1, 0, 2]
+    assert Graph.from_pyg(Data(), mask=None).node_targets.tolist() == [1, 0, 2]
+    with pytest.raises(ValueError, match="`mask` expects bools"):
+        Graph.from_pyg(Data(), mask=np.array([0, 1, 1]))
+    with pytest.raises(ValueError, match="`mask='val_mask'`"):
+        Graph.from_pyg(Data(), mask="val_mask")
+    several = Data()
+    several.y = np.eye(3, dtype="int64")
+    found = Graph.from_pyg(several, mask="train_mask").node_targets
+    assert np.isnan(found[1]).all() and found[0].tolist() == [1, 0, 0]
