@@ -322,7 +322,7 @@ def _logits(model, graph, max_nodes, max_elements):
     """float32 logits (batch, classes), for an empty batch as well."""
     import tensorflow as tf
 
-    from keras_topo.graph_tensors import within
+    from keras_topo.graph_tensors import within, within_edges
 
     bounded = tf.debugging.Assert(
         tf.shape(graph["nodes"])[1] <= max_nodes,
@@ -332,8 +332,12 @@ def _logits(model, graph, max_nodes, max_elements):
         ],
     )
     batch, nodes = tf.unstack(tf.shape(graph["nodes"])[:2])
-    small = within(tf.repeat(nodes, batch), max_elements)
-    with tf.control_dependencies([bounded, small]):
+    edges = tf.shape(graph["edges"])[1]
+    small = [
+        within(tf.repeat(nodes, batch), max_elements),
+        within_edges(tf.repeat(edges, batch), max_elements),
+    ]
+    with tf.control_dependencies([bounded, *small]):
         graph = {name: tf.identity(x) for name, x in graph.items()}
     batch = tf.shape(graph["nodes"])[0]
     # An empty batch goes through the model as one graph of one node.

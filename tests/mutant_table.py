@@ -242,8 +242,8 @@ add = _group(
 )
 add(
     "preprocessor: weighted degrees",
-    "degrees = np.minimum(np.diff(graph.adjacency.indptr), most)",
-    'degrees = np.minimum(graph.degrees().astype("int64"), most)',
+    "    yield np.diff(graph.adjacency.indptr)\n",
+    '    yield graph.degrees().astype("int64")\n',
 )
 add(
     "preprocessor: statistics of the first graph alone",
@@ -494,11 +494,13 @@ add(
 )
 add(
     "estimators: statistics of validation graphs",
-    "            self.preprocessor.adapt(graphs, targets, kernel)\n",
+    "            self.preprocessor.adapt("
+    "graphs, targets, kernel, self.level)\n",
     "            self.preprocessor.adapt(\n"
     "                validation_data[0] if validation_data else graphs,\n"
     "                targets,\n"
     "                kernel,\n"
+    "                self.level,\n"
     "            )\n",
 )
 add(

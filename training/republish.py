@@ -63,7 +63,7 @@ def main(argv=None):
             report = republish(
                 folder, arguments.data_dir, arguments.class_names
             )
-        except (ValueError, OSError) as error:
+        except (ValueError, RuntimeError, OSError) as error:
             print(f"error: {folder}: {error}", file=sys.stderr)
             return 2
         difference = report["max_abs_difference"]
@@ -120,10 +120,11 @@ def republish(folder, data_dir=None, class_names=None):
             "features": {"own": shape[1], "normalization": "l1, in the model"},
             "class_names": class_names,
         }
-        save_preset(model, folder, described, metrics)
+        # What it refuses leaves the preset as it was.
         report = keras_topo.export_node_saved_model(
             model, saved, features, class_names=class_names, overwrite=True
         )
+        save_preset(model, folder, described, metrics)
     else:
         raise ValueError(f"a task that is exported is expected, not {task!r}")
     card = replaced(

@@ -86,8 +86,8 @@ def raw_inputs(graphs, preprocessor):
         that is known.
 
     Raises:
-        ValueError: if a graph lacks what those of `adapt` had, or has
-            directions or weights that those had not.
+        ValueError: if a graph lacks what those of `adapt` had, has other
+            features or labels, or directions or weights that those had not.
     """
     graphs = preprocessor.read(graphs)
     preprocessor.check(graphs)

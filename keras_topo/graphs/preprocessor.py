@@ -269,6 +269,9 @@ class GraphPreprocessor:
                     f"{name} expects edges of weight 1, as the graphs of "
                     "`adapt` have. Received: other weights"
                 )
+            self._own_features(graph, name)
+            if self.num_edge_features:
+                self.edge_features(graph, name)
 
     def node_features(self, graphs):
         """`(nodes, num_features)`, float32, of each of a list of `Graph`s."""
@@ -276,21 +279,7 @@ class GraphPreprocessor:
         parts = [[] for _ in graphs]
         for k, graph in enumerate(graphs):
             name = f"graphs[{k}]"
-            if learned["label_values"]:
-                parts[k].append(
-                    one_hot(
-                        _field(graph, "node_labels", name),
-                        learned["label_values"],
-                        self.unknown,
-                        f"{name}: node_labels",
-                    )
-                )
-            if learned["num_own_features"]:
-                parts[k].append(
-                    _of_width(
-                        graph, "features", learned["num_own_features"], name
-                    )
-                )
+            parts[k] += self._own_features(graph, name)
             if learned["max_degree"] is not None:
                 most = learned["max_degree"]
                 for degrees in _degrees(graph, learned["directed"]):
@@ -312,6 +301,23 @@ class GraphPreprocessor:
             else np.ones((graph.num_nodes, 1), "float32")
             for part, graph in zip(parts, graphs, strict=True)
         ]
+
+    def _own_features(self, graph, name):
+        """What a graph says of its nodes, a list of `(nodes, channels)`."""
+        learned, parts = self._learned(), []
+        if learned["label_values"]:
+            parts.append(
+                one_hot(
+                    _field(graph, "node_labels", name),
+                    learned["label_values"],
+                    self.unknown,
+                    f"{name}: node_labels",
+                )
+            )
+        if learned["num_own_features"]:
+            width = learned["num_own_features"]
+            parts.append(_of_width(graph, "features", width, name))
+        return parts
 
     def edge_features(self, graph, name="graph"):
         """`(stored edges, num_edge_features)`, float32, of a `Graph`."""

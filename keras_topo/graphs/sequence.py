@@ -187,8 +187,10 @@ class GraphSequence(keras.utils.PyDataset):
         known = sum(float(share.sum()) for share in self.targets.known)
         share = num_nodes * len(self.graphs) / known
         if self.joined:
-            # Keras weighs batches by their graphs, of which some have fewer.
-            share /= len(ids)
+            # Keras weighs batches by their graphs. One factor for all keeps
+            # metrics exact, and losses where batches have as many graphs.
+            counts = np.array([len(batch) for batch in self._batches])
+            share *= counts.sum() / np.square(counts).sum()
         return (
             np.stack([pad_rows(x, num_nodes) for x in values]),
             share * np.stack([pad_rows(w, num_nodes) for w in weights]),

@@ -317,7 +317,10 @@ def test_weights_and_directions_of_edges():
     )
     found = GraphPreprocessor(form="pairs", return_steps=0, cache=False)
     (example,) = found.adapt([graph])([graph])
-    np.testing.assert_array_equal(example["nodes"], np.eye(3)[[1, 2, 1]])
+    np.testing.assert_array_equal(
+        example["nodes"],
+        np.hstack([np.eye(3)[[1, 2, 1]], np.eye(3)[[2, 1, 1]]]),
+    )
     ids = example["pairs"][:2].astype(int).T.tolist()
     at = dict(zip(map(tuple, ids), example["pair_features"][:, 0], strict=True))
     edges = {(0, 1): 1.0, (1, 0): 2.0, (1, 2): 3.0, (2, 0): 4.0}

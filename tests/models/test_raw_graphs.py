@@ -1,5 +1,7 @@
 """What `GraphPreprocessor` does, inside a model."""
 
+import dataclasses
+
 import keras
 import networkx
 import numpy as np
@@ -208,3 +210,23 @@ def test_features_divided_by_their_sum(tmp_path):
     )
     other = keras_topo.from_preset(tmp_path / "whole", num_classes=2)
     assert other.output_shape == (None, None, 2)
+
+
+def test_graphs_that_lack_something_are_no_inputs():
+    ring = Graph.from_edges(
+        [(0, 1), (1, 2), (2, 0)],
+        3,
+        node_labels=[6, 8, 6],
+        features=np.ones((3, 2)),
+    )
+    p = GraphPreprocessor(cache=False).adapt([ring])
+    raw_inputs([ring], p)
+    for change, match in (
+        ({"node_labels": None}, r"graphs\[1\] expects node_labels"),
+        ({"node_labels": [6, 6, 2**32 + 8]}, r"graphs\[1\]: node_labels"),
+        ({"features": None}, r"graphs\[1\] expects features"),
+        ({"features": np.ones((3, 3))}, r"graphs\[1\] expects 2 features"),
+    ):
+        other = dataclasses.replace(ring, **change)
+        with pytest.raises(ValueError, match=match):
+            raw_inputs([ring, other], p)
