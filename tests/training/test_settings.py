@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 
+from keras_topo.training import options
 from keras_topo.training.settings import (
     NaturalFloat,
     PositiveInt,
@@ -68,3 +69,33 @@ def test_what_is_admitted(changes):
 def test_what_is_not(changes, message):
     with pytest.raises(ValueError, match=message):
         with_changes(Mine(), changes)
+
+
+OWN_CONFIG = """
+from __future__ import annotations
+import dataclasses
+from keras_topo.training.settings import PositiveInt, Settings
+
+class Nothing:
+    name = "nothing"
+
+@dataclasses.dataclass(frozen=True)
+class Own(Settings):
+    task = Nothing
+    width: PositiveInt = 3
+
+config = Own()
+variants = {"wide": {"width": 9}}
+"""
+
+
+@pytest.mark.tensorflow_only
+def test_a_config_file_may_have_a_dataclass_of_its_own(tmp_path):
+    file = tmp_path / "json.py"  # Like a module, whose place it leaves alone.
+    file.write_text(OWN_CONFIG)
+    argv = [str(file), "--out", "-"]
+    settings = options.parse([*argv, "--epochs", "2"])[2]
+    assert (settings.width, settings.epochs) == (3, 2)
+    assert options.parse([*argv, "--variant", "wide"])[2].width == 9
+    with pytest.raises(ValueError, match="`width` expects a positive integer"):
+        options.parse([*argv, "--width", "0"])
