@@ -22,7 +22,6 @@ from keras_topo.training import report
 from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.files import (
     digest,
-    read_lines,
     write_json,
     write_text,
 )
@@ -32,6 +31,7 @@ from keras_topo.training.folds import (
     combinations,
     draw_folds,
     load_folds,
+    read_runs,
     summarise,
 )
 from keras_topo.training.machine import use_jit, versions
@@ -119,7 +119,7 @@ class Assessment:
 
     def read(self, folder):
         """Raises a ValueError where lines of earlier runs are damaged."""
-        read_lines(folder / "runs.jsonl")
+        read_runs(folder / "runs.jsonl")
 
     def run(self, folder, command):
         """Trains all that is not done, and writes what came out."""
@@ -131,10 +131,9 @@ class Assessment:
                 about = {"cell": cell, "data": facts.get("data_sha256")}
                 print(" ".join(f"{k}={v}" for k, v in cell.items()))
 
-            def train(choice, fold, seed, settings=settings):
-                return train_once(
-                    with_changes(settings, {**choice, "seed": seed}), fold
-                )
+            def train(choice, fold, seed, parts, settings=settings):
+                settings = with_changes(settings, {**choice, "seed": seed})
+                return train_once(settings, fold, parts)
 
             lines = assess(
                 train,
@@ -173,12 +172,13 @@ class Assessment:
         print(f"\n{text}\n  {folder / 'folds.md'}")
 
 
-def train_once(settings, fold=None):
+def train_once(settings, fold=None, parts=("validation", "test")):
     """Trains one model.
 
     Args:
         settings: `Settings`.
         fold: dict of ids of items, or `None`.
+        parts: names of the data that the model is scored on.
 
     Returns:
         A dict of what `Task.evaluate` gives, and of how it came about.
@@ -190,14 +190,13 @@ def train_once(settings, fold=None):
     found = {"parameters": model.count_params()}
     try:
         found["best_epoch"] = fit(task, model, verbose=0)
-        found |= task.evaluate(model)
+        found |= task.evaluate(model, parts)
     except NonFiniteLoss as error:
         metric, greater = task.monitor
         if not greater:
             raise
         # A result too: a choice that diverges is not to be chosen, and a
         # final run that does counts as one that gets nothing right.
-        parts = ("validation", "test")
         found |= {f"{part}_{metric}": 0.0 for part in parts}
         found["failed"] = str(error)
     found["seconds"] = round(time.perf_counter() - started, 1)
@@ -223,9 +222,11 @@ def more_seeds(settings, count, folder, first):
     score = f"test_{metric}"
     own = first.get(f"{score}_of_the_file", first[score])
 
-    def train(choice, fold, seed):
+    def train(choice, fold, seed, parts):
         if seed != settings.seed:
-            return train_once(dataclasses.replace(settings, seed=seed))
+            return train_once(
+                dataclasses.replace(settings, seed=seed), fold, parts
+            )
         found = {"parameters": first["parameters"], score: own}
         other = f"validation_{metric}"
         return {**found, other: first.get(other)}

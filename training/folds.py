@@ -15,6 +15,11 @@ import numpy as np
 from keras_topo.training.files import append_line, read_lines
 
 PARTS = ("train", "validation", "test")
+# The items that each kind of run is scored on.
+SCORED = {
+    "choice": ("validation",),
+    "final": ("validation", "test"),
+}
 
 
 # The assessment.
@@ -34,12 +39,13 @@ def assess(
     """Chooses in each fold on its validation items, and tests what was chosen.
 
     Args:
-        train: function of a choice, a fold and a seed to a dict of values of
-            JSON, among them `validation_M` and `test_M` for the metric M.
+        train: function of a choice, a fold, a seed and names of parts to a
+            dict of values of JSON, among them `validation_M` and `test_M` for
+            the metric M and those parts: a run of which a choice is made is
+            scored on validation items alone.
         folds: dict from numbers to folds, whatever `train` takes.
         grid: list of choices, dicts of values of JSON.
-        seeds: list of ints, of the final runs; selection has the first one, so
-            that its run is the first final run.
+        seeds: list of ints, of the final runs; selection has the first one.
         file: `pathlib.Path` of a line of JSON for each run. Runs whose line is
             there are not repeated. `None` for none.
         monitor: str, the metric M.
@@ -49,19 +55,21 @@ def assess(
 
     Returns:
         A list of the lines of all final runs, fold after fold: dicts with
+        `kind` (`"final"`; that of other lines of `file` is `"choice"`),
         `fold`, `choice`, `seed`, what `about` has, and what `train` gave.
 
     Raises:
-        ValueError: if `file` has a damaged line.
+        ValueError: if `file` has a damaged line, or one without `kind`.
     """
-    known = [] if file is None else read_lines(file)
+    known = [] if file is None else read_runs(file)
 
-    def run(fold, choice, seed):
-        key = {**(about or {}), "fold": fold, "choice": choice, "seed": seed}
+    def run(kind, fold, choice, seed):
+        key = {"kind": kind, "fold": fold, "choice": choice, "seed": seed}
+        key = {**(about or {}), **key}
         for line in known:
             if {name: line.get(name) for name in key} == key:
                 return line
-        line = {**key, **train(choice, folds[fold], seed)}
+        line = {**key, **train(choice, folds[fold], seed, SCORED[kind])}
         if file is not None:
             append_line(file, line)
         known.append(line)
@@ -73,16 +81,35 @@ def assess(
         if len(grid) > 1:
             tried = []
             for choice in grid:
-                line = run(fold, choice, seeds[0])
+                line = run("choice", fold, choice, seeds[0])
                 # Test items are told about only where all has been chosen.
                 told(describe(line, ["validation"], monitor, "choice"))
                 tried.append(line)
             chosen = best_of(tried, f"validation_{monitor}", greater)["choice"]
         for seed in seeds:
-            line = run(fold, chosen, seed)
+            line = run("final", fold, chosen, seed)
             told(describe(line, ["validation", "test"], monitor, "final"))
             finals.append(line)
     return finals
+
+
+def read_runs(file):
+    """The lines of a file of runs.
+
+    Raises:
+        ValueError: as `read_lines`, and for a line without `kind`: of a
+            version in which a choice was scored on test items, too.
+    """
+    lines = read_lines(file)
+    for number, line in enumerate(lines, 1):
+        if line.get("kind") not in SCORED:
+            raise ValueError(
+                f"{file}, line {number} expects a `kind`, choice or final. "
+                "Lines of earlier versions lack it and cannot be resumed: "
+                "choose another --out, or --no-resume to replace the run. "
+                f"Received: kind={line.get('kind')!r}"
+            )
+    return lines
 
 
 def best_of(lines, score, greater=True):

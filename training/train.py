@@ -33,6 +33,7 @@ from keras_topo.training import assessment, distribution, report
 from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.files import read_lines
 from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
 from keras_topo.training.options import PROGRAM, parse
 from keras_topo.training.run import Run
@@ -145,7 +146,7 @@ class Job:
         # Of the other processes none looks before the folder is this run's.
         self.devices.wait("open")
         # Damaged lines are told before anything is added to them.
-        read_lines(self.run.folder / "runs.jsonl")
+        read_runs(self.run.folder / "runs.jsonl")
         self.run.history()
         if self.run.summary() is None:
             with self.devices.scope():

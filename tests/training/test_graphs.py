@@ -217,12 +217,14 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     assert run(*command, "--folds", "0") == 0
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    # Two to choose from, one of which is the first final run.
-    assert [line["seed"] for line in lines] == [0, 0, 1]
+    # Two to choose from, and two runs of what was chosen.
+    assert [line["seed"] for line in lines] == [0, 0, 0, 1]
+    assert [line["kind"] for line in lines] == ["choice"] * 2 + ["final"] * 2
+    assert "test_accuracy" not in {*lines[0], *lines[1]}
     scores = [line["validation_accuracy"] for line in lines[:2]]
     best = lines[int(np.argmax(scores))]["choice"]
-    assert lines[2]["choice"] == best
-    finals = [line for line in lines if line["choice"] == best]
+    finals = lines[2:]
+    assert [line["choice"] for line in finals] == [best] * 2
     summary = json.loads((out / "folds.json").read_text())
     (result,) = summary["results"]
     expected = np.mean([line["test_accuracy"] for line in finals])
@@ -232,7 +234,7 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     assert f": {100 * expected:.2f}" in text and "kernel of ones, rand" in text
     # How many final runs is no argument of a run.
     assert run(*command[:-1], "1", "--folds", "0") == 0
-    assert len(file.read_text().splitlines()) == 3
+    assert len(file.read_text().splitlines()) == 4
     # Other arguments, or other folds, are another run.
     assert run(*command, "--folds", "0", "--dropout", "0.5") == 2
     assert "dropout (then 0.1, now 0.5)" in capsys.readouterr().err
@@ -246,14 +248,12 @@ def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
     """And none of the training graphs is among the test graphs."""
     asked = []
 
-    def train_once(settings, fold):
+    def train_once(settings, fold, parts):
         asked.append((settings, fold))
         score = {1: 0.2, 2: 0.9}[settings.depth]
-        return {
-            "validation_accuracy": score,
-            "test_accuracy": 1 - score,
-            "parameters": 1,
-        }
+        scores = {"validation": score, "test": 1 - score}
+        found = {f"{part}_accuracy": scores[part] for part in parts}
+        return {**found, "parameters": 1}
 
     monkeypatch.setattr(assessment, "train_once", train_once)
     splits = folds_file(tmp_path)
@@ -261,9 +261,9 @@ def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
     command += ["--splits", splits, "--select", "depth=1,2", "--seeds", "2"]
     assert run(*command, "--folds", "2", "3") == 0
     found = [(settings.depth, settings.seed) for settings, _ in asked]
-    assert found == [(1, 0), (2, 0), (2, 1)] * 2
+    assert found == [(1, 0), (2, 0), (2, 0), (2, 1)] * 2
     folds = json.loads(splits.read_text())["folds"]
-    for (_, fold), k in zip(asked, [2, 2, 2, 3, 3, 3], strict=True):
+    for (_, fold), k in zip(asked, [2] * 4 + [3] * 4, strict=True):
         assert {n: ids.tolist() for n, ids in fold.items()} == folds[k]
         assert not set(fold["train"]) & set(fold["test"])
     summary = json.loads((tmp_path / "run" / "folds.json").read_text())

@@ -91,9 +91,17 @@ class Task:
         """More callbacks for `fit`, a list."""
         return []
 
-    def evaluate(self, model):
-        """Metrics of a compiled model on the validation and the test data: a
-        dict of floats such as `validation_accuracy`, `test_accuracy`."""
+    def evaluate(self, model, parts=("validation", "test")):
+        """Metrics of a compiled model.
+
+        Args:
+            model: the model.
+            parts: names of the data, `"validation"`, `"test"` or both; what is
+                not named is not looked at.
+
+        Returns:
+            A dict of floats such as `validation_accuracy`, `test_accuracy`.
+        """
         raise NotImplementedError
 
     def finish(self, folder, model, untrained):

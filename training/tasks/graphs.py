@@ -237,9 +237,9 @@ class Graphs(Task):
     def callbacks(self):
         return [FollowEpochs(self.sequence("train", shuffle=True))]
 
-    def evaluate(self, model):
+    def evaluate(self, model, parts=("validation", "test")):
         found = {}
-        for name in ("validation", "test"):
+        for name in parts:
             results = model.evaluate(
                 self.sequence(name), verbose=0, return_dict=True
             )
