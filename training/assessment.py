@@ -25,7 +25,7 @@ from keras_topo.training.files import (
     write_json,
     write_text,
 )
-from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.fitting import build_model, count_parameters, fit
 from keras_topo.training.folds import (
     assess,
     combinations,
@@ -187,7 +187,7 @@ def train_once(settings, fold=None, parts=("validation", "test")):
     task = settings.task(settings, fold)
     model = build_model(task)
     task.compile(model, use_jit(settings.jit))
-    found = {"parameters": model.count_params()}
+    found = {"parameters": count_parameters(model)}
     try:
         found["best_epoch"] = fit(task, model, verbose=0)
         found |= task.evaluate(model, parts)

@@ -32,7 +32,7 @@ from keras_topo.presets import make_trainable
 from keras_topo.training import assessment, distribution, report
 from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.files import read_lines
-from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.fitting import build_model, count_parameters, fit
 from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
 from keras_topo.training.options import PROGRAM, parse
@@ -182,7 +182,7 @@ class Job:
         finished = self.run.restore(model)
         if self.devices.is_first:
             print(task.describe())
-            count = model.count_params()
+            count = count_parameters(model)
             trained = sum(
                 int(np.prod(w.shape)) for w in model.trainable_weights
             )
@@ -210,6 +210,8 @@ class Job:
         """
         task, folder, model = self.task, self.run.folder, self.model
         history = self.run.history()
+        # Batches of an update, where the task knows of such.
+        accumulate = getattr(self.settings, "accumulate", 1)
         # The file holds the model as it is used; the optimizer stays behind.
         with report.presets_in_silence():
             untrained, bare, tested = (build_model(task) for _ in range(3))
@@ -231,9 +233,9 @@ class Job:
             **results,
             "epoch": best_epoch,
             "epochs": len(history),
-            "updates": len(history) * task.count_steps(),
+            "updates": len(history) * task.count_steps() // accumulate,
             "training_seconds": round(sum(e["seconds"] for e in history), 1),
-            "parameters": bare.count_params(),
+            "parameters": count_parameters(bare),
             **task.facts,
             **task.finish(folder, bare, untrained),
             "seed": self.settings.seed,

@@ -16,6 +16,7 @@ from keras_topo.training import (
     options,
     train,
 )
+from keras_topo.training.fitting import count_parameters
 from keras_topo.training.folds import draw_split
 from keras_topo.training.graph_data import GENERATED, load_graphs
 from keras_topo.training.graph_settings import MODELS
@@ -82,13 +83,13 @@ def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     assert (out / "curves.png").exists()
     # The preset has its preprocessor, and answers as the test did.
     estimator = keras_topo.GraphClassifier.from_preset(out)
-    assert estimator.model.count_params() == summary["parameters"]
+    assert count_parameters(estimator.model) == summary["parameters"]
     assert estimator.classes == [1, 2]
     task = Graphs(GraphSettings(data=str(archive), model=model))
     right = estimator.predict(task.graphs["test"]) == task.classes["test"]
     assert right.mean() == summary["test_accuracy"]
     loaded = keras.saving.load_model(out / "model.keras")
-    assert loaded.count_params() == summary["parameters"]
+    assert count_parameters(loaded) == summary["parameters"]
     text = capsys.readouterr().out
     assert "Test accuracy" in text and "model.keras" in text
     # Finished: nothing is trained again.
@@ -349,7 +350,8 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     shape = ["--depth", "1", "--heads", "2", "--key-dim", "4"]
     shape += ["--kernel-sizes", "1", "3", "--return-steps", "5"]
     assert run(*given, *shape, "--out", first) == 0
-    assert run(*given, "--from", first, "--freeze", "--out", fine) == 0
+    more = ["--freeze", "--batch-size", "8", "--accumulate", "3"]
+    assert run(*given, "--from", first, *more, "--out", fine) == 0
     before, after = map(keras_topo.from_preset, (first, fine))
     for old, new in zip(before.layers, after.layers, strict=True):
         for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
@@ -359,6 +361,10 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     assert summary["arguments"]["kernel_sizes"] == [1.0, 3.0]
     assert summary["arguments"]["return_steps"] == 5
     assert all(layer.trainable for layer in after.layers)
+    # Frozen parameters are parameters; updates are those of the optimizer.
+    assert summary["parameters"] == count_parameters(before)
+    steps = -(-summary["graphs"]["train"] // 8)
+    assert steps > summary["updates"] == steps // 3
     # Architecture, a split whose test graphs it knows, other features.
     capsys.readouterr()
     for wrong, message in (

@@ -75,6 +75,9 @@ def test_trains_and_saves(
     assert summary["epochs"] == 3 and summary["recipe"]["heads"] == 2
     assert summary["nodes"] == {"train": 2, "validation": 2, "test": 6}
     loaded = keras.saving.load_model(out / "model.keras")
+    # The kernel is of the data.
+    trainable = sum(int(np.prod(w.shape)) for w in loaded.trainable_weights)
+    assert summary["parameters"] == trainable < loaded.count_params()
     logits = loaded(np.eye(12, dtype="float32")[None])
     assert tuple(logits.shape) == (1, 12, 2)
     assert (out / "curves.png").exists()

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_topo.training.batches import training_batches
 from keras_topo.training.callbacks import NonFiniteLoss, training_callbacks
 from keras_topo.training.datasets import Split
-from keras_topo.training.fitting import adamw
+from keras_topo.training.fitting import adamw, count_parameters
 from keras_topo.training.run import Run
 
 pytestmark = pytest.mark.tensorflow_only
@@ -208,6 +208,20 @@ def test_schedule_warms_up_and_decays_to_zero():
     assert rates[50] == pytest.approx(0, abs=1e-9)
     flat = adamw(model, 1e-2, 0.1, 10, 5)
     assert float(flat._learning_rate(0)) == pytest.approx(1e-2)
+
+
+def test_parameters_are_what_can_be_trained():
+    within = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(5)])
+    model = keras.Sequential(
+        [keras.Input((2,)), within, keras.layers.BatchNormalization()]
+    )
+    expected = 2 * 3 + 3 + 3 * 5 + 5 + 2 * 5
+    assert count_parameters(model) == expected
+    within.layers[0].trainable = False
+    model.layers[-1].trainable = False
+    assert count_parameters(model) == expected
+    assert [layer.trainable for layer in within.layers] == [False, True]
+    assert not model.layers[-1].trainable and within.trainable
 
 
 def test_weight_decay_acts_on_kernels_only():
