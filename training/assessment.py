@@ -188,8 +188,13 @@ def train_once(settings, fold=None, parts=("validation", "test")):
     model = build_model(task)
     task.compile(model, use_jit(settings.jit))
     found = {"parameters": count_parameters(model)}
+    fit_started = time.perf_counter()
     try:
-        found["best_epoch"] = fit(task, model, verbose=0)
+        try:
+            found["best_epoch"] = fit(task, model, verbose=0)
+        finally:
+            seconds = time.perf_counter() - fit_started
+            found["training_seconds"] = round(seconds, 1)
         found |= task.evaluate(model, parts)
     except NonFiniteLoss as error:
         metric, greater = task.monitor
@@ -215,7 +220,8 @@ def more_seeds(settings, count, folder, first):
         first: dict, the summary of the first one.
 
     Returns:
-        A dict for the summary: `runs`, mean and deviation. The metric itself
+        A dict for the summary: `runs`, mean and deviation, the seconds of all
+        runs, and of runs that failed `failed`, why by seed. The metric itself
         is the mean, and that of the file has a name of its own.
     """
     metric, greater = settings.task.monitor
@@ -228,6 +234,7 @@ def more_seeds(settings, count, folder, first):
                 dataclasses.replace(settings, seed=seed), fold, parts
             )
         found = {"parameters": first["parameters"], score: own}
+        found["training_seconds"] = first["training_seconds"]
         other = f"validation_{metric}"
         return {**found, other: first.get(other)}
 
@@ -241,11 +248,17 @@ def more_seeds(settings, count, folder, first):
         told=lambda text: print(text.partition("final ")[2], flush=True),
     )
     found = summarise(lines, metric)
+    seconds = sum(line["training_seconds"] for line in lines)
+    failed = {
+        str(line["seed"]): line["failed"] for line in lines if "failed" in line
+    }
     return {
         score: found["mean"],
         f"{score}_of_the_file": own,
         "test_deviation": found["deviation"],
         "runs": len(lines),
+        "training_seconds": round(seconds, 1),
+        **({"failed": failed} if failed else {}),
     }
 
 

@@ -251,10 +251,7 @@ class Job:
         run = self.run
         spread = ""
         if summary.get("runs", 1) > 1:
-            spread = (
-                f", the mean over {summary['runs']} seeds with a deviation of "
-                f"{100 * summary['test_deviation']:.2f} points"
-            )
+            spread = report.format_spread(summary, self.task.monitor[0])
         print(
             f"\n{self.task.report(summary)}{spread}, after "
             f"{summary['updates']:,} updates "

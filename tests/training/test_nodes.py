@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_topo import export_node_saved_model
 from keras_topo.graphs import pagerank_kernel
-from keras_topo.training import nodes, options, train
+from keras_topo.training import assessment, nodes, options, train
+from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.node_data import load_karate, load_nodes
 from keras_topo.training.node_settings import (
     RECIPES,
@@ -146,6 +147,31 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     assert lines.startswith(first)
     assert [json.loads(x)["seed"] for x in lines.splitlines()] == [0, 1, 2]
     assert json.loads((out / "metrics.json").read_text())["runs"] == 3
+
+
+def test_a_seed_that_fails_is_told(
+    tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
+):
+    fit = assessment.fit
+
+    def failing(task, model, **options):
+        if task.settings.seed == 1:
+            raise NonFiniteLoss("the training loss became nan")
+        return fit(task, model, **options)
+
+    monkeypatch.setattr(assessment, "fit", failing)
+    out = tmp_path / "run"
+    command = ["--data", str(planetoid), "--out", str(out), *SMALL]
+    for seeds in ("2", "3"):
+        assert run(*command, "--seeds", seeds) == 0
+        summary = json.loads((out / "metrics.json").read_text())
+        assert summary["failed"] == {"1": "the training loss became nan"}
+        lines = (out / "runs.jsonl").read_text().splitlines()
+        seconds = [json.loads(x)["training_seconds"] for x in lines]
+        assert summary["training_seconds"] == pytest.approx(sum(seconds))
+        assert "1 of them failed and count as 0: seed 1, the" in (
+            capsys.readouterr().out
+        )
 
 
 def test_karate():

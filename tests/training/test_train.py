@@ -372,6 +372,10 @@ def test_more_seeds(texts, tmp_path, capsys):
     assert summary["test_bits_per_byte"] == pytest.approx(np.mean(scores))
     assert summary["test_bits_per_byte_of_the_file"] == scores[0]
     assert len(set(scores)) == 3
+    assert summary["training_seconds"] == pytest.approx(
+        sum(line["training_seconds"] for line in lines)
+    )
+    assert "failed" not in summary
     assert run_script(texts, tmp_path / "run", "--seeds", 3, epochs=1) == 0
     assert "nothing to train" in capsys.readouterr().out
 
