@@ -64,6 +64,12 @@ class Assessment:
                 f"{', '.join(NOT_CHOSEN)}, and --compare than seed. Received: "
                 f"{wrong[0]}"
             )
+        both = [name for name in self.compare if name in self.select]
+        if both:
+            raise ValueError(
+                "--compare and --select expect different settings. Received: "
+                f"{both[0]} in both"
+            )
         self.splits, self.only = options.splits, options.folds
         seeds = options.seeds or (3 if options.splits else 1)
         self.seeds = [settings.seed + k for k in range(seeds)]
@@ -80,6 +86,8 @@ class Assessment:
         self.cells, facts = [], {}
         for cell in combinations(self.compare):
             settings = with_changes(self.settings, cell)
+            if self.splits is None:
+                check_next_seed(settings, len(self.seeds))
             folds = self._folds(settings)
             facts = {}
             for choice in combinations(self.select):
@@ -87,12 +95,14 @@ class Assessment:
                 task = chosen.task(chosen, next(iter(folds.values())))
                 facts = facts or task.facts
                 build_model(task)
+            if self.splits is not None:
+                # Those of the first fold say nothing; `splits` is compared.
+                facts = {k: v for k, v in facts.items() if k[:5] == "data_"}
             self.cells.append((cell, settings, folds, facts))
         if self.compare:
             # Lines of runs say what data they are about.
             facts = {}
         # Folds, seeds and values may be added to a run, other data may not.
-        facts = {k: v for k, v in facts.items() if k.startswith("data_")}
         return {**facts, "splits": self._splits_digest()}
 
     def _splits_digest(self):
@@ -128,7 +138,7 @@ class Assessment:
         for cell, settings, folds, facts in self.cells:
             about = {}
             if cell:
-                about = {"cell": cell, "data": facts.get("data_sha256")}
+                about = {"cell": cell, "data": digest(facts)}
                 print(" ".join(f"{k}={v}" for k, v in cell.items()))
 
             def train(choice, fold, seed, parts, settings=settings):
@@ -210,6 +220,28 @@ def train_once(settings, fold=None, parts=("validation", "test")):
     return found
 
 
+def check_next_seed(settings, count):
+    """Refuses seeds after the first one before it is trained.
+
+    Data that are split by the seed have, with another one, test items that the
+    model of `--from` was trained on.
+
+    Args:
+        settings: `Settings`, of the first seed.
+        count: int, of seeds.
+
+    Raises:
+        ValueError: if the task cannot be made with the second one.
+    """
+    if count < 2 or getattr(settings, "preset", None) is None:
+        return
+    settings = dataclasses.replace(settings, seed=settings.seed + 1)
+    try:
+        settings.task(settings)
+    except ValueError as error:
+        raise ValueError(f"--seeds {count}: {error}") from error
+
+
 def more_seeds(settings, count, folder, first):
     """Trains with other seeds what was trained with the first one.
 
@@ -273,6 +305,11 @@ def parse_choices(option, texts, settings):
             raise ValueError(
                 f"{option} expects NAME=V1,V2,... with the name of a setting. "
                 f"Received: {text}"
+            )
+        if name in found:
+            raise ValueError(
+                f"{option} expects all values of a setting at once, "
+                f"{name}=V1,V2,... Received: {name} twice"
             )
         found[name] = [
             _value(option, name, each, settings) for each in values.split(",")

@@ -19,7 +19,6 @@ in folds, and `--compare` makes a table: see `training.assessment`.
 from . import startup  # noqa: F401  isort: skip
 
 import contextlib
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ import tensorflow as tf
 from keras_topo.presets import make_trainable
 from keras_topo.training import assessment, distribution, report
 from keras_topo.training.callbacks import NonFiniteLoss
-from keras_topo.training.files import read_lines
+from keras_topo.training.files import append_line, read_lines
 from keras_topo.training.fitting import build_model, count_parameters, fit
 from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
@@ -135,6 +134,7 @@ class Job:
             self.assessment.read(self.run.folder)
             return
         self.task = settings.task(settings)
+        assessment.check_next_seed(settings, options.seeds or 1)
         self.run.open(
             {
                 "task": self.task.name,
@@ -266,8 +266,7 @@ class Job:
         # A run that ended before its line was written is started once more.
         if line not in read_lines(results):
             results.parent.mkdir(parents=True, exist_ok=True)
-            with results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(results, line)
 
 
 CONTENTS = {

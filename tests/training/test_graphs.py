@@ -374,6 +374,13 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
         again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]
         assert run(*again) == 2
         assert message in capsys.readouterr().err
+    # Other seeds have other splits: told before the first is trained.
+    again = [*given, "--from", first, "--seeds", "2", "--out", tmp_path / "x"]
+    for more in ([], ["--compare", "learning_rate=0.1,0.01"]):
+        assert run(*again, *more) == 2
+        assert not (tmp_path / "x").exists()
+        error = capsys.readouterr().err
+        assert error.startswith("error: --seeds 2: --from expects other data")
     assert run("--data", other, "--from", first, "--out", tmp_path / "x") == 2
     assert "graphs such as it was trained on" in capsys.readouterr().err
     assert run("--from", tmp_path / "nowhere", "--out", tmp_path / "x") == 2

@@ -149,6 +149,29 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     assert json.loads((out / "metrics.json").read_text())["runs"] == 3
 
 
+def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
+    asked = []
+
+    def train_once(settings, fold, parts):
+        asked.append(settings.model)
+        scores = {f"{part}_accuracy": 0.5 for part in parts}
+        return {**scores, "parameters": 1}
+
+    monkeypatch.setattr(assessment, "train_once", train_once)
+    command = ["--data", str(planetoid), "--out", tmp_path / "run", *SMALL]
+    command += ["--compare", "model=gcn,sgc"]
+    for _ in range(2):
+        assert run(*command) == 0
+    assert asked == ["gcn", "sgc"]
+    with np.load(planetoid) as arrays:
+        content = dict(arrays)
+    content["test_idx"] = content["test_idx"][1:]
+    np.savez(planetoid, **content)
+    load_nodes.cache_clear()
+    assert run(*command) == 0
+    assert asked == ["gcn", "sgc"] * 2
+
+
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):

@@ -159,8 +159,8 @@ def test_a_finished_run_has_one_line_of_results(finished_run, texts, capsys):
     assert run_script(texts, folder, *options, seed=5) == 0
     assert "nothing to train" in capsys.readouterr().out
     assert file.read_text() == before
-    # As if it had been killed before.
-    file.write_text("")
+    # As if it had been killed before, or while it was written.
+    file.write_text(before[:20])
     assert run_script(texts, folder, *options, seed=5) == 0
     assert file.read_text() == before
 
@@ -225,6 +225,37 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
         (["--compare", "seed=1,2"], {}, r"than seed. Received: seed"),
         (["--distribute", "mirrored"], {}, r"shares out batches"),
+        (["--distribute", "foo"], {}, r"invalid choice 'foo'"),
+        (
+            ["--splits", "5", "--distribute", "mirrored"],
+            {},
+            r"--splits trains on one device .* Received: mirrored",
+        ),
+        (
+            ["--compare", "depth=1", "--distribute", "mirrored"],
+            {},
+            r"--compare trains on one device .* Received: mirrored",
+        ),
+        (
+            ["--splits", "5", "--results", "r.jsonl"],
+            {},
+            r"--splits leaves .* no --results. Received: r.jsonl",
+        ),
+        (
+            ["--compare", "depth=1", "--results", "r.jsonl"],
+            {},
+            r"--compare leaves .* no --results. Received: r.jsonl",
+        ),
+        (
+            ["--compare", "depth=1", "depth=2"],
+            {},
+            r"--compare expects all values .* Received: depth twice",
+        ),
+        (
+            ["--splits", "5", "--select", "depth=1,2", "--compare", "depth=3"],
+            {},
+            r"different settings. Received: depth in both",
+        ),
     ],
 )
 def test_what_is_refused(texts, tmp_path, capsys, options, changes, message):
