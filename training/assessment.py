@@ -171,7 +171,7 @@ class Assessment:
             "seeds": len(self.seeds),
             "grid": self.select,
             "results": results,
-            "arguments": as_arguments(self.settings),
+            "arguments": as_arguments(self.settings.used()),
             "versions": versions(),
         }
         write_json(folder / "folds.json", summary)

@@ -239,7 +239,7 @@ class Job:
             **task.facts,
             **task.finish(folder, bare, untrained),
             "seed": self.settings.seed,
-            "arguments": as_arguments(self.settings),
+            "arguments": as_arguments(self.settings.used()),
             "command": self.command,
             "versions": versions(),
         }

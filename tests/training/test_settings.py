@@ -7,6 +7,7 @@ import pytest
 
 from keras_topo.training import options
 from keras_topo.training.settings import (
+    CosineSettings,
     NaturalFloat,
     PositiveInt,
     Rate,
@@ -69,6 +70,16 @@ def test_what_is_admitted(changes):
 def test_what_is_not(changes, message):
     with pytest.raises(ValueError, match=message):
         with_changes(Mine(), changes)
+
+
+def test_a_warm_up_is_recorded_as_it_is_used():
+    settings = CosineSettings(epochs=10, warmup_epochs=2)
+    assert settings.used() is settings
+    short = dataclasses.replace(settings, epochs=2)
+    assert short.used().warmup_epochs == 0
+    assert dataclasses.replace(settings, warmup_epochs=10).used() == (
+        dataclasses.replace(settings, warmup_epochs=3)
+    )
 
 
 OWN_CONFIG = """

@@ -117,6 +117,7 @@ def test_what_a_run_leaves(finished_run, texts):
     assert summary["arguments"]["similarity"] == "softmax"
     assert summary["arguments"]["seed"] == summary["seed"] == 5
     assert summary["updates"] == 3 * 6
+    assert summary["arguments"]["warmup_epochs"] == 1
     assert 0 < summary["test_bits_per_byte"] < 9
     assert 0 <= summary["validation_accuracy"] <= 1
     assert sum(summary["data_bytes"].values()) == sum(
@@ -399,6 +400,7 @@ def test_more_seeds(texts, tmp_path, capsys):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["seed"] for line in lines] == [0, 1, 2]
     summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert summary["arguments"]["warmup_epochs"] == 0  # Of a single epoch.
     scores = [line["test_bits_per_byte"] for line in lines]
     assert summary["test_bits_per_byte"] == pytest.approx(np.mean(scores))
     assert summary["test_bits_per_byte_of_the_file"] == scores[0]

@@ -39,6 +39,7 @@ class Graphs(Task):
     """
 
     name = "graphs"
+    tie_breaker = "loss"  # Few validation graphs: ties are many.
     contents = {
         "model.weights.h5": "with config.json and preprocessor.json: for "
         "keras_topo.GraphClassifier.from_preset",
