@@ -248,7 +248,7 @@ def draw_folds(labels, count, seed=0):
 
     Raises:
         ValueError: if a class has fewer items than there are folds, or fewer
-            than three.
+            than three; with two folds, fewer than four.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -256,7 +256,8 @@ def draw_folds(labels, count, seed=0):
         raise ValueError(
             f"--splits expects at least 2 folds. Received: {count}"
         )
-    check_classes(labels, max(count, 3), f"{count} folds")
+    # So that what is left has two of each class beside the items of a fold.
+    check_classes(labels, max(count, 4 if count == 2 else 3), f"{count} folds")
     labels = np.asarray(labels)
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     folds = []
@@ -268,28 +269,44 @@ def draw_folds(labels, count, seed=0):
 
 def draw_split(labels, seed=0):
     """One stratified split: eight tenths, and one tenth each for validation
-    and test, or as many as there are classes.
+    and test, or as many as there are classes. Each part has all classes.
 
-    Args, Raises: see `draw_folds`.
+    Args: see `draw_folds`.
+
+    Raises:
+        ValueError: if a class has fewer than three items.
 
     Returns:
         A dict from `train`, `validation` and `test` to sorted ids.
     """
     check_classes(labels, 3, "training, validation and test")
     labels = np.asarray(labels)
-    rest, test = _divide(labels, np.arange(len(labels)), 1 / 10, seed)
+    ids = np.arange(len(labels))
+    # Of each class two are left, for training and for validation.
+    rest, test = _divide(labels, ids, 1 / 10, seed, kept=2)
     train, validation = _divide(labels, rest, 1 / 9, seed)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _divide(labels, ids, share, seed):
-    from sklearn.model_selection import StratifiedShuffleSplit
-
-    least = len(np.unique(labels))
-    size = max(least, round(share * len(ids)))
-    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed)
-    ((first, second),) = splitter.split(ids, labels[ids])
-    return np.sort(ids[first]), np.sort(ids[second])
+def _divide(labels, ids, share, seed, kept=1):
+    """Splits ids in two, by classes: the second part is a share of all, and
+    has an item of each class at least, the first part `kept` of them."""
+    classes, counts = np.unique(labels[ids], return_counts=True)
+    size = max(len(classes), round(share * len(ids)))
+    exact, most = size * counts / len(ids), counts - kept
+    taken = np.clip(exact.astype(int), 1, most)
+    # The largest remainders make the size up, or down after rare classes.
+    while step := np.sign(size - taken.sum()):
+        room = taken < most if step > 0 else taken > 1
+        missing = np.where(room, step * (exact - taken), -np.inf)
+        taken[missing.argmax()] += step
+    ids = np.random.default_rng(seed).permutation(ids)
+    second = [
+        ids[labels[ids] == value][:count]
+        for value, count in zip(classes, taken, strict=True)
+    ]
+    second = np.sort(np.concatenate(second))
+    return np.setdiff1d(ids, second), second
 
 
 def check_classes(labels, least, purpose):

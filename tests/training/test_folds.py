@@ -217,6 +217,31 @@ def test_a_drawn_split():
     assert set(small["test"].tolist()) & set(range(3))
 
 
+@pytest.mark.parametrize("counts", [[3, 30], [3, 3, 3], [3, 4, 200], [5, 95]])
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_classes_are_in_each_part(counts, seed):
+    labels = np.random.default_rng(seed).permutation(
+        np.repeat(range(len(counts)), counts)
+    )
+    splits = [draw_split(labels, seed), *draw_folds(labels, 3, seed)]
+    for split in splits:
+        check(split, len(labels))
+        for ids in split.values():
+            assert set(labels[ids]) == set(labels)
+    size = max(len(counts), round(sum(counts) / 10))
+    assert len(splits[0]["test"]) == size
+    again, other = draw_split(labels, seed), draw_split(labels, seed + 9)
+    np.testing.assert_array_equal(again["test"], splits[0]["test"])
+    if len(labels) > 20:
+        assert other["train"].tolist() != splits[0]["train"].tolist()
+
+
+def test_two_folds():
+    labels = np.repeat([0, 1], [4, 20])
+    for fold in draw_folds(labels, 2):
+        assert all(len(set(labels[ids])) == 2 for ids in fold.values())
+
+
 @pytest.mark.parametrize(
     ("draw", "labels", "message"),
     [
@@ -229,6 +254,11 @@ def test_a_drawn_split():
             "at least 5 items.*4 of the class 4",
         ),
         (lambda labels: draw_folds(labels, 1), LABELS, "at least 2 folds"),
+        (
+            lambda labels: draw_folds(labels, 2),
+            [0] * 9 + [4] * 3,
+            "at least 4 items.*3 of the class 4",
+        ),
     ],
 )
 def test_too_few_items_are_told_beforehand(draw, labels, message):
