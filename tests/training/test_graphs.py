@@ -282,6 +282,16 @@ def test_former_commands():
     assert settings.degrees is False and settings.data == "ENZYMES"
 
 
+def test_former_folds_without_splits_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        graphs.main(["--protocol", "folds", "--data", "ENZYMES", "--out", "a"])
+    assert end.value.code == 2
+    assert "--protocol folds expects --splits" in capsys.readouterr().err
+    command = ["--protocol", "folds", "--splits=F.json"]
+    assert graphs.translated(command) == ["graphs", "--splits=F.json"]
+    assert graphs.translated(["--protocol", "split"]) == ["graphs"]
+
+
 FOLDS = ["--splits", "4"]
 
 
