@@ -34,7 +34,11 @@ from keras_topo.training.folds import (
     read_runs,
     summarise,
 )
-from keras_topo.training.machine import use_jit, versions
+from keras_topo.training.machine import (
+    retracing_in_silence,
+    use_jit,
+    versions,
+)
 from keras_topo.training.options import one_line
 from keras_topo.training.settings import as_arguments, with_changes
 
@@ -182,6 +186,7 @@ class Assessment:
         print(f"\n{text}\n  {folder / 'folds.md'}")
 
 
+@retracing_in_silence()
 def train_once(settings, fold=None, parts=("validation", "test")):
     """Trains one model.
 

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from keras_topo.training import options
+from keras_topo.training.machine import retracing_in_silence
 from keras_topo.training.settings import (
     CosineSettings,
     NaturalFloat,
@@ -80,6 +81,29 @@ def test_a_warm_up_is_recorded_as_it_is_used():
     assert dataclasses.replace(settings, warmup_epochs=10).used() == (
         dataclasses.replace(settings, warmup_epochs=3)
     )
+
+
+@pytest.mark.tensorflow_only
+def test_retracing_is_not_told_where_it_is_meant(caplog):
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    caplog.set_level("WARNING", logger.name)
+    logger.addHandler(caplog.handler)
+
+    def retrace(function):
+        for _ in range(8):
+            tf.function(function)(tf.ones(2))
+
+    try:
+        with retracing_in_silence():
+            retrace(lambda x: 2 * x)
+            logger.warning("something else")
+        assert {r.getMessage() for r in caplog.records} == {"something else"}
+        retrace(lambda x: 3 * x)
+        assert "triggered tf.function retracing" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 OWN_CONFIG = """
