@@ -11,8 +11,9 @@ class Resample(keras.callbacks.Callback):
     as they are.
 
     Args:
-        every: int, epochs between samples. The first epoch trains on what the
-            model holds.
+        every: int, epochs between samples. The first epoch of a training
+            trains on what the model holds; one that resumes with
+            `initial_epoch` draws in the same epochs as without a break.
 
     Raises:
         ValueError: if no layer of the model is sampled.
@@ -31,7 +32,6 @@ class Resample(keras.callbacks.Callback):
         self.every = every
 
     def on_train_begin(self, logs=None):
-        self._first = None
         self._sampled = [
             layer
             for layer in self.model._flatten_layers()
@@ -44,9 +44,8 @@ class Resample(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._first is None:
-            self._first = epoch  # not 0 where a training is resumed
-        elif (epoch - self._first) % self.every == 0:
+        # By the number of the epoch: a training that resumes, as one goes on.
+        if epoch and epoch % self.every == 0:
             for layer in self._sampled:
                 layer.resample()
 

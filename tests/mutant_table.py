@@ -494,9 +494,8 @@ add(
 )
 add(
     "estimators: statistics of validation graphs",
-    "            self.preprocessor.adapt("
-    "graphs, targets, kernel, self.level)\n",
-    "            self.preprocessor.adapt(\n"
+    "self.preprocessor.adapt(graphs, targets, kernel, self.level)\n",
+    "self.preprocessor.adapt(\n"
     "                validation_data[0] if validation_data else graphs,\n"
     "                targets,\n"
     "                kernel,\n"
@@ -609,8 +608,18 @@ add(
 )
 add(
     "folds: all runs have the first fold",
-    "train(choice, folds[fold], seed)",
-    "train(choice, folds[0], seed)",
+    "train(choice, folds[fold], seed, SCORED[kind])",
+    "train(choice, folds[0], seed, SCORED[kind])",
+)
+add(
+    "folds: candidates are scored on test items",
+    '"choice": ("validation",)',
+    '"choice": ("validation", "test")',
+)
+add(
+    "folds: a candidate's line serves as a final one",
+    'key = {"kind": kind, "fold": fold,',
+    'key = {"fold": fold,',
 )
 add(
     "folds: a choice that failed is made",
@@ -664,8 +673,8 @@ add("training: the fold is ignored", "if split is None:", "if True:")
 add = _group("training/assessment.py", "tests/training/test_graphs.py")
 add(
     "assessment: runs have no fold",
-    'with_changes(settings, {**choice, "seed": seed}), fold',
-    'with_changes(settings, {**choice, "seed": seed}), None',
+    "return train_once(settings, fold, parts)",
+    "return train_once(settings, None, parts)",
 )
 add(
     "assessment: runs have no choice",

@@ -22,19 +22,23 @@ from keras_topo.training import report
 from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.files import (
     digest,
-    read_lines,
     write_json,
     write_text,
 )
-from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.fitting import build_model, count_parameters, fit
 from keras_topo.training.folds import (
     assess,
     combinations,
     draw_folds,
     load_folds,
+    read_runs,
     summarise,
 )
-from keras_topo.training.machine import use_jit, versions
+from keras_topo.training.machine import (
+    retracing_in_silence,
+    use_jit,
+    versions,
+)
 from keras_topo.training.options import one_line
 from keras_topo.training.settings import as_arguments, with_changes
 
@@ -64,6 +68,12 @@ class Assessment:
                 f"{', '.join(NOT_CHOSEN)}, and --compare than seed. Received: "
                 f"{wrong[0]}"
             )
+        both = [name for name in self.compare if name in self.select]
+        if both:
+            raise ValueError(
+                "--compare and --select expect different settings. Received: "
+                f"{both[0]} in both"
+            )
         self.splits, self.only = options.splits, options.folds
         seeds = options.seeds or (3 if options.splits else 1)
         self.seeds = [settings.seed + k for k in range(seeds)]
@@ -80,6 +90,8 @@ class Assessment:
         self.cells, facts = [], {}
         for cell in combinations(self.compare):
             settings = with_changes(self.settings, cell)
+            if self.splits is None:
+                check_next_seed(settings, len(self.seeds))
             folds = self._folds(settings)
             facts = {}
             for choice in combinations(self.select):
@@ -87,12 +99,14 @@ class Assessment:
                 task = chosen.task(chosen, next(iter(folds.values())))
                 facts = facts or task.facts
                 build_model(task)
+            if self.splits is not None:
+                # Those of the first fold say nothing; `splits` is compared.
+                facts = {k: v for k, v in facts.items() if k[:5] == "data_"}
             self.cells.append((cell, settings, folds, facts))
         if self.compare:
             # Lines of runs say what data they are about.
             facts = {}
         # Folds, seeds and values may be added to a run, other data may not.
-        facts = {k: v for k, v in facts.items() if k.startswith("data_")}
         return {**facts, "splits": self._splits_digest()}
 
     def _splits_digest(self):
@@ -119,7 +133,7 @@ class Assessment:
 
     def read(self, folder):
         """Raises a ValueError where lines of earlier runs are damaged."""
-        read_lines(folder / "runs.jsonl")
+        read_runs(folder / "runs.jsonl")
 
     def run(self, folder, command):
         """Trains all that is not done, and writes what came out."""
@@ -128,13 +142,12 @@ class Assessment:
         for cell, settings, folds, facts in self.cells:
             about = {}
             if cell:
-                about = {"cell": cell, "data": facts.get("data_sha256")}
+                about = {"cell": cell, "data": digest(facts)}
                 print(" ".join(f"{k}={v}" for k, v in cell.items()))
 
-            def train(choice, fold, seed, settings=settings):
-                return train_once(
-                    with_changes(settings, {**choice, "seed": seed}), fold
-                )
+            def train(choice, fold, seed, parts, settings=settings):
+                settings = with_changes(settings, {**choice, "seed": seed})
+                return train_once(settings, fold, parts)
 
             lines = assess(
                 train,
@@ -162,7 +175,7 @@ class Assessment:
             "seeds": len(self.seeds),
             "grid": self.select,
             "results": results,
-            "arguments": as_arguments(self.settings),
+            "arguments": as_arguments(self.settings.used()),
             "versions": versions(),
         }
         write_json(folder / "folds.json", summary)
@@ -173,12 +186,14 @@ class Assessment:
         print(f"\n{text}\n  {folder / 'folds.md'}")
 
 
-def train_once(settings, fold=None):
+@retracing_in_silence()
+def train_once(settings, fold=None, parts=("validation", "test")):
     """Trains one model.
 
     Args:
         settings: `Settings`.
         fold: dict of ids of items, or `None`.
+        parts: names of the data that the model is scored on.
 
     Returns:
         A dict of what `Task.evaluate` gives, and of how it came about.
@@ -187,23 +202,49 @@ def train_once(settings, fold=None):
     task = settings.task(settings, fold)
     model = build_model(task)
     task.compile(model, use_jit(settings.jit))
-    found = {"parameters": model.count_params()}
+    found = {"parameters": count_parameters(model)}
+    fit_started = time.perf_counter()
     try:
-        found["best_epoch"] = fit(task, model, verbose=0)
-        found |= task.evaluate(model)
+        try:
+            found["best_epoch"] = fit(task, model, verbose=0)
+        finally:
+            seconds = time.perf_counter() - fit_started
+            found["training_seconds"] = round(seconds, 1)
+        found |= task.evaluate(model, parts)
     except NonFiniteLoss as error:
         metric, greater = task.monitor
         if not greater:
             raise
         # A result too: a choice that diverges is not to be chosen, and a
         # final run that does counts as one that gets nothing right.
-        parts = ("validation", "test")
         found |= {f"{part}_{metric}": 0.0 for part in parts}
         found["failed"] = str(error)
     found["seconds"] = round(time.perf_counter() - started, 1)
     del model, task
     gc.collect()
     return found
+
+
+def check_next_seed(settings, count):
+    """Refuses seeds after the first one before it is trained.
+
+    Data that are split by the seed have, with another one, test items that the
+    model of `--from` was trained on.
+
+    Args:
+        settings: `Settings`, of the first seed.
+        count: int, of seeds.
+
+    Raises:
+        ValueError: if the task cannot be made with the second one.
+    """
+    if count < 2 or getattr(settings, "preset", None) is None:
+        return
+    settings = dataclasses.replace(settings, seed=settings.seed + 1)
+    try:
+        settings.task(settings)
+    except ValueError as error:
+        raise ValueError(f"--seeds {count}: {error}") from error
 
 
 def more_seeds(settings, count, folder, first):
@@ -216,17 +257,21 @@ def more_seeds(settings, count, folder, first):
         first: dict, the summary of the first one.
 
     Returns:
-        A dict for the summary: `runs`, mean and deviation. The metric itself
+        A dict for the summary: `runs`, mean and deviation, the seconds of all
+        runs, and of runs that failed `failed`, why by seed. The metric itself
         is the mean, and that of the file has a name of its own.
     """
     metric, greater = settings.task.monitor
     score = f"test_{metric}"
     own = first.get(f"{score}_of_the_file", first[score])
 
-    def train(choice, fold, seed):
+    def train(choice, fold, seed, parts):
         if seed != settings.seed:
-            return train_once(dataclasses.replace(settings, seed=seed))
+            return train_once(
+                dataclasses.replace(settings, seed=seed), fold, parts
+            )
         found = {"parameters": first["parameters"], score: own}
+        found["training_seconds"] = first["training_seconds"]
         other = f"validation_{metric}"
         return {**found, other: first.get(other)}
 
@@ -240,11 +285,17 @@ def more_seeds(settings, count, folder, first):
         told=lambda text: print(text.partition("final ")[2], flush=True),
     )
     found = summarise(lines, metric)
+    seconds = sum(line["training_seconds"] for line in lines)
+    failed = {
+        str(line["seed"]): line["failed"] for line in lines if "failed" in line
+    }
     return {
         score: found["mean"],
         f"{score}_of_the_file": own,
         "test_deviation": found["deviation"],
         "runs": len(lines),
+        "training_seconds": round(seconds, 1),
+        **({"failed": failed} if failed else {}),
     }
 
 
@@ -259,6 +310,11 @@ def parse_choices(option, texts, settings):
             raise ValueError(
                 f"{option} expects NAME=V1,V2,... with the name of a setting. "
                 f"Received: {text}"
+            )
+        if name in found:
+            raise ValueError(
+                f"{option} expects all values of a setting at once, "
+                f"{name}=V1,V2,... Received: {name} twice"
             )
         found[name] = [
             _value(option, name, each, settings) for each in values.split(",")

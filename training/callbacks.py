@@ -51,6 +51,9 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
     """Keeps the weights of the best epoch on validation data, and stops after
     `patience` epochs without a better one; also in a run that resumes.
 
+    Between epochs of equal `task.monitor` the least `task.tie_breaker` decides,
+    if the task has one, and then the first.
+
     Args:
         task: `keras_topo.training.tasks.Task`.
         run: the `Run`, or `None`.
@@ -64,8 +67,23 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
             mode="max" if greater else "min",
             restore_best_weights=True,
         )
+        self.tie_breaker = task.tie_breaker
         self.run = run
         self.earlier = [] if run is None else run.history()
+
+    def get_monitor_value(self, logs):
+        value = super().get_monitor_value(logs)
+        if value is None or self.tie_breaker is None:
+            return value
+        return value, logs[f"val_{self.tie_breaker}"]
+
+    def _is_improvement(self, value, best):
+        if best is None or self.tie_breaker is None:
+            return super()._is_improvement(value, best)
+        (value, tie), (best, best_tie) = value, best
+        if value == best:
+            return tie < best_tie
+        return super()._is_improvement(value, best)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)

@@ -1,6 +1,7 @@
 """Building, compiling and fitting a model of a task."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_topo.training.callbacks import (
@@ -16,6 +17,20 @@ def build_model(task):
     keras.config.set_dtype_policy(task.settings.dtype_policy)
     keras.utils.set_random_seed(task.settings.seed)
     return task.build_model()
+
+
+def count_parameters(model):
+    """The parameters that training can change, an int: those of frozen layers
+    too, and no kernels or statistics, which belong to the data."""
+    layers = list(model._flatten_layers(include_self=False))
+    before = [layer.trainable for layer in layers]
+    for layer in layers:
+        layer.trainable = True
+    count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    # Outer layers come first: what they set within is set right after.
+    for layer, trainable in zip(layers, before, strict=True):
+        layer.trainable = trainable
+    return count
 
 
 def fit(task, model, run=None, finished=0, verbose="auto", share=None):

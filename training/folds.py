@@ -15,6 +15,11 @@ import numpy as np
 from keras_topo.training.files import append_line, read_lines
 
 PARTS = ("train", "validation", "test")
+# The items that each kind of run is scored on.
+SCORED = {
+    "choice": ("validation",),
+    "final": ("validation", "test"),
+}
 
 
 # The assessment.
@@ -34,12 +39,13 @@ def assess(
     """Chooses in each fold on its validation items, and tests what was chosen.
 
     Args:
-        train: function of a choice, a fold and a seed to a dict of values of
-            JSON, among them `validation_M` and `test_M` for the metric M.
+        train: function of a choice, a fold, a seed and names of parts to a
+            dict of values of JSON, among them `validation_M` and `test_M` for
+            the metric M and those parts: a run of which a choice is made is
+            scored on validation items alone.
         folds: dict from numbers to folds, whatever `train` takes.
         grid: list of choices, dicts of values of JSON.
-        seeds: list of ints, of the final runs; selection has the first one, so
-            that its run is the first final run.
+        seeds: list of ints, of the final runs; selection has the first one.
         file: `pathlib.Path` of a line of JSON for each run. Runs whose line is
             there are not repeated. `None` for none.
         monitor: str, the metric M.
@@ -49,19 +55,21 @@ def assess(
 
     Returns:
         A list of the lines of all final runs, fold after fold: dicts with
+        `kind` (`"final"`; that of other lines of `file` is `"choice"`),
         `fold`, `choice`, `seed`, what `about` has, and what `train` gave.
 
     Raises:
-        ValueError: if `file` has a damaged line.
+        ValueError: if `file` has a damaged line, or one without `kind`.
     """
-    known = [] if file is None else read_lines(file)
+    known = [] if file is None else read_runs(file)
 
-    def run(fold, choice, seed):
-        key = {**(about or {}), "fold": fold, "choice": choice, "seed": seed}
+    def run(kind, fold, choice, seed):
+        key = {"kind": kind, "fold": fold, "choice": choice, "seed": seed}
+        key = {**(about or {}), **key}
         for line in known:
             if {name: line.get(name) for name in key} == key:
                 return line
-        line = {**key, **train(choice, folds[fold], seed)}
+        line = {**key, **train(choice, folds[fold], seed, SCORED[kind])}
         if file is not None:
             append_line(file, line)
         known.append(line)
@@ -73,16 +81,35 @@ def assess(
         if len(grid) > 1:
             tried = []
             for choice in grid:
-                line = run(fold, choice, seeds[0])
+                line = run("choice", fold, choice, seeds[0])
                 # Test items are told about only where all has been chosen.
                 told(describe(line, ["validation"], monitor, "choice"))
                 tried.append(line)
             chosen = best_of(tried, f"validation_{monitor}", greater)["choice"]
         for seed in seeds:
-            line = run(fold, chosen, seed)
+            line = run("final", fold, chosen, seed)
             told(describe(line, ["validation", "test"], monitor, "final"))
             finals.append(line)
     return finals
+
+
+def read_runs(file):
+    """The lines of a file of runs.
+
+    Raises:
+        ValueError: as `read_lines`, and for a line without `kind`: of a
+            version in which a choice was scored on test items, too.
+    """
+    lines = read_lines(file)
+    for number, line in enumerate(lines, 1):
+        if line.get("kind") not in SCORED:
+            raise ValueError(
+                f"{file}, line {number} expects a `kind`, choice or final. "
+                "Lines of earlier versions lack it and cannot be resumed: "
+                "choose another --out, or --no-resume to replace the run. "
+                f"Received: kind={line.get('kind')!r}"
+            )
+    return lines
 
 
 def best_of(lines, score, greater=True):
@@ -221,7 +248,7 @@ def draw_folds(labels, count, seed=0):
 
     Raises:
         ValueError: if a class has fewer items than there are folds, or fewer
-            than three.
+            than three; with two folds, fewer than four.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -229,7 +256,8 @@ def draw_folds(labels, count, seed=0):
         raise ValueError(
             f"--splits expects at least 2 folds. Received: {count}"
         )
-    check_classes(labels, max(count, 3), f"{count} folds")
+    # So that what is left has two of each class beside the items of a fold.
+    check_classes(labels, max(count, 4 if count == 2 else 3), f"{count} folds")
     labels = np.asarray(labels)
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
     folds = []
@@ -241,28 +269,44 @@ def draw_folds(labels, count, seed=0):
 
 def draw_split(labels, seed=0):
     """One stratified split: eight tenths, and one tenth each for validation
-    and test, or as many as there are classes.
+    and test, or as many as there are classes. Each part has all classes.
 
-    Args, Raises: see `draw_folds`.
+    Args: see `draw_folds`.
+
+    Raises:
+        ValueError: if a class has fewer than three items.
 
     Returns:
         A dict from `train`, `validation` and `test` to sorted ids.
     """
     check_classes(labels, 3, "training, validation and test")
     labels = np.asarray(labels)
-    rest, test = _divide(labels, np.arange(len(labels)), 1 / 10, seed)
+    ids = np.arange(len(labels))
+    # Of each class two are left, for training and for validation.
+    rest, test = _divide(labels, ids, 1 / 10, seed, kept=2)
     train, validation = _divide(labels, rest, 1 / 9, seed)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _divide(labels, ids, share, seed):
-    from sklearn.model_selection import StratifiedShuffleSplit
-
-    least = len(np.unique(labels))
-    size = max(least, round(share * len(ids)))
-    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed)
-    ((first, second),) = splitter.split(ids, labels[ids])
-    return np.sort(ids[first]), np.sort(ids[second])
+def _divide(labels, ids, share, seed, kept=1):
+    """Splits ids in two, by classes: the second part is a share of all, and
+    has an item of each class at least, the first part `kept` of them."""
+    classes, counts = np.unique(labels[ids], return_counts=True)
+    size = max(len(classes), round(share * len(ids)))
+    exact, most = size * counts / len(ids), counts - kept
+    taken = np.clip(exact.astype(int), 1, most)
+    # The largest remainders make the size up, or down after rare classes.
+    while step := np.sign(size - taken.sum()):
+        room = taken < most if step > 0 else taken > 1
+        missing = np.where(room, step * (exact - taken), -np.inf)
+        taken[missing.argmax()] += step
+    ids = np.random.default_rng(seed).permutation(ids)
+    second = [
+        ids[labels[ids] == value][:count]
+        for value, count in zip(classes, taken, strict=True)
+    ]
+    second = np.sort(np.concatenate(second))
+    return np.setdiff1d(ids, second), second
 
 
 def check_classes(labels, least, purpose):

@@ -13,12 +13,18 @@ from keras_topo.training import train
 
 def translated(argv):
     """Options of this command as those of `training.train graphs`."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "python -m training.graphs", add_help=False, allow_abbrev=False
+    )
     parser.add_argument("--protocol", choices=["split", "folds"])
     parser.add_argument("--final-runs")
     parser.add_argument("--degrees", action=argparse.BooleanOptionalAction)
     parser.add_argument("--select", action="append", default=[])
     known, rest = parser.parse_known_args(argv)
+    if known.protocol == "folds" and not any(
+        text.partition("=")[0] == "--splits" for text in rest
+    ):
+        parser.error("--protocol folds expects --splits, a JSON file of folds")
     if known.final_runs:
         rest += ["--seeds", known.final_runs]
     if known.degrees is not None:

@@ -1,5 +1,7 @@
 """What a training depends on beside its settings: devices and versions."""
 
+import contextlib
+import logging
 import platform
 from importlib import metadata
 
@@ -17,6 +19,22 @@ def use_jit(choice):
 def compiles_shapes(choice):
     """Whether each shape of a batch costs a compilation by XLA."""
     return keras.backend.backend() == "jax" or bool(use_jit(choice))
+
+
+@contextlib.contextmanager
+def retracing_in_silence():
+    """Leaves unsaid that TensorFlow traces a function again, where that is
+    meant: each run of many has a fresh model."""
+    logger = logging.getLogger("tensorflow")
+
+    def admits(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger.addFilter(admits)
+    try:
+        yield
+    finally:
+        logger.removeFilter(admits)
 
 
 def versions():

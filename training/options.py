@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,7 +28,8 @@ class RunOptions:
     resume: bool = True
     """go on with the run in --out; --no-resume deletes it first"""
     results: str | None = None
-    """add the summary of the finished run to this file, as a line of JSON"""
+    """add the summary of the finished run to this file, as a line of JSON;
+    not with --splits or --compare"""
     seeds: PositiveInt | None = None
     """train once with each of so many seeds, from --seed on (default: 1; 3 for
     each fold of --splits)"""
@@ -43,9 +44,10 @@ class RunOptions:
     compare: tuple[str, ...] = ()
     """NAME=V1,V2,... train with each of these values; a table is made of
     it, and no model is kept"""
-    distribute: str = "none"
+    distribute: Literal["none", "mirrored", "multihost"] = "none"
     """mirrored: all devices of this host, with TensorFlow; multihost: those of
-    all hosts, with KERAS_BACKEND=jax. Each batch is shared out"""
+    all hosts, with KERAS_BACKEND=jax. Each batch is shared out; not with
+    --splits or --compare"""
     hosts: tuple[str, ...] = ()
     """with multihost: HOST:PORT of each process; the first one coordinates"""
     process: int | None = None
@@ -61,6 +63,19 @@ class RunOptions:
             raise ValueError(
                 "--folds and --select expect --splits. Received: none"
             )
+        for option in ("splits", "compare"):
+            if not getattr(self, option):
+                continue
+            if self.results:
+                raise ValueError(
+                    f"--{option} leaves its results in the run folder and "
+                    f"expects no --results. Received: {self.results}"
+                )
+            if self.distribute != "none":
+                raise ValueError(
+                    f"--{option} trains on one device and expects no "
+                    f"--distribute. Received: {self.distribute}"
+                )
 
 
 def parse(argv):

@@ -165,6 +165,23 @@ def format_mean(result, metric="accuracy"):
     return f"{mean:.4f}" + (f" ± {deviation:.4f}" if several else "")
 
 
+def format_spread(summary, metric="accuracy"):
+    """What the mean of a summary over seeds is, to follow it."""
+    deviation, failed = summary["test_deviation"], summary.get("failed", {})
+    deviation = (
+        f"{100 * deviation:.2f} points"
+        if metric == "accuracy"
+        else f"{deviation:.4f}"
+    )
+    text = f", the mean over {summary['runs']} seeds with a deviation of "
+    text += deviation
+    if failed:
+        text += f" ({len(failed)} of them failed and count as 0: "
+        text += "; ".join(f"seed {k}, {why}" for k, why in failed.items())
+        text += ")"
+    return text
+
+
 def _over(result, summary):
     folds, seeds = result["folds"], summary["seeds"]
     if folds == seeds == 1:

@@ -84,6 +84,10 @@ class Settings:
         """
         return self
 
+    def used(self):
+        """The settings that a training follows, which is what is recorded."""
+        return self
+
 
 @dataclasses.dataclass(frozen=True)
 class CosineSettings(Settings):
@@ -96,21 +100,24 @@ class CosineSettings(Settings):
     clip_norm: PositiveFloat | None = 1.0
     """bound on the global norm of the gradients"""
 
+    def used(self):
+        """With a warm-up within the epochs: a short trial keeps the shape of
+        the schedule."""
+        if self.warmup_epochs < self.epochs:
+            return self
+        return dataclasses.replace(self, warmup_epochs=self.epochs // 3)
+
     def optimizer(self, model, steps_per_epoch, accumulate=1):
-        """The optimizer for a model; a short trial keeps the shape of the
-        schedule."""
+        """The optimizer for a model."""
         from keras_topo.training.fitting import adamw
 
-        warmup = self.warmup_epochs
-        if warmup >= self.epochs:
-            warmup = self.epochs // 3
         return adamw(
             model,
             self.learning_rate,
             self.weight_decay,
             steps_per_epoch,
             self.epochs,
-            warmup,
+            self.used().warmup_epochs,
             self.clip_norm,
             accumulate,
         )

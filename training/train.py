@@ -19,7 +19,6 @@ in folds, and `--compare` makes a table: see `training.assessment`.
 from . import startup  # noqa: F401  isort: skip
 
 import contextlib
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -31,8 +30,9 @@ import tensorflow as tf
 from keras_topo.presets import make_trainable
 from keras_topo.training import assessment, distribution, report
 from keras_topo.training.callbacks import NonFiniteLoss
-from keras_topo.training.files import read_lines
-from keras_topo.training.fitting import build_model, fit
+from keras_topo.training.files import append_line, read_lines
+from keras_topo.training.fitting import build_model, count_parameters, fit
+from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
 from keras_topo.training.options import PROGRAM, parse
 from keras_topo.training.run import Run
@@ -134,6 +134,7 @@ class Job:
             self.assessment.read(self.run.folder)
             return
         self.task = settings.task(settings)
+        assessment.check_next_seed(settings, options.seeds or 1)
         self.run.open(
             {
                 "task": self.task.name,
@@ -145,7 +146,7 @@ class Job:
         # Of the other processes none looks before the folder is this run's.
         self.devices.wait("open")
         # Damaged lines are told before anything is added to them.
-        read_lines(self.run.folder / "runs.jsonl")
+        read_runs(self.run.folder / "runs.jsonl")
         self.run.history()
         if self.run.summary() is None:
             with self.devices.scope():
@@ -181,7 +182,7 @@ class Job:
         finished = self.run.restore(model)
         if self.devices.is_first:
             print(task.describe())
-            count = model.count_params()
+            count = count_parameters(model)
             trained = sum(
                 int(np.prod(w.shape)) for w in model.trainable_weights
             )
@@ -209,6 +210,8 @@ class Job:
         """
         task, folder, model = self.task, self.run.folder, self.model
         history = self.run.history()
+        # Batches of an update, where the task knows of such.
+        accumulate = getattr(self.settings, "accumulate", 1)
         # The file holds the model as it is used; the optimizer stays behind.
         with report.presets_in_silence():
             untrained, bare, tested = (build_model(task) for _ in range(3))
@@ -230,13 +233,13 @@ class Job:
             **results,
             "epoch": best_epoch,
             "epochs": len(history),
-            "updates": len(history) * task.count_steps(),
+            "updates": len(history) * task.count_steps() // accumulate,
             "training_seconds": round(sum(e["seconds"] for e in history), 1),
-            "parameters": bare.count_params(),
+            "parameters": count_parameters(bare),
             **task.facts,
             **task.finish(folder, bare, untrained),
             "seed": self.settings.seed,
-            "arguments": as_arguments(self.settings),
+            "arguments": as_arguments(self.settings.used()),
             "command": self.command,
             "versions": versions(),
         }
@@ -248,10 +251,7 @@ class Job:
         run = self.run
         spread = ""
         if summary.get("runs", 1) > 1:
-            spread = (
-                f", the mean over {summary['runs']} seeds with a deviation of "
-                f"{100 * summary['test_deviation']:.2f} points"
-            )
+            spread = report.format_spread(summary, self.task.monitor[0])
         print(
             f"\n{self.task.report(summary)}{spread}, after "
             f"{summary['updates']:,} updates "
@@ -266,8 +266,7 @@ class Job:
         # A run that ended before its line was written is started once more.
         if line not in read_lines(results):
             results.parent.mkdir(parents=True, exist_ok=True)
-            with results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            append_line(results, line)
 
 
 CONTENTS = {

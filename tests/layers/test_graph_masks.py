@@ -336,6 +336,13 @@ def test_resampling_callback():
     model.fit(x, x, epochs=4, callbacks=[Resample(2), Watch()], verbose=0)
     same = [(a == b).all() for a, b in zip(seen, seen[1:], strict=False)]
     assert same == [True, False, True]
+    # Resumed: another sample in epoch 4, counted from 0, and not in epoch 5.
+    held = ops.convert_to_numpy(mask.sample_weights["pairs"]).copy()
+    options = {"callbacks": [Resample(2), Watch()], "verbose": 0}
+    model.fit(x, x, initial_epoch=4, epochs=6, **options)
+    seen[:4] = [held]
+    same = [(a == b).all() for a, b in zip(seen, seen[1:], strict=False)]
+    assert same == [False, True]
     with pytest.raises(ValueError, match="without one"):
         plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         plain.compile("sgd", "mse")

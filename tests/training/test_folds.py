@@ -21,6 +21,7 @@ GRID = combinations({"depth": [1, 2, 3]})
 # By depth: the second is best on validation items, the third on test items.
 VALIDATION = {1: 0.5, 2: 0.9, 3: 0.7}
 TEST = {1: 0.2, 2: 0.4, 3: 1.0}
+CANDIDATE, FINAL = ("validation",), ("validation", "test")
 
 
 class Trainer:
@@ -29,12 +30,13 @@ class Trainer:
     def __init__(self, fails=()):
         self.calls, self.fails = [], fails
 
-    def __call__(self, choice, fold, seed):
-        self.calls.append((choice["depth"], fold, seed))
-        line = {
-            "validation_accuracy": VALIDATION[choice["depth"]],
-            "test_accuracy": TEST[choice["depth"]] + seed / 1000,
+    def __call__(self, choice, fold, seed, parts):
+        self.calls.append((choice["depth"], fold, seed, *parts))
+        scores = {
+            "validation": VALIDATION[choice["depth"]],
+            "test": TEST[choice["depth"]] + seed / 1000,
         }
+        line = {f"{part}_accuracy": scores[part] for part in parts}
         if choice["depth"] in self.fails:
             line = {**dict.fromkeys(line, 0.0), "failed": "NaN"}
         return line
@@ -59,11 +61,14 @@ def test_the_choice_is_that_of_the_validation_items():
     assert [line["choice"] for line in lines] == [{"depth": 2}] * 4
     assert [line["fold"] for line in lines] == [0, 0, 1, 1]
     assert [line["seed"] for line in lines] == [0, 1, 0, 1]
-    # Each choice once, and what was chosen with the other seed.
+    # Each choice once, and what was chosen with each seed.
     assert calls == [
-        (depth, fold, seed)
+        (depth, fold, seed, *parts)
         for fold in ("a", "b")
-        for depth, seed in ((1, 0), (2, 0), (3, 0), (2, 1))
+        for depth, seed, parts in (
+            *((depth, 0, CANDIDATE) for depth in (1, 2, 3)),
+            *((2, seed, FINAL) for seed in (0, 1)),
+        )
     ]
     lower, _, _ = run(greater=False)
     assert [line["choice"] for line in lower] == [{"depth": 1}] * 4
@@ -104,21 +109,42 @@ def test_the_mean_is_that_of_the_folds():
 def test_runs_are_not_repeated(tmp_path):
     file = tmp_path / "runs.jsonl"
     whole, calls, _ = run(file=file)
-    assert len(calls) == 8
+    assert len(calls) == 10
+    # No candidate is scored on test items, and none stands for a final run.
+    for line in read_lines(file):
+        tested = any(name.startswith("test_") for name in line)
+        assert line["kind"] == ("final" if tested else "choice")
     again, calls, _ = run(file=file)
     assert calls == [] and again == whole
     # One more seed, and one more fold.
     _, calls, _ = run(file=file, folds=["a", "b", "c"], seeds=[0, 1, 2])
     assert calls == [
-        (2, "a", 2),
-        (2, "b", 2),
-        *((depth, "c", 0) for depth in (1, 2, 3)),
-        (2, "c", 1),
-        (2, "c", 2),
+        (2, "a", 2, *FINAL),
+        (2, "b", 2, *FINAL),
+        *((depth, "c", 0, *CANDIDATE) for depth in (1, 2, 3)),
+        *((2, "c", seed, *FINAL) for seed in (0, 1, 2)),
     ]
     # Other data are another run.
     _, calls, _ = run(file=file, about={"data": "other"}, seeds=[0])
-    assert len(calls) == 6
+    assert len(calls) == 8
+
+
+def test_without_a_choice_no_candidate_is_trained():
+    trainer = Trainer()
+    lines = assess(trainer, {0: "a"}, GRID[:1], (0, 1), told=list)
+    assert trainer.calls == [(1, "a", seed, *FINAL) for seed in (0, 1)]
+    assert [line["kind"] for line in lines] == ["final"] * 2
+
+
+def test_lines_of_candidates_that_were_tested_are_refused(tmp_path):
+    """An earlier version did not tell them from final ones."""
+    file = tmp_path / "runs.jsonl"
+    run(file=file)
+    text = file.read_text().replace('"kind": "choice", ', "", 1)
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"^{file}, line 1 .*kind=None"):
+        run(file=file)
+    assert file.read_text() == text
 
 
 def test_a_line_that_was_cut_off_is_repeated(tmp_path):
@@ -127,7 +153,7 @@ def test_a_line_that_was_cut_off_is_repeated(tmp_path):
     text = file.read_text()
     file.write_text(text[:-20])
     again, calls, _ = run(file=file)
-    assert again == whole and calls == [(2, "b", 1)]
+    assert again == whole and calls == [(2, "b", 1, *FINAL)]
     assert file.read_text() == text
 
 
@@ -191,6 +217,31 @@ def test_a_drawn_split():
     assert set(small["test"].tolist()) & set(range(3))
 
 
+@pytest.mark.parametrize("counts", [[3, 30], [3, 3, 3], [3, 4, 200], [5, 95]])
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_classes_are_in_each_part(counts, seed):
+    labels = np.random.default_rng(seed).permutation(
+        np.repeat(range(len(counts)), counts)
+    )
+    splits = [draw_split(labels, seed), *draw_folds(labels, 3, seed)]
+    for split in splits:
+        check(split, len(labels))
+        for ids in split.values():
+            assert set(labels[ids]) == set(labels)
+    size = max(len(counts), round(sum(counts) / 10))
+    assert len(splits[0]["test"]) == size
+    again, other = draw_split(labels, seed), draw_split(labels, seed + 9)
+    np.testing.assert_array_equal(again["test"], splits[0]["test"])
+    if len(labels) > 20:
+        assert other["train"].tolist() != splits[0]["train"].tolist()
+
+
+def test_two_folds():
+    labels = np.repeat([0, 1], [4, 20])
+    for fold in draw_folds(labels, 2):
+        assert all(len(set(labels[ids])) == 2 for ids in fold.values())
+
+
 @pytest.mark.parametrize(
     ("draw", "labels", "message"),
     [
@@ -203,6 +254,11 @@ def test_a_drawn_split():
             "at least 5 items.*4 of the class 4",
         ),
         (lambda labels: draw_folds(labels, 1), LABELS, "at least 2 folds"),
+        (
+            lambda labels: draw_folds(labels, 2),
+            [0] * 9 + [4] * 3,
+            "at least 4 items.*3 of the class 4",
+        ),
     ],
 )
 def test_too_few_items_are_told_beforehand(draw, labels, message):

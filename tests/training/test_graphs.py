@@ -16,6 +16,7 @@ from keras_topo.training import (
     options,
     train,
 )
+from keras_topo.training.fitting import count_parameters
 from keras_topo.training.folds import draw_split
 from keras_topo.training.graph_data import GENERATED, load_graphs
 from keras_topo.training.graph_settings import MODELS
@@ -82,13 +83,13 @@ def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     assert (out / "curves.png").exists()
     # The preset has its preprocessor, and answers as the test did.
     estimator = keras_topo.GraphClassifier.from_preset(out)
-    assert estimator.model.count_params() == summary["parameters"]
+    assert count_parameters(estimator.model) == summary["parameters"]
     assert estimator.classes == [1, 2]
     task = Graphs(GraphSettings(data=str(archive), model=model))
     right = estimator.predict(task.graphs["test"]) == task.classes["test"]
     assert right.mean() == summary["test_accuracy"]
     loaded = keras.saving.load_model(out / "model.keras")
-    assert loaded.count_params() == summary["parameters"]
+    assert count_parameters(loaded) == summary["parameters"]
     text = capsys.readouterr().out
     assert "Test accuracy" in text and "model.keras" in text
     # Finished: nothing is trained again.
@@ -217,12 +218,14 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     assert run(*command, "--folds", "0") == 0
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    # Two to choose from, one of which is the first final run.
-    assert [line["seed"] for line in lines] == [0, 0, 1]
+    # Two to choose from, and two runs of what was chosen.
+    assert [line["seed"] for line in lines] == [0, 0, 0, 1]
+    assert [line["kind"] for line in lines] == ["choice"] * 2 + ["final"] * 2
+    assert "test_accuracy" not in {*lines[0], *lines[1]}
     scores = [line["validation_accuracy"] for line in lines[:2]]
     best = lines[int(np.argmax(scores))]["choice"]
-    assert lines[2]["choice"] == best
-    finals = [line for line in lines if line["choice"] == best]
+    finals = lines[2:]
+    assert [line["choice"] for line in finals] == [best] * 2
     summary = json.loads((out / "folds.json").read_text())
     (result,) = summary["results"]
     expected = np.mean([line["test_accuracy"] for line in finals])
@@ -232,7 +235,7 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     assert f": {100 * expected:.2f}" in text and "kernel of ones, rand" in text
     # How many final runs is no argument of a run.
     assert run(*command[:-1], "1", "--folds", "0") == 0
-    assert len(file.read_text().splitlines()) == 3
+    assert len(file.read_text().splitlines()) == 4
     # Other arguments, or other folds, are another run.
     assert run(*command, "--folds", "0", "--dropout", "0.5") == 2
     assert "dropout (then 0.1, now 0.5)" in capsys.readouterr().err
@@ -246,14 +249,12 @@ def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
     """And none of the training graphs is among the test graphs."""
     asked = []
 
-    def train_once(settings, fold):
+    def train_once(settings, fold, parts):
         asked.append((settings, fold))
         score = {1: 0.2, 2: 0.9}[settings.depth]
-        return {
-            "validation_accuracy": score,
-            "test_accuracy": 1 - score,
-            "parameters": 1,
-        }
+        scores = {"validation": score, "test": 1 - score}
+        found = {f"{part}_accuracy": scores[part] for part in parts}
+        return {**found, "parameters": 1}
 
     monkeypatch.setattr(assessment, "train_once", train_once)
     splits = folds_file(tmp_path)
@@ -261,9 +262,9 @@ def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
     command += ["--splits", splits, "--select", "depth=1,2", "--seeds", "2"]
     assert run(*command, "--folds", "2", "3") == 0
     found = [(settings.depth, settings.seed) for settings, _ in asked]
-    assert found == [(1, 0), (2, 0), (2, 1)] * 2
+    assert found == [(1, 0), (2, 0), (2, 0), (2, 1)] * 2
     folds = json.loads(splits.read_text())["folds"]
-    for (_, fold), k in zip(asked, [2, 2, 2, 3, 3, 3], strict=True):
+    for (_, fold), k in zip(asked, [2] * 4 + [3] * 4, strict=True):
         assert {n: ids.tolist() for n, ids in fold.items()} == folds[k]
         assert not set(fold["train"]) & set(fold["test"])
     summary = json.loads((tmp_path / "run" / "folds.json").read_text())
@@ -279,6 +280,16 @@ def test_former_commands():
     assert run.select == ("depth=1,2", "dropout=0,0.2")
     assert (run.splits, run.folds, run.seeds) == ("F.json", (0, 3), 1)
     assert settings.degrees is False and settings.data == "ENZYMES"
+
+
+def test_former_folds_without_splits_are_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        graphs.main(["--protocol", "folds", "--data", "ENZYMES", "--out", "a"])
+    assert end.value.code == 2
+    assert "--protocol folds expects --splits" in capsys.readouterr().err
+    command = ["--protocol", "folds", "--splits=F.json"]
+    assert graphs.translated(command) == ["graphs", "--splits=F.json"]
+    assert graphs.translated(["--protocol", "split"]) == ["graphs"]
 
 
 FOLDS = ["--splits", "4"]
@@ -349,7 +360,8 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     shape = ["--depth", "1", "--heads", "2", "--key-dim", "4"]
     shape += ["--kernel-sizes", "1", "3", "--return-steps", "5"]
     assert run(*given, *shape, "--out", first) == 0
-    assert run(*given, "--from", first, "--freeze", "--out", fine) == 0
+    more = ["--freeze", "--batch-size", "8", "--accumulate", "3"]
+    assert run(*given, "--from", first, *more, "--out", fine) == 0
     before, after = map(keras_topo.from_preset, (first, fine))
     for old, new in zip(before.layers, after.layers, strict=True):
         for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
@@ -359,6 +371,10 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     assert summary["arguments"]["kernel_sizes"] == [1.0, 3.0]
     assert summary["arguments"]["return_steps"] == 5
     assert all(layer.trainable for layer in after.layers)
+    # Frozen parameters are parameters; updates are those of the optimizer.
+    assert summary["parameters"] == count_parameters(before)
+    steps = -(-summary["graphs"]["train"] // 8)
+    assert steps > summary["updates"] == steps // 3
     # Architecture, a split whose test graphs it knows, other features.
     capsys.readouterr()
     for wrong, message in (
@@ -368,6 +384,13 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
         again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]
         assert run(*again) == 2
         assert message in capsys.readouterr().err
+    # Other seeds have other splits: told before the first is trained.
+    again = [*given, "--from", first, "--seeds", "2", "--out", tmp_path / "x"]
+    for more in ([], ["--compare", "learning_rate=0.1,0.01"]):
+        assert run(*again, *more) == 2
+        assert not (tmp_path / "x").exists()
+        error = capsys.readouterr().err
+        assert error.startswith("error: --seeds 2: --from expects other data")
     assert run("--data", other, "--from", first, "--out", tmp_path / "x") == 2
     assert "graphs such as it was trained on" in capsys.readouterr().err
     assert run("--from", tmp_path / "nowhere", "--out", tmp_path / "x") == 2

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_topo import export_node_saved_model
 from keras_topo.graphs import pagerank_kernel
-from keras_topo.training import nodes, options, train
+from keras_topo.training import assessment, nodes, options, train
+from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.node_data import load_karate, load_nodes
 from keras_topo.training.node_settings import (
     RECIPES,
@@ -75,6 +76,9 @@ def test_trains_and_saves(
     assert summary["epochs"] == 3 and summary["recipe"]["heads"] == 2
     assert summary["nodes"] == {"train": 2, "validation": 2, "test": 6}
     loaded = keras.saving.load_model(out / "model.keras")
+    # The kernel is of the data.
+    trainable = sum(int(np.prod(w.shape)) for w in loaded.trainable_weights)
+    assert summary["parameters"] == trainable < loaded.count_params()
     logits = loaded(np.eye(12, dtype="float32")[None])
     assert tuple(logits.shape) == (1, 12, 2)
     assert (out / "curves.png").exists()
@@ -143,6 +147,54 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     assert lines.startswith(first)
     assert [json.loads(x)["seed"] for x in lines.splitlines()] == [0, 1, 2]
     assert json.loads((out / "metrics.json").read_text())["runs"] == 3
+
+
+def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
+    asked = []
+
+    def train_once(settings, fold, parts):
+        asked.append(settings.model)
+        scores = {f"{part}_accuracy": 0.5 for part in parts}
+        return {**scores, "parameters": 1}
+
+    monkeypatch.setattr(assessment, "train_once", train_once)
+    command = ["--data", str(planetoid), "--out", tmp_path / "run", *SMALL]
+    command += ["--compare", "model=gcn,sgc"]
+    for _ in range(2):
+        assert run(*command) == 0
+    assert asked == ["gcn", "sgc"]
+    with np.load(planetoid) as arrays:
+        content = dict(arrays)
+    content["test_idx"] = content["test_idx"][1:]
+    np.savez(planetoid, **content)
+    load_nodes.cache_clear()
+    assert run(*command) == 0
+    assert asked == ["gcn", "sgc"] * 2
+
+
+def test_a_seed_that_fails_is_told(
+    tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
+):
+    fit = assessment.fit
+
+    def failing(task, model, **options):
+        if task.settings.seed == 1:
+            raise NonFiniteLoss("the training loss became nan")
+        return fit(task, model, **options)
+
+    monkeypatch.setattr(assessment, "fit", failing)
+    out = tmp_path / "run"
+    command = ["--data", str(planetoid), "--out", str(out), *SMALL]
+    for seeds in ("2", "3"):
+        assert run(*command, "--seeds", seeds) == 0
+        summary = json.loads((out / "metrics.json").read_text())
+        assert summary["failed"] == {"1": "the training loss became nan"}
+        lines = (out / "runs.jsonl").read_text().splitlines()
+        seconds = [json.loads(x)["training_seconds"] for x in lines]
+        assert summary["training_seconds"] == pytest.approx(sum(seconds))
+        assert "1 of them failed and count as 0: seed 1, the" in (
+            capsys.readouterr().out
+        )
 
 
 def test_karate():

@@ -61,6 +61,19 @@ def test_curves_that_say_nothing(saved):
     assert drawn(saved["b"]) == {"Loss": ["training"], "Accuracy": ["training"]}
 
 
+def test_the_spread_over_seeds():
+    summary = {"runs": 3, "test_deviation": 0.0887}
+    assert report.format_spread(summary) == (
+        ", the mean over 3 seeds with a deviation of 8.87 points"
+    )
+    found = report.format_spread(summary, "bits_per_byte")
+    assert found.endswith(" with a deviation of 0.0887")
+    found = report.format_spread({**summary, "failed": {"2": "NaN"}})
+    assert found.endswith(
+        "points (1 of them failed and count as 0: seed 2, NaN)"
+    )
+
+
 def test_an_assessment_as_a_table():
     def result(cell, *scores):
         return {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 import tensorflow as tf
 
 from keras_topo.training.batches import training_batches
-from keras_topo.training.callbacks import NonFiniteLoss, training_callbacks
+from keras_topo.training.callbacks import (
+    ChooseEpoch,
+    NonFiniteLoss,
+    training_callbacks,
+)
 from keras_topo.training.datasets import Split
-from keras_topo.training.fitting import adamw
+from keras_topo.training.fitting import adamw, count_parameters
 from keras_topo.training.run import Run
 
 pytestmark = pytest.mark.tensorflow_only
@@ -208,6 +213,44 @@ def test_schedule_warms_up_and_decays_to_zero():
     assert rates[50] == pytest.approx(0, abs=1e-9)
     flat = adamw(model, 1e-2, 0.1, 10, 5)
     assert float(flat._learning_rate(0)) == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize(
+    ("greater", "tie_breaker", "expected"),
+    [(True, None, 1), (True, "loss", 3), (False, None, 0), (False, "loss", 4)],
+)
+def test_equal_epochs_are_told_apart(greater, tie_breaker, expected):
+    task = types.SimpleNamespace(
+        monitor=("accuracy", greater),
+        tie_breaker=tie_breaker,
+        settings=types.SimpleNamespace(patience=2, epochs=9),
+    )
+    chooser = ChooseEpoch(task)
+    model = types.SimpleNamespace(get_weights=list, stop_training=False)
+    chooser.set_model(model)
+    keras.callbacks.EarlyStopping.on_train_begin(chooser)
+    epochs = [(0.5, 1.0), (0.7, 0.9), (0.7, 0.9), (0.7, 0.8), (0.5, 0.7)]
+    for epoch, (accuracy, loss) in enumerate(epochs):
+        logs = {"val_accuracy": accuracy, "val_loss": loss}
+        chooser.on_epoch_end(epoch, logs)
+    assert chooser.best_epoch == expected
+    if greater:
+        # An epoch that wins a tie is a better one.
+        assert model.stop_training == (tie_breaker is None)
+
+
+def test_parameters_are_what_can_be_trained():
+    within = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(5)])
+    model = keras.Sequential(
+        [keras.Input((2,)), within, keras.layers.BatchNormalization()]
+    )
+    expected = 2 * 3 + 3 + 3 * 5 + 5 + 2 * 5
+    assert count_parameters(model) == expected
+    within.layers[0].trainable = False
+    model.layers[-1].trainable = False
+    assert count_parameters(model) == expected
+    assert [layer.trainable for layer in within.layers] == [False, True]
+    assert not model.layers[-1].trainable and within.trainable
 
 
 def test_weight_decay_acts_on_kernels_only():

@@ -5,7 +5,10 @@ from typing import Literal
 
 import pytest
 
+from keras_topo.training import options
+from keras_topo.training.machine import retracing_in_silence
 from keras_topo.training.settings import (
+    CosineSettings,
     NaturalFloat,
     PositiveInt,
     Rate,
@@ -68,3 +71,66 @@ def test_what_is_admitted(changes):
 def test_what_is_not(changes, message):
     with pytest.raises(ValueError, match=message):
         with_changes(Mine(), changes)
+
+
+def test_a_warm_up_is_recorded_as_it_is_used():
+    settings = CosineSettings(epochs=10, warmup_epochs=2)
+    assert settings.used() is settings
+    short = dataclasses.replace(settings, epochs=2)
+    assert short.used().warmup_epochs == 0
+    assert dataclasses.replace(settings, warmup_epochs=10).used() == (
+        dataclasses.replace(settings, warmup_epochs=3)
+    )
+
+
+@pytest.mark.tensorflow_only
+def test_retracing_is_not_told_where_it_is_meant(caplog):
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    caplog.set_level("WARNING", logger.name)
+    logger.addHandler(caplog.handler)
+
+    def retrace(function):
+        for _ in range(8):
+            tf.function(function)(tf.ones(2))
+
+    try:
+        with retracing_in_silence():
+            retrace(lambda x: 2 * x)
+            logger.warning("something else")
+        assert {r.getMessage() for r in caplog.records} == {"something else"}
+        retrace(lambda x: 3 * x)
+        assert "triggered tf.function retracing" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+OWN_CONFIG = """
+from __future__ import annotations
+import dataclasses
+from keras_topo.training.settings import PositiveInt, Settings
+
+class Nothing:
+    name = "nothing"
+
+@dataclasses.dataclass(frozen=True)
+class Own(Settings):
+    task = Nothing
+    width: PositiveInt = 3
+
+config = Own()
+variants = {"wide": {"width": 9}}
+"""
+
+
+@pytest.mark.tensorflow_only
+def test_a_config_file_may_have_a_dataclass_of_its_own(tmp_path):
+    file = tmp_path / "json.py"  # Like a module, whose place it leaves alone.
+    file.write_text(OWN_CONFIG)
+    argv = [str(file), "--out", "-"]
+    settings = options.parse([*argv, "--epochs", "2"])[2]
+    assert (settings.width, settings.epochs) == (3, 2)
+    assert options.parse([*argv, "--variant", "wide"])[2].width == 9
+    with pytest.raises(ValueError, match="`width` expects a positive integer"):
+        options.parse([*argv, "--width", "0"])

@@ -117,6 +117,7 @@ def test_what_a_run_leaves(finished_run, texts):
     assert summary["arguments"]["similarity"] == "softmax"
     assert summary["arguments"]["seed"] == summary["seed"] == 5
     assert summary["updates"] == 3 * 6
+    assert summary["arguments"]["warmup_epochs"] == 1
     assert 0 < summary["test_bits_per_byte"] < 9
     assert 0 <= summary["validation_accuracy"] <= 1
     assert sum(summary["data_bytes"].values()) == sum(
@@ -159,8 +160,8 @@ def test_a_finished_run_has_one_line_of_results(finished_run, texts, capsys):
     assert run_script(texts, folder, *options, seed=5) == 0
     assert "nothing to train" in capsys.readouterr().out
     assert file.read_text() == before
-    # As if it had been killed before.
-    file.write_text("")
+    # As if it had been killed before, or while it was written.
+    file.write_text(before[:20])
     assert run_script(texts, folder, *options, seed=5) == 0
     assert file.read_text() == before
 
@@ -225,6 +226,37 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
         (["--compare", "seed=1,2"], {}, r"than seed. Received: seed"),
         (["--distribute", "mirrored"], {}, r"shares out batches"),
+        (["--distribute", "foo"], {}, r"invalid choice 'foo'"),
+        (
+            ["--splits", "5", "--distribute", "mirrored"],
+            {},
+            r"--splits trains on one device .* Received: mirrored",
+        ),
+        (
+            ["--compare", "depth=1", "--distribute", "mirrored"],
+            {},
+            r"--compare trains on one device .* Received: mirrored",
+        ),
+        (
+            ["--splits", "5", "--results", "r.jsonl"],
+            {},
+            r"--splits leaves .* no --results. Received: r.jsonl",
+        ),
+        (
+            ["--compare", "depth=1", "--results", "r.jsonl"],
+            {},
+            r"--compare leaves .* no --results. Received: r.jsonl",
+        ),
+        (
+            ["--compare", "depth=1", "depth=2"],
+            {},
+            r"--compare expects all values .* Received: depth twice",
+        ),
+        (
+            ["--splits", "5", "--select", "depth=1,2", "--compare", "depth=3"],
+            {},
+            r"different settings. Received: depth in both",
+        ),
     ],
 )
 def test_what_is_refused(texts, tmp_path, capsys, options, changes, message):
@@ -368,10 +400,15 @@ def test_more_seeds(texts, tmp_path, capsys):
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["seed"] for line in lines] == [0, 1, 2]
     summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert summary["arguments"]["warmup_epochs"] == 0  # Of a single epoch.
     scores = [line["test_bits_per_byte"] for line in lines]
     assert summary["test_bits_per_byte"] == pytest.approx(np.mean(scores))
     assert summary["test_bits_per_byte_of_the_file"] == scores[0]
     assert len(set(scores)) == 3
+    assert summary["training_seconds"] == pytest.approx(
+        sum(line["training_seconds"] for line in lines)
+    )
+    assert "failed" not in summary
     assert run_script(texts, tmp_path / "run", "--seeds", 3, epochs=1) == 0
     assert "nothing to train" in capsys.readouterr().out
 

@@ -10,8 +10,10 @@ causality), and softmax attention with learned positions (`softmax`) or with a
 decay as its bias (`softmax-decay`). `causal` has learned positions, too: it
 would know no order without them.
 
-A run is 3,000 updates of 8 x 256 bytes. Its time and results are not measured
-yet. They are those of one version of Python: another one has other sources.
+A run is 3,000 updates of 8 x 256 bytes. On the sources of Python 3.11.7, with
+seed 0, `decay` has 1.748 bits per byte of the test files and `gated` 1.713,
+after 14 and 21 minutes of training (results/text). The other variants are not
+measured yet. Another version of Python has other sources.
 """
 
 from keras_topo.training.tasks.text import TextSettings

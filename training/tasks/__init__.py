@@ -23,6 +23,8 @@ class Task:
             hold.
         monitor: the metric by which epochs and settings are chosen, and
             whether more of it is better.
+        tie_breaker: a metric, less of which is better, that chooses between
+            epochs of equal `monitor`; `None`: the first of them counts.
         shares_batches: bool, whether several devices can share out a batch.
         is_quick: bool, whether an epoch is too short for a line of output.
         seconds_between_checkpoints: float, at least.
@@ -39,6 +41,7 @@ class Task:
     name = None
     contents = {}
     monitor = ("accuracy", True)
+    tie_breaker = None
     shares_batches = False
     is_quick = False
     seconds_between_checkpoints = 0.0
@@ -91,9 +94,17 @@ class Task:
         """More callbacks for `fit`, a list."""
         return []
 
-    def evaluate(self, model):
-        """Metrics of a compiled model on the validation and the test data: a
-        dict of floats such as `validation_accuracy`, `test_accuracy`."""
+    def evaluate(self, model, parts=("validation", "test")):
+        """Metrics of a compiled model.
+
+        Args:
+            model: the model.
+            parts: names of the data, `"validation"`, `"test"` or both; what is
+                not named is not looked at.
+
+        Returns:
+            A dict of floats such as `validation_accuracy`, `test_accuracy`.
+        """
         raise NotImplementedError
 
     def finish(self, folder, model, untrained):

@@ -135,9 +135,9 @@ class Images(Task):
             getattr(self.data, name), self.num_classes, EVALUATION_BATCH
         )
 
-    def evaluate(self, model):
+    def evaluate(self, model, parts=("validation", "test")):
         found = {}
-        for name in ("validation", "test"):
+        for name in parts:
             results = model.evaluate(
                 self._batches(name), verbose=0, return_dict=True
             )

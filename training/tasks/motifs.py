@@ -10,8 +10,7 @@ import bisect
 import dataclasses
 from typing import Literal
 
-import numpy as np
-
+from keras_topo.training.fitting import count_parameters
 from keras_topo.training.graph_data import GENERATED, load_graphs
 from keras_topo.training.graph_settings import GraphSettings, build_classifier
 from keras_topo.training.settings import PositiveInt
@@ -118,5 +117,4 @@ def matched(settings, inputs):
 
 def count(settings, inputs):
     """Trainable parameters of a model."""
-    model = build_classifier(settings, **inputs)
-    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    return count_parameters(build_classifier(settings, **inputs))

@@ -129,13 +129,13 @@ class Nodes(Task):
         every = self.settings.resample
         return [Resample(every)] if every else []
 
-    def evaluate(self, model):
+    def evaluate(self, model, parts=("validation", "test")):
         graph = self.data.dataset.graph
         # Not eagerly, where every step of a long product is kept waiting.
         logits = model.predict(graph.features[None], batch_size=1, verbose=0)
         right = logits[0].argmax(-1) == graph.node_targets
         found = {}
-        for name in ("validation", "test"):
+        for name in parts:
             ids = self.split[name]
             accuracy = float(right[ids].mean()) if len(ids) else None
             found[f"{name}_accuracy"] = accuracy

@@ -151,9 +151,9 @@ class Text(Task):
             limit,
         )
 
-    def evaluate(self, model):
+    def evaluate(self, model, parts=("validation", "test")):
         found = {}
-        for split in ("validation", "test"):
+        for split in parts:
             results = model.evaluate(
                 self._windows(split), verbose=0, return_dict=True
             )
