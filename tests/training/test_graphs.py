@@ -117,6 +117,7 @@ def test_learns(tmp_path, archive, no_export):
     assert summary["test_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_resumes(tmp_path, archive, monkeypatch, no_export, eagerly):
     """Stopped after an epoch and started again, it ends the same."""
 

@@ -136,6 +136,7 @@ def test_learns_from_two_nodes(tmp_path, planetoid):
             export_node_saved_model(wrong, tmp_path / "1", np.eye(12))
 
 
+@pytest.mark.slow
 def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]

@@ -413,6 +413,7 @@ def test_more_seeds(texts, tmp_path, capsys):
     assert "nothing to train" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_table_of_settings(texts, tmp_path):
     given = ["--compare", "channels=4,8", "dropout=0,0.5", "--seeds", 2]
     assert run_script(texts, tmp_path / "run", *given, epochs=1) == 0
