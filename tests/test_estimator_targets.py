@@ -4,6 +4,7 @@ import keras
 import networkx
 import numpy as np
 import pytest
+from linear_model import linear
 
 import keras_topo
 from keras_topo.estimators.losses import (
@@ -25,23 +26,6 @@ def preprocessor(form="dense", **attributes):
     return GraphPreprocessor(
         attributes, form=form, return_steps=2, kernel_sizes=(2,), cache=False
     )
-
-
-def linear(num_features, num_classes, level, target_statistics=None, **_):
-    """A builder: a dense layer of the mean of the nodes, or of each node."""
-    inputs = {
-        "nodes": keras.Input((None, num_features), name="nodes"),
-        "kernel": keras.Input((1, None, None), name="kernel"),
-        "node_mask": keras.Input((None,), dtype="bool", name="node_mask"),
-    }
-    x = inputs["nodes"]
-    if level == "graphs":
-        x = keras_topo.layers.GraphPooling()(x, mask=inputs["node_mask"])
-    x = keras.layers.Dense(num_classes, name="logits")(x)
-    if target_statistics:
-        mean, deviation = map(np.array, target_statistics)
-        x = keras.layers.Rescaling(deviation, mean)(x)
-    return keras.Model(inputs, x)
 
 
 def options(**more):

@@ -6,19 +6,18 @@ import platform
 from importlib import metadata
 
 import keras
-import tensorflow as tf
+
+from keras_topo._backend import compiles_by_default
 
 
 def use_jit(choice):
-    """Resolves `auto`: on TensorFlow XLA pays on accelerators only."""
-    if choice == "auto" and keras.backend.backend() == "tensorflow":
-        return bool(tf.config.list_physical_devices("GPU"))
-    return {"auto": "auto", "on": True, "off": False}[choice]
+    """Whether to compile by XLA; see `compiles_by_default`."""
+    return {"auto": compiles_by_default(), "on": True, "off": False}[choice]
 
 
 def compiles_shapes(choice):
     """Whether each shape of a batch costs a compilation by XLA."""
-    return keras.backend.backend() == "jax" or bool(use_jit(choice))
+    return keras.backend.backend() == "jax" or use_jit(choice)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,10 @@
 """Masks on the command line: by name, or a class of one's own."""
 
 import importlib
-import importlib.util
-import sys
 from pathlib import Path
 
 from keras_topo import masks
+from keras_topo.training.user_modules import run_file
 
 EXPECTED = (
     f"{', '.join(masks.NAMES)}, none, MODULE:CLASS or FILE.py:CLASS, a "
@@ -57,18 +56,4 @@ def mask_class(text):
 def _module(source):
     if not source.endswith(".py"):
         return importlib.import_module(source)
-    path = Path(source).expanduser().resolve()
-    # Once: a class is registered when its file is run.
-    name = f"mask_file_{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return run_file(Path(source).expanduser(), "mask_file")

@@ -6,6 +6,7 @@ import pytest
 import reference as ref
 import scipy.sparse
 from keras import ops
+from random_weights import inputs, randomise
 
 from keras_topo import masks
 from keras_topo.attention import (
@@ -28,18 +29,6 @@ from keras_topo.operators import Causal, SparsePairs
 
 CHANNELS, HEADS, KEY_DIM = 4, 2, 3
 SIMILARITIES = ["relu", "softmax", "additive"]
-
-
-def inputs(*shape, seed=0):
-    x = np.random.default_rng(seed).normal(size=shape)
-    return x.astype("float32")
-
-
-def randomise(layer):
-    random = np.random.default_rng(2)
-    for weight in layer.trainable_weights:
-        noise = random.normal(size=weight.shape) / 2
-        weight.assign(ref.numpy(weight) + noise)
 
 
 def similarity_and_values(layer, x):

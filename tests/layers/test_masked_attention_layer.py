@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference as ref
+from random_weights import inputs, randomise
 
 from keras_topo import masks
 from keras_topo.layers import (
@@ -15,18 +16,6 @@ from keras_topo.layers import (
 from keras_topo.masks import DiffusionMask
 
 CHANNELS, HEADS, KEY_DIM = 4, 2, 3
-
-
-def inputs(*shape, seed=0):
-    x = np.random.default_rng(seed).normal(size=shape)
-    return x.astype("float32")
-
-
-def randomise(layer):
-    random = np.random.default_rng(2)
-    for weight in layer.trainable_weights:
-        noise = random.normal(size=weight.shape) / 2
-        weight.assign(ref.numpy(weight) + noise)
 
 
 def dense(layer, x):

@@ -12,12 +12,11 @@ to expect. Its first line is what `python -m training.train --help` shows.
 import ast
 import dataclasses
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from pathlib import Path
 
 from keras_topo.training.settings import Settings, with_changes
+from keras_topo.training.user_modules import run_file
 
 
 def names():
@@ -51,7 +50,7 @@ def load(name_or_path):
             raise ValueError(
                 f"CONFIG expects a Python file that exists. Received: {text!r}"
             )
-        module = _run_file(path)
+        module = run_file(path, "config_file")
     else:
         if text not in names():
             raise ValueError(
@@ -66,20 +65,6 @@ def load(name_or_path):
             f"keras_topo.training.settings.Settings. Received: {text!r}, with "
             f"config={config!r}"
         )
-    return module
-
-
-def _run_file(path):
-    name = f"config_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look up the types of their fields there.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
     return module
 
 
