@@ -18,6 +18,13 @@ from keras_topo.saved_models import (
     check_tolerance,
     write_verified,
 )
+from keras_topo.served_graphs import (
+    after,
+    at_real_nodes,
+    of_bounded_size,
+    of_one_shape,
+    one_if_empty,
+)
 
 INPUTS = ("nodes", "edges", "node_mask")
 
@@ -244,10 +251,11 @@ def _add_signatures(archive, model, spec, answers, max_nodes, max_elements):
     from keras_topo.graph_tensors import parse_graph_examples
 
     def answer(graph):
-        return answers(_logits(model, graph, max_nodes, max_elements))
+        return answers(_logits(model, graph))
 
     def serving_default(nodes, edges, node_mask):
-        return answer(_checked_graph(nodes, edges, node_mask))
+        graph = {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+        return answer(_checked_graph(graph, max_nodes, max_elements))
 
     def serve_examples(examples):
         return answer(
@@ -272,86 +280,29 @@ def _add_signatures(archive, model, spec, answers, max_nodes, max_elements):
     return add_endpoints(archive, endpoints)
 
 
-def _checked_graph(nodes, edges, node_mask):
+def _checked_graph(graph, max_nodes, max_elements):
     """The inputs of `serving_default`, from which nothing follows unless they
     fit one another."""
     import tensorflow as tf
 
-    same = tf.reduce_all(tf.shape(nodes)[:2] == tf.shape(node_mask))
-    same &= tf.shape(nodes)[0] == tf.shape(edges)[0]
-    checks = [
-        tf.debugging.Assert(
-            same,
-            [
-                "`nodes`, `edges` and `node_mask` expect one batch size, and "
-                "`nodes` and `node_mask` one number of nodes"
-            ],
-        )
-    ]
-    with tf.control_dependencies(checks):
-        edges, node_mask = tf.identity(edges), tf.identity(node_mask)
-        nodes = tf.where(node_mask[..., None], nodes, tf.zeros_like(nodes))
-        # A prefix or not, real nodes are told by the mask: ids of edges are
-        # looked up in it.
-        padding = tf.reduce_all(edges == -1, axis=-1)
-        count = tf.shape(nodes)[1]
-        inside = tf.reduce_all((edges >= 0) & (edges < count), axis=-1)
-        safe = tf.where(inside[..., None], edges, tf.zeros_like(edges))
-        # A graph without nodes has nothing to look up.
-        padded = tf.pad(node_mask, [[0, 0], [0, 1]])
-        real = tf.reduce_all(tf.gather(padded, safe, batch_dims=1), axis=-1)
-    checks = [
-        tf.debugging.Assert(
-            tf.reduce_all(padding | (inside & real)),
-            ["`edges` expects ids of real nodes, or -1 and -1 for padding"],
-        ),
-        tf.debugging.Assert(
-            tf.reduce_all(tf.reduce_any(node_mask, axis=1)),
-            ["`node_mask` expects at least one node in each graph"],
-        ),
-        tf.debugging.assert_all_finite(
-            nodes, "`nodes` expects finite features of real nodes. Received"
-        ),
-    ]
-    graph = {"nodes": nodes, "edges": edges, "node_mask": node_mask}
-    with tf.control_dependencies(checks):
-        return {name: tf.identity(x) for name, x in graph.items()}
+    graph = of_bounded_size(of_one_shape(graph), max_nodes, max_elements)
+    graph = at_real_nodes(graph, {"edges": "`edges`"})
+    nodes = graph["nodes"]
+    real = graph["node_mask"][..., None]
+    graph["nodes"] = tf.where(real, nodes, tf.zeros_like(nodes))
+    finite = tf.debugging.assert_all_finite(
+        graph["nodes"],
+        "`nodes` expects finite features of real nodes. Received",
+    )
+    return after([finite], graph)
 
 
-def _logits(model, graph, max_nodes, max_elements):
+def _logits(model, graph):
     """float32 logits (batch, classes), for an empty batch as well."""
     import tensorflow as tf
 
-    from keras_topo.graph_tensors import within, within_edges
-
-    bounded = tf.debugging.Assert(
-        tf.shape(graph["nodes"])[1] <= max_nodes,
-        [
-            f"a graph expects at most {max_nodes} nodes. Received:",
-            tf.shape(graph["nodes"])[1],
-        ],
-    )
-    batch, nodes = tf.unstack(tf.shape(graph["nodes"])[:2])
-    edges = tf.shape(graph["edges"])[1]
-    small = [
-        within(tf.repeat(nodes, batch), max_elements),
-        within_edges(tf.repeat(edges, batch), max_elements),
-    ]
-    with tf.control_dependencies([bounded, *small]):
-        graph = {name: tf.identity(x) for name, x in graph.items()}
     batch = tf.shape(graph["nodes"])[0]
-    # An empty batch goes through the model as one graph of one node.
-    missing = tf.cast(batch == 0, tf.int32)
-    nodes = tf.pad(graph["nodes"], [[0, missing], [0, missing], [0, 0]])
-    edges = tf.pad(
-        graph["edges"], [[0, missing], [0, 0], [0, 0]], constant_values=-1
-    )
-    mask = tf.pad(
-        graph["node_mask"], [[0, missing], [0, missing]], constant_values=True
-    )
-    logits = model(
-        {"nodes": nodes, "edges": edges, "node_mask": mask}, training=False
-    )
+    logits = model(one_if_empty(graph), training=False)
     logits = keras.tree.flatten(logits)[0]
     return tf.cast(logits, tf.float32)[:batch]
 

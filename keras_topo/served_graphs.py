@@ -8,7 +8,7 @@ import itertools
 from keras_topo.saved_models import require
 
 # Inputs by what they are of; all have the batch first.
-OF_NODES = ("node_mask", "node_labels", "features")
+OF_NODES = ("node_mask", "nodes", "node_labels", "features")
 OF_EDGES = ("edges", "edge_weights", "edge_labels", "edge_features")
 
 
@@ -40,9 +40,9 @@ def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
         tf.errors.InvalidArgumentError: when the signature is called, naming
             the input.
     """
-    inputs = _of_one_shape(inputs)
-    inputs = _of_bounded_size(inputs, max_nodes, max_elements)
-    inputs = _at_real_nodes(inputs, names)
+    inputs = of_one_shape(inputs)
+    inputs = of_bounded_size(inputs, max_nodes, max_elements)
+    inputs = at_real_nodes(inputs, names)
     learned = preprocessor.learned
     inputs, checks = _without_padding(inputs, learned), []
     for key, field in (
@@ -63,10 +63,11 @@ def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
             if inputs[key].dtype.is_integer:
                 inputs[key] = _as_int32(inputs[key], known, learned[field])
     checks += _number_checks(inputs, names)
-    return _after(checks, inputs)
+    return after(checks, inputs)
 
 
-def _of_one_shape(inputs):
+def of_one_shape(inputs):
+    """The same, of one batch size and one number of nodes and of edges."""
     import tensorflow as tf
 
     batch = tf.shape(inputs["node_mask"])[0]
@@ -87,10 +88,11 @@ def _of_one_shape(inputs):
                     ],
                 )
             )
-    return _after(checks, inputs)
+    return after(checks, inputs)
 
 
-def _of_bounded_size(inputs, max_nodes, max_elements):
+def of_bounded_size(inputs, max_nodes, max_elements):
+    """The same, unless they would take too much memory."""
     import tensorflow as tf
 
     from keras_topo.graph_tensors import within, within_edges
@@ -101,7 +103,7 @@ def _of_bounded_size(inputs, max_nodes, max_elements):
         nodes <= max_nodes,
         [f"a graph expects at most {max_nodes} nodes. Received:", nodes],
     )
-    return _after(
+    return after(
         [
             bounded,
             within(tf.repeat(nodes, batch), max_elements),
@@ -111,7 +113,7 @@ def _of_bounded_size(inputs, max_nodes, max_elements):
     )
 
 
-def _at_real_nodes(inputs, names):
+def at_real_nodes(inputs, names):
     """Ids of edges are those of nodes that the mask has."""
     import tensorflow as tf
 
@@ -125,7 +127,7 @@ def _at_real_nodes(inputs, names):
     real = tf.reduce_all(tf.gather(there, safe, batch_dims=1), axis=-1)
     good = padding | (inside & real)
     wrong = tf.where(good, 0, tf.reduce_max(edges, axis=-1))
-    return _after(
+    return after(
         [
             tf.debugging.Assert(
                 tf.reduce_all(tf.reduce_any(mask, axis=1)),
@@ -240,7 +242,7 @@ def one_if_empty(inputs):
     return found
 
 
-def _after(checks, tensors):
+def after(checks, tensors):
     """The same tensors, once the checks have passed."""
     import tensorflow as tf
 
