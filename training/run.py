@@ -78,7 +78,7 @@ class Run:
 
     __del__ = close
 
-    def open(self, arguments, resume=True, ignored=()):
+    def open(self, arguments, resume=True):
         """Makes the folder, or reopens the run that it holds.
 
         A run that has not finished an epoch has nothing to resume and may be
@@ -88,7 +88,6 @@ class Run:
             arguments: dict that JSON can hold.
             resume: go on with an earlier run of the same arguments; `False`
                 deletes it and starts anew.
-            ignored: names of arguments that the result does not depend on.
 
         Raises:
             ValueError: the folder holds another run, or other files, or
@@ -102,9 +101,7 @@ class Run:
                 f"Received: {str(self.folder)!r}, a file"
             )
         # As they come back from the file: lists where there were tuples.
-        arguments = json.loads(
-            json.dumps({k: v for k, v in arguments.items() if k not in ignored})
-        )
+        arguments = json.loads(json.dumps(arguments))
         file = self.folder / "arguments.json"
         if file.exists():
             self._take_lock()
@@ -117,9 +114,6 @@ class Run:
                 or read_lines(self.folder / "runs.jsonl")
             ):
                 earlier = json.loads(file.read_text())
-                # An earlier version may have held what is ignored by now.
-                for name in ignored:
-                    earlier.pop(name, None)
                 self._compare(arguments, earlier)
         elif self.folder.exists() and any(
             # A kill while the arguments were being written leaves this.

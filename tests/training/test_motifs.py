@@ -25,7 +25,7 @@ def test_equal_sizes():
     target = None
     for method in METHODS:
         task = task_of("--model", method)
-        found = count(task.settings, task.inputs())
+        found = count(task.settings, task.preprocessor.model_arguments())
         target = target or found
         assert abs(found - target) <= 0.05 * target
         inputs = task.sequence("test")[0][0]

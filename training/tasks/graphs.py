@@ -185,19 +185,7 @@ class Graphs(Task):
         settings = self.settings
         if settings.preset:
             return self._trained_model()
-        return build_classifier(settings, **self.inputs())
-
-    def inputs(self):
-        """What builders of models are told of the data, a dict."""
-        p = self.preprocessor
-        return {
-            "num_features": p.num_features,
-            "num_classes": len(p.classes),
-            "num_kernels": p.num_kernels,
-            "num_edge_features": p.num_edge_features,
-            "feature_statistics": p.feature_statistics,
-            "batching": "joined" if p.form == "pairs" else "padded",
-        }
+        return build_classifier(settings, **self.preprocessor.model_arguments())
 
     def _trained_model(self):
         classes = None if self._keeps_classes else self.dataset.num_classes

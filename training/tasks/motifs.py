@@ -31,7 +31,9 @@ class Motifs(Graphs):
     def __init__(self, settings, split=None):
         super().__init__(settings.as_graphs(), split)
         if settings.match and settings.model not in ("gkat", "ones"):
-            self.settings = matched(self.settings, self.inputs())
+            self.settings = matched(
+                self.settings, self.preprocessor.model_arguments()
+            )
         self.title = f"{settings.model}, on {settings.data}"
 
     @staticmethod
