@@ -330,9 +330,7 @@ def test_a_config_of_ones_own(tmp_path, monkeypatch, capsys):
 def test_a_folder_in_use_is_refused(finished_run, texts, capsys):
     folder, given = finished_run
     with Run(folder) as other:
-        other.open(
-            {}, ignored=json.loads((folder / "arguments.json").read_text())
-        )
+        other.open(json.loads((folder / "arguments.json").read_text()))
         (folder / "arguments.json").unlink()
         (folder / "arguments.json").write_text("{}")
         assert run_script(texts, folder, *given, seed=5) == 2
