@@ -232,13 +232,19 @@ class LinkPredictor:
         )
         self.model = self._build(self._kernel(graph), directed)
         for layer in trained.layers:
-            # Inputs of the kernel are no layers of the other model.
-            if not layer.trainable_weights:
+            # Inputs of the kernel are no layers of the other model, which
+            # holds the kernel among the weights of its attention.
+            if not layer.weights:
                 continue
-            weights = self.model.get_layer(layer.name).trainable_weights
-            pairs = zip(weights, layer.trainable_weights, strict=True)
-            for weight, value in pairs:
-                weight.assign(value)
+            known = {w.path: w for w in layer.weights}
+            for weight in self.model.get_layer(layer.name).weights:
+                if weight.path in known:
+                    weight.assign(known.pop(weight.path))
+            if known:
+                raise RuntimeError(
+                    "The model with a kernel of its own expects all weights "
+                    f"of the trained one. Received: {sorted(known)} left over"
+                )
         self._use(graph)
         return self
 

@@ -167,6 +167,27 @@ def test_directed_graphs():
         LinkPredictor(decoder="concat", **OPTIONS).fit(blocks())
 
 
+def normalized(*arguments, **options):
+    """A builder of one's own, with statistics that are not trained."""
+    inner = gkat_link_predictor(*arguments, name="inner", **options)
+    inputs = {
+        name: keras.Input(x.shape[1:], dtype=x.dtype, name=name)
+        for name, x in inner.input.items()
+    }
+    nodes = keras.layers.BatchNormalization(name="statistics")(inputs["nodes"])
+    return keras.Model(inputs, inner({**inputs, "nodes": nodes}))
+
+
+@pytest.mark.slow_on_jax
+def test_statistics_of_a_builder_of_ones_own(split):
+    graph = split.graph
+    shifted = Graph(graph.adjacency, features=graph.features + 3.0)
+    options = {**LIGHT, "epochs": 5, "validation_share": 0.0}
+    predictor = LinkPredictor(build=normalized, **options).fit(shifted)
+    statistics = predictor.model.get_layer("statistics")
+    assert (np.asarray(statistics.moving_mean) > 0.3).all()
+
+
 def test_targets_are_not_in_their_kernel():
     """The kernel and the features of a batch do not change with its edges."""
     graph = Graph(blocks().adjacency)  # Degrees as features.

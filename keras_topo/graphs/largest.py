@@ -18,6 +18,9 @@ LOCAL_KERNELS = ("neighbors", "normalized")
 BLOCK = 2**22
 # Ids of nodes are kept as float32 beside the values of kernels.
 MOST_NODES = 2**24
+# Entries of a row are ranked in steps of its largest one over this, so that
+# equal ones stay equal wherever they are computed: rounding is below a step.
+STEPS = 2**16
 
 
 def dense_kernels(adjacency, kind, sizes=(1.0,)):
@@ -41,8 +44,8 @@ def dense_kernels(adjacency, kind, sizes=(1.0,)):
 def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     """The largest entries of each row, and those at the edges of the graph.
 
-    Largest by the maximum over the kernels; of equal ones those of the first
-    nodes. Zeros are kept at edges alone, and `"neighbors"` and `"normalized"`
+    Largest by the maximum over the kernels; of equal ones, to 2^-16 of the
+    largest of the row, those of the first nodes. Zeros are kept at edges alone, and `"neighbors"` and `"normalized"`
     keep all others: a hub, too, has an entry of its own.
 
     Args:
@@ -85,7 +88,7 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
         stop = min(start + step, nodes)
         values = rows(start, stop).astype("float32")
         highest = values.max(axis=0)
-        kept = _largest(highest, count) & (highest > 0)
+        kept = _largest(_ranks(highest), count) & (highest > 0)
         kept |= adjacency[start:stop].toarray() != 0
         i, j = np.nonzero(kept)
         pairs = np.concatenate([[i + start], [j], values[:, i, j]])
@@ -129,6 +132,13 @@ def _local_kernel(adjacency, kind):
 def _product(features, start, stop):
     rows = features[start:stop] @ features.T
     return rows.toarray() if scipy.sparse.issparse(rows) else rows
+
+
+def _ranks(values):
+    """Values of rows as whole steps: `LargestEntries` has the same in Keras."""
+    largest = values.max(axis=1, keepdims=True)
+    largest = np.where(largest > 0, largest, np.float32(1))
+    return np.round(values * (STEPS / largest))
 
 
 def _largest(values, count):

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_topo._backend import equal_to_strings
 from keras_topo.arguments import positive
+from keras_topo.graphs.largest import STEPS
 from keras_topo.layers.edges import real_edges
 from keras_topo.layers.padding import check_padding
 
@@ -243,6 +244,9 @@ class LargestEntries(keras.layers.Layer):
 
     def call(self, kernel, adjacency):
         largest = ops.max(kernel, axis=1)
+        steps = ops.max(largest, axis=-1, keepdims=True)
+        steps = STEPS / ops.where(steps > 0, steps, ops.ones_like(steps))
+        largest = ops.round(largest * steps)
         # By the place of each entry among those of its row, equal ones in the
         # order of their nodes. (A sort, where `top_k` wants a fixed number.)
         order = ops.argsort(-largest, axis=-1)

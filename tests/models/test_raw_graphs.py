@@ -133,6 +133,44 @@ def test_the_same_inside_and_outside(name):
         )
 
 
+@pytest.mark.parametrize("kernel", ["random_walk", "diffusion"])
+def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
+    """Of symmetric graphs rounding must not choose among equal entries."""
+    graphs = [
+        networkx.star_graph(40),
+        networkx.cycle_graph(31),
+        networkx.complete_bipartite_graph(6, 9),
+        networkx.hypercube_graph(5),
+    ]
+    random = np.random.default_rng(0)
+    for graph in graphs:
+        for node in graph:
+            graph.nodes[node]["charge"] = random.normal()
+    found = GraphPreprocessor(
+        {"features": "charge"},
+        cache=False,
+        form="pairs",
+        pairs_per_node=7,
+        kernel=kernel,
+        kernel_sizes=(2, 3),
+        return_steps=0,
+    ).adapt(graphs)
+    model = gkat_graph_classifier(
+        found.num_features,
+        2,
+        found.num_kernels,
+        num_heads=2,
+        key_dim=4,
+        depth=1,
+        batching="joined",
+    )
+    expected = model.predict_on_batch(GraphSequence(graphs, found, False)[0][0])
+    outputs = with_preprocessing(model, found).predict_on_batch(
+        raw_inputs(graphs, found)
+    )
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_presets(tmp_path):
     graphs = molecules(text=not on_jax)
     found = GraphPreprocessor(
