@@ -45,8 +45,9 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     """The largest entries of each row, and those at the edges of the graph.
 
     Largest by the maximum over the kernels; of equal ones, to 2^-16 of the
-    largest of the row, those of the first nodes. Zeros are kept at edges alone, and `"neighbors"` and `"normalized"`
-    keep all others: a hub, too, has an entry of its own.
+    largest of the row, those of the first nodes. Zeros are kept at edges
+    alone, and `"neighbors"` and `"normalized"` keep all others: a hub, too, has
+    an entry of its own.
 
     Args:
         adjacency, kind, sizes: as in `dense_kernels`, but not `"ones"`.
