@@ -20,6 +20,9 @@ SIZES = {
     "L": (1024, 16, 4096, 24),
 }
 
+#: What makes tokens of pixels.
+STEMS = ("patches", "convolutions", "residual")
+
 #: What becomes of the tokens, and how many prefix tokens that takes.
 POOLINGS = {
     None: 0,
@@ -95,8 +98,11 @@ def topvit(
             3 x 3 convolutions of stride 2, one for each halving of the image
             down to one position a patch, with normalisation and GELU, and a
             linear map (Xiao et al., *Early convolutions help Transformers see
-            better*, 2021): more accurate after short trainings. `patch_size`
-            is a power of two then.
+            better*, 2021): more accurate after short trainings; or
+            `"residual"`, a 3 x 3 convolution of the image as it is, and for
+            each halving one of stride 2 and one that adds to its input, with
+            batch normalization and ReLU, and a linear map. For both,
+            `patch_size` is a power of two.
         reference_grid: two ints, the grid of patches that positions and masks
             are made for; on any other they are resampled, relative to the
             extent of the image. Defaults to that of `image_shape`, and to 8 x 8
@@ -126,7 +132,7 @@ def topvit(
     Raises:
         ValueError: if an argument is not one of the above, the image is
             smaller than a patch, or `patch_size` is no power of two with
-            `stem="convolutions"`.
+            a stem of convolutions.
 
     Example:
 
@@ -151,8 +157,10 @@ def topvit(
     x = keras.layers.Rescaling(
         pixel_scale, offset=pixel_offset, name="rescaling"
     )(images)
-    if stem == "convolutions":
-        x = _convolutions(x, channels, patch_size)
+    if stem != "patches":
+        convolutions = _residual if stem == "residual" else _convolutions
+        x = convolutions(x, channels, _halvings(x, patch_size))
+        x = keras.layers.Dense(channels, name="patches")(x)
     else:
         x = PatchEmbedding(
             channels,
@@ -236,12 +244,11 @@ def _check(pooling, num_classes, prefix_tokens, stem, padding, patch_bias):
             f"`prefix_tokens` expects an int of at least {least} with pooling="
             f"{pooling!r}. Received: prefix_tokens={prefix_tokens!r}"
         )
-    if stem not in ("patches", "convolutions"):
+    if stem not in STEMS:
         raise ValueError(
-            "`stem` expects 'patches' or 'convolutions'. Received: "
-            f"stem={stem!r}"
+            f"`stem` expects one of {STEMS}. Received: stem={stem!r}"
         )
-    if stem == "convolutions" and (padding != "same" or not patch_bias):
+    if stem != "patches" and (padding != "same" or not patch_bias):
         raise ValueError(
             "`patch_padding` and `patch_bias` are for stem='patches'. "
             f"Received: patch_padding={padding!r}, patch_bias={patch_bias}"
@@ -310,14 +317,14 @@ def _pooled(x, pooling, prefix_tokens):
     return keras.layers.Concatenate(name="features")([x[:, 0], gap])
 
 
-def _convolutions(x, channels, patch_size):
-    """Convolutions of stride 2 down to one position a patch."""
+def _halvings(x, patch_size):
+    """How often the image is halved down to one position a patch."""
     sides = (patch_size,) if isinstance(patch_size, int) else patch_size
     side = sides[0]
     if len(set(sides)) > 1 or side < 2 or side & (side - 1):
         raise ValueError(
             "`patch_size` expects a power of two, the same for height and "
-            f'width, with stem="convolutions". Received: '
+            "width, with a stem of convolutions. Received: "
             f"patch_size={patch_size}"
         )
     if any(n is not None and side > n for n in x.shape[1:3]):
@@ -326,20 +333,40 @@ def _convolutions(x, channels, patch_size):
             f"Received: an image of {x.shape[1]} x {x.shape[2]}, "
             f"patch_size={patch_size}"
         )
-    halvings = side.bit_length() - 1
+    return side.bit_length() - 1
+
+
+def _convolutions(x, channels, halvings):
+    """Convolutions of stride 2; the channels double as the image is halved."""
     for k in range(1, halvings + 1):
-        x = keras.layers.Conv2D(
-            # The channels double as the image is halved.
-            max(1, channels >> (halvings - k)),
-            3,
-            strides=2,
-            padding="same",
-            use_bias=False,
-            data_format="channels_last",
-            name=f"stem_{k}",
-        )(x)
+        x = _convolution(max(1, channels >> (halvings - k)), 2, k)(x)
         x = keras.layers.LayerNormalization(
             epsilon=1e-6, name=f"stem_norm_{k}"
         )(x)
         x = keras.layers.Activation("gelu", name=f"stem_gelu_{k}")(x)
-    return keras.layers.Dense(channels, name="patches")(x)
+    return x
+
+
+def _residual(x, channels, halvings):
+    """Two convolutions for each halving, the second beside a shortcut."""
+    for k in range(2 * halvings + 1):
+        width = max(1, channels >> (halvings - (k + 1) // 2))
+        shortcut = x if k and k % 2 == 0 else None
+        x = _convolution(width, 2 if k % 2 else 1, k)(x)
+        x = keras.layers.BatchNormalization(name=f"stem_norm_{k}")(x)
+        x = keras.layers.Activation("relu", name=f"stem_relu_{k}")(x)
+        if shortcut is not None:
+            x = keras.layers.Add(name=f"stem_add_{k}")([shortcut, x])
+    return x
+
+
+def _convolution(channels, strides, k):
+    return keras.layers.Conv2D(
+        channels,
+        3,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        data_format="channels_last",
+        name=f"stem_{k}",
+    )

@@ -3,6 +3,8 @@
 A run that resumes at an epoch therefore sees what the uninterrupted run saw.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -52,6 +54,25 @@ def augmentation_layers(kind, zoom=1.0):
     )
 
 
+def mixing_layers(cutmix=0.0, mixup=0.0):
+    """Keras layers that mix the images of a batch and their labels.
+
+    Args:
+        cutmix: float, share of the batches in which a part of each image comes
+            from another one (Yun et al., 2019).
+        mixup: float, share of those in which each image is blended with
+            another one (Zhang et al., 2018).
+
+    Returns:
+        A list of `(layer, share)` for `training_batches`.
+    """
+    layers = [
+        (keras.layers.CutMix(1.0, dtype="float32"), cutmix),
+        (keras.layers.MixUp(0.8, dtype="float32"), mixup),
+    ]
+    return [(layer, share) for layer, share in layers if share]
+
+
 class _StepSeeds(keras.random.SeedGenerator):
     """The random seeds of one training step, without a state variable.
 
@@ -71,7 +92,14 @@ class _StepSeeds(keras.random.SeedGenerator):
 
 
 def training_batches(
-    split, num_classes, batch_size, seed, start_epoch, epochs, augmentation=()
+    split,
+    num_classes,
+    batch_size,
+    seed,
+    start_epoch,
+    epochs,
+    augmentation=(),
+    mixing=(),
 ):
     """Batches of the epochs `start_epoch` ... `epochs - 1`, one after another.
 
@@ -87,6 +115,8 @@ def training_batches(
         seed: int.
         start_epoch, epochs: ints, epochs counted from 0.
         augmentation: Keras image preprocessing layers, applied in turn.
+        mixing: see `mixing_layers`; at most one of them for each batch, after
+            the augmentation.
 
     Returns:
         `(dataset, steps_per_epoch)`; elements are images (batch, height,
@@ -99,8 +129,16 @@ def training_batches(
     with tf.device("CPU:0"):
         images = tf.constant(split.images)
         labels = tf.one_hot(split.labels, num_classes)
-    for layer in augmentation:
+    for layer in [*augmentation, *(layer for layer, _ in mixing)]:
         layer.backend.set_backend("tensorflow")
+
+    def applied(layer, batch, targets, seeds):
+        transformation = layer.get_random_transformation(
+            batch, training=True, seed=seeds
+        )
+        batch = layer.transform_images(batch, transformation, training=True)
+        targets = layer.transform_labels(targets, transformation, training=True)
+        return batch, targets
 
     def steps_of_epoch(epoch):
         epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
@@ -121,13 +159,15 @@ def training_batches(
         targets = tf.gather(labels, indices)
         seeds = _StepSeeds(step_seed)
         for layer in augmentation:
-            transformation = layer.get_random_transformation(
-                batch, training=True, seed=seeds
+            batch, targets = applied(layer, batch, targets, seeds)
+        chance, below = tf.random.stateless_uniform((), seeds.next()), 0.0
+        for layer, share in mixing:
+            batch, targets = tf.cond(
+                (chance >= below) & (chance < below + share),
+                functools.partial(applied, layer, batch, targets, seeds),
+                lambda batch=batch, targets=targets: (batch, targets),
             )
-            batch = layer.transform_images(batch, transformation, training=True)
-            targets = layer.transform_labels(
-                targets, transformation, training=True
-            )
+            below += share
         return batch, targets
 
     dataset = tf.data.Dataset.range(start_epoch, epochs)

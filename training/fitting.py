@@ -80,6 +80,11 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
             verbose=verbose,
         )
         epochs = finished + len(history.epoch)
+    # Keras does so when it fits, but a run that resumes after its last epoch
+    # has nothing left to fit.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        optimizer.finalize_variable_values(model.trainable_variables)
     if chooser is None:
         return epochs
     model.set_weights(chooser.weights())
@@ -95,6 +100,7 @@ def adamw(
     warmup_epochs=0,
     clip_norm=None,
     accumulate=1,
+    average=0.0,
 ):
     """AdamW with linear warm-up, cosine decay to zero and gradient clipping.
 
@@ -110,6 +116,8 @@ def adamw(
         warmup_epochs: int, at most `epochs`.
         clip_norm: float, bound on the global norm of the gradients, or `None`.
         accumulate: int, batches whose mean gradient makes one update.
+        average: float, momentum per update of a moving average of the weights,
+            which replaces them when `fit` ends; 0 for none.
 
     Returns:
         A `keras.optimizers.AdamW`.
@@ -133,6 +141,8 @@ def adamw(
         weight_decay=weight_decay,
         global_clipnorm=clip_norm and clip_norm / replicas,
         gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+        use_ema=average > 0,
+        ema_momentum=average,
     )
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if not _is_kernel(v)]

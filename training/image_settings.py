@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo.models import topvit
+from keras_topo.models.topvit import STEMS
 from keras_topo.training import fine_tuning
 from keras_topo.training.masks_by_name import check_mask, mask_of
 from keras_topo.training.settings import (
@@ -53,8 +54,15 @@ class ImageSettings(CosineSettings):
     zoom: PositiveFloat | None = None
     """with augment: enlarge by up to this factor, each axis by another; for
     models that will be used at higher resolutions"""
+    cutmix: Rate = 0.0
+    """share of the batches in which a part of each image comes from another"""
+    mixup: Rate = 0.0
+    """share of the batches in which each image is blended with another"""
+    average: Rate = 0.0
+    """in the end take the moving average of the weights, with this momentum
+    per update, such as 0.999 (0: none)"""
     model: str = "mini"
-    """mini, Ti, S, B or L"""
+    """mini, Ti, S, B or L, or CHANNELS,HEADS,MLP_UNITS,BLOCKS"""
     patch_size: tuple[PositiveInt, ...] = (4,)
     """N, or height and width"""
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz"
@@ -66,7 +74,7 @@ class ImageSettings(CosineSettings):
     """how the mask starts: as decays of several scales, or as ones"""
     pooling: Literal["gap", "token"] = "gap"
     """average over the grid, or a class token"""
-    stem: Literal["patches", "convolutions"] = "patches"
+    stem: Literal[STEMS] = "patches"
     """what makes tokens of pixels"""
     dropout: Rate = 0.0
     """rate"""
@@ -98,6 +106,18 @@ class ImageSettings(CosineSettings):
                 "`zoom` expects at least 1, and augment. Received: "
                 f"zoom={self.zoom:g}, augment={self.augment}"
             )
+        if self.cutmix + self.mixup > 1:
+            raise ValueError(
+                "`cutmix` and `mixup` expect shares of the batches, at most 1 "
+                f"together. Received: cutmix={self.cutmix:g}, "
+                f"mixup={self.mixup:g}"
+            )
+        if self.average and self.choose_epoch != "last":
+            raise ValueError(
+                "`average` expects choose_epoch='last'. Received: average="
+                f"{self.average:g}, choose_epoch={self.choose_epoch!r}"
+            )
+        size_of(self.model)
         if self.keep is not None and self.preset is None:
             raise ValueError(
                 f"--keep expects --from. Received: --keep {self.keep:g}"
@@ -110,6 +130,22 @@ class ImageSettings(CosineSettings):
     def kind(self):
         """`"digits"`, which are no mirror images, or `"photos"`."""
         return "digits" if self.data == "digits" else "photos"
+
+
+def size_of(text):
+    """The size of a model: a name, or four ints between commas, a tuple."""
+    if "," not in text:
+        return text
+    try:
+        size = tuple(map(int, text.split(",")))
+    except ValueError:
+        size = ()
+    if len(size) != 4:
+        raise ValueError(
+            "`model` expects a name or CHANNELS,HEADS,MLP_UNITS,BLOCKS. "
+            f"Received: model={text!r}"
+        )
+    return size
 
 
 def both(size):
@@ -126,7 +162,7 @@ def describe(settings):
     attention = f"{settings.attention} attention"
     if settings.attention == "toeplitz":
         attention += f", mask {settings.mask}"
-    stem = ", stem of convolutions" if settings.stem != "patches" else ""
+    stem = "" if settings.stem == "patches" else f", stem {settings.stem}"
     return f"TopViT-{settings.model}/{patch}{stem}, {attention}"
 
 
@@ -136,7 +172,7 @@ def build_classifier(settings, image_shape, num_classes):
     if settings.attention == "toeplitz":
         mask = mask_of(settings.mask, initial=settings.mask_initial)
     return topvit(
-        settings.model,
+        size_of(settings.model),
         patch_size=tuple(both(settings.patch_size)),
         image_shape=image_shape,
         num_classes=num_classes,

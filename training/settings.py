@@ -107,7 +107,7 @@ class CosineSettings(Settings):
             return self
         return dataclasses.replace(self, warmup_epochs=self.epochs // 3)
 
-    def optimizer(self, model, steps_per_epoch, accumulate=1):
+    def optimizer(self, model, steps_per_epoch, accumulate=1, average=0.0):
         """The optimizer for a model."""
         from keras_topo.training.fitting import adamw
 
@@ -120,6 +120,7 @@ class CosineSettings(Settings):
             self.used().warmup_epochs,
             self.clip_norm,
             accumulate,
+            average,
         )
 
 

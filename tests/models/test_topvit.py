@@ -50,11 +50,12 @@ def test_any_image(attention, pooling):
 
 
 @pytest.mark.slow_on_jax
-@pytest.mark.parametrize("pooling", ["gap", "token"])
-def test_a_stem_of_convolutions(pooling):
-    model = topvit(
-        "mini", 4, (18, 31, 3), 3, stem="convolutions", pooling=pooling
-    )
+@pytest.mark.parametrize(
+    "stem, pooling",
+    [("convolutions", "gap"), ("convolutions", "token"), ("residual", "gap")],
+)
+def test_a_stem_of_convolutions(stem, pooling):
+    model = topvit("mini", 4, (18, 31, 3), 3, stem=stem, pooling=pooling)
     assert model.get_layer("stem_1").output.shape[1:] == (9, 16, 48)
     assert model.get_layer("patches").output.shape[1:] == (5, 8, 96)
     if pooling == "token":

@@ -6,6 +6,7 @@ import pytest
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
+    mixing_layers,
     training_batches,
 )
 from keras_topo.training.datasets import Split
@@ -124,3 +125,39 @@ def test_zoom_enlarges_axis_by_axis_and_goes_on_where_it_was():
     assert len(augmentation_layers("digits", zoom=1.0)) == 1
     with pytest.raises(ValueError, match="`zoom`"):
         augmentation_layers("digits", zoom=0.5)
+
+
+def mixed(cutmix, mixup, start=0, epochs=10):
+    dataset, _ = training_batches(
+        numbered(40), 3, 8, 0, start, epochs, (), mixing_layers(cutmix, mixup)
+    )
+    return [(x.numpy(), y.numpy()) for x, y in dataset]
+
+
+def test_shares_of_the_batches_are_mixed():
+    kinds = {"none": 0, "cut": 0, "blended": 0}
+    for x, y in mixed(0.3, 0.3):
+        np.testing.assert_allclose(y.sum(-1), 1.0, rtol=1e-5)
+        first, last = x.min((1, 2, 3)), x.max((1, 2, 3))
+        if (y.max(-1) > 1 - 1e-6).all() and (first == last).all():
+            kinds["none"] += 1
+        elif (first == last).all():
+            # One color everywhere, between those of two images.
+            kinds["blended"] += 1
+        else:
+            kinds["cut"] += 1
+            for image, label in zip(x, y, strict=True):
+                numbers, pixels = np.unique(image, return_counts=True)
+                expected = np.zeros(3)
+                np.add.at(expected, (numbers.astype(int) - 1) % 3, pixels / 64)
+                # The part is of whole pixels, its share need not be.
+                np.testing.assert_allclose(label, expected, atol=0.25)
+    assert kinds["cut"] + kinds["blended"] + kinds["none"] == 50
+    assert all(5 < count < 35 for count in kinds.values()), kinds
+
+
+def test_mixed_batches_go_on_where_they_were():
+    full, rest = mixed(0.5, 0.3, epochs=3), mixed(0.5, 0.3, start=1, epochs=3)
+    for (x, y), (rest_x, rest_y) in zip(full[5:], rest, strict=True):
+        np.testing.assert_array_equal(x, rest_x)
+        np.testing.assert_array_equal(y, rest_y)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_topo.training.batches import training_batches
+from keras_topo.training import fitting
+from keras_topo.training.batches import evaluation_batches, training_batches
 from keras_topo.training.callbacks import (
     ChooseEpoch,
     NonFiniteLoss,
@@ -120,6 +121,68 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
     for a, b in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert int(resumed.optimizer.iterations) == 4 * 8
+
+
+class Averaged:
+    """A task whose weights are averaged, as `fitting.fit` sees it."""
+
+    is_quick, seconds_between_checkpoints = False, 0.0
+
+    def __init__(self, epochs=3):
+        self.settings = types.SimpleNamespace(
+            epochs=epochs, choose_epoch="last", seed=7
+        )
+        self.steps_per_epoch = 8
+
+    def compile(self, model):
+        optimizer = adamw(model, 1e-2, 0.1, 8, 3, 1, 1.0, average=0.9)
+        model.compile(
+            optimizer, keras.losses.CategoricalCrossentropy(from_logits=True)
+        )
+
+    def callbacks(self):
+        return [keras.callbacks.SwapEMAWeights()]
+
+    def training_data(self, start):
+        return training_batches(small_data(), 3, 8, 7, start, 3)[0]
+
+    def validation_data(self):
+        return evaluation_batches(small_data(16), 3, 8)
+
+
+def test_averaged_weights(tmp_path):
+    """They are the mean over the updates, of a resumed run as well."""
+    task, model, steps = Averaged(), small_model(), []
+    task.compile(model)
+    before = [w.numpy() for w in model.trainable_variables]
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append([w.numpy() for w in model.trainable_variables])
+
+    task.callbacks = lambda: [keras.callbacks.SwapEMAWeights(), Steps()]
+    fitting.fit(task, model, verbose=0)
+    average = steps[0]
+    for weights in steps[1:]:
+        average = [
+            0.9 * a + 0.1 * w for a, w in zip(average, weights, strict=True)
+        ]
+    for found, expected, start in zip(
+        model.trainable_variables, average, before, strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert np.abs(found - start).max() > 1e-3
+
+    # Killed after the first epoch, and again after the last one.
+    for epochs in (1, 3, 3):
+        task, resumed = Averaged(epochs), small_model()
+        task.compile(resumed)
+        run = Run(tmp_path)
+        run.open({"seed": 7})
+        fitting.fit(task, resumed, run, run.restore(resumed), verbose=0)
+        run.close()
+    for a, b in zip(model.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_line_cut_off_by_a_kill_is_written_again(tmp_path):

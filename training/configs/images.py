@@ -2,6 +2,8 @@
 
     python -m training.train images --variant digits --out runs/digits
     python -m training.train images --data-dir DIR --out runs/cifar
+    python -m training.train images --variant cifar10 --data-dir DIR \\
+        --out runs/best
     python -m training.train images --data DIR --out runs/mine
     python -m training.train images --data DIR --from topvit-cifar10 \\
         --learning-rate 5e-4 --out runs/fine
@@ -32,5 +34,15 @@ variants = {
         "learning_rate": 2e-3,
         "warmup_epochs": 3,
         "dropout": 0.1,
+    },
+    # As many parameters as the smallest compact Transformers.
+    "cifar10": {
+        "epochs": 200,
+        "learning_rate": 2e-3,
+        "warmup_epochs": 5,
+        "model": "96,3,160,2",
+        "stem": "residual",
+        "cutmix": 0.2,
+        "average": 0.999,
     },
 }

@@ -18,6 +18,7 @@ from keras_topo.training import fine_tuning
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
+    mixing_layers,
     training_batches,
 )
 from keras_topo.training.datasets import load_images
@@ -102,7 +103,9 @@ class Images(Task):
     def compile(self, model, jit_compile):
         settings = self.settings
         model.compile(
-            optimizer=settings.optimizer(model, self.steps_per_epoch),
+            optimizer=settings.optimizer(
+                model, self.steps_per_epoch, average=settings.average
+            ),
             loss=keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=settings.label_smoothing
             ),
@@ -110,6 +113,10 @@ class Images(Task):
             weighted_metrics=["accuracy"],
             jit_compile=jit_compile,
         )
+
+    def callbacks(self):
+        # Validation is that of the weights which are used in the end.
+        return [keras.callbacks.SwapEMAWeights()] * (self.settings.average > 0)
 
     def training_data(self, start_epoch):
         settings = self.settings
@@ -124,6 +131,7 @@ class Images(Task):
             start_epoch,
             settings.epochs,
             augmentation,
+            mixing_layers(settings.cutmix, settings.mixup),
         )
         return batches
 
