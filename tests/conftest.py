@@ -19,7 +19,26 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 
+def check_few(items):
+    """Parameters that are chosen by a name that no test has would be none."""
+    known = {}
+    for item in items:
+        for name in ("few", "few_on_jax"):
+            marker = item.get_closest_marker(name)
+            if marker:
+                key = (item.nodeid.partition("[")[0], marker.args)
+                known.setdefault(key, set()).add(item.callspec.id)
+    for (test, chosen), ids in known.items():
+        # Where one parameter is run by name, nothing can be said.
+        if len(ids) > len(chosen) and not set(chosen) <= ids:
+            raise pytest.UsageError(
+                f"{test}: expects parameters among {sorted(ids)}. Received: "
+                f"{sorted(set(chosen) - ids)}"
+            )
+
+
 def pytest_collection_modifyitems(items):
+    check_few(items)
     backend = keras.config.backend()
     reasons = {}
     if backend != "tensorflow":
@@ -33,10 +52,10 @@ def pytest_collection_modifyitems(items):
         for marker, reason in reasons.items():
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
-        few = item.get_closest_marker("few_on_jax")
-        if few and "slow_on_jax" in reasons:
-            if item.callspec.id not in few.args:
-                item.add_marker(pytest.mark.skip(reason=reasons["slow_on_jax"]))
+        for marker, reason in (("few", "slow"), ("few_on_jax", "slow_on_jax")):
+            few = item.get_closest_marker(marker)
+            if few and reason in reasons and item.callspec.id not in few.args:
+                item.add_marker(pytest.mark.skip(reason=reasons[reason]))
 
 
 @pytest.fixture(scope="session")

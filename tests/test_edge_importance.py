@@ -129,7 +129,7 @@ def tree_with_motif(seed, motif):
     return graph
 
 
-@pytest.mark.slow_on_jax
+@pytest.mark.slow
 def test_the_edges_of_a_motif_matter():
     """Trained to tell graphs with a ring from graphs without one."""
     graphs = [tree_with_motif(seed, seed % 2) for seed in range(120)]

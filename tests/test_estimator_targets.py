@@ -73,7 +73,7 @@ def test_the_loss_of_nodes_counts_known_ones(batch_size):
     assert found["loss"] == pytest.approx(-np.log(right).mean(), rel=1e-4)
 
 
-@pytest.mark.slow_on_jax
+@pytest.mark.slow
 def test_the_loss_of_nodes_of_joined_graphs():
     """Also where a batch has fewer graphs than asked for."""
     y = [np.arange(n) / 2.0 for n in SIZES]

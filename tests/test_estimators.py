@@ -94,6 +94,7 @@ def test_presets(classifier, graphs, tmp_path):
         keras_topo.GraphRegressor.from_preset(tmp_path / "rings")
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_export(classifier, graphs, tmp_path):
     """One line; the rest is `tests/test_export_raw_graphs.py`."""

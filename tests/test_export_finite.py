@@ -68,6 +68,7 @@ def nodes(path):
 EXPORTS = {f.__name__: f for f in (images, sequences, edges, nodes)}
 
 
+@pytest.mark.few("images", "nodes")
 @pytest.mark.parametrize("name", EXPORTS)
 def test_numbers_that_overflow_inside(tmp_path, name):
     """Raw graphs: `tests/test_export_raw_graphs.py`."""

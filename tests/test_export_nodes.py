@@ -38,7 +38,9 @@ def test_features_of_another_shape(served, shape):
         served["classify_features"](nodes=tf.zeros(shape))
 
 
-@pytest.mark.parametrize("share", [0.05, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.05, pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_features_are_held_as_they_are(tmp_path, share):
     """Sparse ones by their entries, which makes the file small."""
     random = np.random.default_rng(0)

@@ -155,6 +155,7 @@ def tensors(inputs):
     return {key: tf.constant(value) for key, value in inputs.items()}
 
 
+@pytest.mark.few("labeled", "directed")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_from_the_host_and_served(tmp_path, name):
     build, task, outputs = CASES[name]

@@ -217,6 +217,7 @@ def classifier(kind):
     )
 
 
+@pytest.mark.few("gkat")
 @pytest.mark.parametrize("kind", ["gkat", "gcn"])
 def test_served_graphs(tmp_path, kind):
     """From an example to an answer, against the model fed from the host."""

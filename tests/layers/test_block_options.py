@@ -60,7 +60,7 @@ def test_mlp(activation, bias):
     np.testing.assert_allclose(block(x), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.slow_on_jax
+@pytest.mark.slow
 def test_the_contract():
     run_layer_test(
         TopologicalEncoderBlock,

@@ -127,6 +127,7 @@ UNDER_XLA = ("diffusion-ordered", "forest-table", "features", "anchors")
 
 
 @pytest.mark.few_on_jax("diffusion-ordered", "forest-table", "features")
+@pytest.mark.few("diffusion-ordered", "forest-table", "features", "walks")
 @pytest.mark.parametrize("name", MASKS)
 def test_gradients_and_files(name, tmp_path):
     """Everything learned has a gradient; a file brings everything back."""
@@ -362,7 +363,7 @@ def test_one_mask_for_many_layers():
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
 
 
-@pytest.mark.few_on_jax("diffusion", "forest-rational", "walks", "pairs")
+@pytest.mark.few("diffusion", "forest-rational", "walks", "pairs")
 @pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
 def test_a_model_that_fit_builds_has_its_graph(name):
     """Keras builds it where nothing can be assigned."""
@@ -422,7 +423,7 @@ def test_a_frozen_mask_stays_frozen():
     assert not found.graph_mask.trainable_weights
 
 
-@pytest.mark.slow_on_jax
+@pytest.mark.slow
 def test_degenerate_graphs():
     x = nodes()
     empty = np.zeros((NODES, NODES))

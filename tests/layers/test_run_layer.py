@@ -133,6 +133,7 @@ CASES = [
         attention_by(layers.DiffusionMask(CYCLE)),
         nodes(),
         covers="DiffusionMask",
+        slow=True,
     ),
     Case(
         layers.ForestAttention,
@@ -144,6 +145,7 @@ CASES = [
         attention_by(layers.ForestMask(PARENTS, function="rational")),
         nodes(),
         covers="ForestMask",
+        slow=True,
     ),
     Case(
         layers.GraphEncoderBlock,
@@ -156,7 +158,7 @@ CASES = [
             {"num_heads": 2, "key_dim": 3, "similarity": similarity},
             with_kernel(),
             name=similarity,
-            slow=similarity == "relu",
+            slow=True,
         )
         for similarity in ("softmax", "additive", "relu")
     ),
@@ -193,6 +195,7 @@ CASES = [
         {"num_heads": 2, "key_dim": 3, "mask": "curves"},
         on_grid(unknown_axes=(1, 2)),
         name="curves-grid",
+        slow=True,
     ),
     Case(layers.GraphPooling, {"mode": "mean+max+log_size"}, nodes()),
     Case(
@@ -271,7 +274,7 @@ CASES = [
             on_grid(),
             name=str(kind),
             jax=kind == "table",
-            slow=kind in ("distance", "separable"),
+            slow=kind != "table",
         )
         for kind, kwargs in (
             ("table", {}),

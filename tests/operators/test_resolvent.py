@@ -240,6 +240,7 @@ GRIDS = ((5,), (3, 4), (4, 3), (1, 4), (3, 1, 2), (2, 3, 4), (1, 1))
 
 
 @pytest.mark.parametrize("per_edge", [False, True])
+@pytest.mark.few("(5,)-True", "(3, 4)-False", "(1, 4)-True", "(2, 3, 4)-True")
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_grids_from_every_corner(grid, per_edge):
     random = np.random.default_rng(0)

@@ -174,6 +174,7 @@ def test_gradients(limit, monkeypatch):
         ref.assert_close(got, want, 1e-12)
 
 
+@pytest.mark.slow
 def test_blocks_hold_few_states(monkeypatch):
     """Blocks of heads, with rates for all or for each, and of columns."""
     grid, tiles = (6, 5), (2, 3)

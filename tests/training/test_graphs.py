@@ -72,6 +72,7 @@ def write_archive(folder, called="CHORDS", labels=False):
     return path
 
 
+@pytest.mark.few("gkat", "sgc", "gin")
 @pytest.mark.parametrize("model", MODELS)
 def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     out = tmp_path / "run"
@@ -106,6 +107,7 @@ def test_leaves_a_saved_model_and_samples(tmp_path, archive, eagerly):
     assert len(list((out / "samples").glob("*/*.example"))) == 4
 
 
+@pytest.mark.slow
 def test_learns(tmp_path, archive, no_export):
     """A chord makes a triangle: walks that are back after three steps."""
     out = tmp_path / "run"

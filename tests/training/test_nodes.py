@@ -65,6 +65,7 @@ def planetoid(tmp_path):
     return path
 
 
+@pytest.mark.few("gkat", "gkat-walks", "gkat-propagation", "sgc", "appnp")
 @pytest.mark.parametrize("model", RECIPES)
 def test_trains_and_saves(
     tmp_path, planetoid, model, capsys, no_export, eagerly
