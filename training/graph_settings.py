@@ -17,6 +17,8 @@ from keras_topo.training.settings import (
 
 MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc", "appnp", "gin")
 KERNELS = ("random_walk", "diffusion", "ones")
+# What no baseline reads: each has a kernel of its own.
+GKAT_ONLY = ("kernel", "kernel_sizes", "similarity")
 # What a trained model has decided already: the model, and what its inputs are.
 DECIDED = (
     "model",
@@ -91,6 +93,16 @@ class GraphSettings(CosineSettings):
                 "`kernel_sizes` of random walks expects whole numbers of "
                 f"nodes. Received: {self.kernel_sizes}"
             )
+
+    def unread(self):
+        model, found = f"model={self.model!r}", {}
+        if not self.model.startswith("gkat"):
+            found |= dict.fromkeys(GKAT_ONLY, model)
+            if self.model != "gat":
+                found["attention_dropout"] = model
+        elif self.kernel == "ones":
+            found["kernel_sizes"] = "kernel='ones'"
+        return found
 
     def resolved(self, given):
         return fine_tuning.resolved(self, given, "graphs", DECIDED)

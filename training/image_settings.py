@@ -123,6 +123,13 @@ class ImageSettings(CosineSettings):
                 f"--keep expects --from. Received: --keep {self.keep:g}"
             )
 
+    def unread(self):
+        found = {}
+        if self.attention != "toeplitz":
+            attention = f"attention={self.attention!r}"
+            found |= dict.fromkeys(("mask", "mask_initial"), attention)
+        return found
+
     def resolved(self, given):
         return fine_tuning.resolved(self, given, "images", DECIDED)
 

@@ -124,6 +124,21 @@ class NodeSettings(Settings):
     weight_decay: NaturalFloat | None = None
     """L2"""
 
+    def unread(self):
+        model, found = f"model={self.model!r}", {}
+        if not self.model.startswith("gkat"):
+            names = ("kernel", "kernel_sizes", "kernel_top", "similarity")
+            found |= dict.fromkeys(names, model)
+            if self.model != "gat":
+                found["attention_dropout"] = model
+        elif self.model in MASKS:
+            found |= dict.fromkeys(("kernel", "kernel_top"), model)
+        if self.model not in SAMPLED:
+            found["walks"] = model
+        if self.data != "beacons":
+            found["nodes"] = f"data={self.data!r}"
+        return found
+
     def filled(self):
         """The settings with those of the model in place of `None`.
 

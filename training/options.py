@@ -122,7 +122,22 @@ def parse(argv):
             description=_description(module),
             config=(tyro.conf.OmitArgPrefixes,),
         )
-    return name, found.run, found.settings.resolved(_given(rest))
+    given = _given(rest)
+    settings = found.settings.resolved(given)
+    # Of several settings each may have a reader of its own.
+    if not found.run.compare and not found.run.select:
+        _check_readers(settings, given)
+    return name, found.run, settings
+
+
+def _check_readers(settings, given):
+    """Raises a ValueError for an option that has no effect."""
+    for name, reason in settings.unread().items():
+        if name in given:
+            raise ValueError(
+                f"--{name.replace('_', '-')} has no effect with {reason}. "
+                f"Received: {name}={getattr(settings, name)!r}"
+            )
 
 
 def _config_name(argv):

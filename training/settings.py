@@ -84,6 +84,14 @@ class Settings:
         """
         return self
 
+    def unread(self):
+        """Settings that nothing reads, given the others.
+
+        Returns:
+            A dict from their names to why, such as `"model='gcn'"`.
+        """
+        return {}
+
     def used(self):
         """The settings that a training follows, which is what is recorded."""
         return self

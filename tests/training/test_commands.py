@@ -22,7 +22,7 @@ DOCUMENTS = [
 ]
 # What stands for something else.
 PLACEHOLDERS = {
-    "--attention A [--mask M]": "--attention linear --mask decay",
+    "--attention A [--mask M]": "--attention toeplitz --mask decay",
     "--data D --model M": "--data cora --model gcn",
     "mine.py:Gaussian": "keras_topo.masks:GaussianMask",
     "$(RUN)": "runs/digits",

@@ -134,3 +134,36 @@ def test_a_config_file_may_have_a_dataclass_of_its_own(tmp_path):
     assert options.parse([*argv, "--variant", "wide"])[2].width == 9
     with pytest.raises(ValueError, match="`width` expects a positive integer"):
         options.parse([*argv, "--width", "0"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["images", "--mask", "decay", "--attention", "linear"],
+        ["images", "--mask-initial", "ones", "--attention", "softmax"],
+        ["graphs", "--kernel", "diffusion", "--model", "gin"],
+        ["graphs", "--attention-dropout", "0.1", "--model", "gcn"],
+        ["graphs", "--kernel-sizes", "2", "--kernel", "ones"],
+        ["motifs", "--kernel", "diffusion", "--model", "ones"],
+        ["nodes", "--kernel-top", "8", "--model", "gcn"],
+        ["nodes", "--walks", "8"],
+        ["nodes", "--nodes", "500"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_without_a_reader_is_refused(argv):
+    with pytest.raises(ValueError, match=f"{argv[1]} has no effect with "):
+        options.parse([*argv, "--out", "run"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["graphs", "--kernel", "diffusion", "--compare", "model=gkat,gin"],
+        ["graphs", "--attention-dropout", "0.1", "--model", "gat"],
+        ["images", "--attention", "softmax"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_one_of_several_models_reads(argv):
+    options.parse([*argv, "--out", "run"])

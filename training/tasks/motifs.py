@@ -56,6 +56,12 @@ class MotifSettings(GraphSettings):
     """graphs of a class in training, a third in the other sets; for a trial
     (None: 768)"""
 
+    def unread(self):
+        if self.model == "ones":
+            names = ("kernel", "kernel_sizes")
+            return dict.fromkeys(names, "model='ones'")
+        return super().unread()
+
     def as_graphs(self):
         """The settings by the names of `GraphSettings`."""
         model, kernel = self.model, self.kernel
