@@ -202,7 +202,7 @@ CASES = [
         layers.GraphIsomorphism,
         {"units": 3},
         with_kernel(inputs=(NODES, KERNEL[:, :1])),
-        jax=True,
+        jax="slow",
     ),
     *(
         Case(
@@ -235,7 +235,7 @@ CASES = [
             "inputs": (NODES, EDGES, random(2, 2, 3)),
             "unknown_axes": ((1,), (1,), (1,)),
         },
-        jax=True,
+        jax="slow",
     ),
     Case(layers.LogKernel, {}, {"inputs": KERNEL, "unknown_axes": (2, 3)}),
     Case(
