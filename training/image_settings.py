@@ -112,6 +112,12 @@ class ImageSettings(CosineSettings):
                 f"together. Received: cutmix={self.cutmix:g}, "
                 f"mixup={self.mixup:g}"
             )
+        if self.average and self.stem == "residual":
+            raise ValueError(
+                "`average` expects a stem without batch normalization, whose "
+                "statistics are not those of averaged weights. Received: "
+                f"average={self.average:g}, stem='residual'"
+            )
         if self.average and self.choose_epoch != "last":
             raise ValueError(
                 "`average` expects choose_epoch='last'. Received: average="

@@ -123,6 +123,18 @@ def test_kernels(kind, oracle):
     assert (kept.sum(1) <= 4 + adjacency.sum(1)).all()
 
 
+def test_the_largest_of_any_kernel_count():
+    """The first kernel, of walks that stay, has no entry but the diagonal."""
+    adjacency = networkx.to_numpy_array(networkx.path_graph(6))
+    pairs = largest_pairs(adjacency, "random_walk", (1, 3), 4)
+    (matrix,) = dense_kernels(adjacency, "random_walk", (3,))
+    kept = adjacency > 0
+    for row, values in enumerate(matrix):
+        kept[row, np.argsort(-values, kind="stable")[:4]] = True
+    assert kept.sum() > 6 + adjacency.sum()
+    np.testing.assert_array_equal(pairs[:2].T, np.argwhere(kept & (matrix > 0)))
+
+
 def test_equal_entries_in_the_order_of_their_nodes():
     """Leaves of a star are as near to each other: the first ones are kept."""
     star = networkx.to_numpy_array(networkx.star_graph(6))

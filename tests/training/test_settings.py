@@ -167,3 +167,18 @@ def test_an_option_without_a_reader_is_refused(argv):
 )
 def test_an_option_that_one_of_several_models_reads(argv):
     options.parse([*argv, "--out", "run"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--cutmix", "0.7", "--mixup", "0.7"], "at most 1 together"),
+        (["--average", "0.9", "--choose-epoch", "validation"], "choose_epoch"),
+        (["--average", "0.9", "--stem", "residual"], "batch normalization"),
+        (["--model", "96,3,160"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
+        (["--model", "96,3,160,two"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
+    ],
+)
+def test_recipes_of_images_that_cannot_be(argv, message):
+    with pytest.raises(ValueError, match=message):
+        options.parse(["images", *argv, "--out", "run"])

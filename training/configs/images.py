@@ -43,6 +43,5 @@ variants = {
         "model": "96,3,160,2",
         "stem": "residual",
         "cutmix": 0.2,
-        "average": 0.999,
     },
 }
