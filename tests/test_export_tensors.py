@@ -1,6 +1,8 @@
 """SavedModels of outputs that are probabilities already, and of tensors that
 are no images of one size."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -13,8 +15,7 @@ from export_models import (
     smooth_pixels,
 )
 
-from keras_topo import export, export_tensors
-from keras_topo.export import export_saved_model
+from keras_topo.export import export_saved_model, saved_models
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -54,7 +55,7 @@ def test_probabilities_do_not_go_through_a_second_softmax(
     tmp_path, monkeypatch, kind
 ):
     monkeypatch.setattr(
-        export, "answers_of_a_clean_process", answers_with(lambda _: None)
+        saved_models, "answers_of_a_clean_process", answers_with(lambda _: None)
     )
     model = ends_in_softmax(kind)
     report = export_saved_model(model, tmp_path / "1")
@@ -68,9 +69,14 @@ def test_probabilities_do_not_go_through_a_second_softmax(
     )
 
 
-def test_class_indices_of_keras_are_put_in_order(tmp_path, pixels):
+def test_class_indices_of_keras_become_a_list(tmp_path, pixels):
     model = dense_model()
-    names = {"cat": 2, "dog": 0, "eel": 1}
+    indices = {"cat": 2, "dog": 0, "eel": 1}
+    with pytest.raises(ValueError, match="`class_names` must be a list.*") as e:
+        export_saved_model(model, tmp_path / "1", class_names=indices)
+    # The error says how.
+    way = re.search(r"sorted\(.*?\)", str(e.value))[0]
+    names = eval(way, {"class_indices": indices})
     loaded = load_unverified(model, tmp_path / "1", class_names=names)
     encoded = encode(pixels, "PNG")
     answer = loaded.signatures["classify_bytes"](
@@ -119,7 +125,7 @@ def test_other_tensors_than_images_of_one_size(
     tmp_path, monkeypatch, build, name, outputs
 ):
     monkeypatch.setattr(
-        export_tensors,
+        saved_models,
         "answers_of_a_clean_process",
         answers_with(lambda _: None),
     )
@@ -141,5 +147,5 @@ def test_other_tensors_than_images_of_one_size(
 
 
 def test_names_are_for_classifiers(tmp_path):
-    with pytest.raises(ValueError, match="`class_names` is for models with"):
-        export_saved_model(per_pixel(), tmp_path / "1", class_names=["a", "b"])
+    with pytest.raises(ValueError, match="`class_names` must be a list of 2"):
+        export_saved_model(per_pixel(), tmp_path / "1", class_names=["a"])
