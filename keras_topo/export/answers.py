@@ -131,7 +131,7 @@ class Answers:
         """
         import tensorflow as tf
 
-        found = self.numbers(outputs)
+        found = self._numbers(outputs, tf.nn.softmax, tf.nn.sigmoid)
         if self.names and self.task == "classification":
             names = tf.constant(self.names, tf.string)
             found["class"] = tf.gather(names, tf.argmax(outputs, axis=-1))
@@ -139,22 +139,14 @@ class Answers:
             names = tf.constant(self.names, tf.string)
             here = found["probabilities"] >= 0.5
             found["labels"] = tf.where(here, names, tf.constant("", tf.string))
-        if real is None:
-            return found
-        return {
-            name: tf.where(
-                real if x.shape.rank == real.shape.rank else real[..., None],
-                x,
-                tf.zeros_like(x),
-            )
-            for name, x in found.items()
-        }
+        return _at_real(found, real)
 
-    def numbers(self, outputs):
+    def numbers(self, outputs, real=None):
         """Those of the answers that are numbers."""
         import tensorflow as tf
 
-        return self._numbers(outputs, tf.nn.softmax, tf.nn.sigmoid)
+        found = self._numbers(outputs, tf.nn.softmax, tf.nn.sigmoid)
+        return _at_real(found, real)
 
     def _numbers(self, outputs, softmax, sigmoid):
         assert self.settled
@@ -196,11 +188,7 @@ class Answers:
             expected: outputs of the model, an array.
             real: as in `__call__`.
         """
-        numbers = self._numbers(expected, softmax, _sigmoid)
-        if real is not None:
-            numbers = {k: x * real[..., None] for k, x in numbers.items()}
-        for name, values in numbers.items():
-            comparison.add(name, answer[name], values.astype("float32"))
+        self.compare_numbers(comparison, answer, expected, real)
         if not self.names:
             return
         names = np.array([name.encode() for name in self.names], object)
@@ -220,6 +208,30 @@ class Answers:
                 f"The exported model's `{key}` is not that of its largest "
                 f"logits. Received: {answer[key]} where {best} is expected"
             )
+
+    def compare_numbers(self, comparison, answer, expected, real=None):
+        """The same of answers that are numbers."""
+        numbers = self._numbers(expected, softmax, _sigmoid)
+        if real is not None:
+            numbers = {k: x * real[..., None] for k, x in numbers.items()}
+        for name, values in numbers.items():
+            comparison.add(name, answer[name], values.astype("float32"))
+
+
+def _at_real(answers, real):
+    """Answers, with zeros and empty names where nodes are not real."""
+    import tensorflow as tf
+
+    if real is None:
+        return answers
+    return {
+        name: tf.where(
+            real if x.shape.rank == real.shape.rank else real[..., None],
+            x,
+            tf.zeros_like(x),
+        )
+        for name, x in answers.items()
+    }
 
 
 def task_of(model):

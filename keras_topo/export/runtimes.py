@@ -1,16 +1,25 @@
-"""Models for other runtimes: LiteRT and ONNX, tried before they are kept.
+"""Files for other runtimes, LiteRT and ONNX, tried before they are kept.
 
-TensorFlow is imported inside the functions: see `keras_topo.saved_models`.
+TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+import contextlib
+import importlib.util
+import json
 import pathlib
 import tempfile
 import warnings
+import zipfile
 
 import keras
 import numpy as np
 
-from keras_topo.saved_models import check_backend
+from keras_topo.export.copies import plain_copy
+from keras_topo.export.endpoints import describe
+from keras_topo.export.kinds import served
+from keras_topo.export.saved_models import check_tolerance
+from keras_topo.export.served import rows_of
+from keras_topo.export.verification import Comparison
 
 #: Greatest |answer - Keras| allowed, relative to max(1, the largest |logit|).
 TOLERANCE = 1e-4
@@ -19,135 +28,210 @@ PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
 }
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
+#: What lists the names of classes, in a LiteRT file and in metadata of ONNX.
+LABELS_FILE, LABELS_KEY = "labels.txt", "class_names"
+# Sizes of the batch that are tried: any, or one where that does not work.
+BATCHES = {"litert": (None, 1), "onnx": (None,)}
 
 
-def export_litert(model, path, *, tolerance=TOLERANCE):
-    """Writes an image classifier as a LiteRT (TensorFlow Lite) file.
-
-    Masks go along as explicit matrices (`implementation="explicit"`): FFTs are
-    not among the operations of the runtime. That is the faster way on the few
-    hundred tokens of an image anyway, and takes memory of the square of their
-    number.
+def write_file(model, path, runtime, options, overwrite, verify, tolerance):
+    """Writes, tries and publishes a file.
 
     Args:
-        model: a built functional or Sequential `keras.Model` with one input of
-            a known shape, but for the batch, and one output.
-        path: the file to write, `.tflite`.
-        tolerance: the greatest difference to the Keras model that passes,
-            relative to the largest logit (or to 1).
+        runtime: `"litert"` or `"onnx"`.
+        options: dict: see `keras_topo.export.kinds.served`.
+        model, path, overwrite, verify, tolerance: see `keras_topo.export`.
 
     Returns:
-        A dict with `path`, `tolerance` and `max_abs_difference`, that of the
-        answers to a batch of random images in the runtime and in Keras.
-
-    Raises:
-        ValueError: if the model is not of the kind above.
-        ImportError: without ai-edge-litert.
-        RuntimeError: if the backend is not TensorFlow, the model cannot be
-            converted, or the file does not give the answers of the model;
-            nothing is left at `path` then.
-
-    Example:
-
-    >>> model = topvit("mini", image_shape=(32, 32, 3))
-    >>> keras_topo.export_litert(model, "topvit.tflite")["max_abs_difference"]
-    4.7e-06
+        The report: see `keras_topo.export`.
     """
-    return _export(model, path, tolerance, "litert", _run_litert)
-
-
-def export_onnx(model, path, *, tolerance=TOLERANCE):
-    """Writes an image classifier as an ONNX file.
-
-    As `export_litert`, for ONNX Runtime; needs onnx, onnxruntime and tf2onnx.
-    """
-    return _export(model, path, tolerance, "onnx", _run_onnx)
-
-
-def _export(model, path, tolerance, runtime, run):
-    check_backend()
-    missing = [name for name in PACKAGES[runtime] if not _is_there(name)]
-    if missing:
-        raise ImportError(
-            f"export_{runtime} needs {', '.join(PACKAGES[runtime])}: pip "
-            f"install keras-topo[runtimes]. Missing: {', '.join(missing)}"
-        )
-    path = pathlib.Path(path)
-    explicit = with_explicit_masks(_checked(model))
-    shape = tuple(model.inputs[0].shape[1:])
-    random = np.random.default_rng(0)
-    # One at a time: files for LiteRT are for a batch of one.
-    images = random.integers(0, 256, (3, 1, *shape)).astype("float32")
-    expected = np.concatenate([np.asarray(model(x)) for x in images])
+    _check_packages(runtime)
+    path = _check_file(path, overwrite)
+    limit = TOLERANCE
+    if tolerance is not None:
+        limit = check_tolerance(tolerance, model)
+    plain, cases = _as_float32(model, options, limit)
+    differences = None
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / ("model" + SUFFIXES[runtime])
-        try:
-            _convert(explicit, file, runtime)
-            answers = np.concatenate([run(file, x) for x in images])
-        except Exception as error:  # Converters raise whatever they like.
-            raise RuntimeError(
-                f"`model` cannot be run by {runtime}: "
-                f"{str(error).strip()[:2000]}"
-            ) from error
-        difference = float(np.abs(answers - expected).max())
-        limit = tolerance * max(1.0, float(np.abs(expected).max()))
-        # Written so that NaN fails.
-        if not difference <= limit:
-            raise RuntimeError(
-                f"the file differs from the Keras model by {difference:.3g}; "
-                f"allowed is {limit:.3g}"
-            )
+        for batch in BATCHES[runtime]:
+            last = batch == BATCHES[runtime][-1]
+            try:
+                described = _convert(plain, file, runtime, batch)
+                if verify:
+                    differences = _compare(plain, file, runtime, cases, limit)
+                break
+            except _NotRun as error:
+                if last:
+                    raise RuntimeError(
+                        f"`model` cannot be run by {runtime}: {error}"
+                    ) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.read_bytes())
     return {
         "path": str(path),
-        "tolerance": tolerance,
-        "max_abs_difference": difference,
+        "signatures": {"serving_default": described},
+        **plain.answers.report(),
+        "verified": differences is not None,
+        "tolerance": None if differences is None else limit,
+        "max_abs_difference": differences and max(differences.values()),
+        "differences": differences,
     }
 
 
-def _is_there(name):
-    import importlib.util
-
-    return importlib.util.find_spec(name) is not None
+class _NotRun(Exception):
+    """What a converter or a runtime cannot do."""
 
 
-def _checked(model):
-    shapes = [
-        tuple(x.shape[1:])
-        for x in (getattr(model, "inputs", None) or ())
-        + (getattr(model, "outputs", None) or ())
+def _check_packages(runtime):
+    missing = [
+        name
+        for name in PACKAGES[runtime]
+        if importlib.util.find_spec(name) is None
     ]
-    if len(shapes) != 2 or any(None in shape for shape in shapes):
-        raise ValueError(
-            "`model` expects a built keras.Model with one input of known shape "
-            f"and one output. Received: model={model!r}"
+    if missing:
+        raise ImportError(
+            f"format={runtime!r} needs {', '.join(PACKAGES[runtime])}: pip "
+            f"install keras-topo[runtimes]. Missing: {', '.join(missing)}"
         )
-    return model
 
 
-def with_explicit_masks(model):
-    """The model with the same weights, and masks as matrices."""
-
-    def copy(layer):
-        config = layer.get_config()
-        if config.get("implementation"):
-            config["implementation"] = "explicit"
-        return type(layer).from_config(config)
-
-    clone = keras.models.clone_model(model, clone_function=copy)
-    clone.set_weights(model.get_weights())
-    # Keras exports what was called, and a clone never was.
-    clone(np.zeros((1, *model.inputs[0].shape[1:]), "float32"))
-    return clone
+def _check_file(path, overwrite):
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir() or path.exists() and not overwrite:
+        raise FileExistsError(
+            "`path` must be a file that does not exist, unless "
+            f"`overwrite=True`. Received: path={str(path)!r}"
+        )
+    return path
 
 
-def _convert(model, file, runtime):
-    if runtime == "onnx":
-        _know_erfc()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*np.object.*")
-        model.export(str(file), format=runtime, verbose=False)
+def _as_float32(model, options, tolerance):
+    """What a copy of the model is served as, and its cases.
+
+    Raises:
+        RuntimeError: if the copy does not answer as the model does.
+    """
+    own = served(model, **options)
+    # A copy is not compiled: its loss says nothing of the task.
+    options = {**options, "task": own.answers.task}
+    plain = served(plain_copy(model), **options)
+    own, cases = rows_of(_plain_cases(own)), _plain_cases(plain)
+    rows = rows_of(cases)
+    plain.answers.settle(rows, tolerance)
+    plain.answers.check_finite(rows)
+    # The rounding of half precision, and of FFTs, is the model's own.
+    allowed = max(tolerance, check_tolerance(None, model))
+    comparison = Comparison(allowed * float(np.abs(own).max(initial=1.0)))
+    comparison.add("outputs in float32", rows, own)
+    return plain, cases
+
+
+def _plain_cases(found):
+    """Cases of `serving_default`, of the model alone."""
+    return [
+        case
+        for case in found.cases()
+        if case.signature == "serving_default" and len(case.expected)
+    ]
+
+
+def _convert(found, file, runtime, batch):
+    """Writes the file of what a model is served as.
+
+    Returns:
+        The `inputs` and `outputs` of its signature.
+
+    Raises:
+        _NotRun: if it cannot be converted.
+    """
+    import tensorflow as tf
+
+    specs = {
+        name: tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, name)
+        for name, spec in found.specs.items()
+    }
+
+    # By position: files name inputs as their specs do.
+    def serving_default(*values):
+        inputs = dict(zip(specs, values, strict=True))
+        return found.answers.numbers(found.call(inputs), found.real(inputs))
+
+    function = tf.function(serving_default, autograph=False)
+    traced = function.get_concrete_function(*specs.values())
+    write = _write_onnx if runtime == "onnx" else _write_litert
+    try:
+        write(found, function, list(specs.values()), file)
+    except Exception as error:  # Converters raise whatever they like.
+        raise _NotRun(str(error).strip()[:2000]) from error
+    outputs = traced.structured_outputs.items()
+    return {
+        "inputs": {name: describe(x) for name, x in specs.items()},
+        "outputs": {name: describe(x) for name, x in outputs},
+    }
+
+
+def _compare(found, file, runtime, cases, tolerance):
+    """Differences of each output, as `Comparison` has them."""
+    run = _run_onnx if runtime == "onnx" else _run_litert
+    scale = float(np.abs(rows_of(cases)).max(initial=1.0))
+    comparison = Comparison(tolerance * scale)
+    for case in cases:
+        try:
+            answer = run(file, case.inputs)
+        except Exception as error:  # Runtimes, too.
+            raise _NotRun(str(error).strip()[:2000]) from error
+        found.answers.compare_numbers(
+            comparison, answer, case.expected, case.real
+        )
+    return comparison.differences
+
+
+def _write_litert(found, function, specs, file):
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    for part in (found.model, *found.tracked):
+        archive.track(part)
+    archive.add_endpoint("serving_default", function, specs)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
+        file.write_bytes(converter.convert())
+    if found.answers.names:
+        # Behind the model, as the metadata tools of LiteRT pack files.
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(LABELS_FILE, "\n".join(found.answers.names) + "\n")
+
+
+def _write_onnx(found, function, specs, file):
+    import onnx
+    import tf2onnx
+
+    _know_erfc()
+    with _quiet():
+        model, _ = tf2onnx.convert.from_function(function, specs)
+    if found.answers.names:
+        names = json.dumps(found.answers.names, ensure_ascii=False)
+        onnx.helper.set_model_props(model, {LABELS_KEY: names})
+    onnx.save(model, str(file))
+
+
+@contextlib.contextmanager
+def _quiet():
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*np.object.*")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _know_erfc():
@@ -178,20 +262,29 @@ def _know_erfc():
     tf_op("Erfc")(Erfc)
 
 
-def _run_litert(file, images):
+def _run_litert(file, inputs):
+    """The answers of a LiteRT file, a dict of arrays."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(file)).get_signature_runner()
-    (name,) = runner.get_input_details()
-    (answer,) = runner(**{name: images}).values()
-    return answer
+    fixed = next(iter(runner.get_input_details().values()))
+    signature = fixed.get("shape_signature", fixed["shape"])
+    batch = len(next(iter(inputs.values())))
+    if signature[0] == -1 or batch == 1:
+        return dict(runner(**inputs))
+    found = [
+        dict(runner(**{name: x[k : k + 1] for name, x in inputs.items()}))
+        for k in range(batch)
+    ]
+    return {key: np.concatenate([y[key] for y in found]) for key in found[0]}
 
 
-def _run_onnx(file, images):
+def _run_onnx(file, inputs):
+    """The answers of an ONNX file, a dict of arrays."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
         str(file), providers=["CPUExecutionProvider"]
     )
-    (answer,) = session.run(None, {session.get_inputs()[0].name: images})
-    return answer
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
