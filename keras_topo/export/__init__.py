@@ -147,7 +147,9 @@ def export(
         tolerance: the greatest difference that passes, relative to the largest
             logit (or to 1). By default 1e-5 for SavedModels, or for models that
             compute in float16 1e-2 and in bfloat16 5e-2; 1e-4 for files.
-        **options: of classifiers of images `top_k` (5), how many classes
+        **options: of models of tensors `input_shape`, such as
+            `(height, width)`, sizes for those that the model leaves open; of
+            classifiers of images `top_k` (5), how many classes
             `classify_bytes` answers with, `max_pixels` (25,000,000) and
             `signatures` (both); of graphs `max_nodes` (4096), `max_elements`
             (2^20) and `spec`; of the nodes of one graph `features`: see
@@ -208,6 +210,7 @@ def export_saved_model(
     top_k=5,
     max_pixels=25_000_000,
     signatures=None,
+    input_shape=None,
     task=None,
     overwrite=False,
     verify=True,
@@ -229,6 +232,8 @@ def export_saved_model(
         signatures: the signatures to write; `("serving_default",)` leaves
             `classify_bytes` out. By default both for classifiers of images of
             one size and of 1, 3 or 4 channels, and the first for others.
+        input_shape: sizes for those that the model leaves open, such as
+            `(height, width)`; files can then be resized to them.
         task, overwrite, verify, tolerance: see `export`.
 
     Returns, raises: see `export`.
@@ -269,6 +274,7 @@ def export_saved_model(
         top_k=top_k,
         max_pixels=max_pixels,
         signatures=signatures,
+        input_shape=input_shape,
     )
 
 

@@ -22,6 +22,7 @@ def served_tensors(
     top_k=5,
     max_pixels=25_000_000,
     signatures=None,
+    input_shape=None,
 ):
     """What a model of images or other tensors is served as.
 
@@ -34,7 +35,7 @@ def served_tensors(
     max_pixels = _positive("max_pixels", max_pixels)
     _check_signatures(signatures)
     check_model(model)
-    served = ServedTensors(model, task, class_names)
+    served = ServedTensors(model, task, class_names, input_shape)
     wanted = signatures is not None and "classify_bytes" in signatures
     classifies = (
         served.name == "images"
@@ -57,7 +58,8 @@ def served_tensors(
         )
     bytes_too = classifies and served.shape[-1] in CHANNELS
     if bytes_too and (wanted or signatures is None):
-        return ServedImages(model, task, class_names, top_k, max_pixels)
+        limits = top_k, max_pixels
+        return ServedImages(model, task, class_names, input_shape, *limits)
     return served
 
 
@@ -65,13 +67,15 @@ class ServedImages(ServedTensors):
     """A classifier of images of one size, with `classify_bytes`.
 
     Args:
-        model, task, class_names: see `ServedTensors`.
+        model, task, class_names, input_shape: see `ServedTensors`.
         top_k: int, how many classes it answers with, at most.
         max_pixels: int, of an image in a file.
     """
 
-    def __init__(self, model, task, class_names, top_k, max_pixels):
-        super().__init__(model, task, class_names)
+    def __init__(
+        self, model, task, class_names, input_shape, top_k, max_pixels
+    ):
+        super().__init__(model, task, class_names, input_shape)
         count = self.answers.count
         self.top_k = min(top_k, count)
         self.max_pixels = max_pixels

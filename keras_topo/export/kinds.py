@@ -12,7 +12,7 @@ OPTIONS = {
     "nodes of one graph": ("features",),
     "raw graphs": ("max_nodes", "max_elements"),
     "graphs": ("max_nodes", "max_elements", "spec"),
-    "tensors": ("top_k", "max_pixels", "signatures"),
+    "tensors": ("top_k", "max_pixels", "signatures", "input_shape"),
 }
 
 

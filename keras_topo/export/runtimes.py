@@ -31,7 +31,7 @@ SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 #: What lists the names of classes, in a LiteRT file and in metadata of ONNX.
 LABELS_FILE, LABELS_KEY = "labels.txt", "class_names"
 # Sizes of the batch that are tried: any, or one where that does not work.
-BATCHES = {"litert": (None, 1), "onnx": (None,)}
+BATCHES = (None, 1)
 
 
 def write_file(model, path, runtime, options, overwrite, verify, tolerance):
@@ -54,15 +54,14 @@ def write_file(model, path, runtime, options, overwrite, verify, tolerance):
     differences = None
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / ("model" + SUFFIXES[runtime])
-        for batch in BATCHES[runtime]:
-            last = batch == BATCHES[runtime][-1]
+        for batch in BATCHES:
             try:
                 described = _convert(plain, file, runtime, batch)
                 if verify:
                     differences = _compare(plain, file, runtime, cases, limit)
                 break
             except _NotRun as error:
-                if last:
+                if batch == BATCHES[-1]:
                     raise RuntimeError(
                         f"`model` cannot be run by {runtime}: {error}"
                     ) from error
@@ -267,13 +266,22 @@ def _run_litert(file, inputs):
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(file)).get_signature_runner()
-    fixed = next(iter(runner.get_input_details().values()))
-    signature = fixed.get("shape_signature", fixed["shape"])
+    first = next(iter(runner.get_input_details().values()))
+
+    def run(inputs):
+        # The arrays are the runner's own, and the next call's.
+        return {name: np.array(x) for name, x in runner(**inputs).items()}
+
+    return _in_batches(run, first["shape_signature"][0], inputs)
+
+
+def _in_batches(run, size, inputs):
+    """The answers to a batch, one by one where a file takes one alone."""
     batch = len(next(iter(inputs.values())))
-    if signature[0] == -1 or batch == 1:
-        return dict(runner(**inputs))
+    if size != 1 or batch == 1:
+        return run(inputs)
     found = [
-        dict(runner(**{name: x[k : k + 1] for name, x in inputs.items()}))
+        run({name: x[k : k + 1] for name, x in inputs.items()})
         for k in range(batch)
     ]
     return {key: np.concatenate([y[key] for y in found]) for key in found[0]}
@@ -283,8 +291,14 @@ def _run_onnx(file, inputs):
     """The answers of an ONNX file, a dict of arrays."""
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # What goes wrong is raised as well.
     session = onnxruntime.InferenceSession(
-        str(file), providers=["CPUExecutionProvider"]
+        str(file), options, providers=["CPUExecutionProvider"]
     )
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
+
+    def run(inputs):
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return _in_batches(run, session.get_inputs()[0].shape[0], inputs)

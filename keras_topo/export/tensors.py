@@ -28,17 +28,18 @@ class ServedTensors(Served):
             model was compiled for. Without one, several numbers per example
             are classes; what else there is stays `outputs`.
         class_names: list of str, or `None`.
+        input_shape: see `keras_topo.export`.
 
     Raises:
-        ValueError: if the model is not of this kind, or the task or the names
-            do not fit it.
+        ValueError: if the model is not of this kind, or the task, the names or
+            the shape do not fit it.
     """
 
-    def __init__(self, model, task=None, class_names=None):
+    def __init__(self, model, task=None, class_names=None, input_shape=None):
         import tensorflow as tf
 
         check_model(model)
-        self.shape = tuple(model.inputs[0].shape[1:])
+        self.shape = _shape_of(model, input_shape)
         self.is_ids = "int" in model.inputs[0].dtype
         self.name = "tokens" if self.is_ids else "inputs"
         if len(self.shape) == 3:
@@ -154,6 +155,28 @@ def _check_input(shape, dtype):
             "`model` must take floating-point numbers, such as pixels in "
             f"0..255. Received: model with input dtype {dtype!r}"
         )
+
+
+def _shape_of(model, input_shape):
+    """The shape of an example, with the sizes that are asked for."""
+    own = tuple(model.inputs[0].shape[1:])
+    if input_shape is None:
+        return own
+    given = tuple(input_shape) if hasattr(input_shape, "__iter__") else ()
+    if len(given) == len(own) - 1 and len(own) > 1:
+        given += own[-1:]
+    fits = len(given) == len(own) and all(
+        n is None or isinstance(n, (int, np.integer)) and n > 0 for n in given
+    )
+    if not fits or any(
+        n is not None and n != m for n, m in zip(own, given, strict=True)
+    ):
+        raise ValueError(
+            f"`input_shape` expects sizes for those that the model leaves open "
+            f"in {own}; keras_topo.from_preset(image_shape=) changes others. "
+            f"Received: input_shape={input_shape!r}"
+        )
+    return tuple(None if n is None else int(n) for n in given)
 
 
 def _num_tokens(model):
