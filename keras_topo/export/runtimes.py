@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import pathlib
+import re
 import tempfile
 import warnings
 import zipfile
@@ -60,11 +61,9 @@ def write_file(model, path, runtime, options, overwrite, verify, tolerance):
                 if verify:
                     differences = _compare(plain, file, runtime, cases, limit)
                 break
-            except _NotRun as error:
+            except RuntimeError:  # Some models work one by one alone.
                 if batch == BATCHES[-1]:
-                    raise RuntimeError(
-                        f"`model` cannot be run by {runtime}: {error}"
-                    ) from error
+                    raise
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.read_bytes())
     return {
@@ -78,21 +77,17 @@ def write_file(model, path, runtime, options, overwrite, verify, tolerance):
     }
 
 
-class _NotRun(Exception):
-    """What a converter or a runtime cannot do."""
-
-
 def _check_packages(runtime):
-    missing = [
-        name
-        for name in PACKAGES[runtime]
-        if importlib.util.find_spec(name) is None
-    ]
+    missing = [name for name in PACKAGES[runtime] if not _is_there(name)]
     if missing:
         raise ImportError(
             f"format={runtime!r} needs {', '.join(PACKAGES[runtime])}: pip "
             f"install keras-topo[runtimes]. Missing: {', '.join(missing)}"
         )
+
+
+def _is_there(name):
+    return importlib.util.find_spec(name) is not None
 
 
 def _check_file(path, overwrite):
@@ -142,7 +137,7 @@ def _convert(found, file, runtime, batch):
         The `inputs` and `outputs` of its signature.
 
     Raises:
-        _NotRun: if it cannot be converted.
+        RuntimeError: if it cannot be converted.
     """
     import tensorflow as tf
 
@@ -162,7 +157,7 @@ def _convert(found, file, runtime, batch):
     try:
         write(found, function, list(specs.values()), file)
     except Exception as error:  # Converters raise whatever they like.
-        raise _NotRun(str(error).strip()[:2000]) from error
+        raise _not_run(found, runtime, error) from error
     outputs = traced.structured_outputs.items()
     return {
         "inputs": {name: describe(x) for name, x in specs.items()},
@@ -179,11 +174,25 @@ def _compare(found, file, runtime, cases, tolerance):
         try:
             answer = run(file, case.inputs)
         except Exception as error:  # Runtimes, too.
-            raise _NotRun(str(error).strip()[:2000]) from error
+            raise _not_run(found, runtime, error) from error
         found.answers.compare_numbers(
             comparison, answer, case.expected, case.real
         )
     return comparison.differences
+
+
+def _not_run(found, runtime, error):
+    """The error of what a converter or a runtime cannot do."""
+    text = str(error).strip()
+    missing = re.search(r"TF Select ops: (.*)", text)
+    if missing:
+        text = f"it has no {missing[1]}"
+    if any(None in spec.shape[1:] for spec in found.specs.values()):
+        text = (
+            f"{text[:1000]}; `input_shape` gives sizes to axes that a model "
+            "of tensors leaves open"
+        )
+    return RuntimeError(f"`model` cannot be run by {runtime}: {text[:2000]}")
 
 
 def _write_litert(found, function, specs, file):
