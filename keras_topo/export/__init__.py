@@ -122,22 +122,19 @@ def export(
     """Writes a model for serving, and tries it outside of Keras.
 
     The package `keras_topo.export` says which models, signatures and answers
-    there are, and what is refused. What is written holds everything that an
-    answer needs: the weights, the decoding and resizing of images, the
-    preprocessing of graphs, the names of classes. It appears under `path`
-    complete or not at all: a server that polls the folder above never loads
-    half a model.
+    there are, and what is refused. What is written holds all that an answer
+    needs, preprocessing and names included, and appears under `path` complete
+    or not at all: a server that polls the folder above never loads half of it.
 
     Args:
         model: a `keras.Model`, functional or Sequential, with one output.
         path: the folder of a SavedModel, for which TensorFlow Serving wants a
-            number, the version, as in `"flowers/1"`; or a file, `.tflite` or
-            `.onnx`. Its parents are created.
+            number, the version, as in `"flowers/1"`; or a file.
         format: `"saved_model"`, `"litert"` or `"onnx"`.
         task: `"classification"`, `"multilabel"` or `"regression"`. By default
             that of the preprocessor of graphs, or of the loss that the model
-            was compiled for. Without one, several numbers per example, and
-            those of names, are classes; other outputs are served as they are.
+            was compiled for; without one, outputs are classes if there are
+            several per example, or names, and else served as they are.
         class_names: list of str, one per class or label, in the order of the
             outputs.
         overwrite: whether what was exported to `path` before is replaced.
@@ -145,43 +142,28 @@ def export(
             neither Keras nor keras_topo can be imported, and to compare its
             answers to random inputs with `model(...)`.
         tolerance: the greatest difference that passes, relative to the largest
-            logit (or to 1). By default 1e-5 for SavedModels, or for models that
-            compute in float16 1e-2 and in bfloat16 5e-2; 1e-4 for files.
-        **options: of models of tensors `input_shape`, such as
-            `(height, width)`, sizes for those that the model leaves open; of
-            classifiers of images `top_k` (5), how many classes
-            `classify_bytes` answers with, `max_pixels` (25,000,000) and
-            `signatures` (both); of graphs `max_nodes` (4096), `max_elements`
-            (2^20) and `spec`; of the nodes of one graph `features`: see
-            `export_saved_model`, `export_graph_saved_model` and
+            logit (or to 1). By default 1e-5 for SavedModels (computing in
+            float16 1e-2, in bfloat16 5e-2), and 1e-4 for files.
+        **options: `top_k`, `max_pixels`, `signatures` and `input_shape` of
+            `export_saved_model`; `max_nodes`, `max_elements` and `spec` of
+            `export_graph_saved_model`; `features` of
             `export_node_saved_model`.
 
     Returns:
-        A dict that `json.dumps` takes: `path`; `format`; `signatures`, the
-        dtypes and shapes of each one's `inputs` and `outputs`; `task`;
-        `outputs`, how many; `classes`, how many, or `None`; `class_names`;
-        `verified`; `tolerance`; `differences` of each output, and
-        `max_abs_difference` of all (the last three are `None` without
-        `verify`).
+        A dict that `json.dumps` takes: `path`, `format`, `signatures` with
+        dtypes and shapes, `task`, `outputs` and `classes` (how many),
+        `class_names`, `verified`, `tolerance`, and `differences` of each output
+        with their largest, `max_abs_difference`.
 
     Raises:
         ValueError: if the model is of no kind above, or an argument does not
             fit it.
-        FileExistsError: if there is something at `path` and `overwrite` is
-            false, or it is of another kind.
-        ImportError: without the packages of LiteRT or ONNX:
-            `pip install keras-topo[runtimes]`.
+        FileExistsError: if there is something at `path` that is not replaced.
+        ImportError: without the packages of LiteRT or ONNX.
         RuntimeError: if the backend is not TensorFlow, or what was written
-            does not load by itself or does not repeat the answers of `model`;
-            nothing is left at `path` then, and what was there is untouched.
+            does not load or repeat the answers of `model`; `path` is as before.
 
-    Example:
-
-    >>> model = keras_topo.models.topvit("mini", image_shape=(32, 32, 3))
     >>> report = keras_topo.export(model, "flowers/1")
-    >>> signatures = tf.saved_model.load("flowers/1").signatures
-    >>> signatures["serving_default"](images=tf.zeros((1, 32, 32, 3)))
-    {'logits': ..., 'probabilities': ...}
     >>> report = keras_topo.export(model, "flowers.onnx", "onnx")
     """
     one_of(format, "format", FORMATS)

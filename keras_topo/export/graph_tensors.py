@@ -100,6 +100,13 @@ def parse_graph_examples(examples, spec, max_nodes=None, max_elements=None):
     fields = _fields(spec)
     ns, es = f"nodes/{spec.node_set}", f"edges/{spec.edge_set}"
     parsed = _parse(examples, ns, es, fields)
+    parsed = _of_bounded_size(parsed, ns, es, max_nodes, max_elements)
+    parsed = _after(_checks(parsed, ns, es, fields), parsed)
+    return _all_padded(parsed, ns, es, fields, spec)
+
+
+def _of_bounded_size(parsed, ns, es, max_nodes, max_elements):
+    """The same, of one component each, that would not take too much memory."""
     # Traced, operations run side by side: nothing is to compute with what a
     # check may refuse before it has, or its own error may come first.
     components = parsed[f"{ns}.#size"].row_lengths()
@@ -147,7 +154,11 @@ def parse_graph_examples(examples, spec, max_nodes=None, max_elements=None):
         [within(sizes, max_elements), within_edges(counts, max_elements)],
         parsed,
     )
-    parsed = _after(_checks(parsed, ns, es, fields), parsed)
+    return parsed
+
+
+def _all_padded(parsed, ns, es, fields, spec):
+    """What `parse_graph_examples` returns, of checked features."""
     sizes = parsed[f"{ns}.#size"].values
     counts = parsed[f"{es}.#source"].row_lengths()
     edges = tf.stack(

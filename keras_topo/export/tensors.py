@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_topo.export.answers import Answers, task_of
+from keras_topo.export.endpoints import require
 from keras_topo.export.served import Served
 
 # The extent of axes that a model leaves open, in what it is tried with.
@@ -62,8 +63,6 @@ class ServedTensors(Served):
 
         x = inputs[self.name]
         if self.num_tokens is not None:
-            from keras_topo.export.endpoints import require
-
             known = require(
                 (x >= 0) & (x < self.num_tokens),
                 f"`{self.name}` expects ids from 0 to {self.num_tokens - 1}. "
