@@ -363,6 +363,13 @@ def test_probabilities_are_served_as_they_are(tmp_path):
     )
 
 
+def test_the_former_path():
+    from keras_topo import graph_tensors
+
+    assert graph_tensors.graph_to_example is graph_to_example
+    assert graph_tensors.GraphTensorSpec is GraphTensorSpec
+
+
 EXPORT_ERRORS = {
     "model": (lambda: (classifier("gcn")[0], {}), "`model`"),
     "spec": (

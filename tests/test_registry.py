@@ -145,3 +145,25 @@ def test_registries_that_are_refused(zoo):
     keras_topo.save_preset(keras_topo.from_preset(zoo / "one"), zoo / "three")
     with pytest.raises(ValueError, match="`data_license`.*publish"):
         write_registry(zoo)
+
+
+def test_the_command_that_writes_it(zoo, capsys):
+    from keras_topo.training import publish
+
+    before = (zoo / "presets.json").read_text()
+    (zoo / "presets.json").unlink()
+    assert publish.main(["--registry", str(zoo)]) == 0
+    assert "one, two" in capsys.readouterr().out
+    assert (zoo / "presets.json").read_text() == before
+    # What is published there has to say what its data may be used for.
+    run = zoo / "run"
+    shutil.copytree(zoo / "one", run)
+    (run / "saved_model" / "1").mkdir(parents=True)
+    metrics = json.loads((run / "metrics.json").read_text())
+    del metrics["data_license"]
+    metrics["export"] = {"path": "elsewhere"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert publish.main([str(run), str(zoo / "new")]) == 2
+    error = capsys.readouterr().err
+    assert "`--data-license` expects" in error
+    assert not (zoo / "new").exists()

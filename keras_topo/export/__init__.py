@@ -86,7 +86,11 @@ They are made of a copy that computes in float32, whatever the model does, with
 adapters of low rank added to the weights that they adapt, and with masks as
 explicit matrices: FFTs are not among the operations of these runtimes. That is
 the faster way on the few hundred tokens of an image anyway, and takes memory of
-the square of their number.
+the square of their number. Batches are of any size, or of one example where the
+runtime cannot do more; the report says so. Quantized weights (int8), and what a
+runtime has no operation for, are refused by name: `ReturnProbabilities` of raw
+graphs in LiteRT, and in ONNX some axes that a model leaves open, unless
+`input_shape` gives their sizes.
 
 Nothing here imports TensorFlow before a model is exported.
 """  # noqa: E501
