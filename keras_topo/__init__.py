@@ -2,9 +2,18 @@
 
 from keras_topo import attention, layers, masks, operators
 
-# Two functions take the names of their packages: `keras_topo.presets()` lists,
-# and `from keras_topo.presets import ...` imports as before.
+# Three functions take the names of their packages: `keras_topo.presets()`
+# lists, and `from keras_topo.presets import ...` imports as before. Nothing of
+# `export` imports TensorFlow before it is called.
 from keras_topo.convert import convert
+from keras_topo.export import (
+    export,
+    export_graph_saved_model,
+    export_litert,
+    export_node_saved_model,
+    export_onnx,
+    export_saved_model,
+)
 from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
@@ -23,6 +32,7 @@ __all__ = [
     *_LINKS,
     "attention",
     "convert",
+    "export",
     "export_graph_saved_model",
     "export_litert",
     "export_node_saved_model",
@@ -56,21 +66,4 @@ def __getattr__(name):
         from keras_topo import link_predictor
 
         return getattr(link_predictor, name)
-    # Export needs TensorFlow, which a JAX user should not have to import.
-    if name == "export_saved_model":
-        from keras_topo.export import export_saved_model
-
-        return export_saved_model
-    if name == "export_graph_saved_model":
-        from keras_topo.export_graphs import export_graph_saved_model
-
-        return export_graph_saved_model
-    if name == "export_node_saved_model":
-        from keras_topo.export_nodes import export_node_saved_model
-
-        return export_node_saved_model
-    if name in ("export_litert", "export_onnx"):
-        from keras_topo import runtimes
-
-        return getattr(runtimes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

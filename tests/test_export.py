@@ -15,8 +15,8 @@ import tensorflow as tf
 from export_models import encode, load_unverified, small_cnn, smooth_pixels
 from PIL import Image
 
-from keras_topo import export
-from keras_topo.export import export_saved_model
+from keras_topo.export import export_saved_model, image_files
+from keras_topo.export.images import SIGNATURES
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -63,7 +63,7 @@ def softmax(logits):
 
 
 def test_signatures_have_exactly_the_documented_names(exported):
-    assert set(exported.loaded.signatures) == set(export.IMAGE_SIGNATURES)
+    assert set(exported.loaded.signatures) == set(SIGNATURES)
 
     images = tf.TensorSpec((None, 8, 10, 3), tf.float32, "images")
     answer = exported.serving_default.structured_outputs
@@ -71,7 +71,9 @@ def test_signatures_have_exactly_the_documented_names(exported):
         (),
         {"images": images},
     )
-    assert set(answer) == {"logits", "probabilities"}
+    assert set(answer) == {"logits", "probabilities", "class"}
+    assert answer["class"].dtype == tf.string
+    assert answer.pop("class").shape.as_list() == [None]
     for spec in answer.values():
         assert spec.dtype == tf.float32
         assert spec.shape.as_list() == [None, 7]
@@ -98,6 +100,7 @@ def test_report(exported):
             "outputs": {
                 "logits": "float32 (None, 7)",
                 "probabilities": "float32 (None, 7)",
+                "class": "string (None,)",
             },
         },
         "classify_bytes": {
@@ -108,7 +111,10 @@ def test_report(exported):
             },
         },
     }
-    assert report["classes"] == 7
+    assert report["format"] == "saved_model"
+    assert report["task"] == "classification"
+    assert report["classes"] == report["outputs"] == 7
+    assert report["class_names"] == NAMES
     assert report["verified"] is True
     assert report["tolerance"] == 1e-5
     assert set(report["differences"]) == {"logits", "probabilities", "scores"}
@@ -125,6 +131,8 @@ def test_serving_default_repeats_the_keras_model(exported, batch):
     np.testing.assert_allclose(
         answer["probabilities"], softmax(logits), rtol=1e-5, atol=1e-6
     )
+    names = [name.decode() for name in answer["class"].numpy()]
+    assert names == [NAMES[k] for k in np.argmax(logits, axis=-1)]
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
@@ -168,9 +176,11 @@ ENCODINGS = [
 
 
 def decode(image_bytes, channels):
-    spec = export._ImageSpec(40, 50, channels, 7)
+    shape = (40, 50, channels)
     decoder = tf.function(
-        lambda image_bytes: export._images_from_bytes(image_bytes, spec, 10**6),
+        lambda image_bytes: image_files.images_from_bytes(
+            image_bytes, shape, 10**6
+        ),
         input_signature=[tf.TensorSpec((None,), tf.string)],
     )
     return decoder(image_bytes).numpy()
@@ -200,10 +210,8 @@ def test_alpha_of_a_png_is_kept(pixels):
 def test_images_that_no_file_holds_are_served_as_pixels_only(tmp_path):
     model = small_cnn(channels=2)
     with pytest.raises(ValueError, match="1, 3 or 4 channels.*Received"):
-        export_saved_model(model, tmp_path / "1")
-    loaded = load_unverified(
-        model, tmp_path / "1", signatures=("serving_default",)
-    )
+        export_saved_model(model, tmp_path / "1", signatures=SIGNATURES)
+    loaded = load_unverified(model, tmp_path / "1")
     assert list(loaded.signatures) == ["serving_default"]
 
 

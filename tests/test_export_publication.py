@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 from export_models import answers_with, dense_model, load_unverified
 
-from keras_topo import export, saved_models
-from keras_topo.export import export_saved_model
+from keras_topo.export import export_saved_model, saved_models, verification
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -22,9 +21,9 @@ def test_the_version_appears_whole(tmp_path, monkeypatch):
     def ask(folder, requests):
         assert (folder / "saved_model.pb").is_file()
         seen.extend(entry.name for entry in path.parent.iterdir())
+        return answers_with(lambda _: None)(folder, requests)
 
-    monkeypatch.setattr(export, "answers_of_a_clean_process", ask)
-    monkeypatch.setattr(export, "_compare", lambda *_: {"logits": 0.0})
+    monkeypatch.setattr(saved_models, "answers_of_a_clean_process", ask)
     export_saved_model(dense_model(), path)
     (name,) = seen
     assert name.startswith(".1.")
@@ -106,7 +105,7 @@ def test_a_difference_is_named_and_nothing_is_published(
     tmp_path, monkeypatch, change, message
 ):
     monkeypatch.setattr(
-        export, "answers_of_a_clean_process", answers_with(change)
+        saved_models, "answers_of_a_clean_process", answers_with(change)
     )
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(dense_model(), tmp_path / "1")
@@ -115,7 +114,7 @@ def test_a_difference_is_named_and_nothing_is_published(
 
 def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        export, "answers_of_a_clean_process", answers_with(lambda _: None)
+        saved_models, "answers_of_a_clean_process", answers_with(lambda _: None)
     )
     model = dense_model()
     model.layers[-1].bias.assign([0.0, np.nan, 0.0])
@@ -126,7 +125,7 @@ def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
 
 def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
     # What the process blocks is the point, so it says so itself.
-    code = saved_models.CLEAN_PROCESS.partition("import pickle")[0]
+    code = verification.CLEAN_PROCESS.partition("import pickle")[0]
     for module in ("keras", "keras_topo", "keras_topo.export"):
         job = json.dumps(["", "", "", sys.path])
         finished = subprocess.run(
@@ -139,4 +138,4 @@ def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
 
     message = "does not serve in a process of its own.*exit status 1"
     with pytest.raises(RuntimeError, match=f"(?s){message}.*saved_model"):
-        saved_models.answers_of_a_clean_process(tmp_path, [])
+        verification.answers_of_a_clean_process(tmp_path, [])

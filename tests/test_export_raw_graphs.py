@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_topo import export_graph_saved_model
-from keras_topo.graph_tensors import (
+from keras_topo.export.graph_tensors import (
     GraphTensorSpec,
     graph_to_example,
     load_graph_schema,

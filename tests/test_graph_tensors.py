@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_topo import export_graph_saved_model
-from keras_topo.graph_tensors import (
+from keras_topo.export.graph_tensors import (
     GraphTensorSpec,
     graph_to_example,
     load_graph_schema,
@@ -348,8 +348,30 @@ def ends_in_softmax():
     return keras.Model(model.input, keras.layers.Softmax()(model.output))
 
 
+def test_probabilities_are_served_as_they_are(tmp_path):
+    model = ends_in_softmax()
+    names = ["a", "b"]
+    report = export_graph_saved_model(
+        model, tmp_path / "1", spec=SPEC, class_names=names, verify=False
+    )
+    outputs = {"probabilities", "class"}
+    assert set(report["signatures"]["serve_examples"]["outputs"]) == outputs
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    answer = signatures["serving_default"](**tensors())
+    expected = model(tensors())
+    np.testing.assert_allclose(
+        answer["probabilities"], expected, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_former_path():
+    from keras_topo import graph_tensors
+
+    assert graph_tensors.graph_to_example is graph_to_example
+    assert graph_tensors.GraphTensorSpec is GraphTensorSpec
+
+
 EXPORT_ERRORS = {
-    "softmax": (lambda: (ends_in_softmax(), {}), "must return logits"),
     "model": (lambda: (classifier("gcn")[0], {}), "`model`"),
     "spec": (
         lambda: (

@@ -34,6 +34,7 @@ BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["convert"] = {*BELOW["models"], "models"}
+BELOW["export"] = {"arguments", "graphs", "presets"}
 BELOW["testing"] = {"attention", "operators"}
 
 
@@ -151,6 +152,7 @@ def test_a_cycle_is_found():
     [
         "keras_topo",
         "keras_topo.graphs",
+        "keras_topo.export.copies, keras_topo.export.runtimes",
         "keras_topo.convert.hugging_face, keras_topo.convert.keras_hub",
     ],
 )

@@ -17,7 +17,13 @@ import scipy.sparse
 import keras_topo
 from keras_topo import layers, models, visualize
 from keras_topo.layers import GraphKernelAttention, RandomWalkKernel
-from keras_topo.presets import folders, read_preprocessor, saving
+from keras_topo.presets import (
+    folders,
+    read_preprocessor,
+    registry,
+    saving,
+    write_registry,
+)
 
 
 def save(model, folder, **metrics):
@@ -254,8 +260,10 @@ def test_registered_names(tmp_path, monkeypatch):
         test_accuracy=0.5,
         parameters=10,
         arguments={"data": "digits"},
+        data_license="as of scikit-learn",
     )
-    monkeypatch.setattr(folders, "zoo_folders", lambda: [tmp_path])
+    monkeypatch.setattr(registry, "zoo_folders", lambda: [tmp_path])
+    write_registry(tmp_path)
     found = keras_topo.presets()
     assert list(found) == ["tiny"]
     assert found["tiny"]["test_accuracy"] == 0.5
@@ -280,16 +288,18 @@ def test_handles_of_a_hub(tmp_path, monkeypatch):
         asked.append((repository, revision, allow_patterns))
         return str(folder)
 
-    sent = []
+    sent, cards = [], []
 
     def upload_folder(repo_id, folder_path, revision, commit_message):
         files = sorted(os.listdir(folder_path))
+        cards.append(pathlib.Path(folder_path, "README.md").read_text())
         sent.append((repo_id, revision, files))
 
     hub = types.SimpleNamespace(
         snapshot_download=snapshot_download,
         upload_folder=upload_folder,
         create_repo=lambda name, exist_ok: sent.append((name, exist_ok)),
+        create_branch=lambda name, branch, exist_ok: sent.append(branch),
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     found = keras_topo.from_preset("hf://someone/tiny@v2")
@@ -299,7 +309,22 @@ def test_handles_of_a_hub(tmp_path, monkeypatch):
     assert {"config.json", "model.weights.h5", "checksums.json"} < set(patterns)
     keras_topo.save_preset(dense(), "hf://someone/dense@main", card="# Dense")
     files = ["README.md", "checksums.json", "config.json", "model.weights.h5"]
-    assert sent == [("someone/dense", True), ("someone/dense", "main", files)]
+    assert sent == [
+        ("someone/dense", True),
+        "main",
+        ("someone/dense", "main", files),
+    ]
+    # Without a card it has one of what is known.
+    told = {"class_names": ["daisy", "rose"], "image_shape": [8, 8, 3]}
+    keras_topo.save_preset(dense(), "hf://someone/dense", told)
+    assert cards[0] == "# Dense"
+    for part in (
+        "library_name: keras",
+        'from_preset("hf://someone/dense")',
+        "`daisy`, `rose`",
+        "8 x 8 x 3",
+    ):
+        assert part in cards[1]
     with pytest.raises(ValueError, match="hf://user/repository"):
         keras_topo.from_preset("hf://tiny")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

@@ -19,7 +19,8 @@ import tensorflow as tf
 
 import keras_topo
 from keras_topo import GraphClassifier
-from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+from keras_topo.export.graph_tensors import GraphTensorSpec, graph_to_example
+from keras_topo.export.verification import answers_of_a_clean_process
 from keras_topo.graphs import (
     Graph,
     GraphPreprocessor,
@@ -29,7 +30,6 @@ from keras_topo.graphs import (
 )
 from keras_topo.models import gkat_graph_classifier, with_preprocessing
 from keras_topo.presets import read_metrics, read_preprocessor
-from keras_topo.saved_models import answers_of_a_clean_process
 
 pytestmark = pytest.mark.tensorflow_only
 

@@ -141,7 +141,10 @@ def inputs_of(name):
     """An input for every signature, by its name."""
     import tensorflow as tf
 
-    from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+    from keras_topo.export.graph_tensors import (
+        GraphTensorSpec,
+        graph_to_example,
+    )
     from keras_topo.graphs import edge_inputs
 
     if name == "images":

@@ -65,7 +65,10 @@ def graph_requests(name, random):
     """GraphTensors and padded arrays, and graphs that are none."""
     import tensorflow as tf
 
-    from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+    from keras_topo.export.graph_tensors import (
+        GraphTensorSpec,
+        graph_to_example,
+    )
     from keras_topo.graphs import Graph, raw_inputs
 
     classifier = keras_topo.GraphClassifier.from_preset(name)

@@ -72,7 +72,10 @@ def export(folder, model, task):
 
 def save_samples(folder, task):
     """Writes a few test graphs as GraphTensors, `<class>/<id>.example`."""
-    from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+    from keras_topo.export.graph_tensors import (
+        GraphTensorSpec,
+        graph_to_example,
+    )
 
     shutil.rmtree(folder, ignore_errors=True)
     spec = GraphTensorSpec.from_preprocessor(task.preprocessor)

@@ -103,7 +103,10 @@ def describe(metrics, data):
 def origin(metrics):
     versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
     seconds = metrics["training_seconds"]
-    return (
+    text = (
         f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
         f"training ({versions}). `metrics.json` has all arguments."
     )
+    if metrics.get("data_license"):
+        text += f" License of the data: {metrics['data_license']}."
+    return text

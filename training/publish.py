@@ -1,12 +1,16 @@
 """Puts a finished run into the zoo, with a model card.
 
     python -m training.publish runs/cifar saved_models/topvit-cifar10
-    python -m training.publish --convert saved_models/*
+    python -m training.publish --registry saved_models
+    python -m training.publish --convert FOLDER
 
 The folder then holds a preset (`config.json`, `model.weights.h5`,
 `preprocessor.json`, `metrics.json`, `checksums.json`), `1/` (the SavedModel)
 and `README.md`, a card with the header that model hubs read. Figures, command,
 seed, versions and training time are those of the run; nothing is computed here.
+`--data-license` says what the data may be used for; without it that stays what
+it was. `saved_models/presets.json`, the registry behind `keras_topo.presets()`,
+is written again, and by `--registry` alone.
 `--note` adds a paragraph to the card, such as what twins of the model reach.
 `--convert` turns folders of earlier versions, with a `model.keras`, into
 presets, and compares the weights.
@@ -21,7 +25,7 @@ import sys
 
 import numpy as np
 
-from keras_topo.presets import from_preset, save_preset
+from keras_topo.presets import from_preset, save_preset, write_registry
 from keras_topo.presets.folders import (
     CONFIG,
     METRICS,
@@ -31,6 +35,7 @@ from keras_topo.presets.folders import (
     read_metrics,
     write_checksums,
 )
+from keras_topo.presets.registry import REGISTRY
 from keras_topo.training.command_line import HelpFormatter, path
 from keras_topo.training.files import write_json, write_text
 from keras_topo.training.model_card import card
@@ -85,32 +90,55 @@ def main(argv=None):
         action="store_true",
         help="turn the folders, of an earlier version, into presets",
     )
+    parser.add_argument(
+        "--registry",
+        action="store_true",
+        help="write presets.json of the folder again, and nothing else",
+    )
+    parser.add_argument(
+        "--data-license",
+        metavar="TEXT",
+        help="what the data may be used for; default: what the card says",
+    )
     parser.add_argument("--title", help="of the card; default: the name")
     parser.add_argument(
         "--note", action="append", default=[], help="a paragraph of the card"
     )
     arguments = parser.parse_args(argv)
-    if not arguments.convert and len(arguments.folders) != 2:
+    alone = arguments.convert or arguments.registry
+    if not alone and len(arguments.folders) != 2:
         parser.error("a run and a folder of the zoo are expected")
     try:
-        if arguments.convert:
+        if arguments.registry:
+            for folder in arguments.folders:
+                names = ", ".join(write_registry(folder))
+                print(f"{folder / REGISTRY}: {names}")
+        elif arguments.convert:
             for folder in arguments.folders:
                 convert_folder(folder)
                 print(f"{folder}: a preset")
         else:
             run, folder = arguments.folders
-            publish(run, folder, arguments.title, arguments.note)
+            publish(
+                run,
+                folder,
+                arguments.title,
+                arguments.note,
+                arguments.data_license,
+            )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def publish(run, folder, title=None, notes=()):
+def publish(run, folder, title=None, notes=(), data_license=None):
     """Copies what was trained and writes the card.
 
     Raises:
-        ValueError: if the run is not finished, or has no SavedModel.
+        ValueError: if the run is not finished, or has no SavedModel; or if
+            there is a registry beside the folder, and nothing says what the
+            data may be used for.
     """
     for name in (METRICS, CONFIG, WEIGHTS, PREPROCESSOR, "saved_model/1"):
         if not (run / name).exists():
@@ -124,6 +152,15 @@ def publish(run, folder, title=None, notes=()):
     kept["export"] = {
         key: value for key, value in kept["export"].items() if key != "path"
     }
+    data_license = data_license or read_metrics(folder).get("data_license")
+    registered = (folder.parent / REGISTRY).is_file()
+    if data_license:
+        kept["data_license"] = data_license
+    elif registered:
+        raise ValueError(
+            "`--data-license` expects what the data may be used for, since "
+            f"{folder.parent / REGISTRY} lists it. Received: nothing"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS, PREPROCESSOR):
         shutil.copy(run / name, folder / name)
@@ -140,6 +177,8 @@ def publish(run, folder, title=None, notes=()):
         folder / "README.md", card(folder, kept, title or folder.name, notes)
     )
     write_checksums(folder)
+    if registered:
+        write_registry(folder.parent)
 
 
 def convert_folder(folder):

@@ -5,7 +5,8 @@
         --data-dir ../shared/data/planetoid --class-names NAME,NAME,...
 
 `1/`, `preprocessor.json`, the report in `metrics.json`, the card's sections of
-use and serving, and the checksums are new; weights and figures stay. A model of
+use and serving, the checksums and the registry `presets.json` beside the folder
+are new; weights and figures stay. A model of
 nodes holds the features of its graph, and needs the data that `metrics.json`
 names, in the folder `--data-dir`. What it was trained on, features divided by
 their sum, it computes itself afterwards.
@@ -19,7 +20,7 @@ import sys
 import keras_topo
 from keras_topo.graphs import GraphPreprocessor, load_planetoid
 from keras_topo.models import l1_normalized
-from keras_topo.presets import from_preset, save_preset
+from keras_topo.presets import from_preset, save_preset, write_registry
 from keras_topo.presets.builders import recipe_of
 from keras_topo.presets.cards import limits, replaced, serving, usage
 from keras_topo.presets.folders import (
@@ -31,6 +32,7 @@ from keras_topo.presets.folders import (
     write_checksums,
     write_json,
 )
+from keras_topo.presets.registry import REGISTRY
 from keras_topo.training.command_line import HelpFormatter, path
 
 ESTIMATORS = (
@@ -138,6 +140,8 @@ def republish(folder, data_dir=None, class_names=None):
     write_json(folder / METRICS, metrics)
     (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)
+    if (folder.parent / REGISTRY).is_file():
+        write_registry(folder.parent)
     return report
 
 

@@ -10,7 +10,8 @@ from keras_topo.convert.pixels import of_preprocessor
 from keras_topo.convert.safetensors import INDEX, SINGLE, read_folder
 from keras_topo.convert.tensors import Renamed, Tensors
 from keras_topo.convert.weights import Block, Weights
-from keras_topo.presets.folders import hub, hub_handle, read_json
+from keras_topo.presets.folders import read_json
+from keras_topo.presets.hub import hub, hub_handle
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 

@@ -205,15 +205,13 @@ class GraphEstimator:
     def export(self, path, **options):
         """Writes a SavedModel that takes raw graphs, for TensorFlow Serving.
 
-        Options, report and errors are those of
-        `keras_topo.export_graph_saved_model`.
+        Options, report and errors are those of `keras_topo.export`.
         """
         self._fitted()
-        from keras_topo.export_graphs import export_graph_saved_model
+        from keras_topo.export import export
 
         whole = with_preprocessing(self.model, self.preprocessor)
-        options = {"task": self._outputs, **options}
-        return export_graph_saved_model(whole, path, **options)
+        return export(whole, path, **{"task": self._outputs, **options})
 
     @classmethod
     def from_preset(cls, name_or_path, attributes=None, **options):

@@ -11,18 +11,20 @@ A preset is a folder with these files:
 | `README.md` | a card for readers |
 | `checksums.json` | the SHA-256 of the files that programs read |
 
+Those that are known by name are in a registry: `keras_topo.presets.registry`.
 Nothing in a preset can run code: `keras_topo.presets.checks` says what a
 configuration may hold.
 """  # noqa: E501
 
 from keras_topo.presets.builders import builder
-from keras_topo.presets.folders import (
+from keras_topo.presets.folders import read_metrics
+from keras_topo.presets.loading import from_preset, make_trainable
+from keras_topo.presets.registry import (
     find_preset,
     presets,
-    read_metrics,
     read_preprocessor,
+    write_registry,
 )
-from keras_topo.presets.loading import from_preset, make_trainable
 from keras_topo.presets.saving import copied, save_preset
 
 __all__ = [
@@ -35,4 +37,5 @@ __all__ = [
     "read_metrics",
     "read_preprocessor",
     "save_preset",
+    "write_registry",
 ]

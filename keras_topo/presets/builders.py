@@ -59,7 +59,8 @@ def builder(function):
 
     Example:
 
-    >>> @keras_topo.presets.builder  # from keras_topo.presets import builder
+    >>> from keras_topo.presets import builder
+    >>> @builder
     ... def classifier(units, num_classes=10):
     ...     ...
     """

@@ -110,6 +110,43 @@ def serving(name, report, preprocessor=None):
     return "\n\n".join(parts)
 
 
+def uploaded(handle, preprocessor=None, metrics=None):
+    """The whole card of a preset on a hub that came with none.
+
+    Args:
+        handle: str, `hf://user/repository` as it is loaded.
+        preprocessor, metrics: as given to `keras_topo.save_preset`.
+    """
+    preprocessor, metrics = preprocessor or {}, metrics or {}
+    name = handle.removeprefix("hf://").partition("@")[0].partition("/")[2]
+    header = "---\nlibrary_name: keras\ntags:\n- keras\n- keras_topo\n---"
+    parts = [
+        f"# {name}",
+        "A model of [Keras](https://keras.io) with layers of keras_topo, as "
+        "configuration and weights: nothing in it runs code where it is "
+        "loaded.",
+        _code(
+            [
+                "import keras_topo",
+                "",
+                f'model = keras_topo.from_preset("{handle}")',
+            ]
+        ),
+    ]
+    if preprocessor.get("image_shape"):
+        size = " x ".join(str(n) for n in preprocessor["image_shape"])
+        parts.append(f"It takes pixels from 0 to 255 of {size}.")
+    if preprocessor.get("class_names"):
+        listed = _listed(preprocessor["class_names"])
+        parts.append(f"Classes, in the order of the logits: {listed}.")
+    if metrics.get("test_accuracy") is not None:
+        share = metrics["test_accuracy"]
+        parts.append(f"{share:.2%} of the test data are right.")
+    if metrics.get("data_license"):
+        parts.append(f"License of the data: {metrics['data_license']}.")
+    return "\n\n".join([header, *parts]) + "\n"
+
+
 def limits(task):
     """What a model is not for."""
     if task == "images":

@@ -1,4 +1,4 @@
-"""Where presets lie, and what is in their folders."""
+"""What is in the folder of a preset, and whether it is what was saved."""
 
 import hashlib
 import json
@@ -18,112 +18,14 @@ CHECKED = (CONFIG, WEIGHTS, PREPROCESSOR, METRICS)
 logger = logging.getLogger("keras_topo.presets")
 
 
-def presets():
-    """The trained models that come with the package.
-
-    Returns:
-        A dict from names to dicts with `task` (`"images"`, `"graphs"` or
-        `"nodes"`), `data`, `test_accuracy` (0 to 1; the mean over seeds where
-        there are several; `metrics.json` has that of the file), `parameters`
-        (trainable ones) and `path`, the folder of the preset, in a checkout
-        with a SavedModel and a model card too.
-
-    Example:
-
-    >>> sorted(keras_topo.presets())
-    ['gkat-citeseer', 'gkat-cora', 'gkat-enzymes', ...]
-    """
-    found = {}
-    for zoo in zoo_folders():
-        folders = sorted(zoo.iterdir()) if zoo.is_dir() else []
-        for folder in filter(is_preset, folders):
-            if folder.name in found:
-                continue
-            metrics = read_metrics(folder)
-            found[folder.name] = {
-                "task": metrics.get("task"),
-                "data": metrics.get("arguments", {}).get("data"),
-                "test_accuracy": rounded(metrics.get("test_accuracy")),
-                "parameters": metrics.get("parameters"),
-                "path": str(folder),
-            }
-    return found
-
-
-def rounded(share):
-    """To a hundredth of a percent, which no test set exceeds."""
-    return None if share is None else round(share, 4)
-
-
 def is_preset(folder):
     """Whether a folder holds a preset, of this version or the one before."""
     return (folder / CONFIG).is_file() or (folder / MODEL).is_file()
 
 
-def zoo_folders():
-    """Where presets lie: in the installed package, or in a checkout."""
-    package = pathlib.Path(__file__).parents[1]
-    return [package / "zoo", package.parent / "saved_models"]
-
-
-def find_preset(name_or_path):
-    """The local folder of a preset, downloaded if it is an `hf://` handle.
-
-    Args:
-        name_or_path: see `keras_topo.from_preset`.
-
-    Returns:
-        A `pathlib.Path`; for a `.keras` file the folder that it is in.
-
-    Raises:
-        ValueError: if there is no such preset.
-        ImportError: for `hf://` without huggingface_hub.
-    """
-    if not isinstance(name_or_path, (str, os.PathLike)):
-        raise ValueError(
-            "`name_or_path` expects a str or a path. Received: name_or_path="
-            f"{name_or_path!r}"
-        )
-    text = os.fspath(name_or_path)
-    if text.startswith("hf://"):
-        return _download(text)
-    # A folder of the same name must not take the place of a known preset.
-    if isinstance(name_or_path, str) and pathlib.Path(text).name == text:
-        for zoo in zoo_folders():
-            if is_preset(zoo / text):
-                return zoo / text
-    path = pathlib.Path(text).expanduser()
-    if path.suffix == ".keras" and path.is_file():
-        return path.parent
-    if is_preset(path):
-        return path
-    raise ValueError(
-        f"`name_or_path` expects a folder with {CONFIG} and {WEIGHTS}, a "
-        ".keras file, a handle hf://user/repository, or one of "
-        f"{sorted(presets())}. Received: name_or_path={text!r}"
-    )
-
-
 def read_metrics(folder):
     """What `metrics.json` of a preset says; empty without one."""
     return read_json(pathlib.Path(folder) / METRICS)
-
-
-def read_preprocessor(name_or_path):
-    """What turns raw inputs into inputs of a preset's model.
-
-    Args:
-        name_or_path: see `keras_topo.from_preset`.
-
-    Returns:
-        A dict, as it was given to `keras_topo.save_preset`; empty if none was.
-
-    Example:
-
-    >>> keras_topo.presets.read_preprocessor("topvit-cifar10")["class_names"]
-    ['airplane', 'automobile', ...]
-    """
-    return read_json(find_preset(name_or_path) / PREPROCESSOR)
 
 
 def read_json(file):
@@ -152,21 +54,26 @@ def write_json(file, value):
 def write_checksums(folder):
     """Notes the SHA-256 of the files of a preset that programs read."""
     sums = {
-        name: _digest(folder / name)
+        name: digest(folder / name)
         for name in CHECKED
         if (folder / name).is_file()
     }
     write_json(folder / CHECKSUMS, sums)
 
 
-def check_checksums(folder):
-    """Compares the files of a preset with `checksums.json`.
+def check_checksums(folder, known=None):
+    """Compares the files of a preset with what was saved.
+
+    Args:
+        folder: `pathlib.Path`.
+        known: dict of SHA-256 by files, of the registry; by default those that
+            `checksums.json` has.
 
     Raises:
         ValueError: naming the file that is missing or was changed, or if the
             configuration or the weights have no checksum.
     """
-    sums = read_json(folder / CHECKSUMS)
+    sums = read_json(folder / CHECKSUMS) if known is None else known
     for name in dict.fromkeys((CONFIG, WEIGHTS, *sums)):
         if name not in CHECKED or name not in sums:
             raise ValueError(
@@ -175,7 +82,7 @@ def check_checksums(folder):
                 f"Received: {sorted(sums)}"
             )
         file = folder / name
-        found = _digest(file) if file.is_file() else None
+        found = digest(file) if file.is_file() else None
         if found != sums[name]:
             raise ValueError(
                 f"{file} is not the file that was saved: it was changed, or "
@@ -184,51 +91,10 @@ def check_checksums(folder):
             )
 
 
-def _digest(file):
-    digest = hashlib.sha256()
+def digest(file):
+    """The SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-# ------------------------------------------------------------------- the hub
-
-
-def hub_handle(handle):
-    """Repository and revision of `hf://user/repository@revision`."""
-    repository, _, revision = handle.removeprefix("hf://").partition("@")
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(
-            "`name_or_path` expects hf://user/repository or "
-            f"hf://user/repository@revision. Received: {handle!r}"
-        )
-    return repository, revision or None
-
-
-def hub(handle):
-    """The module huggingface_hub, which only handles need."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "hf:// handles need huggingface_hub: pip install huggingface_hub. "
-            f"Received: {handle!r}"
-        ) from error
-    return huggingface_hub
-
-
-def _download(handle):
-    module = hub(handle)
-    repository, revision = hub_handle(handle)
-    folder = module.snapshot_download(
-        repository,
-        revision=revision,
-        allow_patterns=[*CHECKED, CHECKSUMS, MODEL],
-    )
-    folder = pathlib.Path(folder)
-    if not is_preset(folder):
-        raise ValueError(
-            f"{handle} has neither {CONFIG} nor {MODEL}. Received: {handle!r}"
-        )
-    return folder
+            found.update(block)
+    return found.hexdigest()

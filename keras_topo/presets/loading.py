@@ -28,10 +28,10 @@ from keras_topo.presets.folders import (
     MODEL,
     WEIGHTS,
     check_checksums,
-    find_preset,
     logger,
     read_json,
 )
+from keras_topo.presets.registry import find_preset, known_digests
 from keras_topo.presets.saving import FORMAT
 
 
@@ -48,7 +48,8 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     of Keras or registered in this process is refused.
 
     Args:
-        name_or_path: one of `keras_topo.presets()`; a folder as
+        name_or_path: one of `keras_topo.presets()`, whose files are held
+            against the digests of the registry; a folder as
             `keras_topo.save_preset` writes it, such as a run folder of the
             training scripts; any `.keras` file; or `"hf://user/repository"`,
             with a revision after `@` if need be, where huggingface_hub is
@@ -181,12 +182,13 @@ def _copy_weights(source, old_head, target, new_head):
 def _opened(name_or_path):
     """Configuration, file of weights and a name for messages of a preset."""
     folder = find_preset(name_or_path)
+    known = known_digests(name_or_path)
     file = pathlib.Path(name_or_path).expanduser()
     if file.suffix == ".keras" and file.is_file():
         with _opened_archive(file) as opened:
             yield opened
-    elif (folder / CONFIG).is_file():
-        check_checksums(folder)
+    elif (folder / CONFIG).is_file() or known is not None:
+        check_checksums(folder, known)
         config = read_json(folder / CONFIG)
         known = config.get("format")
         if known != FORMAT or not {"builder", "model"} & set(config):

@@ -8,6 +8,7 @@ import tempfile
 import keras
 
 from keras_topo.presets.builders import recipe_of, set_recipe
+from keras_topo.presets.cards import uploaded
 from keras_topo.presets.configurations import (
     leaf_layers,
     model_from_json,
@@ -21,11 +22,10 @@ from keras_topo.presets.folders import (
     METRICS,
     PREPROCESSOR,
     WEIGHTS,
-    hub,
-    hub_handle,
     write_checksums,
     write_json,
 )
+from keras_topo.presets.hub import hub, hub_handle
 
 FORMAT = 1
 
@@ -44,8 +44,9 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
         model: a built `keras.Model` of layers of Keras, of keras_topo, or of
             classes that `keras.saving.register_keras_serializable` registers.
         folder: where to, made if need be; files of other names stay. Or
-            `"hf://user/repository"`, with a branch after `@` if need be, which
-            is uploaded where huggingface_hub is installed and logged in.
+            `"hf://user/repository"`, with a branch after `@` if need be, to
+            which it is uploaded, made if need be, where huggingface_hub is
+            installed and logged in.
         preprocessor: dict of JSON values, what turns raw inputs into those of
             the model. Keys that keras_topo writes and reads: `task`
             (`"images"`, `"graphs"`, `"nodes"`, or that of an estimator),
@@ -54,7 +55,8 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
             of a `GraphPreprocessor`) and `features` (how nodes are described).
         metrics: dict of JSON values, how the model was made and how good it
             is.
-        card: str, Markdown for readers.
+        card: str, Markdown for readers. What is uploaded has one in any case,
+            by default of the other arguments.
 
     Returns:
         The folder, a `pathlib.Path`, or the handle.
@@ -168,9 +170,13 @@ def _check_assets(model):
 def _upload(model, handle, preprocessor, metrics, card):
     module = hub(handle)
     repository, revision = hub_handle(handle)
+    if card is None:
+        card = uploaded(handle, preprocessor, metrics)
     with tempfile.TemporaryDirectory() as folder:
         save_preset(model, folder, preprocessor, metrics, card)
         module.create_repo(repository, exist_ok=True)
+        if revision is not None:
+            module.create_branch(repository, branch=revision, exist_ok=True)
         module.upload_folder(
             repo_id=repository,
             folder_path=folder,

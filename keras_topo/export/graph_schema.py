@@ -250,6 +250,50 @@ def _parse_schema(path):
         ) from error
 
 
+def _add_message(file, name, **fields):
+    """A message with fields of kinds, or maps of messages by name."""
+    from google.protobuf import descriptor_pb2
+
+    field = descriptor_pb2.FieldDescriptorProto
+    message = file.message_type.add(name=name)
+    for number, (key, kind) in enumerate(fields.items(), start=1):
+        repeated = kind.startswith("map:")
+        target = kind.removeprefix("map:")
+        entry = message.field.add(
+            name=key,
+            number=number,
+            label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
+        )
+        if repeated:
+            pair = message.nested_type.add(
+                name="".join(w.title() for w in key.split("_")) + "Entry"
+            )
+            pair.options.map_entry = True
+            pair.field.add(
+                name="key",
+                number=1,
+                type=field.TYPE_STRING,
+                label=field.LABEL_OPTIONAL,
+            )
+            pair.field.add(
+                name="value",
+                number=2,
+                type=field.TYPE_MESSAGE,
+                type_name=f".keras_topo.{target}",
+                label=field.LABEL_OPTIONAL,
+            )
+            entry.type = field.TYPE_MESSAGE
+            entry.type_name = f".keras_topo.{name}.{pair.name}"
+        elif target == "string":
+            entry.type = field.TYPE_STRING
+        elif target == "DataType":
+            entry.type = field.TYPE_ENUM
+            entry.type_name = ".tensorflow.DataType"
+        else:
+            entry.type = field.TYPE_MESSAGE
+            entry.type_name = f".tensorflow.{target}"
+
+
 @functools.cache
 def _schema_class():
     """The message of a graph schema, as far as it is read here.
@@ -264,7 +308,6 @@ def _schema_class():
     from tensorflow.core.framework import tensor_shape_pb2, types_pb2
 
     del tensor_shape_pb2, types_pb2  # imported for the pool
-    field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="keras_topo/graph_schema.proto",
         package="keras_topo",
@@ -275,57 +318,19 @@ def _schema_class():
         ],
     )
 
-    def add_message(name, **fields):
-        message = file.message_type.add(name=name)
-        for number, (key, kind) in enumerate(fields.items(), start=1):
-            repeated = kind.startswith("map:")
-            target = kind.removeprefix("map:")
-            entry = message.field.add(
-                name=key,
-                number=number,
-                label=field.LABEL_REPEATED
-                if repeated
-                else field.LABEL_OPTIONAL,
-            )
-            if repeated:
-                pair = message.nested_type.add(
-                    name="".join(w.title() for w in key.split("_")) + "Entry"
-                )
-                pair.options.map_entry = True
-                pair.field.add(
-                    name="key",
-                    number=1,
-                    type=field.TYPE_STRING,
-                    label=field.LABEL_OPTIONAL,
-                )
-                pair.field.add(
-                    name="value",
-                    number=2,
-                    type=field.TYPE_MESSAGE,
-                    type_name=f".keras_topo.{target}",
-                    label=field.LABEL_OPTIONAL,
-                )
-                entry.type = field.TYPE_MESSAGE
-                entry.type_name = f".keras_topo.{name}.{pair.name}"
-            elif target == "string":
-                entry.type = field.TYPE_STRING
-            elif target == "DataType":
-                entry.type = field.TYPE_ENUM
-                entry.type_name = ".tensorflow.DataType"
-            else:
-                entry.type = field.TYPE_MESSAGE
-                entry.type_name = f".tensorflow.{target}"
-
-    add_message("Feature", dtype="DataType", shape="TensorShapeProto")
-    add_message("NodeSet", features="map:Feature")
-    add_message(
+    _add_message(file, "Feature", dtype="DataType", shape="TensorShapeProto")
+    _add_message(file, "NodeSet", features="map:Feature")
+    _add_message(
+        file,
         "EdgeSet",
         features="map:Feature",
         source="string",
         target="string",
         description="string",
     )
-    add_message("GraphSchema", node_sets="map:NodeSet", edge_sets="map:EdgeSet")
+    _add_message(
+        file, "GraphSchema", node_sets="map:NodeSet", edge_sets="map:EdgeSet"
+    )
     pool = descriptor_pool.Default()
     descriptor = pool.AddSerializedFile(file.SerializeToString())
     del descriptor

@@ -1,11 +1,11 @@
 """Raw graphs in a signature: checked before anything large is made of them.
 
-TensorFlow is imported inside the functions, as in `saved_models`.
+TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import itertools
 
-from keras_topo.saved_models import require
+from keras_topo.export.endpoints import require
 
 # Inputs by what they are of; all have the batch first.
 OF_NODES = ("node_mask", "nodes", "node_labels", "features")
@@ -95,7 +95,7 @@ def of_bounded_size(inputs, max_nodes, max_elements):
     """The same, unless they would take too much memory."""
     import tensorflow as tf
 
-    from keras_topo.graph_tensors import within, within_edges
+    from keras_topo.export.graph_tensors import within, within_edges
 
     batch, nodes = tf.unstack(tf.shape(inputs["node_mask"]))
     edges = tf.shape(inputs["edges"])[1]

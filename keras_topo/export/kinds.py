@@ -1,0 +1,69 @@
+"""Which kind of model it is: what `export` serves it as."""
+
+import keras
+
+from keras_topo.export.edge_graphs import ServedEdgeGraphs, takes_graphs
+from keras_topo.export.images import served_tensors
+from keras_topo.export.nodes import ServedNodes
+from keras_topo.export.raw_graphs import ServedRawGraphs, takes_raw_graphs
+
+# Options by kinds of models, beside those of all.
+OPTIONS = {
+    "nodes of one graph": ("features",),
+    "raw graphs": ("max_nodes", "max_elements"),
+    "graphs": ("max_nodes", "max_elements", "spec"),
+    "tensors": ("top_k", "max_pixels", "signatures", "input_shape"),
+}
+
+
+def served(model, task, class_names, **options):
+    """What a model is served as.
+
+    Args:
+        model, task, class_names, options: see `keras_topo.export`.
+
+    Returns:
+        A `keras_topo.export.served.Served`.
+
+    Raises:
+        ValueError: if the model is of no kind that is served, or an argument
+            does not fit it.
+    """
+    kind = kind_of(model, options)
+    unknown = sorted(set(options) - set(OPTIONS[kind]))
+    if unknown:
+        name = unknown[0]
+        raise ValueError(
+            f"`{name}` is no option of models of {kind}, which have "
+            f"{', '.join(OPTIONS[kind])}. Received: {name}={options[name]!r}"
+        )
+    if kind == "nodes of one graph":
+        return ServedNodes(model, options["features"], task, class_names)
+    if kind == "tensors":
+        return served_tensors(model, task, class_names, **options)
+    limits = options.pop("max_nodes", 4096), options.pop("max_elements", 2**20)
+    if kind == "raw graphs":
+        return ServedRawGraphs(model, task, class_names, *limits)
+    return ServedEdgeGraphs(model, task, class_names, *limits, **options)
+
+
+def kind_of(model, options):
+    """A key of `OPTIONS`."""
+    if "features" in options:
+        return "nodes of one graph"
+    if takes_raw_graphs(model):
+        return "raw graphs"
+    if isinstance(model, keras.Model) and takes_graphs(model):
+        return "graphs"
+    return "tensors"
+
+
+def check_graphs(model):
+    """Raises unless a model is one of graphs."""
+    if kind_of(model, {}) not in ("raw graphs", "graphs"):
+        raise ValueError(
+            "`model` expects a functional keras.Model of raw graphs, of "
+            "keras_topo.models.with_preprocessing, or with the inputs nodes, "
+            "edges and node_mask, of keras_topo.models.from_edges. Received: "
+            f"model={model!r}"
+        )
