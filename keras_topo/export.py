@@ -7,6 +7,7 @@ TensorFlow is imported inside the functions, so that importing this module
 under another backend costs nothing and the error about the backend is ours.
 """
 
+import functools
 import typing
 
 import keras
@@ -30,10 +31,6 @@ from keras_topo.saved_models import (
 IMAGE_SIGNATURES = ("serving_default", "classify_bytes")
 
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-
-
 def export_saved_model(
     model,
     path,
@@ -41,6 +38,7 @@ def export_saved_model(
     class_names=None,
     top_k=5,
     max_pixels=25_000_000,
+    sample_bits=16,
     signatures=IMAGE_SIGNATURES,
     overwrite=False,
     verify=True,
@@ -64,22 +62,26 @@ def export_saved_model(
         - returns `logits` and `probabilities`: float32 `(batch, classes)`,
           whatever the model's compute dtype; the softmax runs in float32.
     - `classify_bytes`
-        - `image_bytes`: string `(batch,)`, each an encoded JPEG or PNG of any
-          size, stretched to the model's height and width (bilinear,
-          antialiased).
+        - `image_bytes`: string `(batch,)`, each an encoded JPEG, PNG, BMP, GIF
+          or WebP of any size, turned upright, and stretched to the model's
+          height and width (bilinear, antialiased, rounded).
         - returns `classes`: string `(batch, k)`, and `scores`: float32
           `(batch, k)`, the k most probable classes, best first, with
           `k = min(top_k, classes)`.
 
-    `classify_bytes` decodes to the model's channels. For 1 channel, colors
-    become luma; for 3, gray is repeated and alpha is dropped (as
+    `classify_bytes` reads files as `python -m training.train images` does. It
+    decodes to the model's channels: for 1 channel, colors become luma; for 3,
+    gray is repeated and alpha is dropped (as
     `keras.utils.image_dataset_from_directory` does); for 4, an image without
-    alpha is opaque. Of an animated PNG the first frame counts, 16 bits per
-    channel become 8, and the EXIF orientation is ignored. Anything but a JPEG
-    or a PNG, an image of more than `max_pixels` (told from its header, before
-    it is decoded) and corrupt or truncated data are an `InvalidArgumentError`
-    that names `image_bytes`; the whole batch is refused. The server then
-    answers the next request as before.
+    alpha is opaque. The EXIF orientation of JPEG, PNG and WebP is applied; a
+    damaged one counts as upright. Of an animated PNG or GIF the first frame
+    counts. BMPs may have a palette of 2 to 256 colors, 24 or 32 bits per pixel;
+    those that are compressed, of 16 bits or of OS/2, and animated WebPs are
+    refused. A server older than TensorFlow 2.19 refuses every WebP. Anything
+    else, an image of more than `max_pixels` (told from its header, before it is
+    decoded) and corrupt or truncated data are an `InvalidArgumentError` that
+    names `image_bytes`; the whole batch is refused. The server then answers the
+    next request as before.
 
     A model that ends in a softmax, wherever it stands, is recognized by its
     answers to random images (no number is negative, rows sum to one); its
@@ -108,8 +110,12 @@ def export_saved_model(
             serves the indices as strings.
         top_k: How many classes `classify_bytes` answers with, at most.
         max_pixels: The largest height x width that `classify_bytes` decodes.
+        sample_bits: How many bits, 8 to 16, the samples of PNGs of 16 bits
+            fill: 12 for a camera that writes 0..4095, which is nearly black
+            where 16 bits are expected. Samples become 8 bits; those beyond the
+            range become white.
         signatures: The signatures to write; `("serving_default",)` for images
-            that no JPEG or PNG can hold.
+            that no such file can hold.
         overwrite: Whether an earlier SavedModel at `path` is replaced. (It is
             renamed away first; new versions under new numbers leave no gap.)
         verify: Whether to load the result in a new process in which neither
@@ -165,6 +171,7 @@ def export_saved_model(
     _check_signatures(signatures)
     top_k = _check_positive("top_k", top_k)
     max_pixels = _check_positive("max_pixels", max_pixels)
+    sample_bits = _check_sample_bits(sample_bits)
     if is_plain(model):
         return export_tensors(
             model, path, class_names, overwrite, verify, tolerance
@@ -187,8 +194,9 @@ def export_saved_model(
     archive = keras.export.ExportArchive()
     archive.track(model)
     top_k = min(top_k, spec.classes)
+    read = functools.partial(_images_from_bytes, spec, max_pixels, sample_bits)
     described = _add_image_signatures(
-        archive, model, spec, signatures, class_names, top_k, max_pixels, shares
+        archive, model, spec, signatures, class_names, top_k, read, shares
     )
     requests = _requests(batches, signatures)
 
@@ -238,6 +246,15 @@ def _check_positive(name, value):
     if not value_is_good:
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
+def _check_sample_bits(value):
+    if _check_positive("sample_bits", value) not in range(8, 17):
+        raise ValueError(
+            "`sample_bits` must be an integer from 8 to 16. Received: "
+            f"sample_bits={value!r}"
         )
     return int(value)
 
@@ -297,7 +314,7 @@ def _image_spec(model):
 
 
 def _add_image_signatures(
-    archive, model, spec, signatures, class_names, top_k, max_pixels, shares
+    archive, model, spec, signatures, class_names, top_k, read, shares
 ):
     """Adds the endpoints; returns {signature: its inputs and outputs}."""
     import tensorflow as tf
@@ -312,8 +329,7 @@ def _add_image_signatures(
         return answer(_finite(images))
 
     def classify_bytes(image_bytes):
-        images = _images_from_bytes(image_bytes, spec, max_pixels)
-        probabilities = answer(images)["probabilities"]
+        probabilities = answer(read(image_bytes))["probabilities"]
         scores, indices = tf.math.top_k(probabilities, top_k)
         classes = tf.gather(tf.constant(class_names, tf.string), indices)
         return {"classes": classes, "scores": scores}
@@ -332,6 +348,14 @@ def _add_image_signatures(
     return add_endpoints(
         archive, {name: endpoints[name] for name in signatures}
     )
+
+
+def _images_from_bytes(spec, max_pixels, sample_bits, image_bytes):
+    # It imports TensorFlow.
+    from keras_topo.decoding import images_from_bytes
+
+    shape = (spec.height, spec.width, spec.channels)
+    return images_from_bytes(image_bytes, shape, max_pixels, sample_bits)
 
 
 def _finite(images):
@@ -362,127 +386,6 @@ def _call(model, images):
     if isinstance(structure, dict):
         images = dict.fromkeys(structure, images)
     return keras.tree.flatten(model(images, training=False))[0]
-
-
-def _images_from_bytes(image_bytes, spec, max_pixels):
-    """Encoded images (batch,) to pixels (batch, height, width, channels)."""
-    import tensorflow as tf
-
-    def one_image(item):
-        index, encoded = item
-        # The scope puts `image_bytes` into the messages of the decoders, too,
-        # for a server reports the name of the operation that failed.
-        with tf.name_scope("image_bytes_must_be_whole_JPEG_or_PNG"):
-            name = tf.strings.join(["image_bytes[", _as_text(index), "]"])
-            is_jpeg, encoded = _check_header(encoded, name, max_pixels)
-            pixels = _decode(encoded, is_jpeg, spec.channels)
-            return tf.image.resize(
-                pixels, (spec.height, spec.width), "bilinear", antialias=True
-            )
-
-    return tf.map_fn(
-        one_image,
-        (tf.range(tf.size(image_bytes)), image_bytes),
-        fn_output_signature=tf.TensorSpec(
-            (spec.height, spec.width, spec.channels), tf.float32
-        ),
-    )
-
-
-def _check_header(encoded, name, max_pixels):
-    """Whether it is a JPEG (or else a PNG), and the bytes, now checked."""
-    import tensorflow as tf
-
-    is_jpeg = tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
-    # IHDR has to be the first chunk of a PNG, and the size is read from it.
-    # The padding lets the header of a file of a few bytes be looked at.
-    head = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
-    is_png = (tf.strings.substr(head, 0, 8) == _PNG_MAGIC) & (
-        tf.strings.substr(head, 12, 4) == b"IHDR"
-    )
-    message = [name, " must be a JPEG or a PNG. Received: "]
-    message += [
-        _as_text(tf.strings.length(encoded)),
-        " bytes of something else",
-    ]
-    known = tf.debugging.Assert(is_jpeg | is_png, [tf.strings.join(message)])
-
-    with tf.control_dependencies([known]):
-        height, width = tf.cond(
-            is_jpeg, lambda: _jpeg_size(encoded), lambda: _png_size(head)
-        )
-    message = [name, f" must have 1 to {max_pixels} pixels. Received: "]
-    message += [_as_text(height), " x ", _as_text(width)]
-    pixels = height * width
-    bounded = tf.debugging.Assert(
-        (pixels >= 1) & (pixels <= max_pixels), [tf.strings.join(message)]
-    )
-    with tf.control_dependencies([bounded]):
-        return is_jpeg, tf.identity(encoded)
-
-
-def _jpeg_size(encoded):
-    import tensorflow as tf
-
-    shape = tf.io.extract_jpeg_shape(encoded, output_type=tf.int32)
-    return tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
-
-
-def _png_size(head):
-    """Height and width from IHDR: two big-endian unsigned integers."""
-    import tensorflow as tf
-
-    octets = tf.io.decode_raw(tf.strings.substr(head, 16, 8), tf.uint8)
-    octets = tf.cast(tf.ensure_shape(octets, (8,)), tf.int64)
-    place_values = tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64)
-    width = tf.reduce_sum(octets[:4] * place_values)
-    height = tf.reduce_sum(octets[4:] * place_values)
-    # Beyond 2^31 - 1 no PNG is valid, and the product could overflow.
-    limit = tf.constant((1 << 31) - 1, tf.int64)
-    return tf.minimum(height, limit), tf.minimum(width, limit)
-
-
-def _decode(encoded, is_jpeg, channels):
-    """uint8 pixels (height, width, channels) of a JPEG or PNG."""
-    import tensorflow as tf
-
-    def jpeg():
-        if channels == 3:
-            return tf.io.decode_jpeg(encoded, channels=3)
-        if channels == 4:
-            pixels = tf.io.decode_jpeg(encoded, channels=3)
-            opaque = tf.fill(tf.concat([tf.shape(pixels)[:2], [1]], 0), 255)
-            return tf.concat([pixels, tf.cast(opaque, tf.uint8)], axis=-1)
-        # The decoder turns four inks into colors but not into gray.
-        has_four_inks = tf.io.extract_jpeg_shape(encoded)[2] == 4
-        return tf.cond(
-            has_four_inks,
-            lambda: tf.image.rgb_to_grayscale(
-                tf.io.decode_jpeg(encoded, channels=3)
-            ),
-            lambda: tf.io.decode_jpeg(encoded, channels=1),
-        )
-
-    def png():
-        pixels = tf.io.decode_png(encoded, channels=channels)
-        if channels != 4:
-            return pixels
-        # Where an image of fewer than 8 bits per channel has no alpha, the
-        # decoder writes the largest value of those bits, and means opaque.
-        bits = tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)
-        filler = tf.bitwise.left_shift(1, tf.cast(bits[0], tf.int32)) - 1
-        colors, alpha = pixels[..., :3], tf.cast(pixels[..., 3:], tf.int32)
-        alpha = tf.where(tf.reduce_all(alpha == filler), 255, alpha)
-        return tf.concat([colors, tf.cast(alpha, tf.uint8)], axis=-1)
-
-    pixels = tf.cond(is_jpeg, jpeg, png)
-    return tf.ensure_shape(pixels, (None, None, channels))
-
-
-def _as_text(number):
-    import tensorflow as tf
-
-    return tf.strings.as_string(number)
 
 
 # ----------------------------------------------------------- the verification
