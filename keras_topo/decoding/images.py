@@ -1,5 +1,6 @@
 """Encoded images to pixels: checked, decoded, turned upright, resized."""
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -35,12 +36,10 @@ def images_from_bytes(image_bytes, image_shape, max_pixels, sample_bits=16):
 
     def one_image(item):
         index, encoded = item
-        with tf.name_scope(SCOPE):
-            name = tf.strings.join(
-                ["image_bytes[", tf.strings.as_string(index), "]"]
-            )
-            pixels = decode(encoded, name, channels, max_pixels, sample_bits)
-            return resized(pixels, size)
+        name = ["image_bytes[", tf.strings.as_string(index), "]"]
+        name = tf.strings.join(name)
+        pixels = decode(encoded, name, channels, max_pixels, sample_bits)
+        return resized(pixels, size)
 
     return tf.map_fn(
         one_image,
@@ -86,6 +85,12 @@ def decode(encoded, name, channels, max_pixels, sample_bits=16):
     Raises:
         InvalidArgumentError: for anything else, when it is executed.
     """
+    return _decoder(channels, max_pixels, sample_bits)(encoded, name)
+
+
+@functools.cache
+def _decoder(channels, max_pixels, sample_bits):
+    """A function that is traced once, for however many models."""
     readers = {
         headers.JPEG: _jpeg,
         headers.PNG: _png,
@@ -94,23 +99,29 @@ def decode(encoded, name, channels, max_pixels, sample_bits=16):
         headers.WEBP: _webp,
         headers.OTHER: _other,
     }
-    file = _File(encoded, name, channels, max_pixels, sample_bits)
 
-    def read(kind):
-        pixels, (start, end) = readers[kind](file)
-        shape = (None, None, channels)
-        return tf.ensure_shape(pixels, shape), start, end
+    def decoder(encoded, name):
+        file = _File(encoded, name, channels, max_pixels, sample_bits)
 
-    pixels, start, end = tf.switch_case(
-        headers.kind_of(encoded),
-        [lambda kind=kind: read(kind) for kind in sorted(readers)],
-    )
-    pixels = tf.cond(
-        start > 0,
-        lambda: upright(pixels, orientation_of(encoded, start, end)),
-        lambda: pixels,
-    )
-    return tf.ensure_shape(pixels, (None, None, channels))
+        def read(kind):
+            pixels, (start, end) = readers[kind](file)
+            shape = (None, None, channels)
+            return tf.ensure_shape(pixels, shape), start, end
+
+        with tf.name_scope(SCOPE):
+            pixels, start, end = tf.switch_case(
+                headers.kind_of(encoded),
+                [lambda kind=kind: read(kind) for kind in sorted(readers)],
+            )
+            pixels = tf.cond(
+                start > 0,
+                lambda: upright(pixels, orientation_of(encoded, start, end)),
+                lambda: pixels,
+            )
+            return tf.ensure_shape(pixels, (None, None, channels))
+
+    scalar = tf.TensorSpec((), tf.string)
+    return tf.function(decoder, [scalar, scalar], autograph=False)
 
 
 def _without_exif(pixels):
