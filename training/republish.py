@@ -33,6 +33,9 @@ from keras_topo.presets.folders import (
 )
 from keras_topo.training.command_line import HelpFormatter, path
 
+# How files of images are read, as the training read them.
+READING = ("max_pixels", "sample_bits")
+
 ESTIMATORS = (
     keras_topo.GraphClassifier,
     keras_topo.GraphRegressor,
@@ -104,6 +107,7 @@ def republish(folder, data_dir=None, class_names=None):
             saved,
             class_names=described.get("class_names"),
             overwrite=True,
+            **{key: described[key] for key in READING if key in described},
         )
     elif task == "nodes":
         if data_dir is None:
