@@ -15,14 +15,17 @@ import argparse
 import io
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.harness import path
 from keras_topo.presets import find_preset, from_preset
 from keras_topo.presets.folders import read_preprocessor
 from keras_topo.saved_models import answers_of_a_clean_process
-from keras_topo.training.command_line import path, positive_int
+from keras_topo.training.command_line import positive_int
 from keras_topo.training.datasets import load_images
 from keras_topo.training.image_files import EncodedImage, Reader
 
@@ -39,7 +42,7 @@ TURNS = {
 }
 FORMATS = {
     "PNG": {},
-    "JPEG": {"quality": 95},
+    "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
 }
 
@@ -105,8 +108,12 @@ def stored(pixels, orientation, file_format):
 
 def by_the_model(model, files):
     """Classes of the preset's model, of what the training reader reads."""
-    reader = Reader()
-    pixels = [reader.read(EncodedImage("a file", "", x))[0] for x in files]
+    reader, pixels = Reader(), []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "image")
+        for content in files:
+            file.write_bytes(content)
+            pixels.append(reader.read(EncodedImage(str(file), "", file))[0])
     return model.predict(np.array(pixels), verbose=0).argmax(-1)
 
 

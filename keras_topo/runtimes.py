@@ -72,7 +72,7 @@ def _export(model, path, tolerance, runtime, run):
             f"export_{runtime} needs {', '.join(PACKAGES[runtime])}: pip "
             f"install keras-topo[runtimes]. Missing: {', '.join(missing)}"
         )
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     explicit = with_explicit_masks(_checked(model))
     shape = tuple(model.inputs[0].shape[1:])
     random = np.random.default_rng(0)

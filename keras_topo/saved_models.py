@@ -46,7 +46,7 @@ def check_path(path, overwrite):
             "object stores have none. Export locally, then upload. "
             f"Received: path={str(path)!r}"
         )
-    path = pathlib.Path(path).absolute()
+    path = pathlib.Path(path).expanduser().absolute()
     if not os.path.lexists(path):
         return path
     if not overwrite:

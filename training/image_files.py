@@ -20,7 +20,20 @@ class EncodedImage(NamedTuple):
 
     where: str
     class_name: str
-    data: object  # bytes, or a path to read
+    data: object  # a path to read, or a `Member`
+
+
+class Member(NamedTuple):
+    """Where a file stands in an archive that is not compressed."""
+
+    archive: Path
+    offset: int
+    size: int
+
+    def read(self):
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 class File(NamedTuple):
@@ -58,7 +71,8 @@ def read_class_folders(folder, remarks):
 
 
 def read_tar(path, split, remarks):
-    """Reads `<split>/<class>/<file>` members into memory, unpacking nothing."""
+    """Lists the image files among `<split>/<class>/<file>` members of a tar,
+    unpacking nothing."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         # A complete archive ends in two empty blocks of 512 bytes.
@@ -74,20 +88,22 @@ def read_tar(path, split, remarks):
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 parts = _checked_parts(path, member)
-                if parts[:1] != (split,) and parts and not _hidden(parts):
+                if member.isdir() and parts[:1] in ((), (split,)):
+                    folders.update(parts[1:2])
+                    continue
+                if parts[:1] != (split,) and _hidden(parts):
+                    continue  # Attributes of the folder, or of another.
+                if parts[:1] != (split,) or len(parts) < 2:
                     raise ValueError(
                         f"{path} must hold members {split}/<class>/<file>. "
                         f"Received: {member.name!r}"
                     )
-                if member.isdir():
-                    folders.update(parts[1:2])
-                    continue
                 folders.update(parts[1:-1][:1])
-                file = File(parts[1:], f"{path}: {member.name}", None)
-                if file.is_image and not file.is_hidden:
-                    content = tar.extractfile(member).read()
-                    file = file._replace(data=content)
-                files[parts] = file
+                files[parts] = File(
+                    parts[1:],
+                    f"{path}: {member.name}",
+                    Member(path, member.offset_data, member.size),
+                )
     except tarfile.TarError as error:
         raise ValueError(
             f"The archive is damaged ({error}). Received: {str(path)!r}"
@@ -211,18 +227,17 @@ class Reader:
         return tf.constant(size or (0, 0), tf.int32)
 
     def _bytes(self, image):
-        if not isinstance(image.data, Path):
-            return image.data
         # Nothing in a file needs more: four samples of 16 bits per pixel.
         most = 8 * self.max_pixels + (1 << 20)
-        size = image.data.stat().st_size
+        is_member = isinstance(image.data, Member)
+        size = image.data.size if is_member else image.data.stat().st_size
         if size > most:
             raise ValueError(
                 f"Every image file must have at most {most:,} bytes, for "
                 f"`max_pixels` (--max-pixels) of {self.max_pixels:,}. "
                 f"Received: {image.where} of {size:,} bytes"
             )
-        return image.data.read_bytes()
+        return image.data.read() if is_member else image.data.read_bytes()
 
 
 @functools.cache
@@ -249,12 +264,14 @@ def _reader(max_pixels, sample_bits):
 
 
 def _reason(error, where):
-    """What an error says, without the names of operations."""
-    text = error.message.partition("\n")[0]
-    _, found, rest = text.partition(f"[{where} ")
+    """What an error of TensorFlow says, without where it comes from."""
+    _, found, rest = error.message.partition(f"[{where} ")
     if found:  # One of our own.
-        return rest.rpartition("]")[0]
-    return text.partition("}} ")[2] or text
+        return rest.partition("]\n")[0]
+    lines = [line.strip() for line in error.message.splitlines()]
+    noise = ("[[", "Graph execution", "Detected at", "<stack traces")
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    return lines[-1] if lines else error.message
 
 
 def _hidden(parts):

@@ -106,7 +106,7 @@ def find_preset(name_or_path):
 
 def read_metrics(folder):
     """What `metrics.json` of a preset says; empty without one."""
-    return read_json(pathlib.Path(folder) / METRICS)
+    return read_json(pathlib.Path(folder).expanduser() / METRICS)
 
 
 def read_preprocessor(name_or_path):
