@@ -74,21 +74,20 @@ def export_nodes(path):
     )
 
 
+def export_images(path):
+    return keras_topo.export_saved_model(
+        small_model(), path, verify=False, signatures=("serving_default",)
+    )
+
+
 @pytest.mark.tensorflow_only
-@pytest.mark.parametrize(
-    "export",
-    [
-        lambda path: keras_topo.export_saved_model(
-            small_model(), path, verify=False, signatures=("serving_default",)
-        ),
-        export_nodes,
-        export_graphs,
-    ],
-    ids=["images", "nodes", "graphs"],
-)
-def test_saved_models(home, export):
-    assert export("~/served/1")["path"] == str(home / "served" / "1")
+def test_saved_models(home):
+    assert export_images("~/served/1")["path"] == str(home / "served" / "1")
     assert (home / "served" / "1" / "saved_model.pb").is_file()
+    (home / "taken").mkdir()
+    for export in (export_images, export_graphs, export_nodes):
+        with pytest.raises(FileExistsError, match=f"'{home}/taken'"):
+            export("~/taken")
 
 
 @pytest.mark.tensorflow_only

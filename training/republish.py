@@ -31,7 +31,7 @@ from keras_topo.presets.folders import (
     write_checksums,
     write_json,
 )
-from keras_topo.training.command_line import HelpFormatter, path
+from keras_topo.training.command_line import HelpFormatter, path, program
 
 # How files of images are read, as the training read them.
 READING = ("max_pixels", "sample_bits")
@@ -47,7 +47,7 @@ ESTIMATORS = (
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.republish",
+        prog=program("republish"),
         description="Write the SavedModels of presets again.",
         formatter_class=HelpFormatter,
     )

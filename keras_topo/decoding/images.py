@@ -73,11 +73,11 @@ def decode(encoded, name, channels, max_pixels, sample_bits=16):
         name: string (), what errors call it.
         channels: 1, 3 or 4. For 1, colors become luma; for 3, gray is repeated
             and alpha is dropped; for 4, an image without alpha is opaque.
-        max_pixels: int, the largest height x width that is decoded, told from
-            the header.
-        sample_bits: int from 8 to 16, how many bits the samples of 16 fill. A
-            camera of 12 bits writes 0..4095, which is black where 16 bits are
-            expected. The first 8 of these bits are kept.
+        max_pixels: int64 (), the largest height x width that is decoded, told
+            from the header.
+        sample_bits: uint16 (), how many bits the samples of 16 fill, 8 to 16.
+            A camera of 12 bits writes 0..4095, which is black where 16 bits
+            are expected. The first 8 of these bits are kept.
 
     Returns:
         uint8 (height, width, channels).
@@ -85,11 +85,11 @@ def decode(encoded, name, channels, max_pixels, sample_bits=16):
     Raises:
         InvalidArgumentError: for anything else, when it is executed.
     """
-    return _decoder(channels, max_pixels, sample_bits)(encoded, name)
+    return _decoder(channels)(encoded, name, max_pixels, sample_bits)
 
 
 @functools.cache
-def _decoder(channels, max_pixels, sample_bits):
+def _decoder(channels):
     """A function that is traced once, for however many models."""
     readers = {
         headers.JPEG: _jpeg,
@@ -100,7 +100,7 @@ def _decoder(channels, max_pixels, sample_bits):
         headers.OTHER: _other,
     }
 
-    def decoder(encoded, name):
+    def decoder(encoded, name, max_pixels, sample_bits):
         file = _File(encoded, name, channels, max_pixels, sample_bits)
 
         def read(kind):
@@ -120,8 +120,9 @@ def _decoder(channels, max_pixels, sample_bits):
             )
             return tf.ensure_shape(pixels, (None, None, channels))
 
-    scalar = tf.TensorSpec((), tf.string)
-    return tf.function(decoder, [scalar, scalar], autograph=False)
+    dtypes = tf.string, tf.string, tf.int64, tf.uint16
+    signature = [tf.TensorSpec((), dtype) for dtype in dtypes]
+    return tf.function(decoder, signature, autograph=False)
 
 
 def _without_exif(pixels):
@@ -133,8 +134,8 @@ class _File(NamedTuple):
     encoded: tf.Tensor
     name: tf.Tensor
     channels: int
-    max_pixels: int
-    sample_bits: int
+    max_pixels: tf.Tensor
+    sample_bits: tf.Tensor
 
     def bounded(self, height, width):
         """The file, once its size is known to be good."""
@@ -143,7 +144,9 @@ class _File(NamedTuple):
 
         def words():
             return [
-                f" must have 1 to {self.max_pixels} pixels. Received: ",
+                " must have 1 to ",
+                tf.strings.as_string(self.max_pixels),
+                " pixels. Received: ",
                 *(tf.strings.as_string(height), " x "),
                 tf.strings.as_string(width),
             ]
@@ -210,10 +213,9 @@ def _png(file):
             tf.io.decode_png(encoded, channels, tf.uint16), file.sample_bits
         )
 
-    if file.sample_bits == 16:  # As the decoder does it, in half the memory.
-        pixels = eight()
-    else:
-        pixels = tf.cond(bits == 16, sixteen, eight)
+    # Of all 16, the decoder takes the first 8 itself, in half the memory.
+    takes_part = (bits == 16) & (file.sample_bits < 16)
+    pixels = tf.cond(takes_part, sixteen, eight)
     if channels == 4:
         # Where an image of fewer than 8 bits per channel has no alpha, the
         # decoder writes the largest value of those bits, and means opaque.
@@ -228,7 +230,7 @@ def _first_bits(samples, sample_bits):
     """uint16 samples of so many bits as uint8; alpha fills 16 bits anyway."""
 
     def first(values, bits):
-        shift = tf.constant(bits - 8, tf.uint16)
+        shift = tf.cast(bits, tf.uint16) - 8
         values = tf.bitwise.right_shift(values, shift)
         # What lies above the range is white.
         return tf.cast(tf.minimum(values, 255), tf.uint8)
