@@ -53,6 +53,9 @@ def main(argv=None):
     parser.add_argument("--data-dir", type=path, required=True)
     parser.add_argument("--preset", default="topvit-cifar10")
     parser.add_argument("--images", type=positive_int, default=500)
+    parser.add_argument(
+        "--formats", nargs="+", choices=FORMATS, default=list(FORMATS)
+    )
     parser.add_argument("--json", type=path, help="add the rows to this file")
     arguments = parser.parse_args(argv)
     images, labels = load_images(
@@ -62,7 +65,7 @@ def main(argv=None):
     model = from_preset(arguments.preset)
     folder = find_preset(arguments.preset) / "1"
     rows = []
-    for file_format in FORMATS:
+    for file_format in arguments.formats:
         files = [
             stored(pixels, orientation, file_format)
             for orientation in TURNS
