@@ -24,10 +24,10 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness import path
 from benchmarks.links import read_lines
 
 DEPTH = 3
@@ -81,7 +81,7 @@ def parse_arguments(argv):
         help="graphs for training, validation and test",
     )
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
-    parser.add_argument("--json", type=Path, help="file of finished runs")
+    parser.add_argument("--json", type=path, help="file of finished runs")
     return parser.parse_args(argv)
 
 

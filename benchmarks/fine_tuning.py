@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import keras_topo
-from benchmarks.harness import Report
+from benchmarks.harness import Report, path
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
@@ -46,7 +46,7 @@ def main():
     parser.add_argument("--per-class", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=path)
     arguments = parser.parse_args()
     model = keras_topo.from_preset(arguments.preset)
     *image_size, channels = model.input_shape[1:]

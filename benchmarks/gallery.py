@@ -15,6 +15,7 @@ import keras
 import networkx
 import numpy as np
 
+from benchmarks.harness import path
 from keras_topo.graphs import (
     Forest,
     Graph,
@@ -52,7 +53,7 @@ LENGTH = 21  # of sequences
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", default="docs/mask-gallery.png")
+    parser.add_argument("--out", type=path, default="docs/mask-gallery.png")
     arguments = parser.parse_args()
     draw_gallery(arguments.out)
     print(f"picture: {arguments.out}")

@@ -16,27 +16,30 @@ import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.harness import path
 
 
 def main(argv=None):
     """Runs the script; returns its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_memory")
-    parser.add_argument("--graphs", nargs="+", required=True, metavar="ZIP")
+    parser.add_argument(
+        "--graphs", type=path, nargs="+", required=True, metavar="ZIP"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--return-steps", type=int, default=8)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=path)
+    parser.add_argument("--one", type=path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.one:
         print(json.dumps(measure(arguments)))
         return 0
     rows = []
-    for path in arguments.graphs:
+    for file in arguments.graphs:
         found = subprocess.run(
             [sys.executable, "-m", "benchmarks.graph_memory", *argv]
-            + ["--one", path],
+            + ["--one", str(file)],
             capture_output=True,
             text=True,
         )
@@ -67,9 +70,9 @@ def measure(arguments):
     from keras_topo import GraphClassifier
     from keras_topo.graphs import GraphPreprocessor, load_tu_dataset
 
-    path = Path(arguments.one)
-    row = {"graphs": path.stem, "batch_size": arguments.batch_size}
-    dataset = load_tu_dataset(path)
+    file = arguments.one
+    row = {"graphs": file.stem, "batch_size": arguments.batch_size}
+    dataset = load_tu_dataset(file)
     row["largest"] = max(graph.num_nodes for graph in dataset.graphs)
     row["read_gigabytes"] = peak()
     started = time.perf_counter()

@@ -312,6 +312,11 @@ def slope(points):
 # Arguments and reports.
 
 
+def path(text):
+    """A path; `~` is the home folder, also where no shell has seen it."""
+    return Path(text).expanduser()
+
+
 def make_parser(description, rounds):
     """A parser with the arguments that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
@@ -319,9 +324,10 @@ def make_parser(description, rounds):
     parser.add_argument("--threads", type=int, default=count_cores())
     parser.add_argument(
         "--json",
+        type=path,
         help="file of results; the same command goes on where it was cut off",
     )
-    parser.add_argument("--plot", help="file of a picture")
+    parser.add_argument("--plot", type=path, help="file of a picture")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 

@@ -25,9 +25,10 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
+
+from benchmarks.harness import path
 
 METHODS = (
     "common-neighbors",
@@ -104,7 +105,7 @@ def parse_arguments(argv):
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=path,
         required=True,
         help="an npz file in the Planetoid layout",
     )
@@ -112,7 +113,7 @@ def parse_arguments(argv):
     parser.add_argument(
         "--methods", nargs="+", default=DEFAULT, choices=METHODS
     )
-    parser.add_argument("--json", type=Path, help="file of finished runs")
+    parser.add_argument("--json", type=path, help="file of finished runs")
     return parser.parse_args(argv)
 
 

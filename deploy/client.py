@@ -4,20 +4,32 @@
     python deploy/client.py gkat-mutag serving_default graphs.json
     python deploy/client.py gkat-enzymes serve_examples graph.example --grpc
 
-Files are sent as they are: JPEG or PNG for models of images, a serialized
-GraphTensor for models of graphs. A file of JSON holds a list of graphs, such as
-`[{"edges": [[0, 1], [1, 2]], "node_labels": [0, 0, 3]}]`: see `graph_inputs`.
-REST needs nothing but Python; gRPC needs tensorflow-serving-api.
+Files are sent as they are: JPEG, PNG, BMP, GIF or WebP for models of images, a
+serialized GraphTensor for models of graphs. A file of JSON holds a list of
+graphs, such as `[{"edges": [[0, 1], [1, 2]], "node_labels": [0, 0, 3]}]`: see
+`graph_inputs`. REST needs nothing but Python, gRPC tensorflow-serving-api.
+
+What goes wrong is one line, and the exit status 1: the reason that the server
+gave, or why there was no answer.
 """
 
 import argparse
 import base64
+import http.client
 import json
+import os
 import sys
+import urllib.error
 import urllib.request
 
 # The input of each signature that takes files.
 FILES = {"classify_bytes": "image_bytes", "serve_examples": "examples"}
+
+TIMEOUT = 30  # Seconds.
+
+
+class NoAnswer(Exception):
+    """The server refused a request, or did not answer; the text says why."""
 
 
 def rest_request(signature, inputs):
@@ -85,6 +97,13 @@ def graph_inputs(graphs):
         ValueError: if graphs do not have the same fields, or a field not one
             value for each node or edge.
     """
+    if not isinstance(graphs, list) or not all(
+        isinstance(graph, dict) for graph in graphs
+    ):
+        raise ValueError(
+            "a list of graphs expects dicts, such as {'edges': [[0, 1]]}. "
+            f"Received: {str(graphs)[:60]}"
+        )
     fields = {key for graph in graphs for key in graph} - {"num_nodes"}
     unknown = fields - OF_NODES.keys() - OF_EDGES.keys()
     if not graphs or unknown or any(fields - graph.keys() for graph in graphs):
@@ -134,49 +153,130 @@ def _padded(graphs, key, value, lengths, length):
 
 
 def ask_rest(server, model, signature, inputs):
-    """What the server answers, a dict."""
+    """What the server answers, a dict.
+
+    Args:
+        server: str, HOST or HOST:PORT; the port of REST is 8501.
+        model, signature, inputs: see `grpc_request`.
+
+    Raises:
+        NoAnswer: with the reason that the server gave.
+    """
+    address = _with_port(server, 8501)
     request = urllib.request.Request(
-        f"http://{server}:8501/v1/models/{model}:predict",
+        f"http://{address}/v1/models/{model}:predict",
         rest_request(signature, inputs).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)["outputs"]
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = _reason(error.read())
+        raise NoAnswer(f"{address}: {reason} ({error.code})") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise NoAnswer(f"{address}: no answer ({reason})") from error
+    try:
+        return dict(json.loads(text)["outputs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NoAnswer(
+            f"{address}: not an answer of TensorFlow Serving: {text[:60]!r}"
+        ) from error
+
+
+def _reason(body):
+    """The `error` that TensorFlow Serving writes, or what else there is."""
+    try:
+        return json.loads(body)["error"].strip()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return body[:200].decode(errors="replace").strip() or "refused"
 
 
 def ask_grpc(server, model, signature, inputs):
-    """What the server answers, a dict of arrays."""
-    import grpc
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_service_pb2_grpc
+    """What the server answers, a dict of arrays.
 
-    with grpc.insecure_channel(f"{server}:8500") as channel:
+    Args:
+        server: str, HOST or HOST:PORT; the port of gRPC is 8500.
+        model, signature, inputs: see `grpc_request`.
+
+    Raises:
+        NoAnswer: with the reason that the server gave.
+    """
+    try:
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+    except ImportError as error:
+        raise NoAnswer(
+            f"--grpc needs tensorflow-serving-api ({error})"
+        ) from error
+
+    address = _with_port(server, 8500)
+    with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         request = grpc_request(model, signature, inputs)
-        outputs = stub.Predict(request, timeout=30).outputs
+        try:
+            outputs = stub.Predict(request, timeout=TIMEOUT).outputs
+        except grpc.RpcError as error:
+            raise NoAnswer(
+                f"{address}: {error.details()} ({error.code().name})"
+            ) from error
     return {name: tf.make_ndarray(x) for name, x in outputs.items()}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def _with_port(server, port):
+    return server if ":" in server else f"{server}:{port}"
+
+
+def read_inputs(signature, files):
+    """Inputs of a signature, of files: `graph_inputs` of those of JSON.
+
+    Raises:
+        OSError: a file is not there.
+        ValueError: a file of graphs is none.
+    """
+    contents = []
+    for name in files:
+        with open(os.path.expanduser(name), "rb") as file:
+            contents.append(file.read())
+    if signature in FILES:
+        return {FILES[signature]: contents}
+    graphs = []
+    for name, text in zip(files, contents, strict=True):
+        try:
+            found = json.loads(text)
+        except ValueError as error:  # UnicodeDecodeError is one, too.
+            raise ValueError(
+                f"{name} expects JSON, a list of graphs. Received: {error}"
+            ) from error
+        graphs += found if isinstance(found, list) else [found]
+    return graph_inputs(graphs)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="client.py", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("model")
     parser.add_argument("signature", choices=[*FILES, "serving_default"])
     parser.add_argument("files", nargs="+")
-    parser.add_argument("--server", default="localhost")
+    parser.add_argument(
+        "--server", default="localhost", help="HOST, or HOST:PORT"
+    )
     parser.add_argument("--grpc", action="store_true")
-    arguments = parser.parse_args()
-    contents = []
-    for name in arguments.files:
-        with open(name, "rb") as file:
-            contents.append(file.read())
-    if arguments.signature in FILES:
-        inputs = {FILES[arguments.signature]: contents}
-    else:
-        inputs = graph_inputs(
-            [g for text in contents for g in json.loads(text)]
-        )
+    arguments = parser.parse_args(argv)
     ask = ask_grpc if arguments.grpc else ask_rest
-    answer = ask(arguments.server, arguments.model, arguments.signature, inputs)
+    try:
+        inputs = read_inputs(arguments.signature, arguments.files)
+        answer = ask(
+            arguments.server, arguments.model, arguments.signature, inputs
+        )
+    except (NoAnswer, OSError, ValueError) as error:
+        # Reasons of TensorFlow have several lines.
+        print("error:", *str(error).split(), file=sys.stderr)
+        return 1
     for name, values in answer.items():
         print(f"{name}: {values}")
     return 0

@@ -1,5 +1,6 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
+from keras_topo import _startup  # noqa: F401  isort: skip
 from keras_topo import attention, layers, masks, operators
 
 # Three functions take the names of their packages: `keras_topo.presets()`

@@ -15,7 +15,8 @@ import tensorflow as tf
 from export_models import encode, load_unverified, small_cnn, smooth_pixels
 from PIL import Image
 
-from keras_topo.export import export_saved_model, image_files
+from keras_topo.decoding import images_from_bytes
+from keras_topo.export import export_saved_model
 from keras_topo.export.images import SIGNATURES
 
 pytestmark = pytest.mark.tensorflow_only
@@ -142,7 +143,7 @@ def test_classify_bytes_repeats_the_keras_model(exported, pixels, file_format):
 
     decoded = tf.io.decode_image(encoded, channels=3)
     resized = tf.image.resize(decoded, (8, 10), antialias=True)
-    probabilities = softmax(exported.model(resized[None]))[0]
+    probabilities = softmax(exported.model(tf.round(resized)[None]))[0]
     best = np.argsort(-probabilities)[:5]
     for row in range(2):
         names = [name.decode() for name in answer["classes"][row].numpy()]
@@ -178,9 +179,7 @@ ENCODINGS = [
 def decode(image_bytes, channels):
     shape = (40, 50, channels)
     decoder = tf.function(
-        lambda image_bytes: image_files.images_from_bytes(
-            image_bytes, shape, 10**6
-        ),
+        lambda image_bytes: images_from_bytes(image_bytes, shape, 10**6),
         input_signature=[tf.TensorSpec((None,), tf.string)],
     )
     return decoder(image_bytes).numpy()
@@ -266,28 +265,42 @@ def with_jpeg_size(jpeg, height, width):
     return jpeg[:start] + size + jpeg[start + 4 :]
 
 
+def animation(pixels, file_format, count=2):
+    """An animated image, each frame the negative of the one before."""
+    frames = [Image.fromarray(p) for p in (pixels, 255 - pixels)] * count
+    stream = io.BytesIO()
+    options = {"save_all": True, "append_images": frames[1:]}
+    frames[0].save(stream, file_format, **options)
+    return stream.getvalue()
+
+
 def bad_images(pixels):
     png, jpeg = encode(pixels, "PNG"), encode(pixels, "JPEG")
     flipped = bytearray(png)
     flipped[len(png) // 2] ^= 0xFF
-    frame = Image.fromarray(pixels)
-    animation = io.BytesIO()
-    frame.save(
-        animation,
-        "GIF",
-        save_all=True,
-        append_images=[Image.fromarray(255 - pixels)],
-    )
-    kind = r"image_bytes\[1\] must be a JPEG or a PNG"
+    webp, bmp, gif = (encode(pixels, f) for f in ("WEBP", "BMP", "GIF"))
+    kind = r"image_bytes\[1\] must be a JPEG, a PNG, a BMP, a GIF or a WebP"
     size = r"image_bytes\[1\] must have 1 to 2000 pixels. Received: "
-    data = "image_bytes_must_be_whole_JPEG_or_PNG"
+    data = "image_bytes_must_be_whole_images"
+    cannot = r"image_bytes\[1\] must be an image that can be decoded. Rec.*: "
     ancillary = b"\0\0\0\0teXt" + struct.pack(">I", zlib.crc32(b"teXt"))
     return {
         "nothing": (b"", kind),
         "text": (b"GET / HTTP/1.1", kind),
-        "gif": (encode(pixels, "GIF", "P"), kind),
-        "animated gif": (animation.getvalue(), kind),
-        "bmp": (encode(pixels, "BMP"), kind),
+        "webp, half of it": (webp[: len(webp) // 2], data),
+        "webp, its header": (webp[:12], size + "0 x 0"),
+        "webp, large": (webp[:26] + b"\xff\x0f" + webp[28:], size),
+        "webp, animated": (animation(pixels, "WEBP"), cannot + "an animated"),
+        "gif, half of it": (gif[: len(gif) // 2], cannot + "a GIF of .* first"),
+        "gif, large": (gif[:6] + b"\xff\xff" + gif[8:], size + "40 x 65535"),
+        "bmp, half of it": (bmp[: len(bmp) // 2], cannot + "a BMP of .* bytes"),
+        "bmp, its header": (bmp[:30], cannot + "a BMP of 30 bytes"),
+        "bmp, compressed": (
+            bmp[:30] + b"\1" + bmp[31:],
+            cannot + "a BMP of 24 bits and compression 1",
+        ),
+        "bmp, of OS/2": (bmp[:14] + b"\x0c" + bmp[15:], cannot + ".*OS/2"),
+        "bmp, huge": (bmp[:18] + b"\xff" * 4 + bmp[22:], cannot),
         "jpeg, half of it": (jpeg[: len(jpeg) // 2], data),
         "jpeg, all but its end": (jpeg[:-2], data),
         "jpeg, its first bytes": (jpeg[:3], data),

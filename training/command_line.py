@@ -1,7 +1,16 @@
 """What the command lines of the smaller scripts share."""
 
 import argparse
+import sys
 from pathlib import Path
+
+
+def program(name):
+    """How a script is started, where this one was: from the root of the
+    repository, or installed."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    installed = spec and spec.name.startswith("keras_topo.")
+    return f"python -m {'keras_topo.' if installed else ''}training.{name}"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -3,8 +3,9 @@
 Three sources: scikit-learn's `digits`, `cifar10` (tars or folders of JPEGs, or
 the Keras download), and any folder of class folders. All images are decoded
 into memory before training starts: a broken file is refused by its path, and
-the data set must fit (uint8: 1 GB holds 350,000 images of 32 x 32 pixels, or
-7,000 of 224 x 224).
+the data set must fit into half of it (uint8: 1 GB holds 350,000 images of 32 x
+32 pixels, or 7,000 of 224 x 224). Files are read as an exported model reads
+them: see `keras_topo.decoding`. Hidden files and folders are left out.
 """
 
 from pathlib import Path
@@ -18,7 +19,11 @@ from keras_topo.training.image_data import (
     from_arrays,
     from_files,
 )
-from keras_topo.training.image_files import read_class_folders, read_tar
+from keras_topo.training.image_files import (
+    MAX_PIXELS,
+    read_class_folders,
+    read_tar,
+)
 
 __all__ = ["ImageData", "Split", "load_images"]
 
@@ -30,6 +35,8 @@ def load_images(
     limit=None,
     classes=None,
     per_class=None,
+    max_pixels=MAX_PIXELS,
+    sample_bits=None,
 ):
     """Loads a data set by name or by folder.
 
@@ -46,20 +53,27 @@ def load_images(
             data set is downloaded by `keras.datasets`.
         image_size: `(height, width)` that every image is resized to, the
             aspect ratio not kept. Default: 8 x 8 for digits, 32 x 32 for
-            cifar10, for a folder the size of its first image.
+            cifar10, for a folder the size of its first image, which may have
+            512 x 512 pixels at most.
         limit: take at most this many images of each split, for trial runs;
             files beyond it are not decoded.
         classes: names of the classes to take, at least two; default: all.
         per_class: take this many training images of each class (or all, where
             there are fewer), always the same ones. Validation and test images
             are not touched.
+        max_pixels: the largest height x width of an image file, told from its
+            header: a small file may claim billions of pixels.
+        sample_bits: how many bits, 8 to 16, the samples of PNGs of 16 bits
+            fill, such as 12 for a camera that writes 0..4095. Default: 16, and
+            an error where the images are nearly black then.
 
     Returns:
         An `ImageData`.
 
     Raises:
         ValueError: a missing or empty folder, a file that is no readable
-            image (named), a truncated or malicious archive, a bad argument.
+            image (named), a truncated or malicious archive, more images than
+            fit into half of the memory, a bad argument.
     """
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
         raise ValueError(
@@ -75,7 +89,19 @@ def load_images(
             "`per_class` must be a positive integer. Received: "
             f"per_class={per_class}"
         )
-    choice = Choice(limit, classes and tuple(classes), per_class)
+    if max_pixels < 1:
+        raise ValueError(
+            "`max_pixels` must be a positive integer. Received: "
+            f"max_pixels={max_pixels}"
+        )
+    if sample_bits is not None and sample_bits not in range(8, 17):
+        raise ValueError(
+            "`sample_bits` must be an integer from 8 to 16. Received: "
+            f"sample_bits={sample_bits}"
+        )
+    choice = Choice(
+        limit, classes and tuple(classes), per_class, max_pixels, sample_bits
+    )
     if data != "cifar10" and data_dir is not None:
         raise ValueError(
             '`data_dir` belongs to data="cifar10"; a folder of images is '
@@ -116,8 +142,11 @@ def _load_cifar10(data_dir, image_size, choice):
         name: data_dir / f"cifar10-{name}.tar" for name in ("train", "test")
     }
     if all(tar.is_file() for tar in tars.values()):
-        encoded = {name: read_tar(tar, name) for name, tar in tars.items()}
-        return from_files(encoded, image_size or (32, 32), choice, [])
+        remarks = []
+        encoded = {
+            name: read_tar(tar, name, remarks) for name, tar in tars.items()
+        }
+        return from_files(encoded, image_size or (32, 32), choice, remarks)
     if all((data_dir / name).is_dir() for name in tars):
         return _load_folder(data_dir, image_size or (32, 32), choice)
     raise ValueError(

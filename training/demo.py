@@ -2,7 +2,7 @@
 
     python -m training.demo RUN [FILE ...]
 
-RUN is a run folder of `python -m training.train images` (files are JPEG or PNG)
+RUN is a run folder of `python -m training.train images` (files of images)
 or `graphs` (files are serialized GraphTensors). Without FILE the test examples
 in RUN/samples are classified. Nothing of keras_topo is loaded: the SavedModel
 is all that a server needs.
@@ -26,7 +26,7 @@ def _path(text):
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.demo",
+        prog=f"python -m {__spec__.name}",
         description="Classify files with the SavedModel of a run.",
     )
     parser.add_argument("run", type=_path, help="the run folder")

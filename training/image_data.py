@@ -4,12 +4,17 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from keras_topo.training.image_files import decode
+from keras_topo.decoding import resized
+from keras_topo.training.image_files import MAX_PIXELS, Reader
+from keras_topo.training.machine import memory
 
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
+
+# The size of the first image is that of all where nothing else is asked for,
+# unless it is that of a photograph.
+LARGEST_UNASKED = 512 * 512
 
 
 class Split(NamedTuple):
@@ -63,11 +68,13 @@ class ImageData:
 
 
 class Choice(NamedTuple):
-    """Which images to take, by three arguments of `load_images`."""
+    """Which images to take and how, by arguments of `load_images`."""
 
-    limit: int | None
-    classes: tuple | None
-    per_class: int | None
+    limit: int | None = None
+    classes: tuple | None = None
+    per_class: int | None = None
+    max_pixels: int = MAX_PIXELS
+    sample_bits: int | None = None
 
     def class_names(self, found):
         """Those of the classes found that are chosen, in their order."""
@@ -87,9 +94,9 @@ def from_arrays(splits, class_names, image_size, choice):
     remarks = []
     labels = {name: split.labels for name, split in splits.items()}
     taken = {}
-    for name, (source, indices) in _plan(
-        labels, class_names, choice, remarks
-    ).items():
+    plan = _plan(labels, class_names, choice, remarks)
+    _check_memory(plan, image_size or splits["train"].images.shape[1:3])
+    for name, (source, indices) in plan.items():
         images = splits[source].images[indices]
         if image_size is not None and tuple(image_size) != images.shape[1:3]:
             images = _resize(images, image_size)
@@ -108,31 +115,77 @@ def from_files(encoded, image_size, choice, remarks):
         name: np.array([index[i.class_name] for i in images], "int32")
         for name, images in encoded.items()
     }
+    reader = Reader(choice.max_pixels, choice.sample_bits or 16)
     if image_size is None:
-        first = encoded["train"][0]
-        image_size = decode(first).shape[:2]
-        remarks.append(
-            f"image size {_format_size(image_size)}, that of {first.where}"
-        )
-    taken, resized, total = {}, 0, 0
-    for name, (source, indices) in _plan(
-        labels, class_names, choice, remarks
-    ).items():
+        image_size = _size_of_first(encoded["train"][0], reader, remarks)
+    plan = _plan(labels, class_names, choice, remarks)
+    _check_memory(plan, image_size)
+    taken, changed, total = {}, 0, 0
+    for name, (source, indices) in plan.items():
         pixels = np.empty((len(indices), *image_size, 3), "uint8")
+        size = tuple(image_size)
         for i, position in enumerate(indices):
-            decoded = decode(encoded[source][position])
-            if decoded.shape[:2] != tuple(image_size):
-                decoded = _resize(decoded[None], image_size)[0]
-                resized += 1
-            pixels[i] = decoded
+            pixels[i], before = reader.read(encoded[source][position], size)
+            changed += before != size
         taken[name] = Split(pixels, labels[source][indices])
         total += len(indices)
-    if resized:
+    if changed:
         remarks.append(
-            f"resized {resized:,} of {total:,} images to "
+            f"resized {changed:,} of {total:,} images to "
             f"{_format_size(image_size)}"
         )
+    _check_depth(reader, choice.sample_bits, remarks)
     return _image_data(taken, class_names, choice, remarks)
+
+
+def _size_of_first(image, reader, remarks):
+    """The size of an image, unless it is too large to be that of all."""
+    _, size = Reader(reader.max_pixels).read(image)
+    if size[0] * size[1] > LARGEST_UNASKED:
+        raise ValueError(
+            "`image_size` (--image-size) expects the height and width that "
+            "photographs are to be resized to, such as 224 224. Without it, "
+            "images have the size of the first one, and at most "
+            f"{LARGEST_UNASKED:,} pixels. Received: image_size=None, and "
+            f"{_format_size(size)} pixels in {image.where}"
+        )
+    remarks.append(f"image size {_format_size(size)}, that of {image.where}")
+    return size
+
+
+def _check_memory(plan, image_size):
+    """Refuses images that together do not fit into half of the memory."""
+    count = sum(len(indices) for _, indices in plan.values())
+    needed = count * image_size[0] * image_size[1] * 3
+    if needed > memory() // 2:
+        raise ValueError(
+            "The images must fit into half of the memory, "
+            f"{memory() // 2 >> 20:,} MiB: `image_size` (--image-size) or "
+            "`limit` (--limit) expects less. Received: "
+            f"{count:,} images of {_format_size(image_size)} pixels, "
+            f"{needed >> 20:,} MiB"
+        )
+
+
+def _check_depth(reader, sample_bits, remarks):
+    """Says how images of 16 bits were read, or that they would be black."""
+    if not reader.num_deep:
+        return
+    # Of a file of 16 bits, the first 8 are what is left.
+    used = 8 + reader.brightest.bit_length()
+    if sample_bits is None and used <= 14:
+        raise ValueError(
+            "`sample_bits` (--sample-bits) expects how many of their 16 bits "
+            "the samples of PNGs fill. These fill no more than "
+            f"{used}, so that the images would come out nearly black: pass "
+            "what the camera has, such as 12 (0 to 4095), or 16 to keep them "
+            f"as dark as they are. Received: sample_bits=None and "
+            f"{reader.num_deep:,} images of 16 bits per sample"
+        )
+    remarks.append(
+        f"read {reader.num_deep:,} images of 16 bits per sample as "
+        f"0 to {2 ** (sample_bits or 16) - 1}, black to white"
+    )
 
 
 def _image_data(taken, class_names, choice, remarks):
@@ -167,8 +220,7 @@ def _class_names(encoded):
 
 
 def _resize(images, image_size):
-    resized = tf.image.resize(images, image_size, antialias=True)
-    return np.clip(np.round(resized.numpy()), 0, 255).astype("uint8")
+    return resized(images, image_size).numpy().astype("uint8")
 
 
 def _plan(labels, class_names, choice, remarks):

@@ -1,12 +1,18 @@
 """Image files: of folders of class folders and of tars, and their pixels."""
 
+import functools
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import tensorflow as tf
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from keras_topo.decoding import decode, resized
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
+
+# As `keras_topo.export_saved_model` has it for a server.
+MAX_PIXELS = 25_000_000
 
 
 class EncodedImage(NamedTuple):
@@ -14,52 +20,59 @@ class EncodedImage(NamedTuple):
 
     where: str
     class_name: str
-    data: object  # bytes, or a path to read
+    data: object  # a path to read, or a `Member`
+
+
+class Member(NamedTuple):
+    """Where a file stands in an archive that is not compressed."""
+
+    archive: Path
+    offset: int
+    size: int
+
+    def read(self):
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class File(NamedTuple):
+    """A file below a folder of class folders: `parts` of its path there."""
+
+    parts: tuple
+    where: str
+    data: object
+
+    @property
+    def is_hidden(self):
+        """Whether a file system hides it, or one of the folders around it.
+
+        Notebooks keep copies in `.ipynb_checkpoints`, and macOS writes the
+        attributes of a file as `._NAME`, into archives as well.
+        """
+        return any(p.startswith(".") or p == "__MACOSX" for p in self.parts)
+
+    @property
+    def is_image(self):
+        """By its name."""
+        return self.parts[-1].lower().endswith(IMAGE_SUFFIXES)
 
 
 def read_class_folders(folder, remarks):
     """Lists the image files of a folder of class folders, in sorted order."""
-    classes = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
-    if not classes:
-        raise ValueError(
-            "A folder of images must hold one folder per class. "
-            f"Received: {str(folder)!r}, which holds none"
-        )
-    encoded = []
-    others = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and not path.name.startswith(".")
-    )
-    for class_folder in classes:
-        files = sorted(
-            path
-            for path in class_folder.rglob("*")
-            if path.is_file() and not path.name.startswith(".")
-        )
-        images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
-        others += [f for f in files if f.suffix.lower() not in IMAGE_SUFFIXES]
-        if not images:
-            raise ValueError(
-                "Every class folder must hold images "
-                f"({', '.join(IMAGE_SUFFIXES)}). "
-                f"Received: {str(class_folder)!r}, which holds none"
-            )
-        encoded += [EncodedImage(str(f), class_folder.name, f) for f in images]
-    if others:
-        remarks.append(
-            f"left out {len(others)} files that are no images by their name or "
-            f"in no class folder, e.g. {others[0]}"
-        )
-    return encoded
+    paths = list(folder.rglob("*"))
+    files = [
+        File(path.relative_to(folder).parts, str(path), path)
+        for path in paths
+        if path.is_file()
+    ]
+    folders = {path.name for path in folder.iterdir() if path.is_dir()}
+    return _of_classes(folder, folders, files, remarks)
 
 
-def read_tar(path, split):
-    """Reads `<split>/<class>/<file>` members into memory, unpacking nothing."""
+def read_tar(path, split, remarks):
+    """Lists the image files among `<split>/<class>/<file>` members of a tar,
+    unpacking nothing."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         # A complete archive ends in two empty blocks of 512 bytes.
@@ -69,65 +82,197 @@ def read_tar(path, split):
                 "The archive is truncated or not an uncompressed tar. "
                 f"Received: {str(path)!r} of {size} bytes"
             )
-    encoded = []
+    # As in a folder, the last member of a name is the one that counts.
+    files, folders = {}, set()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                _check_member(path, member)
-                if member.isdir():
+                parts = _checked_parts(path, member)
+                if member.isdir() and parts[:1] in ((), (split,)):
+                    folders.update(parts[1:2])
                     continue
-                parts = PurePosixPath(member.name).parts
-                if len(parts) != 3 or parts[0] != split:
+                if parts[:1] != (split,) and _hidden(parts):
+                    continue  # Attributes of the folder, or of another.
+                if parts[:1] != (split,) or len(parts) < 2:
                     raise ValueError(
                         f"{path} must hold members {split}/<class>/<file>. "
                         f"Received: {member.name!r}"
                     )
-                encoded.append(
-                    EncodedImage(
-                        f"{path}: {member.name}",
-                        parts[1],
-                        tar.extractfile(member).read(),
-                    )
+                folders.update(parts[1:-1][:1])
+                files[parts] = File(
+                    parts[1:],
+                    f"{path}: {member.name}",
+                    Member(path, member.offset_data, member.size),
                 )
     except tarfile.TarError as error:
         raise ValueError(
             f"The archive is damaged ({error}). Received: {str(path)!r}"
         ) from error
-    if not encoded:
+    if not files:
         raise ValueError(
             f"The archive must hold images. Received: {str(path)!r}, an "
             "empty one"
         )
-    # The order of an archive is an accident; that of the names is not.
-    return sorted(encoded, key=lambda image: image.where)
+    return _of_classes(path, folders, list(files.values()), remarks)
 
 
-def _check_member(path, member):
+def _of_classes(source, folders, files, remarks):
+    """The images among files, the same way for folders and tars.
+
+    Args:
+        source: what holds the class folders, for errors.
+        folders: set of str, the folders at the top.
+        files: list of `File`s.
+        remarks: list to which is added what was left out.
+    """
+    # The order of a folder or an archive is an accident; that of names is not.
+    files = sorted(files, key=lambda file: file.parts)
+    hidden = [f for f in files if f.is_hidden and f.is_image]
+    files = [f for f in files if not f.is_hidden]
+    images = [f for f in files if f.is_image and len(f.parts) > 1]
+    others = [f for f in files if not (f.is_image and len(f.parts) > 1)]
+    classes = {name for name in folders if not _hidden((name,))}
+    if not classes:
+        raise ValueError(
+            "A folder of images must hold one folder per class. "
+            f"Received: {str(source)!r}, which holds none"
+        )
+    for name in sorted(classes - {f.parts[0] for f in images}):
+        raise ValueError(
+            "Every class folder must hold images "
+            f"({', '.join(IMAGE_SUFFIXES)}). "
+            f"Received: {name!r} in {str(source)!r}, which holds none"
+        )
+    if others:
+        remarks.append(
+            f"left out {len(others)} files that are no images by their name or "
+            f"in no class folder, e.g. {others[0].where}"
+        )
+    if hidden:
+        remarks.append(
+            f"left out {len(hidden)} hidden images, e.g. {hidden[0].where}"
+        )
+    return [EncodedImage(f.where, f.parts[0], f.data) for f in images]
+
+
+def _checked_parts(path, member):
+    """The parts of the path of a member that is a plain file or a folder."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         problem = "a path that leads outside the archive"
     elif not (member.isfile() or member.isdir()):
         problem = "a link or a device"
+    elif member.issparse():
+        problem = "a sparse file, of whatever size it claims"
     else:
-        return
+        return name.parts
     raise ValueError(
         "An archive of images must hold plain files with relative paths. "
         f"Received: {member.name!r} in {str(path)!r}, {problem}"
     )
 
 
-def decode(image):
-    """Decodes one image to (height, width, 3) uint8, or names the culprit."""
-    data = image.data
-    if isinstance(data, Path):
-        data = data.read_bytes()
-    try:
-        return tf.io.decode_image(
-            data, channels=3, expand_animations=False
-        ).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            "Every image file must be a complete JPEG, PNG, BMP or GIF. "
-            f"Received: {image.where} ({len(data)} bytes), which does not "
-            "decode"
-        ) from error
+class Reader:
+    """Decodes image files with the functions of an exported model.
+
+    Args:
+        max_pixels: int, the largest height x width that is decoded.
+        sample_bits: int, how many bits samples of 16 bits fill; see
+            `keras_topo.decoding.decode`.
+
+    Attributes:
+        num_deep: int, how many of the images had 16 bits per sample.
+        brightest: int, the largest of their samples, as 8 bits.
+    """
+
+    def __init__(self, max_pixels=MAX_PIXELS, sample_bits=16):
+        self.max_pixels = max_pixels
+        self._read = _reader(max_pixels, sample_bits)
+        self.num_deep = 0
+        self.brightest = 0
+
+    def read(self, image, size=None):
+        """Decodes an `EncodedImage`.
+
+        Args:
+            image: `EncodedImage`.
+            size: height and width to resize it to; default: its own.
+
+        Returns:
+            Pixels, uint8 (height, width, 3), and the size before.
+
+        Raises:
+            ValueError: it does not decode; the message names it.
+        """
+        data = self._bytes(image)
+        try:
+            pixels, found, brightest = self._read(
+                tf.constant(data), tf.constant(image.where), self._size(size)
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(
+                "Every image file must be a complete JPEG, PNG, BMP, GIF or "
+                f"WebP. Received: {image.where} ({len(data)} bytes), which "
+                f"does not decode: {_reason(error, image.where)}"
+            ) from error
+        # The header of a PNG: a signature, IHDR, its size, and the bits.
+        if data[:4] == b"\x89PNG" and data[24] == 16:
+            self.num_deep += 1
+            self.brightest = max(self.brightest, int(brightest))
+        return pixels.numpy(), tuple(found.numpy().tolist())
+
+    @staticmethod
+    @functools.cache
+    def _size(size):
+        return tf.constant(size or (0, 0), tf.int32)
+
+    def _bytes(self, image):
+        # Nothing in a file needs more: four samples of 16 bits per pixel.
+        most = 8 * self.max_pixels + (1 << 20)
+        is_member = isinstance(image.data, Member)
+        size = image.data.size if is_member else image.data.stat().st_size
+        if size > most:
+            raise ValueError(
+                f"Every image file must have at most {most:,} bytes, for "
+                f"`max_pixels` (--max-pixels) of {self.max_pixels:,}. "
+                f"Received: {image.where} of {size:,} bytes"
+            )
+        return image.data.read() if is_member else image.data.read_bytes()
+
+
+@functools.cache
+def _reader(max_pixels, sample_bits):
+    def read(encoded, name, size):
+        pixels = decode(encoded, name, 3, max_pixels, sample_bits)
+        found = tf.shape(pixels)[:2]
+        same = tf.reduce_all((size == found) | (size == 0))
+        image = tf.cond(
+            same,
+            lambda: pixels,
+            lambda: tf.cast(resized(pixels, size), tf.uint8),
+        )
+        return image, found, tf.reduce_max(pixels)
+
+    signature = [
+        tf.TensorSpec((), tf.string),
+        tf.TensorSpec((), tf.string),
+        tf.TensorSpec((2,), tf.int32),
+    ]
+    # Called directly, it takes two thirds of the time.
+    traced = tf.function(read, input_signature=signature, autograph=False)
+    return traced.get_concrete_function()
+
+
+def _reason(error, where):
+    """What an error of TensorFlow says, without where it comes from."""
+    _, found, rest = error.message.partition(f"[{where} ")
+    if found:  # One of our own.
+        return rest.partition("]\n")[0]
+    lines = [line.strip() for line in error.message.splitlines()]
+    noise = ("[[", "Graph execution", "Detected at", "<stack traces")
+    lines = [line for line in lines if line and not line.startswith(noise)]
+    return lines[-1] if lines else error.message
+
+
+def _hidden(parts):
+    return File(parts, "", None).is_hidden

@@ -8,8 +8,10 @@ import tyro
 from keras_topo.models import topvit
 from keras_topo.models.topvit import STEMS
 from keras_topo.training import fine_tuning
+from keras_topo.training.image_files import MAX_PIXELS
 from keras_topo.training.masks_by_name import check_mask, mask_of
 from keras_topo.training.settings import (
+    Bounds,
     CosineSettings,
     PositiveFloat,
     PositiveInt,
@@ -31,6 +33,11 @@ DECIDED = (
 )
 
 
+SampleBits = Annotated[
+    int, Bounds("an integer from 8 to 16", lambda v: 8 <= v <= 16)
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSettings(CosineSettings):
     """Settings of classifiers of images."""
@@ -42,7 +49,13 @@ class ImageSettings(CosineSettings):
     Keras downloads the data set"""
     image_size: tuple[PositiveInt, ...] | None = None
     """N, or height and width, all images are resized to, aspect ratio not
-    kept (None: that of the trained model, the data set or the first image)"""
+    kept (None: that of the trained model, the data set or the first image,
+    unless that is a photograph)"""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """largest height x width of an image file, here and in the SavedModel"""
+    sample_bits: SampleBits | None = None
+    """8 to 16: how many bits the samples of PNGs of 16 bits fill, here and in
+    the SavedModel (None: 16, and an error where all is nearly black)"""
     classes: tuple[str, ...] | None = None
     """use images of these classes only"""
     per_class: PositiveInt | None = None

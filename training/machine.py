@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import keras
 
@@ -34,6 +36,17 @@ def retracing_in_silence():
         yield
     finally:
         logger.removeFilter(admits)
+
+
+def memory():
+    """Bytes of memory that this process may have: of the machine, or of the
+    container around it."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        limit = Path("/sys/fs/cgroup", name)
+        with contextlib.suppress(OSError, ValueError):  # None, or "max".
+            found.append(int(limit.read_text()))
+    return min(found)
 
 
 def versions():

@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo.training import configs
+from keras_topo.training.command_line import program
 from keras_topo.training.settings import PositiveInt, mismatch
 
-PROGRAM = "python -m training.train"
+PROGRAM = program("train")
 
 
 @dataclasses.dataclass(frozen=True)

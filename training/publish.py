@@ -36,7 +36,7 @@ from keras_topo.presets.folders import (
     write_checksums,
 )
 from keras_topo.presets.registry import REGISTRY
-from keras_topo.training.command_line import HelpFormatter, path
+from keras_topo.training.command_line import HelpFormatter, path, program
 from keras_topo.training.files import write_json, write_text
 from keras_topo.training.model_card import card
 
@@ -74,7 +74,7 @@ KEPT = (
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.publish",
+        prog=program("publish"),
         description="Put a finished run into the zoo, with a model card.",
         formatter_class=HelpFormatter,
     )

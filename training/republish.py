@@ -33,7 +33,10 @@ from keras_topo.presets.folders import (
     write_json,
 )
 from keras_topo.presets.registry import REGISTRY
-from keras_topo.training.command_line import HelpFormatter, path
+from keras_topo.training.command_line import HelpFormatter, path, program
+
+# How files of images are read, as the training read them.
+READING = ("max_pixels", "sample_bits")
 
 ESTIMATORS = (
     keras_topo.GraphClassifier,
@@ -46,7 +49,7 @@ ESTIMATORS = (
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.republish",
+        prog=program("republish"),
         description="Write the SavedModels of presets again.",
         formatter_class=HelpFormatter,
     )
@@ -106,6 +109,7 @@ def republish(folder, data_dir=None, class_names=None):
             saved,
             class_names=described.get("class_names"),
             overwrite=True,
+            **{key: described[key] for key in READING if key in described},
         )
     elif task == "nodes":
         if data_dir is None:

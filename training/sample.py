@@ -20,6 +20,7 @@ from keras_topo.training.command_line import (
     path,
     positive_float,
     positive_int,
+    program,
 )
 from keras_topo.training.tasks.text import sample
 
@@ -27,7 +28,7 @@ from keras_topo.training.tasks.text import sample
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.sample",
+        prog=program("sample"),
         description="Write text with a trained language model.",
         formatter_class=HelpFormatter,
     )

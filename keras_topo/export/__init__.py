@@ -34,14 +34,19 @@ and rows sum to one); for labels each by itself from its last activation, a
 sigmoid. What it gives is served as `probabilities` then, without `logits`.
 
 **`classify_bytes`** takes `image_bytes`, string `(batch,)`, each an encoded
-JPEG or PNG of any size, which is stretched to the height and width of the model
-(bilinear, antialiased), and answers with `classes`, string `(batch, k)`, and
+JPEG, PNG, BMP, GIF or WebP of any size, read as `python -m training.train
+images` reads it: turned upright by its EXIF orientation (a damaged one counts
+as upright) and stretched to the height and width of the model (bilinear,
+antialiased, rounded). It answers with `classes`, string `(batch, k)`, and
 `scores`, float32 `(batch, k)`, the k most probable classes, best first. It
 decodes to the channels of the model. For 1 channel, colors become luma; for 3,
 gray is repeated and alpha is dropped (as
 `keras.utils.image_dataset_from_directory` does); for 4, an image without alpha
-is opaque. Of an animated PNG the first frame counts, 16 bits per channel become
-8, and the EXIF orientation is ignored.
+is opaque. Of an animated PNG or GIF the first frame counts, and 16 bits per
+channel become 8: see `sample_bits`. BMPs may have a palette of 2 to 256 colors,
+or 24 or 32 bits per pixel; those that are compressed, of 16 bits or of OS/2,
+and animated WebPs are refused. A server older than TensorFlow 2.19 refuses
+every WebP.
 
 **Graphs.** `serving_default` takes, of these, what the preprocessor uses:
 
@@ -71,7 +76,7 @@ for all of them.
 
 **What is refused**, by an `InvalidArgumentError` that names the input: numbers
 that are not finite, or so large that an answer would not be; files that are no
-JPEG or PNG, are damaged, or have more than `max_pixels` (told from the header);
+images, are damaged, or have more than `max_pixels` (told from the header);
 edges between nodes that are not there, graphs without nodes or of more than
 `max_nodes`, requests of more than `max_elements` (before anything of that size
 is made), labels that are not known (unless the preprocessor has
@@ -148,8 +153,8 @@ def export(
         tolerance: the greatest difference that passes, relative to the largest
             logit (or to 1). By default 1e-5 for SavedModels (computing in
             float16 1e-2, in bfloat16 5e-2), and 1e-4 for files.
-        **options: `top_k`, `max_pixels`, `signatures` and `input_shape` of
-            `export_saved_model`; `max_nodes`, `max_elements` and `spec` of
+        **options: `top_k`, `max_pixels`, `sample_bits`, `signatures` and
+            `input_shape` of `export_saved_model`; `max_nodes`, `max_elements` and `spec` of
             `export_graph_saved_model`; `features` of
             `export_node_saved_model`.
 
@@ -195,6 +200,7 @@ def export_saved_model(
     class_names=None,
     top_k=5,
     max_pixels=25_000_000,
+    sample_bits=16,
     signatures=None,
     input_shape=None,
     task=None,
@@ -215,6 +221,10 @@ def export_saved_model(
             copy could be edited apart from the weights it belongs to.
         top_k: how many classes `classify_bytes` answers with, at most.
         max_pixels: the largest height x width that `classify_bytes` decodes.
+        sample_bits: how many bits, 8 to 16, the samples of PNGs of 16 bits
+            fill: 12 for a camera that writes 0..4095, which is nearly black
+            where 16 bits are expected. Samples become 8 bits; those beyond the
+            range become white.
         signatures: the signatures to write; `("serving_default",)` leaves
             `classify_bytes` out. By default both for classifiers of images of
             one size and of 1, 3 or 4 channels, and the first for others.
@@ -259,6 +269,7 @@ def export_saved_model(
         tolerance=tolerance,
         top_k=top_k,
         max_pixels=max_pixels,
+        sample_bits=sample_bits,
         signatures=signatures,
         input_shape=input_shape,
     )

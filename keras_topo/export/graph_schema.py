@@ -154,7 +154,7 @@ def load_graph_schema(
             or a feature has no fixed number of float channels, or a label is
             no int64 or string.
     """
-    schema = _parse_schema(pathlib.Path(path))
+    schema = _parse_schema(pathlib.Path(path).expanduser())
     nodes = _one_set(schema.node_sets, node_set, "node_set", path)
     edges = _one_set(schema.edge_sets, edge_set, "edge_set", path)
     of_edges = schema.edge_sets[edges]

@@ -6,12 +6,11 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 import numpy as np
 
 from keras_topo.export.answers import softmax
-from keras_topo.export.image_files import images_from_bytes
 from keras_topo.export.served import Case
 from keras_topo.export.tensors import ServedTensors, check_model
 
 SIGNATURES = ("serving_default", "classify_bytes")
-# Channels that JPEG and PNG hold.
+# Channels that files of images hold.
 CHANNELS = (1, 3, 4)
 
 
@@ -21,6 +20,7 @@ def served_tensors(
     class_names=None,
     top_k=5,
     max_pixels=25_000_000,
+    sample_bits=16,
     signatures=None,
     input_shape=None,
 ):
@@ -33,6 +33,11 @@ def served_tensors(
     """
     top_k = _positive("top_k", top_k)
     max_pixels = _positive("max_pixels", max_pixels)
+    if _positive("sample_bits", sample_bits) not in range(8, 17):
+        raise ValueError(
+            "`sample_bits` must be an integer from 8 to 16. Received: "
+            f"sample_bits={sample_bits!r}"
+        )
     _check_signatures(signatures)
     check_model(model)
     served = ServedTensors(model, task, class_names, input_shape)
@@ -58,7 +63,7 @@ def served_tensors(
         )
     bytes_too = classifies and served.shape[-1] in CHANNELS
     if bytes_too and (wanted or signatures is None):
-        limits = top_k, max_pixels
+        limits = top_k, max_pixels, sample_bits
         return ServedImages(model, task, class_names, input_shape, *limits)
     return served
 
@@ -70,22 +75,32 @@ class ServedImages(ServedTensors):
         model, task, class_names, input_shape: see `ServedTensors`.
         top_k: int, how many classes it answers with, at most.
         max_pixels: int, of an image in a file.
+        sample_bits: int, that samples of 16 bits fill.
     """
 
     def __init__(
-        self, model, task, class_names, input_shape, top_k, max_pixels
+        self,
+        model,
+        task,
+        class_names,
+        input_shape,
+        top_k,
+        max_pixels,
+        sample_bits,
     ):
         super().__init__(model, task, class_names, input_shape)
         count = self.answers.count
         self.top_k = min(top_k, count)
-        self.max_pixels = max_pixels
+        self.limits = max_pixels, sample_bits
         self.names = self.answers.names or [str(k) for k in range(count)]
 
     def endpoints(self):
         import tensorflow as tf
 
+        from keras_topo.decoding import images_from_bytes
+
         def classify_bytes(image_bytes):
-            images = images_from_bytes(image_bytes, self.shape, self.max_pixels)
+            images = images_from_bytes(image_bytes, self.shape, *self.limits)
             answer = self.answer({self.name: images})
             scores, indices = tf.math.top_k(answer["probabilities"], self.top_k)
             names = tf.constant(self.names, tf.string)

@@ -213,6 +213,12 @@ def _meanings(signatures, report, preprocessor):
             "what an example holds."
         )
         found.append(text)
+    elif "classify_bytes" in signatures:
+        found.append(
+            "`image_bytes` are whole files, JPEG, PNG, BMP, GIF or WebP, as "
+            "the training reads them: turned upright by their EXIF "
+            "orientation, and stretched to the size of `images`."
+        )
     elif "classify_features" in signatures:
         found.append(
             "`ids` are nodes of the graph that the model holds. `nodes` are "

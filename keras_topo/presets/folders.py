@@ -25,7 +25,7 @@ def is_preset(folder):
 
 def read_metrics(folder):
     """What `metrics.json` of a preset says; empty without one."""
-    return read_json(pathlib.Path(folder) / METRICS)
+    return read_json(pathlib.Path(folder).expanduser() / METRICS)
 
 
 def read_json(file):

@@ -1,13 +1,24 @@
 """Commands in documents: each is understood, and means what it meant."""
 
 import json
+import os
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
+import types
 
 import pytest
 
-from keras_topo.training import fine_tuning, graphs, images, motifs, options
+from keras_topo.training import (
+    command_line,
+    fine_tuning,
+    graphs,
+    images,
+    motifs,
+    options,
+)
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -109,6 +120,36 @@ def test_former_commands_mean_what_they_meant(file):
         assert found == value, name
         compared += 1
     assert compared > 10
+
+
+@pytest.mark.parametrize("package", ["training", "keras_topo.training"])
+def test_scripts_start_quietly_and_by_their_names(package, tmp_path):
+    """From the root of the repository, and installed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    found = subprocess.run(
+        [sys.executable, "-m", f"{package}.publish", "--help"],
+        cwd=ROOT if package == "training" else tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0 and found.stderr == ""
+    assert f"usage: python -m {package}.publish" in found.stdout
+
+
+def test_the_names_of_scripts(monkeypatch):
+    main = sys.modules["__main__"]
+    for started, expected in (
+        ("keras_topo.training.train", "python -m keras_topo.training.train"),
+        ("training.train", "python -m training.train"),
+        ("pytest.__main__", "python -m training.train"),
+    ):
+        spec = types.SimpleNamespace(name=started)
+        monkeypatch.setattr(main, "__spec__", spec)
+        assert command_line.program("train") == expected
+    monkeypatch.setattr(main, "__spec__", None)
+    assert command_line.program("train") == "python -m training.train"
 
 
 def images_decided():

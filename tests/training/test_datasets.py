@@ -1,12 +1,15 @@
 """Image data sets: what is loaded, and what is refused by name."""
 
 import io
+import struct
 import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from keras_topo.training import image_data, machine
 from keras_topo.training.datasets import load_images
 
 pytestmark = pytest.mark.tensorflow_only
@@ -122,6 +125,187 @@ def test_a_corrupt_image_in_a_tar_is_named(tmp_path):
         load_images("cifar10", tmp_path)
 
 
+def png(pixels, file_format="PNG", **options):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def write_both(folder, files):
+    """Writes files by their paths twice: as folders, and as tars."""
+    for name, content in files.items():
+        file = folder / "folders" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    for split in ("train", "test"):
+        members = [(f"./{k}", v) for k, v in files.items() if split in k]
+        make_tar(folder / f"cifar10-{split}.tar", members)
+    return folder, folder / "folders"
+
+
+def test_hidden_files_are_left_out_of_folders_and_tars(tmp_path):
+    """A notebook's copy of a test image was trained on (E6)."""
+    images = {
+        f"{split}/{name}/{i}.jpg": jpeg(i, (8, 8))
+        for split in ("train", "test")
+        for name in ("cat", "dog")
+        for i in range(5)
+    }
+    images["train/cat/deeper/9.WEBP"] = png(np.ones((8, 8, 3), "uint8"), "WEBP")
+    hidden = [
+        "train/cat/.ipynb_checkpoints/0-checkpoint.jpg",
+        "train/cat/deeper/.hidden/1.jpg",
+        "train/dog/._0.jpg",
+        "train/__MACOSX/0.jpg",
+        "train/.git/0.jpg",
+        "test/cat/.cache/deep/2.jpg",
+    ]
+    others = {"train/cat/.DS_Store": b"", "train/.x": b"", "._train": b""}
+    others |= {"train/cat/notes.txt": b"meow", "train/readme.png": b"none"}
+    files = images | dict.fromkeys(hidden, b"no image") | others
+    found = [
+        load_images("cifar10", folder, (8, 8))
+        for folder in write_both(tmp_path, files)
+    ]
+    for data in found:
+        assert data.class_names == ("cat", "dog")
+        assert data.sizes() == {"train": 9, "validation": 2, "test": 10}
+        remarks = " ".join(data.remarks)
+        assert "left out 5 hidden images, e.g. " in remarks
+        assert "left out 1 hidden images, e.g. " in remarks
+        assert "left out 2 files that are no images" in remarks
+        assert "DS_Store" not in remarks
+    for name in ("train", "validation", "test"):
+        for a, b in zip(*(getattr(x, name) for x in found), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_class_of_hidden_images_alone_is_named(tmp_path):
+    files = {f"train/{name}/0.jpg": b"" for name in ("cat", "dog")}
+    files["train/elk/._0.jpg"] = b""
+    files["test/cat/0.jpg"] = b""
+    for folder in write_both(tmp_path, files):
+        with pytest.raises(ValueError, match="'elk' in .* which holds none"):
+            load_images("cifar10", folder)
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    """Stored sideways, an image of a folder has the pixels of the others."""
+    scene = np.zeros((8, 12, 3), "uint8")
+    scene[:4] = (0, 100, 255)
+    exif = Image.Exif()
+    exif[274] = 6
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            upright = png(scene)
+            sideways = png(np.rot90(scene).copy(), exif=exif)
+            content = upright if i else sideways
+            (tmp_path / name / f"{i}.png").write_bytes(content)
+    data = load_images(tmp_path)
+    for split in (data.train, data.validation, data.test):
+        assert (split.images == scene).all()
+    assert not any("resized" in remark for remark in data.remarks)
+
+
+def deep(folder, brightest):
+    """Images of 16 bits per sample."""
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            samples = np.linspace(0, brightest, 64).reshape(8, 8)
+            content = png(samples.astype("uint16"))
+            (folder / name / f"{i}.png").write_bytes(content)
+    return folder
+
+
+def test_samples_of_12_bits_are_not_read_as_black(tmp_path):
+    folder = deep(tmp_path / "camera", 4095)
+    with pytest.raises(
+        ValueError, match="`sample_bits`.*no more than 12,.*Received: "
+    ):
+        load_images(folder)
+    data = load_images(folder, sample_bits=12)
+    assert data.train.images.max() == 255
+    assert (
+        "read 6 images of 16 bits per sample as 0 to 4095, black to white"
+        in (data.remarks)
+    )
+    assert load_images(folder, sample_bits=16).train.images.max() == 15
+    data = load_images(deep(tmp_path / "whole", 65535))
+    assert data.train.images.max() == 255
+    assert any("as 0 to 65535" in remark for remark in data.remarks)
+
+
+def photographs(folder, size):
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        content = png(np.zeros((*size, 3), "uint8"), "JPEG", quality=5)
+        for i in range(3):
+            (folder / name / f"{i}.jpg").write_bytes(content)
+    return folder
+
+
+def test_photographs_need_an_image_size(tmp_path):
+    """Twelve of 2000 x 3000 ended in `bad_alloc` (E6)."""
+    folder = photographs(tmp_path, (600, 900))
+    message = r"`image_size` \(--image-size\).*Received: .*600 x 900 pixels"
+    with pytest.raises(ValueError, match=message):
+        load_images(folder)
+    data = load_images(folder, image_size=(20, 30))
+    assert data.image_shape == (20, 30, 3)
+    assert any("resized 6 of 6" in remark for remark in data.remarks)
+
+
+def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    folder = make_folder(tmp_path, size=(20, 20))
+    monkeypatch.setattr(image_data, "memory", lambda: 24_000)
+    with pytest.raises(ValueError, match="`image_size`.*`limit`.*10 images"):
+        load_images(folder, image_size=(20, 21))
+    load_images(folder, image_size=(20, 20))
+    load_images(folder, image_size=(20, 21), limit=3)
+    with pytest.raises(ValueError, match="1,797 images of 8 x 8"):
+        load_images("digits")
+    assert 1 << 28 < machine.memory() < 1 << 50
+
+
+def test_bombs_are_refused_by_their_headers(tmp_path):
+    folder = make_folder(tmp_path)
+    bomb = png(np.zeros((8, 8, 3), "uint8"))
+    huge = struct.pack(">II", 50_000, 60_000)
+    file = folder / "cat" / "0001.png"
+    file.write_bytes(bomb[:16] + huge + bomb[24:])
+    with pytest.raises(
+        ValueError, match="0001.png .*must have 1 to 25000000 pixels.*60000 x"
+    ):
+        load_images(folder)
+    file.write_bytes(bomb)
+    with pytest.raises(ValueError, match="0001.png .*must have 1 to 63 pixels"):
+        load_images(folder, max_pixels=63)
+    with file.open("ab") as padded:
+        padded.truncate(300_000_000)  # Of which nothing is on the disk.
+    with pytest.raises(ValueError, match="0001.png of 300,000,000 bytes"):
+        load_images(folder)
+
+
+def test_a_sparse_member_is_refused(tmp_path):
+    """Of a few bytes it makes as many as it claims."""
+    info = tarfile.TarInfo("train/cat/x.jpg")
+    info.type = tarfile.GNUTYPE_SPARSE
+    info.size = 512
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    numbers = b"".join(b"%011o\0" % n for n in (0, 512)) + bytes(72)
+    block[386 : 386 + len(numbers)] = numbers
+    block[482:496] = b"\0" + b"%011o\0" % (1 << 30) + b"\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    make_tars(tmp_path)
+    tar = tmp_path / "cifar10-train.tar"
+    tar.write_bytes(bytes(block) + bytes(512) + tar.read_bytes())
+    with pytest.raises(ValueError, match="'train/cat/x.jpg'.*a sparse file"):
+        load_images("cifar10", tmp_path)
+
+
 def test_empty_folders(tmp_path):
     with pytest.raises(ValueError, match="one folder per class"):
         load_images(tmp_path)
@@ -210,6 +394,10 @@ def test_bad_arguments(tmp_path):
         load_images("digits", image_size=(8, 0))
     with pytest.raises(ValueError, match="`limit` .*Received: limit=0"):
         load_images("digits", limit=0)
+    with pytest.raises(ValueError, match="`max_pixels` .*Received: max_pix"):
+        load_images("digits", max_pixels=0)
+    with pytest.raises(ValueError, match="`sample_bits` .*Received: sample_b"):
+        load_images("digits", sample_bits=7)
 
 
 def test_without_a_network_cifar10_asks_for_data_dir(monkeypatch):

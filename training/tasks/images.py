@@ -173,12 +173,21 @@ class Images(Task):
             "task": "images",
             "image_shape": list(self.data.image_shape),
             "class_names": list(self.data.class_names),
+            **self._reading,
         }
         save_preset(model, folder, described)
         print("Drawing ...", flush=True)
         self._draw(folder, untrained, model)
         self._save_samples(folder / "samples")
         return {"export": self._export(folder, model)}
+
+    @property
+    def _reading(self):
+        """How files are read, for a server to do the same."""
+        return {
+            "max_pixels": self.settings.max_pixels,
+            "sample_bits": self.settings.sample_bits or 16,
+        }
 
     def _export(self, folder, model):
         if keras.backend.backend() != "tensorflow":
@@ -193,6 +202,7 @@ class Images(Task):
             folder / "saved_model" / "1",
             class_names=list(self.data.class_names),
             overwrite=True,
+            **self._reading,
         )
 
     def _draw(self, folder, before, after):
@@ -246,5 +256,7 @@ def load_data(settings):
         settings.limit,
         classes and list(classes),
         settings.per_class,
+        settings.max_pixels,
+        settings.sample_bits,
     )
     return data.as_rgb() if channels == 3 else data
