@@ -154,8 +154,8 @@ def export(
             logit (or to 1). By default 1e-5 for SavedModels (computing in
             float16 1e-2, in bfloat16 5e-2), and 1e-4 for files.
         **options: `top_k`, `max_pixels`, `sample_bits`, `signatures` and
-            `input_shape` of `export_saved_model`; `max_nodes`, `max_elements` and `spec` of
-            `export_graph_saved_model`; `features` of
+            `input_shape` of `export_saved_model`; `max_nodes`, `max_elements`
+            and `spec` of `export_graph_saved_model`; `features` of
             `export_node_saved_model`.
 
     Returns:

@@ -12,7 +12,13 @@ OPTIONS = {
     "nodes of one graph": ("features",),
     "raw graphs": ("max_nodes", "max_elements"),
     "graphs": ("max_nodes", "max_elements", "spec"),
-    "tensors": ("top_k", "max_pixels", "signatures", "input_shape"),
+    "tensors": (
+        "top_k",
+        "max_pixels",
+        "sample_bits",
+        "signatures",
+        "input_shape",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from export_models import answers_with
 
-from keras_topo import export
+from keras_topo.export import saved_models
 from keras_topo.training import images, options, report
 from keras_topo.training.fitting import count_parameters
 from keras_topo.training.tasks.images import Images
@@ -91,7 +91,9 @@ def finished_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # A clean process takes seconds to start, and the demo is one, too.
         patch.setattr(
-            export, "answers_of_a_clean_process", answers_with(lambda _: None)
+            saved_models,
+            "answers_of_a_clean_process",
+            answers_with(lambda _: None),
         )
         assert images.main([*arguments, "--out", str(folder)]) == 0
     return folder, arguments
