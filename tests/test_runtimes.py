@@ -14,6 +14,7 @@ import keras_topo
 from keras_topo import models
 from keras_topo.export import runtimes
 from keras_topo.export.copies import plain_copy
+from keras_topo.presets import read_preprocessor
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -77,10 +78,7 @@ def test_three_formats_of_a_trained_model_agree(runtime, tmp_path):
     needs(runtime)
     preset = keras_topo.presets()["topvit-cifar10"]
     model = keras_topo.from_preset("topvit-cifar10")
-    names = keras_topo.presets and json.loads(
-        open(f"{preset['path']}/preprocessor.json").read()
-    )
-    names = names["class_names"]
+    names = read_preprocessor("topvit-cifar10")["class_names"]
     path = tmp_path / f"model.{EXPORTS[runtime]}"
     keras_topo.export(model, path, runtime, class_names=names)
     x = pixels(4, 32, 32, 3)
