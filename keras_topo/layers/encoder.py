@@ -16,6 +16,7 @@ from keras_topo.layers.inner_dense import (
     with_attention,
     with_changes,
 )
+from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding
@@ -450,6 +451,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             config = with_attention(config, self.attention)
         if isinstance(mask, keras.layers.Layer):
             mask = keras.saving.serialize_keras_object(mask)
+        for name in {"feature_map", "similarity"} & set(options):
+            options[name] = similarity_config(options[name])
         return {**config, "mask": mask, **options}
 
     def _norm(self, name):
