@@ -2,9 +2,10 @@
 
 from keras_topo import attention, layers, masks, operators
 
-# Two functions take the names of their packages: `keras_topo.presets()` lists,
+# Three functions take the names of their packages: `keras_topo.presets()` lists,
 # and `from keras_topo.presets import ...` imports as before.
 from keras_topo.convert import convert
+from keras_topo.linearize import linearize
 from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "export_saved_model",
     "from_preset",
     "layers",
+    "linearize",
     "masks",
     "operators",
     "presets",
