@@ -220,6 +220,8 @@ def _changed_blocks(teacher, student):
 
 def _make_trainable(student, pairs, attention_only):
     """Thaws all layers, or the attention of the changed blocks alone."""
+    # Keras passes on what is not the value already.
+    student.trainable = False
     student.trainable = True
     if not attention_only:
         return
