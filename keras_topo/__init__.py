@@ -2,8 +2,8 @@
 
 from keras_topo import attention, layers, masks, operators
 
-# Three functions take the names of their packages: `keras_topo.presets()` lists,
-# and `from keras_topo.presets import ...` imports as before.
+# Three functions take the names of their packages: `keras_topo.presets()`
+# lists, and `from keras_topo.presets import ...` imports as before.
 from keras_topo.convert import convert
 from keras_topo.linearize import linearize
 from keras_topo.presets import from_preset, presets, save_preset

@@ -82,6 +82,9 @@ def linearize(
     for old, new in zip(found, encoder_blocks(student), strict=True):
         if old in chosen:
             _copy_block(old, new, change.keeps_mask)
+    # Whatever was frozen; Keras passes on what is not the value already.
+    student.trainable = False
+    student.trainable = True
     return student
 
 
@@ -160,8 +163,7 @@ def _chosen(found, blocks):
         chosen.append(block)
     if not chosen:
         raise ValueError(
-            "`blocks` expects at least one block. Received: "
-            f"blocks={blocks!r}"
+            f"`blocks` expects at least one block. Received: blocks={blocks!r}"
         )
     return chosen
 
