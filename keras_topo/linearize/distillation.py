@@ -95,7 +95,7 @@ class Distillation(keras.Model):
         _make_trainable(student, self.pairs, stage == "attention")
         if stage == "attention":
             tensors = [block.input for block, _ in self.pairs]
-            self.teacher_inside = keras.Model(teacher.inputs, tensors)
+            self.teacher_inside = keras.Model(teacher.input, tensors)
         elif stage == "features":
             self.teacher_inside, self.student_inside = (
                 _with_hidden_states(model) for model in (teacher, student)
@@ -241,7 +241,7 @@ def _make_trainable(student, pairs, attention_only):
 def _with_hidden_states(model):
     """The model with the outputs of its blocks in front of its own."""
     hidden = [block.output for block in encoder_blocks(model)]
-    return keras.Model(model.inputs, [*hidden, *model.outputs])
+    return keras.Model(model.input, [*hidden, *model.outputs])
 
 
 def _relative_error(found, expected):
