@@ -34,6 +34,7 @@ BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["convert"] = {*BELOW["models"], "models"}
+BELOW["linearize"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["testing"] = {"attention", "operators"}
 
 
