@@ -45,6 +45,8 @@ class LinearizeSettings(Settings):
     """of linear attention"""
     features: PositiveInt | None = None
     """of hedgehog: rows of its projection (None: the size of a head)"""
+    activation: Literal["softmax", "exp"] = "exp"
+    """of hedgehog: what becomes of its projections"""
     magnitude_aware: bool = False
     """with relu and elu: attention that depends on the magnitude of queries"""
     budget: PositiveFloat = 0.1

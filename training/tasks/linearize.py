@@ -79,7 +79,7 @@ class Linearize(Images):
         feature_map = settings.feature_map
         if feature_map == "hedgehog":
             feature_map = HedgehogFeatureMap(
-                settings.features, seed=settings.seed
+                settings.features, settings.activation, settings.seed
             )
         return keras_topo.linearize(
             self.teacher,
@@ -141,14 +141,14 @@ class Linearize(Images):
 
     def report(self, summary):
         teacher = summary["teacher"]
-        text = (
-            f"Test accuracy {summary['test_accuracy']:.2%} on "
-            f"{summary['images']['test']:,} images; the teacher has "
-            f"{teacher['test_accuracy']:.2%}"
-        )
+        after = ""
         if teacher["updates"]:
-            text += f" after {teacher['updates']:,} updates"
-        return text
+            after = f" after {teacher['updates']:,} updates"
+        return (
+            f"Test accuracy {summary['test_accuracy']:.2%} on "
+            f"{summary['images']['test']:,} images (the teacher: "
+            f"{teacher['test_accuracy']:.2%}{after})"
+        )
 
 
 LinearizeSettings.task = Linearize
