@@ -184,7 +184,8 @@ def _copy_block(old, new, keep_mask):
     for name in ("attention_scale", "mlp_scale"):
         scale = getattr(old, name)
         if scale is not None:
-            getattr(new, name).assign(scale)
+            # A copy: two variables of one buffer are none for JAX.
+            getattr(new, name).assign(keras.ops.convert_to_numpy(scale))
     copy_attention(old.attention, new.attention, keep_mask)
 
 

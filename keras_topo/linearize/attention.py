@@ -52,7 +52,7 @@ def copy_attention(old, new, keep_mask):
                 layer = getattr(new, name)
                 layer.set_weights(getattr(old, name).get_weights())
         if old.output_bias is not None:
-            new.output_bias.assign(old.output_bias)
+            new.output_bias.assign(_array(old.output_bias))
         if keep_mask and old.mask is not None:
             new.mask.set_weights(old.mask.get_weights())
         return
@@ -65,7 +65,7 @@ def copy_attention(old, new, keep_mask):
     if qkv.bias is not None:
         bias = np.concatenate([_array(x.bias) for x in parts], axis=-1)
         qkv.bias.assign(bias.reshape(qkv.bias.shape))
-        out.bias.assign(old.output_dense.bias)
+        out.bias.assign(_array(old.output_dense.bias))
 
 
 def _check_plain(attention, name):
@@ -138,4 +138,5 @@ def _serialized(layer):
 
 
 def _array(variable):
+    """A copy: two variables of one buffer are none for JAX."""
     return keras.ops.convert_to_numpy(variable)
