@@ -39,13 +39,14 @@ class LinearizeSettings(Settings):
     mask: str = "table"
     """by name, none, or MODULE:CLASS or FILE.py:CLASS, a registered subclass of
     keras_topo.masks.Mask"""
-    mask_initial: Literal["decays", "ones"] = "decays"
-    """how the mask starts: as decays of several scales, or as ones"""
+    mask_initial: Literal["decays", "ones"] = "ones"
+    """how the mask starts: as decays of several scales, or as ones, as the
+    teacher has them"""
     feature_map: Literal[FEATURE_MAPS] = "hedgehog"
     """of linear attention"""
     features: PositiveInt | None = None
     """of hedgehog: rows of its projection (None: the size of a head)"""
-    activation: Literal["softmax", "exp"] = "exp"
+    activation: Literal["exp", "softmax"] = "exp"
     """of hedgehog: what becomes of its projections"""
     magnitude_aware: bool = False
     """with relu and elu: attention that depends on the magnitude of queries"""
@@ -65,9 +66,9 @@ class LinearizeSettings(Settings):
     """examples of a batch"""
     learning_rate: PositiveFloat = 1e-3
     """of the last stage, labels, at its peak"""
-    attention_learning_rate: PositiveFloat = 1e-3
+    attention_learning_rate: PositiveFloat = 4e-3
     """of the first stage, attention"""
-    feature_learning_rate: PositiveFloat = 1e-3
+    feature_learning_rate: PositiveFloat = 2e-3
     """of the second stage, features"""
     clip_norm: PositiveFloat | None = 1.0
     """bound on the global norm of the gradients"""

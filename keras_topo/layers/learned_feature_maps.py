@@ -10,7 +10,7 @@ from keras_topo.attention import FEATURE_MAPS, orthogonal_projection
 from keras_topo.attention.feature_maps import exp, key_level
 from keras_topo.masks.mask import wide_dtype
 
-ACTIVATIONS = ("softmax", "exp")
+ACTIVATIONS = ("exp", "softmax")
 
 # Of a softmax, so that no two tokens are without a feature in common.
 EPSILON = 1e-6
@@ -22,8 +22,8 @@ class HedgehogFeatureMap(keras.layers.Layer):
 
     Of a query or a key `x` of a head, with `z = W x + b`, the features are
 
-        "softmax":  phi(x) = [softmax(z), softmax(-z)] + 1e-6
         "exp":      phi(x) = [exp(z), exp(-z)]
+        "softmax":  phi(x) = [softmax(z), softmax(-z)] + 1e-6
 
     Queries and keys have a `W` and a `b` each, `W` starts as the identity and
     `b` as zeros. Learned so that `phi(q) . phi(k)` imitates `exp(q . k /
@@ -47,7 +47,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
         num_features: int, `m`, the rows of `W`; defaults to `key_dim`. There
             are `2 m` features. Rows beyond `key_dim` start as random ones that
             are orthogonal to each other.
-        activation: `"softmax"` or `"exp"`.
+        activation: `"exp"` or `"softmax"`.
         seed: int, of those random rows.
 
     Raises:
@@ -66,7 +66,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_features=None, activation="softmax", seed=None, **kwargs
+        self, num_features=None, activation="exp", seed=None, **kwargs
     ):
         super().__init__(**kwargs)
         self.num_features = positive(

@@ -46,7 +46,8 @@ def linearize(
         mask: a mask of `keras_topo.masks`, its name, or `None`. By default a
             block keeps the mask that its softmax had, with its weights, and
             others get `"table"`, or `"decay"` where attention is causal or a
-            table cannot be: without a grid of known size.
+            table cannot be: without a grid of known size. Of a teacher without
+            a mask `TableMask(initial="ones")` is nearer at the beginning.
         feature_map: the name of a feature map or a learned one, see
             `MaskedAttention`.
         blocks: which blocks to change, by index from 0 or by name; all by
