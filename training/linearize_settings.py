@@ -66,7 +66,7 @@ class LinearizeSettings(Settings):
     """examples of a batch"""
     learning_rate: PositiveFloat = 1e-3
     """of the last stage, labels, at its peak"""
-    attention_learning_rate: PositiveFloat = 4e-3
+    attention_learning_rate: PositiveFloat = 1e-2
     """of the first stage, attention"""
     feature_learning_rate: PositiveFloat = 2e-3
     """of the second stage, features"""
