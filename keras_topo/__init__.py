@@ -3,8 +3,8 @@
 from keras_topo import _startup  # noqa: F401  isort: skip
 from keras_topo import attention, layers, masks, operators
 
-# Three functions take the names of their packages: `keras_topo.presets()`
-# lists, and `from keras_topo.presets import ...` imports as before. Nothing of
+# Four functions take the names of their packages: `keras_topo.presets()` lists,
+# and `from keras_topo.presets import ...` imports as before. Nothing of
 # `export` imports TensorFlow before it is called.
 from keras_topo.convert import convert
 from keras_topo.export import (
@@ -15,6 +15,7 @@ from keras_topo.export import (
     export_onnx,
     export_saved_model,
 )
+from keras_topo.linearize import linearize
 from keras_topo.presets import from_preset, presets, save_preset
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "export_saved_model",
     "from_preset",
     "layers",
+    "linearize",
     "masks",
     "operators",
     "presets",

@@ -10,6 +10,7 @@ from keras_topo import masks
 from keras_topo._backend import compiled, concrete
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
+from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.presets.builders import builder
 
@@ -118,7 +119,8 @@ class CausalLanguageModel(keras.Model):
         self.num_heads = positive(num_heads, "num_heads")
         self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.depth = positive(depth, "depth")
-        self.similarity = similarity
+        # A configuration, as of the mask.
+        self.similarity = similarity = similarity_config(similarity)
         self.positions = one_of(positions, "positions", (None, "learned"))
         self.max_length = positive(max_length, "max_length", optional=True)
         self.dropout = rate(dropout, "dropout")

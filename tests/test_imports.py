@@ -35,6 +35,7 @@ BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["convert"] = {*BELOW["models"], "models"}
 BELOW["export"] = {"arguments", "graphs", "presets"}
+BELOW["linearize"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["testing"] = {"attention", "operators"}
 
 

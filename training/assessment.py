@@ -25,7 +25,11 @@ from keras_topo.training.files import (
     write_json,
     write_text,
 )
-from keras_topo.training.fitting import build_model, count_parameters, fit
+from keras_topo.training.fitting import (
+    build_model,
+    count_parameters,
+    fit_stages,
+)
 from keras_topo.training.folds import (
     assess,
     combinations,
@@ -201,15 +205,20 @@ def train_once(settings, fold=None, parts=("validation", "test")):
     started = time.perf_counter()
     task = settings.task(settings, fold)
     model = build_model(task)
-    task.compile(model, use_jit(settings.jit))
+    jit_compile = use_jit(settings.jit)
     found = {"parameters": count_parameters(model)}
     fit_started = time.perf_counter()
     try:
         try:
-            found["best_epoch"] = fit(task, model, verbose=0)
+            found["best_epoch"] = fit_stages(
+                task, model, jit_compile, verbose=0
+            )
         finally:
             seconds = time.perf_counter() - fit_started
             found["training_seconds"] = round(seconds, 1)
+        if not model.compiled:
+            # What was trained was one around it.
+            task.compile(model, jit_compile)
         found |= task.evaluate(model, parts)
     except NonFiniteLoss as error:
         metric, greater = task.monitor

@@ -33,6 +33,34 @@ def count_parameters(model):
     return count
 
 
+def fit_stages(task, model, jit_compile, run=None, verbose="auto", share=None):
+    """Trains a model in all stages of its task; most have one.
+
+    Args:
+        task: `keras_topo.training.tasks.Task`.
+        model: Keras model of the task.
+        jit_compile: bool, as `task.compile` takes it.
+        run: `Run` that records epochs, and from whose last epoch the training
+            goes on; or `None`.
+        verbose, share: see `fit`.
+
+    Returns:
+        The number of the epoch that counts, whose weights the model has now.
+
+    Raises:
+        NonFiniteLoss: if a loss is not finite.
+    """
+    before = 0 if run is None else run.finished_epochs()
+    epoch = before
+    for stage, trained in task.stages(model, before):
+        stage.compile(trained, jit_compile)
+        finished = stage.first_epoch
+        if run is not None:
+            finished = run.restore(trained, stage.first_epoch)
+        epoch = fit(stage, trained, run, finished, verbose, share)
+    return epoch
+
+
 def fit(task, model, run=None, finished=0, verbose="auto", share=None):
     """Trains a compiled model from an epoch on.
 

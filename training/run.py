@@ -218,19 +218,27 @@ class Run:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(metrics) + "\n")
 
-    def restore(self, model):
+    def finished_epochs(self):
+        """The number of the last epoch that has a checkpoint, or 0."""
+        checkpoints = self._checkpoints()
+        return int(checkpoints[-1].name.split(".")[0]) if checkpoints else 0
+
+    def restore(self, model, start=0):
         """Loads the last finished epoch into a compiled model.
+
+        Args:
+            model: compiled Keras model.
+            start: int, finished epochs after which the model began: what was
+                saved up to there is of another one, and is not loaded.
 
         Returns:
             The number of finished epochs, 0 for a new run.
         """
-        checkpoints = self._checkpoints()
-        epochs = 0
-        if checkpoints:
+        epochs = self.finished_epochs()
+        if epochs > start:
             if not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
-            model.load_weights(checkpoints[-1])
-            epochs = int(checkpoints[-1].name.split(".")[0])
+            model.load_weights(self._checkpoints()[-1])
         if not self.writes:
             return epochs
         # Lines of an epoch that was cut off are written again.

@@ -31,7 +31,11 @@ from keras_topo.presets import make_trainable
 from keras_topo.training import assessment, distribution, report
 from keras_topo.training.callbacks import NonFiniteLoss
 from keras_topo.training.files import append_line, read_lines
-from keras_topo.training.fitting import build_model, count_parameters, fit
+from keras_topo.training.fitting import (
+    build_model,
+    count_parameters,
+    fit_stages,
+)
 from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
 from keras_topo.training.options import PROGRAM, parse
@@ -178,8 +182,6 @@ class Job:
     def train(self):
         """Trains from the last finished epoch of the run to its end."""
         model, task = self.model, self.task
-        task.compile(model, use_jit(self.settings.jit))
-        finished = self.run.restore(model)
         if self.devices.is_first:
             print(task.describe())
             count = count_parameters(model)
@@ -188,16 +190,17 @@ class Job:
             )
             only = "" if trained == count else f", {trained:,} trained"
             print(f"Model: {task.title}, {count:,} parameters{only}.")
+            finished = self.run.finished_epochs()
             if finished:
                 print(
                     f"Resuming {self.run.folder} after epoch {finished} of "
-                    f"{self.settings.epochs}."
+                    f"{task.settings.epochs}."
                 )
-        return fit(
+        return fit_stages(
             task,
             model,
+            use_jit(self.settings.jit),
             self.run,
-            finished,
             "auto" if self.devices.is_first else 0,
             self.devices.share,
         )

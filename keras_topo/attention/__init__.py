@@ -7,6 +7,7 @@ from keras_topo.attention.feature_maps import (
     orthogonal_projection,
 )
 from keras_topo.attention.linear import masked_linear_attention
+from keras_topo.attention.magnitude import magnitude_aware
 from keras_topo.attention.scores import attention_scores
 from keras_topo.attention.softmax import (
     masked_additive_attention,
@@ -18,6 +19,7 @@ __all__ = [
     "RANDOM_FEATURE_MAPS",
     "attention_scores",
     "get_feature_map",
+    "magnitude_aware",
     "masked_additive_attention",
     "masked_linear_attention",
     "masked_softmax_attention",

@@ -118,6 +118,8 @@ FEATURE_MAPS = {
 
 #: Those that need a projection.
 RANDOM_FEATURE_MAPS = ("favor", "hyperbolic_favor")
+#: Those whose features are never divided by a scale, but as large as `x`.
+SCALED_FEATURE_MAPS = ("relu", "topvit_relu", "elu")
 
 
 def get_feature_map(name):

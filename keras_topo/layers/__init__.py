@@ -29,6 +29,7 @@ from keras_topo.layers.graph_preprocessing import (
     OneHotValues,
 )
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.learned_feature_maps import HedgehogFeatureMap
 from keras_topo.layers.local_messages import LocalMessages
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
@@ -57,6 +58,7 @@ __all__ = [
     "GraphMask",
     "GraphPooling",
     "GraphPropagation",
+    "HedgehogFeatureMap",
     "LaplacianEigenvectors",
     "L1Normalization",
     "LargestEntries",

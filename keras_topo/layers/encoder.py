@@ -16,6 +16,7 @@ from keras_topo.layers.inner_dense import (
     with_attention,
     with_changes,
 )
+from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding
@@ -291,9 +292,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return_attention_scores=False,
     ):
         mask = inputs_mask if mask is None else mask
-        branch = self.attention_norm(inputs)
-        branch = self._attend(
-            branch, grid, mask, training, return_attention_scores
+        branch = self.attend(
+            inputs, grid, mask, training, return_attention_scores
         )
         if return_attention_scores:
             branch, scores = branch
@@ -302,6 +302,26 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         x = inputs + self._maybe_skip(branch, training)
         x = x + self._maybe_skip(self._mlp(x, training), training)
         return (x, scores) if return_attention_scores else x
+
+    def attend(
+        self,
+        inputs,
+        grid=None,
+        mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        """The attention of the block, `attention(norm(x))`.
+
+        Arguments and returns are those of a call.
+        """
+        return self._attend(
+            self.attention_norm(inputs),
+            grid,
+            mask,
+            training,
+            return_attention_scores,
+        )
 
     def _mlp(self, x, training=False):
         branch = self.mlp_hidden(self.mlp_norm(x))
@@ -450,6 +470,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             config = with_attention(config, self.attention)
         if isinstance(mask, keras.layers.Layer):
             mask = keras.saving.serialize_keras_object(mask)
+        for name in {"feature_map", "similarity"} & set(options):
+            options[name] = similarity_config(options[name])
         return {**config, "mask": mask, **options}
 
     def _norm(self, name):

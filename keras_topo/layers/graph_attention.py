@@ -19,6 +19,7 @@ _OF_SEQUENCES = (
     "grid_shape",
     "num_prefix_tokens",
     "periodic",
+    "magnitude_aware",
 )
 
 

@@ -18,6 +18,7 @@ from keras_topo.layers.inner_dense import (
     with_attention,
     with_changes,
 )
+from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.seeds import derived_seed
 
 
@@ -78,7 +79,8 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.key_dim = positive(key_dim, "key_dim", optional=True)
         self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.options = {
-            "similarity": similarity,
+            # Not a layer itself, which would be taken for one of the block.
+            "similarity": similarity_config(similarity),
             "num_features": num_features,
             "implementation": implementation,
         }

@@ -52,7 +52,8 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             layer makes itself a copy.
         similarity: name of a feature map `phi`, for `s = phi(q) . phi(k)`:
             `"relu"`, `"elu"`, `"square"`, `"exp"`, `"favor"`,
-            `"hyperbolic_favor"`; `"softmax"`, `exp(q . k / sqrt(key_dim))`; or
+            `"hyperbolic_favor"`, or a learned one, `"hedgehog"` or a
+            `HedgehogFeatureMap`; `"softmax"`, `exp(q . k / sqrt(key_dim))`; or
             `"additive"`, `exp(leaky_relu(a . q + b . k))`, as in GAT.
         causal: bool, whether tokens see none after them; sequences only.
         combine: what becomes of the heads: `"project"` (a learned projection,
@@ -61,6 +62,11 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             `(batch, tokens, channels)`.
         num_prefix_tokens: int, tokens in front of those of the grid.
         periodic: bool, or one per axis, whether the ends of the grid meet.
+        magnitude_aware: bool, whether attention depends on how large the
+            features of a query are, which the normalizer cancels otherwise:
+            see `keras_topo.attention.magnitude_aware`. Its `scale` is learned
+            per head and starts at `1 / sqrt(key_dim)`. For feature maps that
+            have a scale (`"relu"`, `"topvit_relu"`, `"elu"`).
         num_features: int, number of random features of the last two feature
             maps; defaults to `key_dim`.
         dropout: float. With `"softmax"` and `"additive"` the rate at which
@@ -491,6 +497,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         if (
             self.mask is None
             and not self.causal
+            and not self.magnitude_aware
             and self.similarity not in ("softmax", "additive")
         ):
             x = self._unmasked(inputs, query, key, own, value_mask, training)

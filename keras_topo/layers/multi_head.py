@@ -5,25 +5,31 @@ import functools
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.attention import (
-    FEATURE_MAPS,
     attention_scores,
     get_feature_map,
     masked_additive_attention,
     masked_linear_attention,
     masked_softmax_attention,
 )
+from keras_topo.attention.feature_maps import SCALED_FEATURE_MAPS, key_level
+from keras_topo.attention.magnitude import magnitude_aware, magnitude_scores
 from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.inner_dense import changed, with_changes
+from keras_topo.layers.learned_feature_maps import (
+    get_similarity,
+    is_learned,
+    similarity_config,
+)
 from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer, derived_seed
-from keras_topo.masks.mask import wide_dtype
+from keras_topo.masks.mask import positive_weight, softplus, wide_dtype
 from keras_topo.operators.forms import IMPLEMENTATIONS
 
-SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
 COMBINATIONS = ("project", "concatenate", "average")
 
 _MODULES = {
@@ -55,6 +61,7 @@ class MultiHeadLayer(keras.layers.Layer):
         value_dim=None,
         similarity="relu",
         combine="project",
+        magnitude_aware=False,
         num_features=None,
         dropout=0.0,
         use_bias=True,
@@ -81,8 +88,17 @@ class MultiHeadLayer(keras.layers.Layer):
         self.value_dim = positive(
             key_dim if value_dim is None else value_dim, "value_dim"
         )
-        self.similarity = one_of(similarity, "similarity", SIMILARITIES)
+        self.similarity = get_similarity(similarity)
+        if is_learned(self.similarity) and self.dtype_policy.name == "float64":
+            self.similarity.dtype_policy = self.dtype_policy
         self.combine = one_of(combine, "combine", COMBINATIONS)
+        self.magnitude_aware = bool(magnitude_aware)
+        if magnitude_aware and self.similarity not in SCALED_FEATURE_MAPS:
+            raise ValueError(
+                "`magnitude_aware` is for feature maps whose features have a "
+                f"scale, {SCALED_FEATURE_MAPS}: exponentials know how large a "
+                f"query is. Received: similarity={similarity!r}"
+            )
         self.num_features = positive(
             num_features, "num_features", optional=True
         )
@@ -108,13 +124,13 @@ class MultiHeadLayer(keras.layers.Layer):
         self._projections = tuple(projections)
         for name, value in projections.items():
             setattr(self, name, _module(name).get(value))
-        if similarity == "additive" and self.value_dim != self.key_dim:
+        if self.similarity == "additive" and self.value_dim != self.key_dim:
             raise ValueError(
                 "`value_dim` expects key_dim with the additive similarity, "
                 "whose values are its keys. Received: "
                 f"value_dim={value_dim}, key_dim={key_dim}"
             )
-        if similarity != "additive" and (
+        if self.similarity != "additive" and (
             attention_initializer is not None
             or attention_regularizer is not None
         ):
@@ -135,8 +151,9 @@ class MultiHeadLayer(keras.layers.Layer):
             "num_heads": self.num_heads,
             "key_dim": self.key_dim,
             "value_dim": self.value_dim,
-            "similarity": self.similarity,
+            "similarity": similarity_config(self.similarity),
             "combine": self.combine,
+            "magnitude_aware": self.magnitude_aware,
             "num_features": self.num_features,
             "dropout": self.dropout,
             "use_bias": self.use_bias,
@@ -208,6 +225,12 @@ class MultiHeadLayer(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
             )
         self.random_projection = add_random_projection(self, self.similarity)
+        if is_learned(self.similarity) and not self.similarity.built:
+            self.similarity.build(self.num_heads, self.key_dim)
+        self.magnitude = None
+        if self.magnitude_aware:
+            initial = np.full(self.num_heads, self.key_dim**-0.5)
+            self.magnitude = positive_weight(self, "magnitude", initial)
 
     def _dense(self, units, name, use_bias):
         """A projection; those into heads keep the seed of an initializer that
@@ -330,15 +353,34 @@ class MultiHeadLayer(keras.layers.Layer):
             return attend(query, key, value, operator, mask, **options)
         if drops:
             value = self._drop_keys(value)
-        return masked_linear_attention(
+        return self._attend_linearly(
             self._features(query, True),
             self._features(key, False, mask),
             value,
-            operator,
-            mask,
+            mask=operator,
+            padding_mask=mask,
             implementation=self.implementation,
             **options,
         )
+
+    def _attend_linearly(self, query, key, value, **options):
+        """Attention of features, see `masked_linear_attention`."""
+        mean = functools.partial(masked_linear_attention, **options)
+        x = mean(query, key, value)
+        if self.magnitude is None:
+            return x
+        one = ops.ones_like(query[..., :1])
+        return magnitude_aware(
+            x,
+            query,
+            key,
+            value,
+            self._magnitude_scale(),
+            functools.partial(mean, one, one),
+        )
+
+    def _magnitude_scale(self):
+        return softplus(self.magnitude)[:, None, None]
 
     def _scores(self, query, key, operator, mask, nonnegative, of_pairs=False):
         """What `_attend` averages values by, before dropout.
@@ -358,9 +400,20 @@ class MultiHeadLayer(keras.layers.Layer):
             kind = "linear"
             query = self._features(query, True)
             key = self._features(key, False, mask)
-        scores = attention_scores(
-            kind, query, key, operator, mask, nonnegative, of_pairs
+        score = functools.partial(
+            attention_scores,
+            kind,
+            mask=operator,
+            padding_mask=mask,
+            allow_negative=nonnegative,
+            of_pairs=of_pairs,
         )
+        scores = score(query, key)
+        if self.magnitude is not None:
+            ones = (ops.ones_like(x[..., :1]) for x in (query, key))
+            scores = magnitude_scores(
+                scores, query, key, self._magnitude_scale(), score(*ones)
+            )
         return ops.cast(scores, self.compute_dtype)
 
     def _features(self, x, is_query, padding_mask=None, level=None):
@@ -373,8 +426,19 @@ class MultiHeadLayer(keras.layers.Layer):
         visible = None
         if padding_mask is not None:
             visible = padding_mask[:, None, :, None]
+        if is_learned(self.similarity):
+            return self.similarity.features(x, is_query, visible, level)
         feature_map = get_feature_map(self.similarity)
         return feature_map(x, is_query, self.random_projection, visible, level)
+
+    def _key_level(self, key):
+        """See `keras_topo.attention.feature_maps.key_level`."""
+        if is_learned(self.similarity):
+            return self.similarity.key_level(key)
+        projection = self.random_projection
+        if projection is not None:
+            projection = ops.convert_to_tensor(projection)
+        return key_level(self.similarity, key, projection)
 
     def _drop_keys(self, value):
         """The dropout of whole keys, one draw shared by all queries."""

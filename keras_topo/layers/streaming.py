@@ -5,7 +5,6 @@ from keras import ops
 
 from keras_topo._backend import concrete, update_axis
 from keras_topo.arguments import positive
-from keras_topo.attention.feature_maps import key_level
 from keras_topo.attention.inputs import normalize
 from keras_topo.masks import Sequence
 from keras_topo.operators.dense import HIDDEN
@@ -142,7 +141,7 @@ class Streaming:
 
     def _leveled(self, key, state):
         """Features of keys, and the state on their common level."""
-        level = key_level(self.similarity, key, self._per_head_projection())
+        level = self._key_level(key)
         if level is None:
             return self._features(key, False), state
         level = ops.maximum(level, state["level"])
@@ -154,10 +153,6 @@ class Streaming:
                     lambda x: x * factor, state[name]
                 )
         return self._features(key, False, level=level), state
-
-    def _per_head_projection(self):
-        projection = self.random_projection
-        return None if projection is None else ops.convert_to_tensor(projection)
 
     def _extend_cache(self, tokens, query, key, value, state):
         position = state["position"]
@@ -227,7 +222,7 @@ class Streaming:
         if self.similarity == "softmax":
             return self.key_dim, False
         key = ops.zeros((1, self.num_heads, 1, self.key_dim))
-        level = key_level(self.similarity, key, self._per_head_projection())
+        level = self._key_level(key)
         return self._features(key, False).shape[-1], level is not None
 
     def _require_causal(self):
@@ -239,4 +234,9 @@ class Streaming:
                 "feature map as the similarity, and to be built, to go token "
                 f"by token. Received: causal={self.causal}, similarity="
                 f"{self.similarity!r}, built={self.built}"
+            )
+        if self.magnitude_aware:
+            raise ValueError(
+                f"{type(self).__name__} expects `magnitude_aware=False` to go "
+                "token by token. Received: magnitude_aware=True"
             )

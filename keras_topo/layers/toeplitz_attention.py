@@ -4,8 +4,8 @@ import keras
 
 from keras_topo import masks
 from keras_topo.arguments import one_of, positive
+from keras_topo.layers.learned_feature_maps import get_similarity
 from keras_topo.layers.masked_attention import MaskedAttention
-from keras_topo.layers.multi_head import SIMILARITIES
 from keras_topo.masks import TableMask
 from keras_topo.operators.toeplitz import check_grid_shape
 
@@ -90,8 +90,7 @@ class ToeplitzAttention(MaskedAttention):
         }
         self.mask_grid_shape = mask_grid_shape
         if "similarity" not in options:
-            one_of(feature_map, "feature_map", SIMILARITIES)
-            options["similarity"] = feature_map
+            options["similarity"] = get_similarity(feature_map, "feature_map")
         super().__init__(
             num_heads,
             key_dim,

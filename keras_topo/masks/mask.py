@@ -178,13 +178,16 @@ def refuse_periodic(mask, topology):
         )
 
 
-def positive_weight(mask, name, initial):
-    """A weight whose softplus starts at the numbers `initial`, not zero."""
+def positive_weight(layer, name, initial):
+    """A weight whose softplus starts at the numbers `initial`, not zero; in
+    float32 at least."""
     initial = inverse_softplus(initial)
-    return mask.add_weight(
+    return layer.add_weight(
         name=name,
         shape=initial.shape,
         initializer=keras.initializers.Constant(initial),
+        dtype=wide_dtype(layer),
+        autocast=False,
     )
 
 

@@ -285,6 +285,36 @@ CASES = [
     ),
     *(
         Case(
+            layers.ToeplitzAttention,
+            {
+                "num_heads": 2,
+                "key_dim": 3,
+                "mask": "decay",
+                "feature_map": layers.HedgehogFeatureMap(4, activation, seed=1),
+            },
+            on_grid(),
+            covers="HedgehogFeatureMap",
+            name=activation,
+            jax=activation == "softmax",
+            slow=activation == "exp",
+        )
+        for activation in ("softmax", "exp")
+    ),
+    Case(
+        layers.MaskedAttention,
+        {
+            "num_heads": 2,
+            "key_dim": 3,
+            "mask": "table",
+            "similarity": "elu",
+            "magnitude_aware": True,
+        },
+        on_grid(),
+        name="magnitude_aware",
+        jax="slow",
+    ),
+    *(
+        Case(
             layers.TopologicalEncoderBlock,
             {"num_heads": 2, "attention": kind},
             on_grid(skip=UNSAVED if kind == "softmax" else ()),

@@ -32,6 +32,8 @@ class Task:
             a run resumes, so it never goes on with other data.
         title: str, one line, for pictures.
         steps_per_epoch: int.
+        first_epoch: int, finished epochs after which the training begins: 0 but
+            in a later stage.
         num_training: int, training examples; `None` for many.
 
     Raises:
@@ -44,6 +46,7 @@ class Task:
     tie_breaker = None
     shares_batches = False
     is_quick = False
+    first_epoch = 0
     seconds_between_checkpoints = 0.0
 
     def __init__(self, settings, split=None):
@@ -76,6 +79,22 @@ class Task:
     def compile(self, model, jit_compile):
         """Compiles a model for training."""
         raise NotImplementedError
+
+    def stages(self, model, finished):
+        """Trainings that a run is made of, one after the other.
+
+        Args:
+            model: what `build_model` returned.
+            finished: int, epochs of the run that are finished. Stages that
+                ended before are left out; the one that ended there is not, for
+                the weights are in its checkpoint.
+
+        Returns:
+            An iterable of pairs of a task, whose `settings.epochs` is its last
+            epoch, and the model that it compiles and fits. The epochs of all
+            stages are counted through.
+        """
+        return [(self, model)]
 
     def training_data(self, start_epoch):
         """What `fit` takes: batches of the epochs from `start_epoch`, counted

@@ -55,7 +55,7 @@ class Images(Task):
 
     def __init__(self, settings, split=None):
         super().__init__(settings, split)
-        self.data = load_data(settings)
+        self.data = self.load(settings)
         self.num_classes = len(self.data.class_names)
         self.num_training = self.data.sizes()["train"]
         batch_size = min(settings.batch_size, self.num_training)
@@ -70,7 +70,15 @@ class Images(Task):
             ),
         }
         name = settings.data.rstrip("/").rpartition("/")[2]
-        self.title = f"{describe(settings)}, on {name}"
+        self.title = f"{self.describe_model()}, on {name}"
+
+    def load(self, settings):
+        """The `ImageData` that the settings ask for."""
+        return load_data(settings)
+
+    def describe_model(self):
+        """The model in words."""
+        return describe(self.settings)
 
     def describe(self):
         lines = [f"Data: {remark}." for remark in self.data.remarks]

@@ -1,0 +1,166 @@
+"""Settings of linearizing a model of images."""
+
+import dataclasses
+import math
+from typing import Annotated, Literal
+
+import tyro
+
+from keras_topo.linearize import STAGES
+from keras_topo.training.masks_by_name import check_mask
+from keras_topo.training.settings import (
+    Natural,
+    NaturalFloat,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    Settings,
+)
+
+FEATURE_MAPS = ("hedgehog", "relu", "elu", "square", "exp", "favor")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearizeSettings(Settings):
+    """Settings of linearizing a model of images."""
+
+    preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """the teacher, with softmax attention: a run folder, a .keras file, a
+    preset, hf://user/name"""
+    data: str = "cifar10"
+    """digits, cifar10, or a folder of class folders"""
+    data_dir: str | None = None
+    """of cifar10: the folder of its tars or of train/ and test/; without it
+    Keras downloads the data set"""
+    limit: PositiveInt | None = None
+    """use at most this many images of each split, for a trial"""
+    augment: bool = True
+    """random shifts and, but for digits, mirror images"""
+    mask: str = "table"
+    """by name, none, or MODULE:CLASS or FILE.py:CLASS, a registered subclass of
+    keras_topo.masks.Mask"""
+    mask_initial: Literal["decays", "ones"] = "ones"
+    """how the mask starts: as decays of several scales, or as ones, as the
+    teacher has them"""
+    feature_map: Literal[FEATURE_MAPS] = "hedgehog"
+    """of linear attention"""
+    features: PositiveInt | None = None
+    """of hedgehog: rows of its projection (None: the size of a head)"""
+    activation: Literal["exp", "softmax"] = "exp"
+    """of hedgehog: what becomes of its projections"""
+    magnitude_aware: bool = False
+    """with relu and elu: attention that depends on the magnitude of queries"""
+    budget: PositiveFloat = 0.1
+    """updates of all stages together, as a share of the teacher's"""
+    split: tuple[NaturalFloat, NaturalFloat, NaturalFloat] = (1.0, 1.0, 1.0)
+    """how the budget is split among the stages attention, features and
+    labels"""
+    updates: tuple[Natural, Natural, Natural] | None = None
+    """updates of the stages attention, features and labels, in place of
+    --budget and --split"""
+    epochs: PositiveInt = 1
+    """follows from the updates: not to be given"""
+    every: PositiveInt = 100
+    """updates between lines of progress, each with a checkpoint, at most"""
+    batch_size: PositiveInt = 128
+    """examples of a batch"""
+    learning_rate: PositiveFloat = 1e-3
+    """of the last stage, labels, at its peak"""
+    attention_learning_rate: PositiveFloat = 1e-2
+    """of the first stage, attention"""
+    feature_learning_rate: PositiveFloat = 2e-3
+    """of the second stage, features"""
+    clip_norm: PositiveFloat | None = 1.0
+    """bound on the global norm of the gradients"""
+    temperature: PositiveFloat = 2.0
+    """of the softmaxes of both models when their logits are compared"""
+    teacher_weight: Annotated[float, "from 0 to 1"] = 0.5
+    """in the last stage: share of the teacher's logits in the loss, beside the
+    labels"""
+    label_smoothing: Rate = 0.1
+    """rate"""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_mask(self.mask)
+        if not 0 <= self.teacher_weight <= 1:
+            raise ValueError(
+                "`teacher_weight` expects a number from 0 to 1. Received: "
+                f"teacher_weight={self.teacher_weight}"
+            )
+        if not sum(self.split) > 0:
+            raise ValueError(
+                "`split` expects three shares that are not all zero. Received: "
+                f"split={self.split}"
+            )
+        if self.updates is not None and not sum(self.updates):
+            raise ValueError(
+                "`updates` expects at least one update. Received: "
+                f"updates={self.updates}"
+            )
+        if self.choose_epoch != "last":
+            raise ValueError(
+                "`choose_epoch` expects 'last', for losses of stages cannot be "
+                f"compared. Received: choose_epoch={self.choose_epoch!r}"
+            )
+        if self.features is not None and self.feature_map != "hedgehog":
+            raise ValueError(
+                "`features` expects feature_map='hedgehog'. Received: "
+                f"features={self.features}, feature_map={self.feature_map!r}"
+            )
+
+    def resolved(self, given):
+        wrong = sorted({"epochs", "dtype_policy"} & set(given))
+        if wrong:
+            names = ", ".join("--" + name.replace("_", "-") for name in wrong)
+            raise ValueError(
+                "linearize expects --budget or --updates for its length, and "
+                f"the dtype policy of the teacher. Received: {names}"
+            )
+        if self.preset is None:
+            raise ValueError(
+                "linearize expects --from, the teacher. Received: no --from"
+            )
+        return self
+
+    @property
+    def kind(self):
+        """`"digits"`, which are no mirror images, or `"photos"`."""
+        return "digits" if self.data == "digits" else "photos"
+
+    def updates_by_stage(self, teacher_updates):
+        """Updates of each stage.
+
+        Args:
+            teacher_updates: int, those of the teacher, or `None`.
+
+        Returns:
+            A dict from names of stages to ints, without those of 0.
+
+        Raises:
+            ValueError: if neither `updates` nor the teacher's are known, or
+                the budget is less than an update.
+        """
+        updates = self.updates
+        if updates is None:
+            if teacher_updates is None:
+                raise ValueError(
+                    "--updates A F L expects the updates of the three stages: "
+                    "how many the teacher had is not known, for no "
+                    f"metrics.json lies beside it. Received: {self.preset}"
+                )
+            # Rounded down: the budget is a bound.
+            total = math.floor(self.budget * teacher_updates + 1e-9)
+            ends = [
+                round(total * sum(self.split[: k + 1]) / sum(self.split))
+                for k in range(3)
+            ]
+            updates = [ends[0], ends[1] - ends[0], ends[2] - ends[1]]
+        found = dict(zip(STAGES, updates, strict=True))
+        found = {name: int(count) for name, count in found.items() if count}
+        if not found:
+            raise ValueError(
+                "--budget expects at least one update of the teacher's "
+                f"{teacher_updates}. Received: {self.budget:g}"
+            )
+        return found
