@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import path
+from keras_topo.export.verification import answers_of_a_clean_process
 from keras_topo.presets import find_preset, from_preset
 from keras_topo.presets.folders import read_preprocessor
-from keras_topo.saved_models import answers_of_a_clean_process
 from keras_topo.training.command_line import positive_int
 from keras_topo.training.datasets import load_images
 from keras_topo.training.image_files import EncodedImage, Reader

@@ -34,7 +34,8 @@ BELOW["layers"] = {*BELOW["masks"], "masks"}
 BELOW["presets"] = {*BELOW["layers"], "layers", "models"}
 BELOW["models"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["convert"] = {*BELOW["models"], "models"}
-BELOW["export"] = {"arguments", "graphs", "presets"}
+BELOW["decoding"] = set()
+BELOW["export"] = {"arguments", "decoding", "graphs", "presets"}
 BELOW["linearize"] = {*BELOW["layers"], "layers", "presets"}
 BELOW["testing"] = {"attention", "operators"}
 

@@ -14,8 +14,12 @@ import keras
 import keras_topo
 from keras_topo.layers import HedgehogFeatureMap
 from keras_topo.linearize import Distillation
-from keras_topo.presets import find_preset, from_preset, read_metrics
-from keras_topo.presets.folders import read_preprocessor
+from keras_topo.presets import (
+    find_preset,
+    from_preset,
+    read_metrics,
+    read_preprocessor,
+)
 from keras_topo.training.batches import augmentation_layers, training_batches
 from keras_topo.training.datasets import load_images
 from keras_topo.training.files import read_lines
