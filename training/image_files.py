@@ -60,7 +60,12 @@ class File(NamedTuple):
 
 def read_class_folders(folder, remarks):
     """Lists the image files of a folder of class folders, in sorted order."""
-    paths = list(folder.rglob("*"))
+    # Class folders may be symbolic links, into which rglob does not descend.
+    paths = [
+        path
+        for entry in folder.iterdir()
+        for path in (entry.rglob("*") if entry.is_dir() else [entry])
+    ]
     files = [
         File(path.relative_to(folder).parts, str(path), path)
         for path in paths

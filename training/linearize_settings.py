@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo.linearize import STAGES
+from keras_topo.training.image_settings import SampleBits
 from keras_topo.training.masks_by_name import check_mask
 from keras_topo.training.settings import (
     Natural,
@@ -32,6 +33,12 @@ class LinearizeSettings(Settings):
     data_dir: str | None = None
     """of cifar10: the folder of its tars or of train/ and test/; without it
     Keras downloads the data set"""
+    max_pixels: PositiveInt | None = None
+    """largest height x width of an image file, here and in the SavedModel
+    (None: that of the teacher)"""
+    sample_bits: SampleBits | None = None
+    """8 to 16: how many bits the samples of PNGs of 16 bits fill, here and in
+    the SavedModel (None: as for the teacher)"""
     limit: PositiveInt | None = None
     """use at most this many images of each split, for a trial"""
     augment: bool = True
@@ -102,6 +109,17 @@ class LinearizeSettings(Settings):
             raise ValueError(
                 "`choose_epoch` expects 'last', for losses of stages cannot be "
                 f"compared. Received: choose_epoch={self.choose_epoch!r}"
+            )
+        if self.feature_map != "hedgehog" and self.activation != "exp":
+            raise ValueError(
+                "`activation` expects feature_map='hedgehog'. Received: "
+                f"activation={self.activation!r}, "
+                f"feature_map={self.feature_map!r}"
+            )
+        if self.magnitude_aware and self.feature_map not in ("relu", "elu"):
+            raise ValueError(
+                "`magnitude_aware` expects feature_map='relu' or 'elu'. "
+                f"Received: feature_map={self.feature_map!r}"
             )
         if self.features is not None and self.feature_map != "hedgehog":
             raise ValueError(

@@ -16,8 +16,9 @@ from keras_topo.decoding.octets import (
 JPEG, PNG, BMP, GIF, WEBP, OTHER = range(6)
 NAMES = "a JPEG, a PNG, a BMP, a GIF or a WebP"
 
-# A GIF of more blocks of up to 255 bytes is refused: they are counted.
-MAX_GIF_BLOCKS = 1 << 16
+# A GIF of more blocks is refused, for they are walked one by one: so many, and
+# one for each 128 bytes. Blocks hold up to 255 bytes, and most hold as many.
+MAX_GIF_BLOCKS = 1 << 12
 
 
 def kind_of(encoded):
@@ -115,6 +116,7 @@ def first_frame(encoded):
     """
     flags = octets(encoded, 10, 1)[0]
     zero = tf.constant(0, tf.int64)
+    most = MAX_GIF_BLOCKS + length(encoded) // 128
 
     # In a GIF, an extension or an image is followed by blocks of a length and
     # so many bytes, the last of length 0.
@@ -136,7 +138,7 @@ def first_frame(encoded):
             done
             | ~(in_blocks | is_extension | is_image)
             | ~is_there
-            | (step >= MAX_GIF_BLOCKS)
+            | (step >= most)
         )
         return (
             step + 1,

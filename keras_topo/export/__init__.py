@@ -63,7 +63,7 @@ every WebP.
 What stands at padding does not matter. `serve_examples` takes `examples`,
 string `(batch,)`, serialized GraphTensors as TF-GNN writes them, of one
 component each; `assets.extra/graph_schema.pbtxt` in the folder says what they
-hold: see `keras_topo.export.graph_tensors.graph_to_example`. Models of nodes
+hold: see `keras_topo.graph_tensors.graph_to_example`. Models of nodes
 answer with `(batch, nodes, ...)`; zeros, and empty names, stand at padding. All
 names of classes, in the order of `logits`, and the preprocessor are in
 `assets.extra/preprocessor.json`.
@@ -307,7 +307,7 @@ def export_graph_saved_model(
             has classes, and to regression where the model was built with
             `target_statistics`.
         spec: for models of `from_edges`, the
-            `keras_topo.export.graph_tensors.GraphTensorSpec` of the examples;
+            `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
             defaults to one node feature, `features`.
         class_names: list of str, one per class or label; defaults to those of
             the preprocessor.

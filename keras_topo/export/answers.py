@@ -100,6 +100,14 @@ class Answers:
                 self.task = "classification"
         elif self.task == "multilabel":
             self.shares = self.activation == "sigmoid"
+            within = (rows >= 0).all() and (rows <= 1).all()
+            if self.activation is None and within and not one:
+                raise ValueError(
+                    "`task='multilabel'` expects a model whose last activation "
+                    "can be told: end it in Activation('sigmoid'), or "
+                    "Activation('linear') for logits. Received: `model` whose "
+                    "outputs are all from 0 to 1"
+                )
             if one:
                 raise ValueError(
                     "`task='multilabel'` expects logits, or probabilities "
@@ -213,7 +221,8 @@ class Answers:
         """The same of answers that are numbers."""
         numbers = self._numbers(expected, softmax, _sigmoid)
         if real is not None:
-            numbers = {k: x * real[..., None] for k, x in numbers.items()}
+            real = real[..., None]
+            numbers = {k: np.where(real, x, 0.0) for k, x in numbers.items()}
         for name, values in numbers.items():
             comparison.add(name, answer[name], values.astype("float32"))
 

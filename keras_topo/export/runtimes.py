@@ -6,6 +6,7 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import tempfile
@@ -18,7 +19,7 @@ import numpy as np
 from keras_topo.export.copies import plain_copy
 from keras_topo.export.endpoints import describe
 from keras_topo.export.kinds import served
-from keras_topo.export.saved_models import check_tolerance
+from keras_topo.export.saved_models import check_local, check_tolerance
 from keras_topo.export.served import rows_of
 from keras_topo.export.verification import Comparison
 
@@ -65,7 +66,13 @@ def write_file(model, path, runtime, options, overwrite, verify, tolerance):
                 if batch == BATCHES[-1]:
                     raise
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(file.read_bytes())
+        # A rename leaves the earlier file, or the whole of the new one.
+        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            beside.write_bytes(file.read_bytes())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
     return {
         "path": str(path),
         "signatures": {"serving_default": described},
@@ -91,6 +98,7 @@ def _is_there(name):
 
 
 def _check_file(path, overwrite):
+    check_local(path)
     path = pathlib.Path(path).expanduser()
     if path.is_dir() or path.exists() and not overwrite:
         raise FileExistsError(

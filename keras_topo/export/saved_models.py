@@ -88,13 +88,18 @@ def compare(folder, served, cases, tolerance):
     return comparison.differences
 
 
-def check_path(path, overwrite):
+def check_local(path):
+    """Raises a ValueError for a path of an object store."""
     if "://" in str(path):
         raise ValueError(
-            "`path` must be a local folder: a rename publishes the model, and "
-            "object stores have none. Export locally, then upload. "
+            "`path` must be a local folder or file: a rename publishes the "
+            "model, and object stores have none. Export locally, then upload. "
             f"Received: path={str(path)!r}"
         )
+
+
+def check_path(path, overwrite):
+    check_local(path)
     path = pathlib.Path(path).expanduser().absolute()
     if not os.path.lexists(path):
         return path

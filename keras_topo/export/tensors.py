@@ -179,8 +179,17 @@ def _shape_of(model, input_shape):
 
 
 def _num_tokens(model):
-    """How many ids the first embedding of a model has; `None` without one."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.Embedding):
-            return layer.input_dim
-    return None
+    """How many ids the embedding of the tokens has; `None` without one."""
+    own = [
+        layer.input_dim
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Embedding)
+        and any(layer.input is x for x in model.inputs)
+    ]
+    # Inside of a layer, that of positions is another one.
+    inner = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    return max(own or inner, default=None)

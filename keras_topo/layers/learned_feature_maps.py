@@ -45,8 +45,8 @@ class HedgehogFeatureMap(keras.layers.Layer):
 
     Args:
         num_features: int, `m`, the rows of `W`; defaults to `key_dim`. There
-            are `2 m` features. Rows beyond `key_dim` start as random ones that
-            are orthogonal to each other.
+            are `2 m` features. Rows beyond `key_dim` start as random ones,
+            the same for queries and keys, orthogonal in groups of `key_dim`.
         activation: `"exp"` or `"softmax"`.
         seed: int, of those random rows.
 
@@ -82,11 +82,16 @@ class HedgehogFeatureMap(keras.layers.Layer):
             num_heads, key_dim: ints, those of the attention layer.
         """
         rows = self.num_features or key_dim
+        # One draw for both: products of features then begin as those of
+        # queries and keys.
+        start = self._initial_rows(num_heads, rows, key_dim)
         for name in ("query", "key"):
             projection = self._add_weight(
                 f"{name}_projection",
-                (num_heads, rows, key_dim),
-                self._initial_rows,
+                start.shape,
+                lambda shape, dtype=None: ops.convert_to_tensor(
+                    start, dtype or "float32"
+                ),
             )
             bias = self._add_weight(f"{name}_bias", (num_heads, rows), "zeros")
             setattr(self, f"{name}_projection", projection)
@@ -101,8 +106,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
             autocast=False,
         )
 
-    def _initial_rows(self, shape, dtype=None):
-        num_heads, rows, key_dim = shape
+    def _initial_rows(self, num_heads, rows, key_dim):
         found = [np.eye(key_dim)[:rows]]
         if rows > key_dim:
             extra = orthogonal_projection(
@@ -110,8 +114,8 @@ class HedgehogFeatureMap(keras.layers.Layer):
             )
             extra = ops.convert_to_numpy(extra)
             found.append(extra / np.linalg.norm(extra, axis=-1, keepdims=True))
-        found = np.broadcast_to(np.concatenate(found), shape)
-        return ops.convert_to_tensor(found, dtype or "float32")
+        shape = num_heads, rows, key_dim
+        return np.broadcast_to(np.concatenate(found), shape)
 
     def logits(self, x, is_query=True):
         """`W x + b`, `(batch, heads, tokens, m)`, in float32 at least."""

@@ -24,6 +24,7 @@ from keras_topo.training.batches import augmentation_layers, training_batches
 from keras_topo.training.datasets import load_images
 from keras_topo.training.files import read_lines
 from keras_topo.training.fitting import adamw
+from keras_topo.training.image_settings import MAX_PIXELS
 from keras_topo.training.linearize_settings import LinearizeSettings
 from keras_topo.training.masks_by_name import mask_of
 from keras_topo.training.tasks import Task
@@ -54,7 +55,9 @@ class Linearize(Images):
             stage = Stage(self, name, first, epochs, count)
             self.plan.append(stage)
             first += epochs
-        self.settings = dataclasses.replace(settings, epochs=first)
+        self.settings = dataclasses.replace(
+            settings, epochs=first, **reading(settings)
+        )
 
     def load(self, settings):
         return load_data(settings, self.teacher)
@@ -246,6 +249,16 @@ def updates_of(metrics):
     return max(1, images // batch) * epochs
 
 
+def reading(settings):
+    """How files are read: as for the teacher, unless settings say more."""
+    known = read_preprocessor(settings.preset)
+    found = {"max_pixels": MAX_PIXELS, "sample_bits": None}
+    for name in found:
+        value = getattr(settings, name)
+        found[name] = known.get(name, found[name]) if value is None else value
+    return found
+
+
 def load_data(settings, teacher):
     """The images as the teacher takes them.
 
@@ -263,6 +276,7 @@ def load_data(settings, teacher):
         settings.data_dir,
         None if None in size else size,
         settings.limit,
+        **reading(settings),
     )
     known = read_preprocessor(settings.preset).get("class_names")
     if known is not None and list(known) != list(data.class_names):
