@@ -91,3 +91,55 @@ def test_class_indices_of_keras_become_a_list(tmp_path, pixels):
 def test_names_are_one_per_class(tmp_path):
     with pytest.raises(ValueError, match="`class_names` must be a list of 3"):
         export_saved_model(dense_model(), tmp_path / "1", class_names=["a"])
+
+
+def test_labels_of_an_unknown_activation_are_asked_for(tmp_path):
+    """They might go through a second sigmoid."""
+    inputs = keras.Input((4, 6), name="steps")
+    outputs = keras.layers.TimeDistributed(
+        keras.layers.Dense(3, activation="sigmoid")
+    )(inputs)
+    with pytest.raises(ValueError, match="last activation can be told"):
+        export_saved_model(
+            keras.Model(inputs, outputs), tmp_path / "1", task="multilabel"
+        )
+    outputs = keras.layers.Activation("sigmoid")(
+        keras.layers.TimeDistributed(keras.layers.Dense(3))(inputs)
+    )
+    model = keras.Model(inputs, outputs)
+    loaded = load_unverified(model, tmp_path / "1", task="multilabel")
+    steps = np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32")
+    answer = loaded.signatures["serving_default"](inputs=tf.constant(steps))
+    np.testing.assert_allclose(answer["probabilities"], model(steps), rtol=1e-5)
+
+
+class TokensAndPositions(keras.layers.Layer):
+    def __init__(self, tokens, positions):
+        super().__init__()
+        self.tokens = keras.layers.Embedding(tokens, 4)
+        self.positions = keras.layers.Embedding(positions, 4)
+
+    def call(self, ids):
+        places = keras.ops.arange(ids.shape[-1])
+        return self.tokens(ids) + self.positions(places)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_ids_are_bounded_by_the_embedding_of_tokens(tmp_path, inside):
+    ids = keras.Input((8,), dtype="int32", name="ids")
+    if inside:
+        x = TokensAndPositions(1000, 50)(ids)
+    else:
+        places = keras.layers.Embedding(5000, 4)
+        x = keras.layers.Embedding(1000, 4)(ids)
+        x = x + places(keras.ops.zeros_like(ids))
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(ids, keras.layers.Dense(3)(x))
+    loaded = load_unverified(model, tmp_path / "1", task="classification")
+    serve = loaded.signatures["serving_default"]
+    found = serve(tokens=tf.constant([[999, 700, 50, 49, 0, 1, 2, 3]]))[
+        "logits"
+    ]
+    assert np.isfinite(found).all()
+    with pytest.raises(InvalidArgument, match="from 0 to 999"):
+        serve(tokens=tf.constant([[1000, 0, 0, 0, 0, 0, 0, 0]]))

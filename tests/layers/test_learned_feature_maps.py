@@ -294,3 +294,12 @@ def test_errors_of_magnitude():
         layer.initial_state(1)
     with pytest.raises(ValueError, match="magnitude_aware"):
         GraphKernelAttention(2, 3, similarity="relu", magnitude_aware=True)
+
+
+def test_queries_and_keys_start_with_the_same_rows():
+    """Without a seed, too: rows beyond the size of a head are random."""
+    found = HedgehogFeatureMap(12)
+    found.build(2, 4)
+    np.testing.assert_array_equal(
+        ref.numpy(found.query_projection), ref.numpy(found.key_projection)
+    )

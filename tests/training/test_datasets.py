@@ -95,6 +95,15 @@ def test_class_folders_are_split_and_left_out_files_are_named(tmp_path):
     assert any("image size 6 x 5" in remark for remark in data.remarks)
 
 
+def test_class_folders_may_be_links(tmp_path):
+    make_folder(tmp_path / "pets", count=10)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("cat", "dog"):
+        (linked / name).symlink_to(tmp_path / "pets" / name)
+    assert load_images(str(linked)).sizes()["train"] == 14
+
+
 def test_given_splits_are_kept_and_odd_sizes_resized(tmp_path):
     for split, count in (("train", 4), ("validation", 3), ("test", 2)):
         make_folder(tmp_path / split, count=count)
