@@ -602,11 +602,6 @@ add(
     "(min if greater else max)",
 )
 add(
-    "folds: test scores are told before all is chosen",
-    'describe(line, ["validation"], monitor, "choice")',
-    'describe(line, ["validation", "test"], monitor, "choice")',
-)
-add(
     "folds: all runs have the first fold",
     "train(choice, folds[fold], seed, SCORED[kind])",
     "train(choice, folds[0], seed, SCORED[kind])",

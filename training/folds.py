@@ -82,13 +82,12 @@ def assess(
             tried = []
             for choice in grid:
                 line = run("choice", fold, choice, seeds[0])
-                # Test items are told about only where all has been chosen.
-                told(describe(line, ["validation"], monitor, "choice"))
+                told(describe(line, monitor, "choice"))
                 tried.append(line)
             chosen = best_of(tried, f"validation_{monitor}", greater)["choice"]
         for seed in seeds:
             line = run("final", fold, chosen, seed)
-            told(describe(line, ["validation", "test"], monitor, "final"))
+            told(describe(line, monitor, "final"))
             finals.append(line)
     return finals
 
@@ -129,13 +128,14 @@ def combinations(choices):
     ]
 
 
-def describe(line, parts, monitor, kind):
-    """A run in a line of text."""
+def describe(line, monitor, kind):
+    """A run in a line of text, with the scores that it has: a choice has none
+    of test items."""
     scores = ", ".join(
         f"{part} {line[f'{part}_{monitor}']:.2%}"
         if monitor == "accuracy"
         else f"{part} {line[f'{part}_{monitor}']:.4f}"
-        for part in parts
+        for part in SCORED[kind]
         if line.get(f"{part}_{monitor}") is not None
     )
     choice = " ".join(f"{k}={v}" for k, v in line["choice"].items())
