@@ -352,3 +352,16 @@ def test_logits_are_no_probabilities_by_chance():
         answers = Answers("classification", output)
         answers.settle(np.array(rows), 1e-5)
         assert answers.shares == shares
+
+
+@pytest.mark.parametrize(
+    "option", [{"top_k": 3}, {"max_pixels": 100}, {"sample_bits": 12}]
+)
+def test_options_of_files_without_files(tmp_path, option):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3), name="images"), keras.layers.Conv2D(2, 1)]
+    )
+    with pytest.raises(ValueError, match="option of `classify_bytes`"):
+        keras_topo.export(model, tmp_path / "1", **option)
+    with pytest.raises(ValueError, match="option of SavedModels"):
+        keras_topo.export(model, tmp_path / "m.onnx", "onnx", **option)

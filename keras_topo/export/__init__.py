@@ -185,7 +185,9 @@ def export(
         found = served(model, **options)
         report = write_saved_model(found, path, overwrite, verify, tolerance)
     else:
-        from keras_topo.export.runtimes import write_file
+        from keras_topo.export.runtimes import check_options, write_file
+
+        check_options(options)
 
         report = write_file(
             model, path, format, options, overwrite, verify, tolerance
@@ -198,9 +200,9 @@ def export_saved_model(
     path,
     *,
     class_names=None,
-    top_k=5,
-    max_pixels=25_000_000,
-    sample_bits=16,
+    top_k=None,
+    max_pixels=None,
+    sample_bits=None,
     signatures=None,
     input_shape=None,
     task=None,
@@ -219,12 +221,14 @@ def export_saved_model(
         class_names: list of str, one per class, in the order of the logits.
             They are constants of the graph and not an asset file: a second
             copy could be edited apart from the weights it belongs to.
-        top_k: how many classes `classify_bytes` answers with, at most.
-        max_pixels: the largest height x width that `classify_bytes` decodes.
+        top_k: how many classes `classify_bytes` answers with, at most; by
+            default 5.
+        max_pixels: the largest height x width that `classify_bytes` decodes; by
+            default 25,000,000.
         sample_bits: how many bits, 8 to 16, the samples of PNGs of 16 bits
             fill: 12 for a camera that writes 0..4095, which is nearly black
             where 16 bits are expected. Samples become 8 bits; those beyond the
-            range become white.
+            range become white. By default 16.
         signatures: the signatures to write; `("serving_default",)` leaves
             `classify_bytes` out. By default both for classifiers of images of
             one size and of 1, 3 or 4 channels, and the first for others.

@@ -12,17 +12,17 @@ from keras_topo.export.tensors import ServedTensors, check_model
 SIGNATURES = ("serving_default", "classify_bytes")
 # Channels that files of images hold.
 CHANNELS = (1, 3, 4)
+# Options of `classify_bytes`, and their defaults.
+OF_FILES = {"top_k": 5, "max_pixels": 25_000_000, "sample_bits": 16}
 
 
 def served_tensors(
     model,
     task=None,
     class_names=None,
-    top_k=5,
-    max_pixels=25_000_000,
-    sample_bits=16,
     signatures=None,
     input_shape=None,
+    **of_files,
 ):
     """What a model of images or other tensors is served as.
 
@@ -31,12 +31,15 @@ def served_tensors(
     Returns:
         `ServedTensors`, or `ServedImages` with `classify_bytes`.
     """
-    top_k = _positive("top_k", top_k)
-    max_pixels = _positive("max_pixels", max_pixels)
-    if _positive("sample_bits", sample_bits) not in range(8, 17):
+    given = {name: x for name, x in of_files.items() if x is not None}
+    limits = {
+        name: _positive(name, given.get(name, default))
+        for name, default in OF_FILES.items()
+    }
+    if limits["sample_bits"] not in range(8, 17):
         raise ValueError(
             "`sample_bits` must be an integer from 8 to 16. Received: "
-            f"sample_bits={sample_bits!r}"
+            f"sample_bits={limits['sample_bits']!r}"
         )
     _check_signatures(signatures)
     check_model(model)
@@ -63,8 +66,13 @@ def served_tensors(
         )
     bytes_too = classifies and served.shape[-1] in CHANNELS
     if bytes_too and (wanted or signatures is None):
-        limits = top_k, max_pixels, sample_bits
-        return ServedImages(model, task, class_names, input_shape, *limits)
+        return ServedImages(model, task, class_names, input_shape, **limits)
+    if given:
+        name = next(iter(given))
+        raise ValueError(
+            f"`{name}` is an option of `classify_bytes`, which this model is "
+            f"served without. Received: {name}={given[name]!r}"
+        )
     return served
 
 

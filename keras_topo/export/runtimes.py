@@ -36,6 +36,24 @@ LABELS_FILE, LABELS_KEY = "labels.txt", "class_names"
 BATCHES = (None, 1)
 
 
+def check_options(options):
+    """Raises a ValueError for an option of what a file does not have."""
+    for name in ("top_k", "max_pixels", "sample_bits", "signatures"):
+        if options.get(name) is not None:
+            raise ValueError(
+                f"`{name}` is an option of SavedModels: a file of another "
+                "runtime answers to tensors alone. Received: "
+                f"{name}={options[name]!r}"
+            )
+    for name in ("max_nodes", "max_elements"):
+        if name in options:
+            raise ValueError(
+                f"`{name}` is an option of SavedModels: a file of another "
+                "runtime has no limits of its own. Received: "
+                f"{name}={options[name]!r}"
+            )
+
+
 def write_file(model, path, runtime, options, overwrite, verify, tolerance):
     """Writes, tries and publishes a file.
 
