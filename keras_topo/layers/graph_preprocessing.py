@@ -243,7 +243,9 @@ class LargestEntries(keras.layers.Layer):
         self.count = positive(count, "count")
 
     def call(self, kernel, adjacency):
-        largest = ops.max(kernel, axis=1)
+        # In float16 so many steps overflow.
+        wide = keras.backend.result_type(kernel.dtype, "float32")
+        largest = ops.max(ops.cast(kernel, wide), axis=1)
         steps = ops.max(largest, axis=-1, keepdims=True)
         steps = STEPS / ops.where(steps > 0, steps, ops.ones_like(steps))
         largest = ops.round(largest * steps)

@@ -74,8 +74,8 @@ def test_every_layer_with_a_seed_is_here():
         layer
         for layer in map(vars(layers).get, layers.__all__)
         if "seed" in inspect.signature(layer).parameters
-        # Their seeds are of walks, drawn on the host.
-        and not issubclass(layer, layers.GraphMask)
+        # Their seeds are of walks or of initial weights, drawn on the host.
+        and not issubclass(layer, (layers.GraphMask, layers.HedgehogFeatureMap))
     }
     assert seeded <= {layer for layer, _ in SEEDED.values()}
 

@@ -178,14 +178,14 @@ def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):
-    fit = assessment.fit
+    fit = assessment.fit_stages
 
-    def failing(task, model, **options):
+    def failing(task, model, *rest, **options):
         if task.settings.seed == 1:
             raise NonFiniteLoss("the training loss became nan")
-        return fit(task, model, **options)
+        return fit(task, model, *rest, **options)
 
-    monkeypatch.setattr(assessment, "fit", failing)
+    monkeypatch.setattr(assessment, "fit_stages", failing)
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
     for seeds in ("2", "3"):
