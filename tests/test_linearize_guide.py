@@ -15,6 +15,7 @@ TEXT = GUIDE.read_text(encoding="utf-8")
 
 
 @pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_examples():
     names = {}
     examples = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
