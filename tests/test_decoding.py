@@ -273,3 +273,22 @@ def test_the_same_pixels_alone_and_in_a_batch():
         alone = resized(read(file), (12, 9))
         np.testing.assert_array_equal(alone, pixels)
         np.testing.assert_array_equal(alone, np.round(alone))
+
+
+@pytest.mark.parametrize("place", ["before", "inside"])
+def test_gifs_of_many_small_blocks_are_refused(place):
+    """They are walked one by one: 120 kB would take seconds."""
+    whole = encode(PIXELS, "GIF", "P")
+    assert read(whole).shape == PIXELS.shape
+    blocks = b"\1a" * 60_000 + b"\0"
+    comment = b"\x21\xfe" + blocks
+    start = whole.index(b"\x2c", 13 + 3 * 2 ** (whole[10] % 8 + 1))
+    if place == "before":
+        damaged = whole[:start] + comment + whole[start:]
+    else:
+        described = whole[start : start + 10]
+        damaged = whole[:start] + described + b"\x08" + blocks + b"\x3b"
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="without a whole first frame"
+    ):
+        read(damaged)

@@ -113,6 +113,19 @@ def test_labels_of_an_unknown_activation_are_asked_for(tmp_path):
     np.testing.assert_allclose(answer["probabilities"], model(steps), rtol=1e-5)
 
 
+def test_labels_of_a_dense_layer_are_not_asked_for(tmp_path):
+    """Logits that happen to lie between 0 and 1."""
+    inputs = keras.Input((3, 6), name="x")
+    dense = keras.layers.Dense(2, kernel_initializer="zeros")
+    model = keras.Model(inputs, dense(inputs))
+    dense.bias.assign([0.2, 0.7])
+    loaded = load_unverified(model, tmp_path / "1", task="multilabel")
+    answer = loaded.signatures["serving_default"](inputs=tf.zeros((1, 3, 6)))
+    expected = 1 / (1 + np.exp(-np.array([0.2, 0.7])))
+    np.testing.assert_allclose(answer["probabilities"][0, 0], expected, 1e-5)
+    np.testing.assert_allclose(answer["logits"][0, 0], [0.2, 0.7], 1e-5)
+
+
 class TokensAndPositions(keras.layers.Layer):
     def __init__(self, tokens, positions):
         super().__init__()

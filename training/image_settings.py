@@ -9,7 +9,7 @@ from keras_topo.models import topvit
 from keras_topo.models.topvit import STEMS
 from keras_topo.training import fine_tuning
 from keras_topo.training.image_files import MAX_PIXELS
-from keras_topo.training.masks_by_name import check_mask, mask_of
+from keras_topo.training.masks_by_name import check_mask, has_start, mask_of
 from keras_topo.training.settings import (
     Bounds,
     CosineSettings,
@@ -147,6 +147,8 @@ class ImageSettings(CosineSettings):
         if self.attention != "toeplitz":
             attention = f"attention={self.attention!r}"
             found |= dict.fromkeys(("mask", "mask_initial"), attention)
+        elif not has_start(self.mask):
+            found["mask_initial"] = f"mask={self.mask!r}"
         return found
 
     def resolved(self, given):

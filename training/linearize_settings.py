@@ -8,7 +8,7 @@ import tyro
 
 from keras_topo.linearize import STAGES
 from keras_topo.training.image_settings import SampleBits
-from keras_topo.training.masks_by_name import check_mask
+from keras_topo.training.masks_by_name import check_mask, has_start
 from keras_topo.training.settings import (
     Natural,
     NaturalFloat,
@@ -126,6 +126,11 @@ class LinearizeSettings(Settings):
                 "`features` expects feature_map='hedgehog'. Received: "
                 f"features={self.features}, feature_map={self.feature_map!r}"
             )
+
+    def unread(self):
+        if has_start(self.mask):
+            return {}
+        return {"mask_initial": f"mask={self.mask!r}"}
 
     def resolved(self, given):
         wrong = sorted({"epochs", "dtype_policy"} & set(given))

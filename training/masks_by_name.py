@@ -36,6 +36,11 @@ def mask_of(name, **options):
     return mask_class(name)()
 
 
+def has_start(name):
+    """Whether a mask of a name takes `initial`: one of keras_topo."""
+    return name in masks.NAMES
+
+
 def mask_class(text):
     """The class that `MODULE:CLASS` or `FILE.py:CLASS` stands for."""
     source, colon, name = text.rpartition(":")

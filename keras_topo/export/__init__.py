@@ -188,7 +188,6 @@ def export(
         from keras_topo.export.runtimes import check_options, write_file
 
         check_options(options)
-
         report = write_file(
             model, path, format, options, overwrite, verify, tolerance
         )

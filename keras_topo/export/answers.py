@@ -104,9 +104,9 @@ class Answers:
             if self.activation is None and within and not one:
                 raise ValueError(
                     "`task='multilabel'` expects a model whose last activation "
-                    "can be told: end it in Activation('sigmoid'), or "
-                    "Activation('linear') for logits. Received: `model` whose "
-                    "outputs are all from 0 to 1"
+                    "can be told: that of a layer behind all others, as in "
+                    "Dense(3) for logits, or Activation('sigmoid') behind it. "
+                    "Received: `model` whose outputs are all from 0 to 1"
                 )
             if one:
                 raise ValueError(
@@ -282,10 +282,11 @@ def check_class_names(class_names, count):
 
 
 def last_activation(output):
-    """Name of the activation that a functional model ends in, or `None`.
+    """`"softmax"`, `"sigmoid"` or `"linear"`, in which a functional model ends.
 
-    Layers behind it that change no number do not count, and models inside are
-    looked into.
+    `None` of any other activation, and of layers that do not say which they
+    have. Layers behind it that change no number do not count, and models
+    inside are looked into.
     """
     while True:
         history = output._keras_history
@@ -300,7 +301,8 @@ def last_activation(output):
         if not linear and kind not in _PASSING:
             # keras.layers.Softmax, keras.ops.softmax; or of a Dense.
             names = kind.lower(), name.lower()
-            return next((x for x in names if x in ("softmax", "sigmoid")), None)
+            known = ("softmax", "sigmoid", "linear")
+            return next((x for x in names if x in known), None)
         inputs = operation._inbound_nodes[history.node_index].input_tensors
         if len(inputs) != 1:
             return None

@@ -32,25 +32,27 @@ PACKAGES = {
 SUFFIXES = {"litert": ".tflite", "onnx": ".onnx"}
 #: What lists the names of classes, in a LiteRT file and in metadata of ONNX.
 LABELS_FILE, LABELS_KEY = "labels.txt", "class_names"
+OF_SAVED_MODELS = (
+    "top_k",
+    "max_pixels",
+    "sample_bits",
+    "signatures",
+    "max_nodes",
+    "max_elements",
+)
 # Sizes of the batch that are tried: any, or one where that does not work.
 BATCHES = (None, 1)
 
 
 def check_options(options):
-    """Raises a ValueError for an option of what a file does not have."""
-    for name in ("top_k", "max_pixels", "sample_bits", "signatures"):
+    """Raises a ValueError for an option of what a file does not have: further
+    signatures, and checks of requests."""
+    for name in OF_SAVED_MODELS:
         if options.get(name) is not None:
             raise ValueError(
-                f"`{name}` is an option of SavedModels: a file of another "
-                "runtime answers to tensors alone. Received: "
-                f"{name}={options[name]!r}"
-            )
-    for name in ("max_nodes", "max_elements"):
-        if name in options:
-            raise ValueError(
-                f"`{name}` is an option of SavedModels: a file of another "
-                "runtime has no limits of its own. Received: "
-                f"{name}={options[name]!r}"
+                f"`{name}` is an option of SavedModels: files of other "
+                "runtimes have one signature, and no limits of their own. "
+                f"Received: {name}={options[name]!r}"
             )
 
 

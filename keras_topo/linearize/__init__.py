@@ -35,8 +35,8 @@ def linearize(
     map, which starts as its class says, and the mask, which starts as decays of
     several scales. What comes out is another model, about as good as the old
     one only after it has learned to imitate it: `Distillation` does so in
-    three stages, in a tenth of the updates of the first training, and `python
-    -m training.train linearize` runs them. The old model is not changed.
+    three stages, and `python -m training.train linearize` runs them. The old
+    model is not changed.
 
     Args:
         model: a trained functional model whose `TopologicalEncoderBlock`s have
@@ -129,6 +129,8 @@ class _Change:
             )
         if not self.keeps_mask:
             config["mask"] = self.mask
+        elif config["mask"] is None:
+            config["mask"] = "decay"
         student = type(model).from_config(config)
         student.build((None, None))
         for old, new in zip(model.layers, student.layers, strict=True):

@@ -190,11 +190,11 @@ def _opened(name_or_path):
     elif (folder / CONFIG).is_file() or known is not None:
         check_checksums(folder, known)
         config = read_json(folder / CONFIG)
-        known = config.get("format")
-        if known != FORMAT or not {"builder", "model"} & set(config):
+        version = config.get("format")
+        if version != FORMAT or not {"builder", "model"} & set(config):
             raise ValueError(
                 f"{folder / CONFIG} expects the format {FORMAT}, with a "
-                f"builder or a model. Received: format={known!r}; a later "
+                f"builder or a model. Received: format={version!r}; a later "
                 "version of keras_topo may read it"
             )
         yield config, folder / WEIGHTS, str(folder / CONFIG)

@@ -157,6 +157,12 @@ def test_language_models():
     student.initial_state(2)
     other = keras_topo.linearize(teacher, mask="gated", feature_map="elu")
     assert other.get_config()["similarity"] == "elu"
+    # Causality alone, too, gets decays, as in any other model.
+    plain = causal_lm(
+        16, channels=8, num_heads=2, depth=1, mask=None, similarity="softmax"
+    )
+    (block,) = keras_topo.linearize(plain).blocks
+    assert isinstance(block.attention.mask, DecayMask)
     with pytest.raises(ValueError, match="`blocks`.*Received"):
         keras_topo.linearize(teacher, blocks=[0])
 

@@ -141,6 +141,8 @@ def test_a_config_file_may_have_a_dataclass_of_its_own(tmp_path):
     [
         ["images", "--mask", "decay", "--attention", "linear"],
         ["images", "--mask-initial", "ones", "--attention", "softmax"],
+        ["images", "--mask-initial", "ones", "--mask", "none"],
+        ["linearize", "--mask-initial", "ones", "--mask=none", "--from", "run"],
         ["graphs", "--kernel", "diffusion", "--model", "gin"],
         ["graphs", "--attention-dropout", "0.1", "--model", "gcn"],
         ["graphs", "--kernel-sizes", "2", "--kernel", "ones"],
