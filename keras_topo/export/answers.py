@@ -64,6 +64,7 @@ class Answers:
         self.task = task
         self.count = output.shape[-1]
         self.activation = last_activation(output)
+        self.is_linear = _ending(output) == "linear"
         self.settled = False
         self.shares = False
         if task == "classification" and self.count < 2:
@@ -101,7 +102,8 @@ class Answers:
         elif self.task == "multilabel":
             self.shares = self.activation == "sigmoid"
             within = (rows >= 0).all() and (rows <= 1).all()
-            if self.activation is None and within and not one:
+            is_known = self.activation is not None or self.is_linear
+            if within and not is_known and not one:
                 raise ValueError(
                     "`task='multilabel'` expects a model whose last activation "
                     "can be told: that of a layer behind all others, as in "
@@ -282,12 +284,17 @@ def check_class_names(class_names, count):
 
 
 def last_activation(output):
-    """`"softmax"`, `"sigmoid"` or `"linear"`, in which a functional model ends.
+    """`"softmax"` or `"sigmoid"`, if a functional model ends in it, or `None`.
 
-    `None` of any other activation, and of layers that do not say which they
-    have. Layers behind it that change no number do not count, and models
-    inside are looked into.
+    Layers behind it that change no number do not count, and models inside are
+    looked into.
     """
+    found = _ending(output)
+    return found if found in ("softmax", "sigmoid") else None
+
+
+def _ending(output):
+    """The same, or `"linear"`; `None` of layers that do not say."""
     while True:
         history = output._keras_history
         operation = history.operation
