@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-tensorflow test-jax test-all test-floor lint format \
-  bench clean
+  bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m training.train images --variant digits --out $(RUN)
@@ -66,8 +66,12 @@ format: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.attention
 
+# The site, into site/; nothing is loaded from elsewhere once it is installed.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(FLOOR) runs build *.egg-info
+	rm -rf $(VENV) $(FLOOR) runs build site *.egg-info
 
 $(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
@@ -97,6 +101,10 @@ $(FLOOR)/.dev: setup.cfg pyproject.toml tests/floor.txt
 
 $(VENV)/.runtimes: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[dev,runtimes]"
+	@touch $@
+
+$(VENV)/.docs: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	@touch $@
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(BIN)/python

@@ -105,7 +105,7 @@ def on_page_markdown(markdown, page, config, files):
         if path is None:
             return match[0]
         link = os.path.relpath(site_path(path), os.path.dirname(name) or ".")
-        return f"]({link}{match[2]})"
+        return f"]({link}{match[2] or ''})"
 
     parts = CODE.split(markdown)
     parts[::2] = [LINK.sub(replaced, text) for text in parts[::2]]

@@ -1,23 +1,25 @@
-# Video and segmentation
+# %% [markdown]
+# # Video and segmentation
+#
+# Two models of other things than classes of images, from data to the answer of a
+# server: videos of 16 frames of 64 x 64, and images of 96 x 128 with a class for each
+# pixel. Data are generated, so that both run anywhere, in a minute or
+# two. `keras_topo.export` writes
+# either as a SavedModel, `"litert"` or `"onnx"`, tries it outside of Keras, and says
+# what it found.
+#
+# Layers take `(batch, *grid, channels)`, whatever the grid. Masks, positions and
+# patches have one number per axis.
+#
+# ## Video
+#
+# A bright square moves right, left, down or up in front of noise; no single frame says
+# where. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
 
-Two models of other things than classes of images, from data to the answer of a
-server: videos of 16 frames of 64 x 64, and images of 96 x 128 with a class for each
-pixel. Data are generated, so that both run anywhere, in some twenty seconds of one
-core each: `tests/test_grid_guide.py` runs this page. `keras_topo.export` writes
-either as a SavedModel, `"litert"` or `"onnx"`, tries it outside of Keras, and says
-what it found.
-
-Layers take `(batch, *grid, channels)`, whatever the grid. Masks, positions and
-patches have one number per axis.
-
-## Video
-
-A bright square moves right, left, down or up in front of noise; no single frame says
-where. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
-
-```python
+# %%
 import keras
 import numpy as np
+
 from keras_topo.layers import PatchEmbedding, TopologicalEncoderBlock
 
 NAMES = ["right", "left", "down", "up"]
@@ -52,13 +54,14 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
 model.fit(*videos(96, 0), batch_size=16, epochs=12, verbose=0)
 print(model.evaluate(*videos(32, 1), verbose=0)[1])  # above 0.9
-```
 
-Exported, it answers by name where there is TensorFlow and nothing else:
+# %% [markdown]
+# Exported, it answers by name where there is TensorFlow and nothing else:
 
-```python
-import keras_topo
+# %%
 import tensorflow as tf
+
+import keras_topo
 
 keras_topo.export(model, "runs/motion/1", class_names=NAMES, overwrite=True)
 serve = tf.saved_model.load("runs/motion/1").signatures["serving_default"]
@@ -68,17 +71,17 @@ names = [name.decode() for name in answer["class"].numpy()]
 print(
     names, names == [NAMES[k] for k in y]
 )  # ['up', 'up', 'left', 'down'] True
-```
 
-## Segmentation
+# %% [markdown]
+# ## Segmentation
+#
+# Disks with stripes, along rows or along columns, in colors that say nothing; where two
+# overlap, the columns count. Patches of 8 x 8 make a grid of 12 x 16 tokens, and a
+# transposed convolution turns each into logits of its pixels:
 
-Disks with stripes, along rows or along columns, in colors that say nothing; where two
-overlap, the columns count. Patches of 8 x 8 make a grid of 12 x 16 tokens, and a
-transposed convolution turns each into logits of its pixels:
-
-```python
+# %%
 import keras
-import numpy as np
+
 from keras_topo.layers import (
     PatchEmbedding,
     PositionEmbedding,
@@ -118,24 +121,25 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
 model.fit(*scenes(128, 0), batch_size=8, epochs=12, verbose=0)
 print(model.evaluate(*scenes(32, 1), verbose=0)[1])  # above 0.9
-```
 
-The names are served for every pixel, and `probabilities` for every class of it:
+# %% [markdown]
+# The names are served for every pixel, and `probabilities` for every class of it:
 
-```python
-import keras_topo
+# %%
 import tensorflow as tf
+
+import keras_topo
 
 keras_topo.export(model, "runs/scenes/1", class_names=NAMES, overwrite=True)
 serve = tf.saved_model.load("runs/scenes/1").signatures["serving_default"]
 x, y = scenes(3, 2)
 answer = serve(images=tf.constant(x))
 print(answer["class"].shape)  # (3, 96, 128)
-```
 
-Images, what they show, and what was served:
+# %% [markdown]
+# Images, what they show, and what was served:
 
-```python
+# %%
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(3, 3, figsize=(9, 7), layout="constrained")
@@ -146,6 +150,6 @@ for row, panels in enumerate(axes):
         axis.imshow(found[row], vmin=0, vmax=2)
         axis.set(title=title if row == 0 else None, xticks=[], yticks=[])
 figure.savefig("runs/segmentation.png", dpi=70)
-```
 
-![Images, their classes, and the classes that were served](segmentation.png)
+# %% [markdown]
+# ![Images, their classes, and the classes that were served](../segmentation.png)

@@ -1,0 +1,78 @@
+# %% [markdown]
+# # Causal sequences and streaming
+#
+# With `causal=True` no token attends to later ones. Under decays, gates, or causality alone,
+# what the tokens so far leave is one small matrix per head, so a token costs the same however
+# many came before. A sequence may come whole, in pieces, or token by token: outputs and
+# gradients are equal.
+
+# %%
+import keras
+import numpy as np
+
+from keras_topo.layers import MaskedAttention
+from keras_topo.models import causal_lm
+
+layer = MaskedAttention(num_heads=4, key_dim=16, mask="gated", causal=True)
+x = np.random.default_rng(0).random((2, 100, 64), "float32")
+whole = layer(x)
+state = layer.initial_state(batch_size=2)
+first, state = layer.extend(x[:, :99], state)
+last, state = layer.step(x[:, 99], state)
+print(np.allclose(last, whole[:, 99], atol=1e-5))  # True
+
+# %% [markdown]
+# The state of a head has `features x (value_dim + 1)` numbers, after 100 tokens or a
+# million. [The mathematics](../concepts/attention.md#decays-do-better-than-the-lemma).
+#
+# | mask | what it is on a causal sequence |
+# |---|---|
+# | `"causal"` | linear attention |
+# | `"decay"` | a rate per head, of several scales: the masks of RetNet |
+# | `"gated"` | a rate per token and head: gated linear attention, Mamba-2 |
+# | `"table"` | relative positions, without a state |
+#
+# ## Cross attention
+#
+# Queries come from one sequence, keys and values from another. `similarity="softmax"` takes
+# masks too.
+
+# %%
+cross = MaskedAttention(4, 16, mask="decay", similarity="softmax")
+memory = np.random.default_rng(1).random((2, 30, 64), "float32")
+print(cross(x, memory).shape)  # (2, 100, 64)
+
+# %% [markdown]
+# ## A language model
+#
+# `causal_lm` is a language model of such blocks. Here it learns a text of 16 bytes that
+# repeats, and continues it.
+
+# %%
+text = np.frombuffer(64 * b"keras_topo masks", "uint8").astype("int32")
+windows = np.stack([text[k : k + 33] for k in range(0, 960, 5)])
+keras.utils.set_random_seed(0)
+model = causal_lm(channels=32, num_heads=2, depth=2, mask="decay")
+model.compile(
+    keras.optimizers.Adam(1e-2),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
+model.fit(windows[:, :-1], windows[:, 1:], epochs=15, verbose=0)
+written = model.generate(text[None, :16], 16, temperature=0)
+print(
+    bytes(written[0].astype("uint8")).decode()
+)  # keras_topo maskskeras_topo masks
+
+# %% [markdown]
+# `generate` reads the prompt in one piece and then steps. `step` and `extend` of the model
+# do the same by hand:
+
+# %%
+state = model.initial_state(batch_size=1)
+logits, state = model.extend(text[None, :16], state)
+print(chr(int(np.argmax(logits[0, -1]))))  # k
+
+# %% [markdown]
+# `python -m training.train text --out runs/text` trains such a model on the sources of the
+# Python standard library, byte by byte: [training](../training.md#text),
+# [results](../../results/README.md#language-models-of-bytes).

@@ -1,0 +1,72 @@
+# %% [markdown]
+# # Fine-tuning and other sizes
+#
+# A trained model goes on with other classes, and answers for images of another size.
+
+# %%
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+
+import keras_topo
+
+model = keras_topo.from_preset("topvit-cifar10")
+print(model.input_shape)  # (None, 32, 32, 3)
+
+# %% [markdown]
+# ## Other classes
+#
+# `num_classes` replaces the last layer by an untrained one. Here the model learns digits
+# from ten images of each, enlarged to its size and with three channels.
+
+# %%
+digits = load_digits()
+images = np.repeat(np.repeat(digits.images * 255 / 16, 4, axis=1), 4, axis=2)
+images = np.stack(3 * [images], axis=-1).astype("float32")
+few = np.concatenate(
+    [np.flatnonzero(digits.target == k)[:10] for k in range(10)]
+)
+test = np.arange(1500, 1797)
+
+keras.utils.set_random_seed(0)
+tuned = keras_topo.from_preset("topvit-cifar10", num_classes=10)
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+tuned.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
+tuned.fit(images[few], digits.target[few], batch_size=20, epochs=8, verbose=0)
+print(
+    tuned.evaluate(images[test], digits.target[test], verbose=0)[1]
+)  # above 0.6
+
+# %% [markdown]
+# To train the last layer alone, freeze the others before `compile`:
+#
+# ```python
+# for layer in tuned.layers[:-1]:
+#     layer.trainable = False
+# ```
+#
+# ## Other sizes
+#
+# `image_shape` resamples positions and tables of offsets to another grid, relative to its
+# extent. Other masks are relative anyway.
+
+# %%
+wide = keras_topo.from_preset("topvit-cifar10", image_shape=(40, 48))
+print(wide(np.zeros((1, 40, 48, 3), "float32")).shape)  # (1, 10)
+
+# %% [markdown]
+# A model that is built for images of any size takes all of them:
+
+# %%
+open_model = keras_topo.models.topvit(
+    (32, 2, 64, 1), image_shape=(None, None, 3), mask="decay"
+)
+for height, width in ((32, 32), (24, 40)):
+    shape = open_model(np.zeros((1, height, width, 3), "float32")).shape
+print(shape)  # (1, 10)
+
+# %% [markdown]
+# Training with images of many sizes helps at other sizes:
+# [figures](../../results/images.md#larger-images). The command line does all of this with
+# `--from`, `--freeze`, `--zoom` and `--keep`: see
+# [training](../training.md#fine-tuning).

@@ -1,0 +1,117 @@
+# %% [markdown]
+# # Serving, LiteRT, ONNX
+#
+# `keras_topo.export` is one function for all kinds of models: images, videos, volumes,
+# sequences (of features or of token ids), whole graphs, and the nodes of a graph; for
+# classes, labels that are each yes or no, and numbers; per example or per pixel, frame, token
+# and node.
+#
+# What was written is loaded where neither Keras nor keras_topo is, a SavedModel in a clean
+# process that has only TensorFlow. Its answers are compared before it is put in place.
+
+# %%
+import numpy as np
+import tensorflow as tf
+
+import keras_topo
+from keras_topo.presets import read_preprocessor
+
+model = keras_topo.from_preset("topvit-cifar10")
+names = read_preprocessor("topvit-cifar10")["class_names"]
+keras_topo.export(model, "export/1", class_names=names)
+served = tf.saved_model.load("export/1")
+images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+answer = served.signatures["serving_default"](
+    images=tf.constant(images, "float32")
+)
+print(sorted(answer))  # ['class', 'logits', 'probabilities']
+
+# %% [markdown]
+# `serving_default` takes pixels. `classify_bytes` takes files of images, which it decodes,
+# turns upright and resizes as the training did:
+
+# %%
+file = tf.io.encode_png(tf.constant(images[0], "uint8"))
+answer = served.signatures["classify_bytes"](image_bytes=file[None])
+print(answer["classes"].shape)  # (1, 5)
+
+# %% [markdown]
+# `deploy/` has what TensorFlow Serving needs, and a client: [serving](../../deploy/README.md).
+#
+# Sizes may be open. Models of mixed precision, with adapters (`enable_lora`), or holding
+# other models go the same way; int8 models become SavedModels. A model that ends in a softmax
+# is served as it is, without a second one.
+#
+# ## Graphs
+#
+# An estimator writes a SavedModel in one line, and is served as it was trained: raw graphs
+# in, with the values of their labels, features, weights and directions, and answers by name
+# out. The SavedModel needs neither this package nor tensorflow-gnn.
+
+# %%
+import networkx
+
+from keras_topo import GraphClassifier
+from keras_topo.graphs import GraphPreprocessor
+
+graphs = [networkx.cycle_graph(5 + k % 8) for k in range(80)]
+for k, graph in enumerate(graphs):  # rings of carbon and nitrogen
+    labels = {node: "CN"[node % 2 * (k % 2)] for node in graph}
+    networkx.set_node_attributes(graph, labels, "atom")
+y = ["mixed" if k % 2 else "pure" for k in range(80)]
+preprocessor = GraphPreprocessor({"node_labels": "atom"})
+rings = GraphClassifier(preprocessor, epochs=10, depth=1, verbose=0)
+rings.fit(graphs[:60], y[:60])
+print(rings.evaluate(graphs[60:], y[60:])["accuracy"])  # above 0.9
+rings.export("rings/1")
+serve = tf.saved_model.load("rings/1").signatures["serving_default"]
+answer = serve(
+    node_labels=tf.constant([["C", "N", "C", "N", "C", "N"]]),
+    node_mask=tf.fill((1, 6), True),
+    # -1 and -1 pad edges.
+    edges=tf.constant([[[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 0]]]),
+)
+print(answer["class"].numpy())  # [b'mixed']
+
+# %% [markdown]
+# Classes come as `logits`, `probabilities` and `class`; several labels as `logits` and
+# `probabilities` of each and, where they have names, `labels`; numbers as `predictions`.
+# `serve_examples` takes the same graphs as serialized GraphTensors, which
+# `keras_topo.graph_tensors.graph_to_example` writes from a `Graph`. A model of your own
+# becomes such a SavedModel by `keras_topo.export(with_preprocessing(model, preprocessor),
+# path)`.
+#
+# What a request would cost is known before anything is made of it: `max_elements` bounds
+# graphs x nodes^2 of a batch, so that 1.5 kB take less than 300 MB
+# (`tests/test_published_graphs.py` measures it). Unknown labels, numbers that are not finite
+# or from which the model would compute NaN, and bytes that are no example are refused by an
+# error that names the input:
+
+# %%
+try:
+    serve(
+        node_labels=tf.constant([["C", "Xe", "C"]]),
+        node_mask=tf.fill((1, 3), True),
+        edges=tf.constant([[[0, 1], [1, 2], [2, 0]]]),
+    )
+except tf.errors.InvalidArgumentError as error:
+    print("node_labels" in str(error))  # True
+
+# %% [markdown]
+# A classifier of the nodes of one graph holds its graph. It is exported with `export(model,
+# path, features=features)`, and takes ids.
+#
+# ## LiteRT and ONNX
+#
+# They need `pip install keras-topo[runtimes]`. The three formats of `topvit-cifar10` agree
+# to 2e-6.
+
+# %%
+import ai_edge_litert  # noqa: F401
+import onnxruntime
+import tf2onnx  # noqa: F401
+
+keras_topo.export(model, "model.tflite", "litert", class_names=names)
+keras_topo.export(model, "model.onnx", "onnx", class_names=names)
+session = onnxruntime.InferenceSession("model.onnx")
+print(session.get_inputs()[0].name)  # images
