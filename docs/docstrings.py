@@ -1,4 +1,4 @@
-"""Examples in docstrings as blocks of code, for the reference of the site."""
+"""Docstrings as the reference of the site shows them."""
 
 import re
 
@@ -6,16 +6,24 @@ import griffe
 
 # From `>>>` to the next empty line.
 EXAMPLE = re.compile(r"^( *)>>> .*(?:\n(?! *$).+)*", re.MULTILINE)
+CALL = re.compile(r"^Call arguments:\n((?:(?:    .*)?\n)+)", re.MULTILINE)
+ARGUMENT = re.compile(r"^    ([\w`*, ]+): ", re.MULTILINE)
 
 
-class Examples(griffe.Extension):
-    """Puts fences around what follows `>>>`."""
+class Docstrings(griffe.Extension):
+    """Puts fences around examples, and makes lists of call arguments."""
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:
-            obj.docstring.value = EXAMPLE.sub(fenced, obj.docstring.value)
+            text = EXAMPLE.sub(fenced, obj.docstring.value)
+            obj.docstring.value = CALL.sub(listed, text + "\n").rstrip()
 
 
 def fenced(match):
     indent = match[1]
     return f"{indent}```pycon\n{match[0]}\n{indent}```"
+
+
+def listed(match):
+    items = ARGUMENT.sub(r"- **`\1`** – ", match[1])
+    return f"**Call arguments:**\n\n{items}"

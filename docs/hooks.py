@@ -86,6 +86,10 @@ def on_files(files, config):
             text = jupytext.writes(notebook, fmt=suffix)
             if suffix == ".md":
                 text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+                # Around text with blocks of code.
+                text = re.sub(
+                    r"^<!-- #(end)?region -->\n", "", text, flags=re.M
+                )
                 text += DOWNLOADS.format(name=path.stem)
             name = f"guides/{path.stem}{suffix}"
             files.append(File.generated(config, name, content=text))

@@ -1,14 +1,18 @@
 """The site builds strictly, its links lead somewhere, it loads nothing else."""
 
+import functools
 import html.parser
+import http.server
 import importlib
 import importlib.util
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import threading
 import urllib.parse
 
 import pytest
@@ -143,3 +147,66 @@ def test_the_reference_has_what_is_public(site, module):
     documented = {name.rpartition(".")[2] for name in ids if name}
     names = {n for n in public.__all__ if callable(getattr(public, n))}
     assert names and names <= documented
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=site)
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_in_a_browser(site, address, width):
+    """No errors, no foreign requests, no missing pictures, no wide pages."""
+    api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        log = []
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and log.append(m.text),
+        )
+        page.on("pageerror", lambda error: log.append(str(error)))
+        page.on(
+            "request",
+            lambda r: (
+                r.url.startswith((address, "data:", "blob:"))
+                or log.append(r.url)
+            ),
+        )
+        for path in sorted(site.rglob("*.html")):
+            if path.name == "404.html":
+                continue
+            page.goto(f"{address}/{path.relative_to(site).as_posix()}")
+            found = page.evaluate(
+                """() => [document.documentElement.scrollWidth,
+                    [...document.images].filter(
+                        image => image.complete && !image.naturalWidth
+                    ).map(image => image.src)]"""
+            )
+            assert found == [width, []], path
+            assert not log, (path, log)
+        page.goto(f"{address}/index.html")
+        if width < 1000:
+            page.locator("label[for=__search]").first.click()
+        page.locator("input[name=query]").fill("centroid")
+        page.locator(".md-search-result__link").first.wait_for()
+        browser.close()
