@@ -248,6 +248,33 @@ def take_turns(ask, rows, rounds, budget=math.inf):
     return found
 
 
+def prepare_and_take_turns(ask, rows, rounds):
+    """The same with rows of which some may fail, which are then left out.
+
+    Args:
+        ask: as of `take_turns`; with `prepare=True` it prepares a row.
+        rows: list of keys.
+        rounds: int.
+
+    Returns:
+        The answers to the preparations, a dict from rows; the rounds of the
+        rows that did not fail; and a dict from the others to what they said.
+    """
+    first, found, failures = {}, [], {}
+    for row in rows:
+        try:
+            first[row] = ask(row, prepare=True)
+        except WorkerError as error:
+            failures[row] = str(error)
+    while len(failures) < len(rows) and not found:
+        rest = [row for row in rows if row not in failures]
+        try:
+            found = take_turns(ask, rest, rounds)
+        except RowError as error:
+            failures[error.row] = str(error)
+    return first, found, failures
+
+
 def seconds_of(rounds, row):
     """The median time of a row."""
     return statistics.median(r[row]["seconds"] for r in rounds)

@@ -16,15 +16,13 @@ import sys
 from benchmarks.harness import (
     Forecast,
     Report,
-    RowError,
-    WorkerError,
     Workers,
     format_table,
     make_parser,
     parse_names,
+    prepare_and_take_turns,
     ratio_of,
     seconds_of,
-    take_turns,
 )
 from benchmarks.measure import answer_calls, serve
 
@@ -98,22 +96,16 @@ def measure_models(workers, mode, tokens, arguments, forecast):
         request = {"model": name, "tokens": tokens, "batch": arguments.batch}
         return workers.ask(mode, {**request, **flags})
 
-    failures, first = {}, {}
-    for name in MODELS:
-        if not forecast.allows(name, tokens, 2 if name == PEER else 1):
-            failures[name] = "left out"
-            continue
-        try:
-            first[name] = ask(name, prepare=True)
-        except WorkerError as error:
-            failures[name] = str(error)
-    rows, rounds = list(first), []
-    while rows and not rounds:
-        try:
-            rounds = take_turns(ask, rows, arguments.rounds)
-        except RowError as error:
-            failures[error.row] = str(error)
-            rows.remove(error.row)
+    rows = [
+        name
+        for name in MODELS
+        if forecast.allows(name, tokens, 2 if name == PEER else 1)
+    ]
+    left_out = [name for name in MODELS if name not in rows]
+    first, rounds, failures = prepare_and_take_turns(
+        ask, rows, arguments.rounds
+    )
+    failures |= dict.fromkeys(left_out, "left out")
     head = {"mode": mode, "tokens": tokens}
     return [
         {
@@ -128,6 +120,7 @@ def measure_models(workers, mode, tokens, arguments, forecast):
             **first[name],
         }
         for name in rows
+        if name not in failures
     ] + [
         {**head, "model": name, "failed": why} for name, why in failures.items()
     ]

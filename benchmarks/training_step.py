@@ -14,15 +14,13 @@ import sys
 from benchmarks.harness import (
     MODES,
     Report,
-    RowError,
-    WorkerError,
     Workers,
     add_modes,
     format_table,
     make_parser,
+    prepare_and_take_turns,
     ratio_of,
     seconds_of,
-    take_turns,
 )
 from benchmarks.measure import answer_calls, serve
 
@@ -72,27 +70,15 @@ def measure_steps(report, arguments):
 def measure_models(arguments):
     """A record for each model in each mode."""
     rows = [(name, mode) for mode in arguments.modes for name in MODELS]
-    failures = {}
     with Workers(MODULE, arguments.threads) as workers:
 
         def ask(row, **flags):
             name, mode = row
             return workers.ask(mode, {"model": name, **flags})
 
-        first = {}
-        for row in rows:
-            try:
-                first[row] = ask(row, prepare=True)["first"]
-            except WorkerError as error:
-                failures[row] = str(error)
-        rows = list(first)
-        rounds = []
-        while rows and not rounds:
-            try:
-                rounds = take_turns(ask, rows, arguments.rounds)
-            except RowError as error:
-                failures[error.row] = str(error)
-                rows.remove(error.row)
+        first, rounds, failures = prepare_and_take_turns(
+            ask, rows, arguments.rounds
+        )
     return [
         {
             "row": name,
@@ -100,9 +86,10 @@ def measure_models(arguments):
             "rounds": len(rounds),
             "ratio": ratio_of(rounds, (name, mode), (PEER, mode)),
             "milliseconds": 1e3 * seconds_of(rounds, (name, mode)),
-            "first": first[name, mode],
+            "first": first[name, mode]["first"],
         }
         for name, mode in rows
+        if (name, mode) not in failures
     ] + [
         {"row": name, "mode": mode, "failed": why}
         for (name, mode), why in failures.items()

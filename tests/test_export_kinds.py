@@ -253,6 +253,21 @@ def test_sizes_that_are_given_take_files_too(tmp_path):
             )
 
 
+def test_a_model_that_is_not_for_any_size_is_told_to_say_its_own(tmp_path):
+    def shifted(x):
+        return x + keras.ops.slice(table, (0, 0), (keras.ops.shape(x)[1], 4))
+
+    table = keras.ops.ones((48, 4))
+    tokens = keras.Input((None,), dtype="int32")
+    x = kl.Lambda(shifted)(kl.Embedding(5, 4)(tokens))
+    model = keras.Model(tokens, kl.Dense(2)(kl.GlobalAveragePooling1D()(x)))
+    with pytest.raises(InvalidArgument) as caught:
+        keras_topo.export(model, tmp_path / "1", verify=False)
+    (note,) = caught.value.__notes__
+    assert "(64,)" in note and "`input_shape`" in note
+    keras_topo.export(model, tmp_path / "1", input_shape=(40,), verify=False)
+
+
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.parametrize("change", ["int8", "lora"])
 def test_changed_layers_inside(tmp_path, change, monkeypatch):

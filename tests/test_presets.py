@@ -203,6 +203,38 @@ def test_another_grid_behind_a_class_token(attention, tmp_path, caplog):
 
 
 @pytest.mark.slow_on_jax
+@pytest.mark.parametrize("mask", ["table", "decay"])
+def test_any_grid(mask, tmp_path):
+    """One model for all sizes is each time the model of that size."""
+    folder = save(image_model(mask), tmp_path / "tiny")
+    any_size = keras_topo.from_preset(folder, 3, (None, None))
+    assert any_size.input_shape == (None, None, None, 3)
+    any_size = keras_topo.from_preset(folder, image_shape=(None, None, 3))
+    again = keras_topo.from_preset(save(any_size, tmp_path / "again"))
+    assert again.input_shape == (None, None, None, 3)
+    for size in ((16, 16), (24, 40)):
+        x = images(*size, 3)
+        one_size = keras_topo.from_preset(folder, image_shape=size)
+        for model in (any_size, again):
+            np.testing.assert_allclose(
+                ref.numpy(model(x)), ref.numpy(one_size(x)), atol=1e-5
+            )
+
+
+def test_no_other_grid_where_layers_have_one(tmp_path):
+    inputs = keras.Input((4, 4, 4))
+    x = layers.PrefixTokens(1)(layers.PositionEmbedding()(inputs))
+    block = layers.TopologicalEncoderBlock(
+        2, grid_shape=(4, 4), num_prefix_tokens=1
+    )
+    model = keras.Model(inputs, keras.layers.Dense(2)(block(x)[:, 0]))
+    folder = save(model, tmp_path / "model")
+    assert keras_topo.from_preset(folder, None, (6, 5)).input_shape[1] == 6
+    with pytest.raises(ValueError, match="`image_shape` expects ints"):
+        keras_topo.from_preset(folder, image_shape=(None, None))
+
+
+@pytest.mark.slow_on_jax
 def test_smooth_images_look_alike_at_another_resolution(tmp_path):
     """Features of an image and of the same image enlarged by patches."""
     model = image_model()

@@ -8,6 +8,8 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_topo.decoding import resized
+
 
 def augmentation_layers(kind, zoom=1.0):
     """Keras preprocessing layers for a kind of images.
@@ -100,6 +102,7 @@ def training_batches(
     epochs,
     augmentation=(),
     mixing=(),
+    sizes=(),
 ):
     """Batches of the epochs `start_epoch` ... `epochs - 1`, one after another.
 
@@ -117,6 +120,8 @@ def training_batches(
         augmentation: Keras image preprocessing layers, applied in turn.
         mixing: see `mixing_layers`; at most one of them for each batch, after
             the augmentation.
+        sizes: ints; each batch is resized to as many rows and columns as one
+            of them says, drawn at random. None for the size of the images.
 
     Returns:
         `(dataset, steps_per_epoch)`; elements are images (batch, height,
@@ -168,6 +173,12 @@ def training_batches(
                 lambda batch=batch, targets=targets: (batch, targets),
             )
             below += share
+        if sizes:
+            index = tf.random.stateless_uniform(
+                (), seeds.next(), maxval=len(sizes), dtype=tf.int32
+            )
+            side = tf.gather(tf.constant(sizes), index)
+            batch = resized(batch, tf.stack([side, side]))
         return batch, targets
 
     dataset = tf.data.Dataset.range(start_epoch, epochs)
@@ -176,13 +187,21 @@ def training_batches(
     return dataset.prefetch(tf.data.AUTOTUNE), steps
 
 
-def evaluation_batches(split, num_classes, batch_size):
-    """All images of a split in order; the last batch may be smaller."""
+def evaluation_batches(split, num_classes, batch_size, size=None):
+    """All images of a split in order; the last batch may be smaller.
+
+    Args:
+        split, num_classes, batch_size: see `training_batches`.
+        size: int, rows and columns that the images are resized to; or `None`.
+    """
     with tf.device("CPU:0"):
         images = tf.constant(split.images)
         labels = tf.one_hot(split.labels, num_classes)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    dataset = dataset.batch(batch_size).map(
-        lambda batch, labels: (tf.cast(batch, tf.float32), labels)
-    )
+
+    def load(batch, labels):
+        batch = tf.cast(batch, tf.float32)
+        return (batch if size is None else resized(batch, (size, size))), labels
+
+    dataset = dataset.batch(batch_size).map(load)
     return dataset.prefetch(tf.data.AUTOTUNE)

@@ -4,11 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from keras_topo._startup import COMMAND
+
 
 def program(name):
-    """How a script is started, where this one was: from the root of the
-    repository, or installed."""
+    """How a script is started, where this one was: by `keras-topo`, from the
+    root of the repository, or installed."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
+    started = Path(sys.argv[0]).name.removesuffix(".exe")
+    if started == COMMAND or (spec and spec.name == "keras_topo.__main__"):
+        return f"{COMMAND} {name}"
     installed = spec and spec.name.startswith("keras_topo.")
     return f"python -m {'keras_topo.' if installed else ''}training.{name}"
 

@@ -67,6 +67,9 @@ class ImageSettings(CosineSettings):
     zoom: PositiveFloat | None = None
     """with augment: enlarge by up to this factor, each axis by another; for
     models that will be used at higher resolutions"""
+    sizes: tuple[PositiveInt, ...] = ()
+    """heights (and widths) of batches: each batch is resized to one of them,
+    drawn at random, and the model takes images of any size"""
     cutmix: Rate = 0.0
     """share of the batches in which a part of each image comes from another"""
     mixup: Rate = 0.0
@@ -195,14 +198,28 @@ def describe(settings):
 
 
 def build_classifier(settings, image_shape, num_classes):
-    """The untrained model that settings ask for."""
+    """The untrained model that settings ask for.
+
+    Args:
+        settings: `ImageSettings`.
+        image_shape: `(height, width, channels)` of the data; with
+            `settings.sizes` the model takes any height and width, and its
+            masks and positions are held for this one.
+        num_classes: int.
+    """
+    patch_size, grid = tuple(both(settings.patch_size)), None
+    if settings.sizes:
+        sides = zip(image_shape[:2], patch_size, strict=True)
+        grid = tuple(-(-side // patch) for side, patch in sides)
+        image_shape = (None, None, image_shape[-1])
     mask = None
     if settings.attention == "toeplitz":
         mask = mask_of(settings.mask, initial=settings.mask_initial)
     return topvit(
         size_of(settings.model),
-        patch_size=tuple(both(settings.patch_size)),
+        patch_size=patch_size,
         image_shape=image_shape,
+        reference_grid=grid,
         num_classes=num_classes,
         attention=settings.attention,
         mask=mask,

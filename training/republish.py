@@ -18,10 +18,8 @@ import argparse
 import sys
 
 import keras_topo
-from keras_topo.graphs import GraphPreprocessor, load_planetoid
-from keras_topo.models import l1_normalized
-from keras_topo.presets import from_preset, save_preset, write_registry
-from keras_topo.presets.builders import recipe_of
+from keras_topo.graphs import GraphPreprocessor
+from keras_topo.presets import save_preset, write_registry
 from keras_topo.presets.cards import limits, replaced, serving, usage
 from keras_topo.presets.folders import (
     CARD,
@@ -34,16 +32,7 @@ from keras_topo.presets.folders import (
 )
 from keras_topo.presets.registry import REGISTRY
 from keras_topo.training.command_line import HelpFormatter, path, program
-
-# How files of images are read, as the training read them.
-READING = ("max_pixels", "sample_bits")
-
-ESTIMATORS = (
-    keras_topo.GraphClassifier,
-    keras_topo.GraphRegressor,
-    keras_topo.NodeClassifier,
-    keras_topo.NodeRegressor,
-)
+from keras_topo.training.export import exportable
 
 
 def main(argv=None):
@@ -93,46 +82,23 @@ def republish(folder, data_dir=None, class_names=None):
             nodes comes without its data.
     """
     described = read_json(folder / PREPROCESSOR)
-    metrics = read_metrics(folder)
-    task, saved = described.get("task"), folder / "1"
+    metrics, task = read_metrics(folder), described.get("task")
+    model, options = exportable(folder, None, data_dir, class_names)
+    # What it refuses leaves the preset as it was.
+    report = keras_topo.export(model, folder / "1", overwrite=True, **options)
     preprocessor, shape = None, None
-    estimators = {estimator.task: estimator for estimator in ESTIMATORS}
-    if task in estimators:
+    if "graph_preprocessor" in described:
         preprocessor = GraphPreprocessor.from_config(
             described["graph_preprocessor"]
         )
-        estimator = estimators[task].from_preset(folder)
-        report = estimator.export(saved, overwrite=True)
-    elif task == "images":
-        report = keras_topo.export_saved_model(
-            from_preset(folder),
-            saved,
-            class_names=described.get("class_names"),
-            overwrite=True,
-            **{key: described[key] for key in READING if key in described},
-        )
     elif task == "nodes":
-        if data_dir is None:
-            raise ValueError("--data-dir expects the folder of its data")
-        data = load_planetoid(data_dir, metrics["arguments"]["data"])
-        features = data.graph.features
-        shape = features.shape
-        class_names = class_names or described.get("class_names")
-        model = from_preset(folder)
-        if recipe_of(model).builder != "l1_normalized":
-            model = l1_normalized(model)
+        shape = options["features"].shape
         described = {
             "task": task,
             "features": {"own": shape[1], "normalization": "l1, in the model"},
-            "class_names": class_names,
+            "class_names": options.get("class_names"),
         }
-        # What it refuses leaves the preset as it was.
-        report = keras_topo.export_node_saved_model(
-            model, saved, features, class_names=class_names, overwrite=True
-        )
         save_preset(model, folder, described, metrics)
-    else:
-        raise ValueError(f"a task that is exported is expected, not {task!r}")
     card = replaced(
         (folder / CARD).read_text(encoding="utf-8"),
         usage(folder.name, task, preprocessor, shape),

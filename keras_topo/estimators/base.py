@@ -207,11 +207,17 @@ class GraphEstimator:
 
         Options, report and errors are those of `keras_topo.export`.
         """
-        self._fitted()
         from keras_topo.export import export
 
+        model, own = self.exportable()
+        return export(model, path, **{**own, **options})
+
+    def exportable(self):
+        """The model with its preprocessing inside, and the options, a dict, of
+        `keras_topo.export`."""
+        self._fitted()
         whole = with_preprocessing(self.model, self.preprocessor)
-        return export(whole, path, **{"task": self._outputs, **options})
+        return whole, {"task": self._outputs}
 
     @classmethod
     def from_preset(cls, name_or_path, attributes=None, **options):

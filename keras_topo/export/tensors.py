@@ -86,6 +86,19 @@ class ServedTensors(Served):
         named = isinstance(structure, dict)
         return super().call(dict.fromkeys(structure, x) if named else x)
 
+    def reference(self, inputs):
+        shape = inputs[self.name].shape[1:]
+        try:
+            return super().reference(inputs)
+        except Exception as error:  # Of whatever kind a layer raises.
+            if None in self.shape:
+                error.add_note(
+                    f"The model leaves sizes open, {self.shape}, and failed "
+                    f"with {shape}. Pass `input_shape` to export it for inputs "
+                    "of one size."
+                )
+            raise
+
     def batches(self):
         """Of no, one and three examples, as pixels from 0 to 255."""
         random = np.random.default_rng(0)

@@ -40,18 +40,18 @@ def check_image_shape(model, image_shape):
         )
     (old,) = shapes
     try:
-        new = tuple(operator.index(n) for n in image_shape)
+        new = tuple(n and operator.index(n) for n in image_shape)
     except TypeError:
         new = ()
     if len(new) == len(old) - 1:
         new += old[-1:]
-    if len(new) != len(old) or min(new) < 1:
+    if len(new) != len(old) or not all(n is None or n > 0 for n in new):
         axes = {2: "length", 3: "height, width", 4: "frames, height, width"}
         names = axes.get(len(old), "*grid")
         short = f"({names},)" if len(old) == 2 else f"({names})"
         raise ValueError(
             f"`image_shape` expects {short} or ({names}, channels), positive "
-            f"ints. Received: image_shape={image_shape}"
+            f"ints, or None for any. Received: image_shape={image_shape}"
         )
     if new[-1] != old[-1]:
         raise ValueError(
@@ -116,6 +116,12 @@ def _copy(layer, inputs, grid):
     # of positions is the one that they were trained on.
     known = config.get("grid_shape") is not None
     if grid and known and not isinstance(layer, PositionEmbedding):
+        if None in grid:
+            raise ValueError(
+                "`image_shape` expects ints for a model whose layers have a "
+                "`grid_shape`; those that get the grid in the call take any. "
+                f"Received: None, and the layer {layer.name!r}"
+            )
         config["grid_shape"] = grid
     return type(layer).from_config(config)
 

@@ -66,7 +66,9 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
             volumes and videos. Position embeddings and Toeplitz masks are
             resampled to the new grid, linearly and relative to its extent, so
             that they mean the same at another resolution. The weights are kept
-            as they were trained; the layers resample in every call.
+            as they were trained; the layers resample in every call. `None`
+            for an axis of any size: `(None, None)` makes a model that takes
+            all sizes, and can be trained on many.
 
     Returns:
         A `keras.Model`, not compiled.

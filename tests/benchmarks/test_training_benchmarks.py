@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import training_memory, training_step
+from benchmarks import throughput, training_memory, training_step
 from benchmarks.harness import Report, WorkerError
 from benchmarks.training_step import PEER
 
@@ -59,6 +59,46 @@ def test_steps_are_compared_within_a_mode(monkeypatch, capsys):
     asked = workers.asked
     training_step.measure_steps(report, arguments)
     assert workers.asked == asked
+
+
+def test_throughput_in_training_and_serving(monkeypatch, capsys):
+    def answers(mode, model):
+        if model == "table" and mode == "xla":
+            return WorkerError("Traceback\nlack of memory")
+        return {"first": 9.0, "seconds": 2.0 if model == PEER else 0.5}
+
+    workers = FakeWorkers("model", answers)
+    monkeypatch.setattr(throughput, "Workers", lambda *_: workers)
+    monkeypatch.setattr(throughput, "CASES", ((16, 2, 4),))
+    arguments = types.SimpleNamespace(
+        modes=["tensorflow", "xla"], rounds=3, threads=1
+    )
+    report = Report(None, "fake", {}, ["numpy"])
+    throughput.measure_throughput(report, arguments)
+    (record,) = report.records(model="decay", kind="serving")
+    assert record["mode"] == "tensorflow" and record["rounds"] == 3
+    assert record["images_per_second"] == 8.0 and record["ratio"] == 4.0
+    (failed,) = report.records(model="table", mode="xla")
+    assert "memory" in failed["failed"]
+    text = capsys.readouterr().out
+    assert "64 tokens, 4 images per batch" in text
+    assert "| table | 8.0 (4.00) | lack of memory | 8.0 (4.00) |" in text
+    asked = workers.asked
+    throughput.measure_throughput(report, arguments)
+    assert workers.asked == asked
+
+
+@pytest.mark.parametrize(
+    "kind", ["training", pytest.param("serving", marks=pytest.mark.slow)]
+)
+def test_what_is_called_for_throughput(kind, monkeypatch):
+    monkeypatch.setattr(throughput, "SIZE", (8, 2, 8, 1))
+    request = {"case": [8, 4, 2], "kind": kind, "model": "table"}
+    call, _ = throughput.make_call(request, jit=False)
+    if kind == "serving":
+        assert call().shape == (2, 10)
+    else:
+        assert call() > 0
 
 
 def test_memory_of_every_mode(monkeypatch, capsys):

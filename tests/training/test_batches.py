@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_topo.training.batches import (
     augmentation_layers,
@@ -101,6 +102,15 @@ def test_evaluation_sees_all_images_in_order():
     assert images.dtype == np.float32
 
 
+def test_evaluation_at_another_size():
+    random = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")
+    split = Split(random, np.zeros(6, int))
+    (x, _), *_ = evaluation_batches(split, 2, 4, 12)
+    expected = tf.image.resize(random[:4], (12, 12), antialias=True)
+    np.testing.assert_allclose(x, np.round(expected), atol=1)
+    assert x.shape == (4, 12, 12, 1)
+
+
 def test_unknown_augmentation():
     with pytest.raises(ValueError, match="Received: kind='flowers'"):
         augmentation_layers("flowers")
@@ -125,6 +135,25 @@ def test_zoom_enlarges_axis_by_axis_and_goes_on_where_it_was():
     assert len(augmentation_layers("digits", zoom=1.0)) == 1
     with pytest.raises(ValueError, match="`zoom`"):
         augmentation_layers("digits", zoom=0.5)
+
+
+def test_sizes_are_drawn_batch_by_batch():
+    def found(start):
+        dataset, _ = training_batches(
+            numbered(40), 3, 8, 0, start, 4, sizes=(4, 8, 12)
+        )
+        return [(x.numpy(), y.numpy()) for x, y in dataset]
+
+    whole = found(0)
+    sides = [x.shape[1:3] for x, _ in whole]
+    assert set(sides) == {(4, 4), (8, 8), (12, 12)}
+    for x, labels in whole:
+        # Each image has one color, which no resizing changes.
+        np.testing.assert_array_equal(x, x[:, :1, :1] + np.zeros_like(x))
+        numbers = x[:, 0, 0, 0].astype(int) - 1
+        np.testing.assert_array_equal(labels.argmax(-1), numbers % 3)
+    for (x, _), (again, _) in zip(whole[5:], found(1), strict=True):
+        np.testing.assert_array_equal(x, again)
 
 
 def mixed(cutmix, mixup, start=0, epochs=10):

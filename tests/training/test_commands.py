@@ -11,7 +11,9 @@ import types
 
 import pytest
 
+from keras_topo import _startup
 from keras_topo.training import (
+    command,
     command_line,
     fine_tuning,
     graphs,
@@ -127,20 +129,74 @@ def test_former_commands_mean_what_they_meant(file):
     assert compared > 10
 
 
-@pytest.mark.parametrize("package", ["training", "keras_topo.training"])
-def test_scripts_start_quietly_and_by_their_names(package, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("training.publish", "python -m training.publish"),
+        ("keras_topo.training.publish", "-m keras_topo.training.publish"),
+        ("keras_topo", "keras-topo COMMAND"),
+    ],
+)
+def test_scripts_start_quietly_and_by_their_names(module, name, tmp_path):
     """From the root of the repository, and installed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     found = subprocess.run(
-        [sys.executable, "-m", f"{package}.publish", "--help"],
-        cwd=ROOT if package == "training" else tmp_path,
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT if module == "training.publish" else tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert found.returncode == 0 and found.stderr == ""
-    assert f"usage: python -m {package}.publish" in found.stdout
+    assert f"{name} " in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("started", "is_ours"),
+    [
+        ("python -m keras_topo train", True),
+        ("python -m keras_topo.training.train images", True),
+        ("python -W error -m keras_topo presets", True),
+        ("python /usr/bin/keras-topo presets", True),
+        (r"python C:\\bin\\keras-topo.exe", os.name == "nt"),
+        ("python -m training.train", False),
+        ("python -m keras_topology", False),
+        ("python mine.py keras-topo", False),
+        ("python", False),
+        ("python -m", False),
+    ],
+)
+def test_what_starts_quietly(started, is_ours):
+    assert _startup.starts_a_script(started.split()) == is_ours
+
+
+def test_the_command(monkeypatch, capsys):
+    asked = []
+    fake = types.ModuleType("keras_topo.training.publish")
+    fake.main = lambda argv: asked.append(argv) or 3
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    assert command.main(["publish", "--help"]) == 3
+    assert asked == [["--help"]]
+    assert command.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for name in command.COMMANDS:
+        assert f"  {name} " in printed.out
+    for argv in ([], ["fly"], ["--fly"]):
+        assert command.main(argv) == 2
+        assert "a command is expected" in capsys.readouterr().err
+    assert command.main(["presets"]) == 0
+    assert "topvit-cifar10" in capsys.readouterr().out
+    assert command.main(["presets", "all"]) == 2
+    # The library alone is installed.
+    monkeypatch.delitem(sys.modules, fake.__name__)
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    monkeypatch.delitem(sys.modules, "keras_topo.training.train", False)
+    monkeypatch.delitem(sys.modules, "keras_topo.training.options", False)
+    assert command.main(["train", "images"]) == 2
+    told = capsys.readouterr().err
+    assert "keras-topo[training]" in told and "tyro" in told
 
 
 def test_the_names_of_scripts(monkeypatch):
@@ -155,6 +211,12 @@ def test_the_names_of_scripts(monkeypatch):
         assert command_line.program("train") == expected
     monkeypatch.setattr(main, "__spec__", None)
     assert command_line.program("train") == "python -m training.train"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/keras-topo", "train"])
+    assert command_line.program("train") == "keras-topo train"
+    monkeypatch.setattr(sys, "argv", ["/lib/keras_topo/__main__.py", "train"])
+    spec = types.SimpleNamespace(name="keras_topo.__main__")
+    monkeypatch.setattr(main, "__spec__", spec)
+    assert command_line.program("train") == "keras-topo train"
 
 
 def images_decided():

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from export_models import answers_with
 
+import keras_topo
 from keras_topo.export import saved_models
 from keras_topo.training import images, options, report
 from keras_topo.training.fitting import count_parameters
@@ -359,6 +360,29 @@ def test_the_last_layer_stays_where_the_classes_do(
     )
     for a, b in zip(before.weights, after.weights, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def test_sizes_make_one_model_of_all(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Images, "_draw", lambda *_: None)
+    run, _ = finished_run
+    monkeypatch.setattr(
+        saved_models, "answers_of_a_clean_process", answers_with(lambda _: None)
+    )
+    arguments = [*TINY, "--from", str(run), "--sizes", "8", "12"]
+    assert images.main([*arguments, "--out", str(tmp_path / "any")]) == 0
+    summary = json.loads((tmp_path / "any" / "metrics.json").read_text())
+    same = summary["test_accuracy"]
+    assert summary["test_accuracy_at_8"] == pytest.approx(same)
+    assert 0 <= summary["validation_accuracy_at_12"] <= 1
+    model = keras_topo.from_preset(tmp_path / "any")
+    served = tf.saved_model.load(str(tmp_path / "any" / "saved_model" / "1"))
+    assert [*served.signatures] == ["serving_default"]
+    for size in (8, 12, 20):
+        x = np.random.default_rng(0).random((2, size, size, 1), "float32")
+        answer = served.signatures["serving_default"](images=255 * x)
+        np.testing.assert_allclose(
+            answer["logits"], model(255 * x), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_share_of_the_trained_weights_is_kept(

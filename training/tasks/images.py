@@ -97,7 +97,10 @@ class Images(Task):
                 settings, data.image_shape, self.num_classes
             )
         classes = None if self._keeps_last_layer else self.num_classes
-        model = from_preset(settings.preset, classes, data.image_shape)
+        shape = data.image_shape
+        if settings.sizes:
+            shape = (None, None, shape[-1])
+        model = from_preset(settings.preset, classes, shape)
         if settings.freeze:
             fine_tuning.freeze_all_but_last(model)
         return model
@@ -140,18 +143,21 @@ class Images(Task):
             settings.epochs,
             augmentation,
             mixing_layers(settings.cutmix, settings.mixup),
+            settings.sizes,
         )
         return batches
 
     def validation_data(self):
         return self._batches("validation")
 
-    def _batches(self, name):
+    def _batches(self, name, size=None):
         return evaluation_batches(
-            getattr(self.data, name), self.num_classes, EVALUATION_BATCH
+            getattr(self.data, name), self.num_classes, EVALUATION_BATCH, size
         )
 
     def evaluate(self, model, parts=("validation", "test")):
+        """Metrics at the size of the data, and accuracies at each of
+        `settings.sizes`, such as `test_accuracy_at_48`."""
         found = {}
         for name in parts:
             results = model.evaluate(
@@ -159,6 +165,12 @@ class Images(Task):
             )
             for metric in ("accuracy", "loss"):
                 found[f"{name}_{metric}"] = float(results[metric])
+            for size in self.settings.sizes:
+                results = model.evaluate(
+                    self._batches(name, size), verbose=0, return_dict=True
+                )
+                accuracy = float(results["accuracy"])
+                found[f"{name}_accuracy_at_{size}"] = accuracy
         return found
 
     def final_weights(self, model, untrained):
@@ -210,7 +222,8 @@ class Images(Task):
             folder / "saved_model" / "1",
             class_names=list(self.data.class_names),
             overwrite=True,
-            **self._reading,
+            # Files are decoded to one size, which a model of any has not.
+            **({} if self.settings.sizes else self._reading),
         )
 
     def _draw(self, folder, before, after):
@@ -235,10 +248,14 @@ class Images(Task):
             file.write_bytes(tf.io.encode_png(images[i]).numpy())
 
     def report(self, summary):
+        at = ", ".join(
+            f"{summary[f'test_accuracy_at_{size}']:.2%} at {size} x {size}"
+            for size in self.settings.sizes
+        )
         return (
             f"Test accuracy {summary['test_accuracy']:.2%} on "
-            f"{summary['images']['test']:,} images after epoch "
-            f"{summary['epoch']}"
+            f"{summary['images']['test']:,} images"
+            f"{at and f' ({at})'} after epoch {summary['epoch']}"
         )
 
 

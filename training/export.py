@@ -1,0 +1,155 @@
+"""Exports a preset: a SavedModel for TensorFlow Serving, LiteRT or ONNX.
+
+    python -m training.export topvit-cifar10 flowers/1
+    python -m training.export topvit-cifar10 flowers/2 --image-size 48 64
+    python -m training.export runs/mine model.onnx --format onnx
+    python -m training.export gkat-cora cora/1 \\
+        --data-dir ../shared/data/planetoid
+
+The preset says what the answers mean, how files are read and graphs become
+inputs. A model of nodes holds the features of its graph, and needs the data
+that `metrics.json` names, in the folder `--data-dir`. What was written is asked
+outside of Keras, and its answers are compared, before it is put in place.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import sys
+
+import keras_topo
+from keras_topo.export import FORMATS
+from keras_topo.graphs import load_planetoid
+from keras_topo.models import l1_normalized
+from keras_topo.presets import find_preset, from_preset
+from keras_topo.presets.builders import recipe_of
+from keras_topo.presets.folders import PREPROCESSOR, read_json, read_metrics
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    path,
+    positive_int,
+    program,
+)
+
+# How files of images are read, as the training read them.
+READING = ("max_pixels", "sample_bits")
+
+ESTIMATORS = {
+    estimator.task: estimator
+    for estimator in (
+        keras_topo.GraphClassifier,
+        keras_topo.GraphRegressor,
+        keras_topo.NodeClassifier,
+        keras_topo.NodeRegressor,
+    )
+}
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog=program("export"),
+        description="Export a preset for serving.",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "preset", help="a name of the zoo, a run folder, or hf://user/name"
+    )
+    parser.add_argument(
+        "path", type=path, help="the folder of a SavedModel, or a file"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="saved_model")
+    parser.add_argument(
+        "--image-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of a model of images; default: that of the preset",
+    )
+    parser.add_argument(
+        "--data-dir", type=path, help="where the data of a model of nodes are"
+    )
+    parser.add_argument(
+        "--class-names",
+        type=lambda text: text.split(","),
+        help="in the order of the outputs; default: those of the preset",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is at PATH"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        model, options = exportable(
+            arguments.preset,
+            arguments.image_size,
+            arguments.data_dir,
+            arguments.class_names,
+        )
+        report = keras_topo.export(
+            model,
+            arguments.path,
+            arguments.format,
+            overwrite=arguments.overwrite,
+            **options,
+        )
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{arguments.path}: {', '.join(report['signatures'])}; differences at "
+        f"most {report['max_abs_difference']:.1g}"
+    )
+    return 0
+
+
+def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
+    """What is exported of a preset.
+
+    Args:
+        name_or_path: see `keras_topo.from_preset`.
+        image_size: height and width for a model of images, or `None`.
+        data_dir: folder of the data of a model of nodes.
+        class_names: list of str; defaults to those that the preset has.
+
+    Returns:
+        The model and a dict of options, of `keras_topo.export`.
+
+    Raises:
+        ValueError: if the preset has no task that is exported, a model of
+            nodes comes without its data, or there is a size for a model that
+            is not one of images.
+    """
+    folder = find_preset(name_or_path)
+    file = folder / PREPROCESSOR
+    described = read_json(file) if file.is_file() else {}
+    task = described.get("task")
+    if class_names is None and task not in ESTIMATORS:
+        class_names = described.get("class_names")
+    options = {"class_names": class_names} if class_names else {}
+    if task != "images" and image_size:
+        raise ValueError(
+            f"--image-size is for models of images. Received: {image_size} for "
+            f"a preset of the task {task!r}"
+        )
+    if task == "images":
+        model = from_preset(name_or_path, image_shape=image_size)
+        if None not in model.input_shape[1:]:
+            options |= {k: described[k] for k in READING if k in described}
+    elif task in ESTIMATORS:
+        model, own = ESTIMATORS[task].from_preset(name_or_path).exportable()
+        options |= own
+    elif task == "nodes":
+        if data_dir is None:
+            raise ValueError("--data-dir expects the folder of its data")
+        data = read_metrics(folder)["arguments"]["data"]
+        options["features"] = load_planetoid(data_dir, data).graph.features
+        model = from_preset(name_or_path)
+        if recipe_of(model).builder != "l1_normalized":
+            model = l1_normalized(model)
+    else:
+        raise ValueError(f"a task that is exported is expected, not {task!r}")
+    return model, options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
