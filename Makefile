@@ -24,8 +24,8 @@ demo: $(VENV)/.demo
 
 test: test-tensorflow test-jax
 
-# With the slow ones, and other runtimes: half an hour.
-test-all: $(VENV)/.runtimes
+# With the slow ones, other runtimes, guides and the site: more than half an hour.
+test-all: $(VENV)/.runtimes $(VENV)/.docs
 	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
