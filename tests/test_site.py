@@ -206,7 +206,7 @@ def test_in_a_browser(site, address, width):
             assert not log, (path, log)
         page.goto(f"{address}/index.html")
         if width < 1000:
-            page.locator("label[for=__search]").first.click()
+            page.locator(".md-header__button[for=__search]").click()
         page.locator("input[name=query]").fill("centroid")
         page.locator(".md-search-result__link").first.wait_for()
         browser.close()

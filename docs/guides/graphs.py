@@ -62,7 +62,7 @@ print(model.predict(graphs[60:64]))  # [0 1 0 1]
 # %% [markdown]
 # ## Adjacency matrices
 #
-# Matrices are those of SciPy or NumPy, and their entries are weights of edges. Half of
+# Adjacency matrices come from SciPy or NumPy. Their entries are weights of edges. Half of
 # these graphs have two groups of nodes with few edges between them:
 
 # %%
@@ -83,8 +83,8 @@ print(model.evaluate(graphs[90:], y[90:])["accuracy"])  # above 0.8
 # %% [markdown]
 # ## Numbers to predict
 #
-# The number of triangles in random graphs. The error is divided by that of always
-# answering with the mean:
+# This model learns to count triangles in random graphs. Its error is divided by the error
+# of always answering with the mean:
 
 # %%
 import networkx
@@ -103,8 +103,8 @@ print(error / np.abs(y[120:] - np.mean(y[:120])).mean())  # below 0.5
 # %% [markdown]
 # ## Classes of nodes, in many graphs
 #
-# Which nodes hold a graph together, so that it falls apart without them? Targets are
-# an array per graph. Of these nodes 72% do not:
+# Which nodes hold a graph together, so that it falls apart without them? Targets are one
+# array per graph. 72% of these nodes do not:
 
 # %%
 import networkx

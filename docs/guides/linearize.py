@@ -1,16 +1,16 @@
 # %% [markdown]
-# # Linear attention from a trained softmax model
+# # Softmax to linear attention
 #
 # `keras_topo.linearize` takes a trained model with softmax attention and returns the
-# same model with masked linear attention: all weights stay, and each attention gets a
+# same model with masked linear attention. All weights stay, and each attention gets a
 # feature map and a mask. The new model then learns from the old one, in a tenth of the
 # updates of the first training.
 #
 # ## A teacher
 #
-# Any functional model of `TopologicalEncoderBlock`s with softmax attention will do: of
-# `topvit(attention="softmax")`, or of other people's weights by `keras_topo.convert`.
-# Here it is trained on the digits of scikit-learn, thirty times 45 updates:
+# Any functional model of `TopologicalEncoderBlock`s with softmax attention will do: one of
+# `topvit(attention="softmax")`, or one that `keras_topo.convert` made of other libraries'
+# weights. This one learns the digits of scikit-learn, in thirty epochs of 45 updates:
 
 # %%
 import keras
@@ -37,9 +37,9 @@ print(teacher.evaluate(test_x, test_y, verbose=0)[1])  # above 0.93
 # ## Linear attention in its place
 #
 # By default the feature map is `"hedgehog"`, exponentials of a small learned projection
-# (Zhang et al., 2024), and the mask a table that starts as decays of several scales. The
-# teacher has no mask, which a table of ones comes nearer to. Feature map and mask have
-# much to learn yet:
+# (Zhang et al., 2024), and the mask is a table that starts as decays of several scales.
+# The teacher has no mask, so a table of ones is a better start here. Feature map and mask
+# have much to learn yet:
 
 # %%
 student = keras_topo.linearize(
@@ -49,20 +49,20 @@ student.compile(loss=loss, metrics=["accuracy"])
 print(student.evaluate(test_x, test_y, verbose=0)[1])  # below 0.8
 
 # %% [markdown]
-# `feature_map="elu", magnitude_aware=True` is linear attention that depends on the
-# magnitude of queries as softmax does (MALA, Fan et al., 2025), and `mask="decay"` a mask
-# that costs the same however many tokens there are. `blocks=[1]` changes some blocks
-# only.
+# - `feature_map="elu", magnitude_aware=True` is linear attention that depends on the
+#   magnitude of queries, as softmax does (MALA, Fan et al., 2025).
+# - `mask="decay"` is a mask that costs the same per token however many there are.
+# - `blocks=[1]` changes some of the blocks.
 #
 # ## Three stages
 #
-# `Distillation` is a model around both that trains the student; the teacher is frozen:
+# `Distillation` is a model around both that trains the student. The teacher is frozen:
 #
 # | stage | what is to agree | what is trained |
 # |---|---|---|
-# | `attention` | the attention of each block, on the hidden states of the teacher | attention of the changed blocks |
-# | `features` | hidden states behind each block, and softened logits | everything |
-# | `labels` | labels and softened logits | everything |
+# | `attention` | the attention of each block, on the hidden states of the teacher | the attention of the changed blocks |
+# | `features` | hidden states after each block, and softened logits | everything |
+# | `labels` | labels, and softened logits | everything |
 #
 # One epoch each is a tenth of what the teacher took:
 
@@ -76,17 +76,17 @@ for stage in STAGES:
 print(student.evaluate(test_x, test_y, verbose=0)[1])  # above 0.92
 
 # %% [markdown]
-# That was 95.6% for the teacher, 41.1% before and 94.4% after, of 360 digits.
+# Of 360 digits the teacher has 95.6% right, and the student 41.1% before and 94.4% after.
 #
-# The student is a model like any other: `keras_topo.save_preset`, the export and
-# `from_preset(image_shape=)` take it.
+# The student is a model like any other, for `keras_topo.save_preset`, `keras_topo.export`
+# and `from_preset(image_shape=)`.
 #
 # ## As a command
 #
-# The training script does the same with progress lines, checkpoints from which it goes on
-# after a kill, and a report of the accuracy after each stage. `--budget 0.1` is the share
-# of the teacher's updates, which `metrics.json` beside the teacher tells; `--updates A F L`
-# are those of the stages instead.
+# The training script does the same, and adds progress lines, checkpoints to go on from after
+# a kill, and the accuracy after each stage. `--budget 0.1` is the share of the teacher's
+# updates, which it reads in `metrics.json` beside the teacher; `--updates A F L` sets those of
+# each stage instead.
 #
 # ```sh
 # python -m training.train images --data-dir DIR --attention softmax \

@@ -1,20 +1,18 @@
 # %% [markdown]
 # # Video and segmentation
 #
-# Two models of other things than classes of images, from data to the answer of a
-# server: videos of 16 frames of 64 x 64, and images of 96 x 128 with a class for each
-# pixel. Data are generated, so that both run anywhere, in a minute or
-# two. `keras_topo.export` writes
-# either as a SavedModel, `"litert"` or `"onnx"`, tries it outside of Keras, and says
-# what it found.
+# Two models, from data to the answer of a server: one classifies videos of 16 frames of
+# 64 x 64, the other gives each pixel of images of 96 x 128 a class. Data are generated.
+# `keras_topo.export` writes either as a SavedModel, `"litert"` or `"onnx"`, tries it
+# outside of Keras, and says what it found.
 #
-# Layers take `(batch, *grid, channels)`, whatever the grid. Masks, positions and
-# patches have one number per axis.
+# Layers take `(batch, *grid, channels)` for grids of one to three axes. Masks, positions
+# and patches have one number per axis.
 #
 # ## Video
 #
-# A bright square moves right, left, down or up in front of noise; no single frame says
-# where. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
+# A bright square moves right, left, down or up in front of noise. No single frame says
+# where to. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
 
 # %%
 import keras
@@ -56,7 +54,7 @@ model.fit(*videos(96, 0), batch_size=16, epochs=12, verbose=0)
 print(model.evaluate(*videos(32, 1), verbose=0)[1])  # above 0.9
 
 # %% [markdown]
-# Exported, it answers by name where there is TensorFlow and nothing else:
+# The exported model answers by name, and needs TensorFlow alone:
 
 # %%
 import tensorflow as tf
@@ -75,9 +73,9 @@ print(
 # %% [markdown]
 # ## Segmentation
 #
-# Disks with stripes, along rows or along columns, in colors that say nothing; where two
+# Disks have stripes along rows or along columns, in colors that say nothing. Where two
 # overlap, the columns count. Patches of 8 x 8 make a grid of 12 x 16 tokens, and a
-# transposed convolution turns each into logits of its pixels:
+# transposed convolution turns each token into logits of its pixels:
 
 # %%
 import keras
@@ -123,7 +121,7 @@ model.fit(*scenes(128, 0), batch_size=8, epochs=12, verbose=0)
 print(model.evaluate(*scenes(32, 1), verbose=0)[1])  # above 0.9
 
 # %% [markdown]
-# The names are served for every pixel, and `probabilities` for every class of it:
+# The server gives a name for every pixel, and the `probabilities` of all classes:
 
 # %%
 import tensorflow as tf
@@ -137,7 +135,7 @@ answer = serve(images=tf.constant(x))
 print(answer["class"].shape)  # (3, 96, 128)
 
 # %% [markdown]
-# Images, what they show, and what was served:
+# The images, their classes, and the classes that were served:
 
 # %%
 import matplotlib.pyplot as plt
