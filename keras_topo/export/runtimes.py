@@ -246,7 +246,7 @@ def _write_onnx(found, function, specs, file):
     import onnx
     import tf2onnx
 
-    _know_erfc()
+    know_erfc()
     with _quiet():
         model, _ = tf2onnx.convert.from_function(function, specs)
     if found.answers.names:
@@ -270,7 +270,7 @@ def _quiet():
         logger.setLevel(level)
 
 
-def _know_erfc():
+def know_erfc():
     """Teaches tf2onnx the operation of the GELU: `erfc(x) = 1 - erf(x)`."""
     from tf2onnx.handler import tf_op
 
