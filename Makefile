@@ -67,8 +67,12 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.attention
 
 # The site, into site/; nothing is loaded from elsewhere once it is installed.
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs $(if $(shell command -v npm),docs/play/model.json)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The page to play with: its model, and its runtime by npm.
+docs/play/model.json: docs/play/build.py | $(VENV)/.runtimes
+	$(BIN)/python docs/play/build.py
 
 clean:
 	rm -rf $(VENV) $(FLOOR) runs build site *.egg-info
