@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 import pytest
-from examples import MODULES, blocks, cells, check_printed, slug
+from documented import MODULES, blocks, cells, check_printed, slug
 
 from keras_topo import GraphClassifier
 

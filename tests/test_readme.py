@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from examples import blocks, check_printed, slug
+from documented import blocks, check_printed, slug
 
 from benchmarks import attention_tables
 
