@@ -53,10 +53,12 @@ def test_guide(guide, tmp_path):
     )
     script = tmp_path / guide.name
     script.write_text(code, encoding="utf-8")
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = os.pathsep.join(paths)
     found = subprocess.run(
         [sys.executable, script.name],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
+        env={**os.environ, "PYTHONPATH": paths, "MPLBACKEND": "agg"},
         capture_output=True,
         text=True,
     )
