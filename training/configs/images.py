@@ -30,7 +30,8 @@ config = ImageSettings(
 variants = {
     "digits": {
         "data": "digits",
-        "epochs": 60,
+        "patch_size": (2,),
+        "epochs": 40,
         "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup_epochs": 3,
