@@ -31,7 +31,7 @@ variants = {
     "digits": {
         "data": "digits",
         "patch_size": (2,),
-        "epochs": 40,
+        "epochs": 60,
         "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup_epochs": 3,
