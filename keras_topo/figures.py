@@ -1,7 +1,7 @@
 """Figures of matplotlib, for what draws (extra: `plots`)."""
 
 
-def new_figure(**options):
+def new_figure(layout="constrained", **options):
     """A figure of its own: no window, and no state of pyplot to change.
 
     Raises:
@@ -13,4 +13,9 @@ def new_figure(**options):
         raise ImportError(
             "Drawing needs matplotlib: pip install 'keras-topo[plots]'"
         ) from error
-    return Figure(layout="constrained", dpi=130, **options)
+    return Figure(layout=layout, dpi=130, **options)
+
+
+def by_title(models):
+    """Models by their titles; one alone has none."""
+    return models if isinstance(models, dict) else {"": models}

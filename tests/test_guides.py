@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 GUIDES = sorted(DOCS.glob("guides/*.py"))
 PAGES = sorted(DOCS.glob("**/*.md"))
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
+    *ROOT.glob("*.md"),
     ROOT / "deploy" / "README.md",
     *ROOT.glob("results/**/*.md"),
     *PAGES,

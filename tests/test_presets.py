@@ -189,7 +189,7 @@ def test_another_grid_behind_a_class_token(attention, tmp_path, caplog):
     assert found(x).shape == (2, 3)
     weights = visualize.attention_weights(found, x)["block_1"]
     assert weights.shape == (2, 3, 61, 61)
-    assert visualize._grid(found.get_layer("block_1")) == ((6, 10), 1)
+    assert visualize.weights.grid_of(found.get_layer("block_1")) == ((6, 10), 1)
     found.save(tmp_path / "again.keras")
     again = keras_topo.from_preset(tmp_path / "again.keras", None, (16, 16))
     x = images(16, 16, 3)

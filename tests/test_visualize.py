@@ -110,7 +110,16 @@ def test_rows_of_masks():
 
 
 def titles(figure):
-    return [axis.get_title() for axis in figure.axes]
+    """Those of the panels."""
+    texts = [text.get_text() for text in figure.texts]
+    others = ("head", "layer", figure.get_suptitle())
+    return [text for text in texts if text not in others]
+
+
+def maps(figure):
+    """What is drawn in color, for all panels, layers and heads in turn."""
+    axes = [axis for axis in figure.axes if axis.images and axis.lines]
+    return [axis.images[0].get_array() for axis in axes]
 
 
 @pytest.mark.slow_on_jax
@@ -121,21 +130,25 @@ def test_pictures_of_images():
     }
     image = np.random.default_rng(0).uniform(0, 255, (8, 12, 1))
     figure = visualize.plot_attention(models, image, (1, 0))
-    assert titles(figure)[1:3] == ["before", "after"]
-    # Four layers and three heads, with lines of nothing between them.
-    shares = figure.axes[1].images[0].get_array()
-    assert shares.shape == (4 * 3 - 1, 3 * 4 - 1)
-    assert np.nanmax(shares) == 1
+    assert titles(figure) == ["before", "after"]
+    shares = np.array(maps(figure))
+    assert shares.shape == (2 * 4 * 3, 2, 3)
+    assert (shares.max((1, 2)) == 1).all()
+    weights = visualize.attention_weights(models["after"], image[None])
+    row = weights["block_2"][0, 2, 3]  # Second layer, third head.
+    np.testing.assert_allclose(
+        shares[12 + 3 + 2].ravel(), row / row.max(), rtol=1e-5
+    )
     assert visualize.plot_attention(models["after"], image)
     softmax = topvit("mini", 4, (8, 12, 1), 3, "softmax", pooling="token")
     assert visualize.plot_attention(softmax, image)
     assert visualize.plot_masks(softmax) is None
-    assert len(titles(visualize.plot_masks(models))) == 4 + 1
+    assert len(titles(visualize.plot_masks(models))) == 4
     # Models without masks are left out, and grids may differ.
     larger = topvit("mini", 4, (16, 20, 1), 3)
     figure = visualize.plot_masks({"none": softmax, **models, "more": larger})
-    assert len(titles(figure)) == 6 + 1
-    assert figure.axes[4].images[0].get_array().shape == (4 * 5 - 1, 3 * 6 - 1)
+    assert len(titles(figure)) == 6
+    assert [m.shape for m in maps(figure)] == [(2, 3)] * 48 + [(4, 5)] * 24
     assert visualize.plot_attention({"a": models["after"], "b": softmax}, image)
     one = visualize.plot_masks(models["after"], [(1, 2)])
     assert titles(one)[0] == "from row 2, column 3"

@@ -7,7 +7,6 @@ is here in their place is exact.
 """
 
 import os
-import sys
 import time
 import types
 
@@ -27,7 +26,7 @@ def training_callbacks(run, seed, more=(), every=0.0, progress=None):
         seed: int, the seed of the run.
         more: callbacks that come before the record of an epoch.
         every: float, seconds between checkpoints, at least.
-        progress: callback that prints, or `None` for the bar of Keras.
+        progress: callback that prints; `None` where Keras draws its bar.
 
     Returns:
         A list: non-finite stop, seeding, `more`, TensorBoard, the record of
@@ -42,7 +41,7 @@ def training_callbacks(run, seed, more=(), every=0.0, progress=None):
         callbacks += [
             logs,
             RecordEpochs(run, *chooser, every=every),
-            progress or ProgressBar(),
+            *([progress] if progress else []),
         ]
     return callbacks
 
@@ -134,27 +133,31 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
 
 
 class Progress(keras.callbacks.Callback):
-    """A line now and then, where epochs are short."""
+    """A line for an epoch: the first, the last, and those in between that end
+    `SECONDS` after the one before."""
 
-    SECONDS = 20
+    SECONDS = 10
 
     def __init__(self, settings):
         super().__init__()
-        self.settings, self.last = settings, time.perf_counter()
+        self.settings, self.last = settings, None
+
+    def on_train_begin(self, logs=None):
+        self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
-        if now - self.last < self.SECONDS:
+        now, epochs = time.perf_counter(), self.settings.epochs
+        soon = self.last is not None and now - self.last < self.SECONDS
+        if soon and epoch + 1 < epochs:
             return
         self.last = now
         values = ", ".join(
-            f"{name.replace('val_', 'validation ')} {logs[name]:.4f}"
-            for name in ("loss", "val_loss", "val_accuracy")
-            if name in (logs or {})
+            f"{name.replace('val_', 'validation ')} {value:.4f}"
+            for name, value in (logs or {}).items()
         )
         print(
-            f"seed {self.settings.seed}, epoch {epoch + 1} of "
-            f"{self.settings.epochs}: {values}",
+            f"Seed {self.settings.seed}, epoch {epoch + 1} of {epochs}: "
+            f"{values} ({now - self.began:.0f} s)",
             flush=True,
         )
 
@@ -242,12 +245,3 @@ class RecordEpochs(keras.callbacks.Callback):
         if self.chooser is not None:
             self.chooser.save()
         self.run.save_epoch(self.model, metrics)
-
-
-class ProgressBar(keras.callbacks.ProgbarLogger):
-    """The Keras bar; in a file or a pipe one line per epoch, no rewriting."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
-        if not sys.stdout.isatty():
-            self.progbar.interval = float("inf")

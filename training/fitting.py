@@ -1,5 +1,7 @@
 """Building, compiling and fitting a model of a task."""
 
+import sys
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,7 +9,6 @@ import tensorflow as tf
 from keras_topo.training.callbacks import (
     ChooseEpoch,
     Progress,
-    ProgressBar,
     training_callbacks,
 )
 
@@ -84,14 +85,16 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
     chooser = None
     if settings.choose_epoch == "validation" and validation is not None:
         chooser = ChooseEpoch(task, run)
+    # A bar is for a terminal, and for epochs that take a while.
+    in_lines = task.is_quick or not sys.stdout.isatty()
     callbacks = training_callbacks(
         run,
         settings.seed,
         [*task.callbacks(), *([chooser] if chooser else [])],
         task.seconds_between_checkpoints,
-        Progress(settings) if task.is_quick else ProgressBar(),
+        Progress(settings) if in_lines else None,
     )
-    if task.is_quick:
+    if in_lines:
         verbose = 0
     done = finished >= settings.epochs or (chooser and chooser.has_stopped())
     epochs = finished

@@ -106,7 +106,7 @@ def test_two_processes_on_jax(tmp_path):
         )
     )
     # The first one alone prints and writes.
-    assert "Test accuracy" in first and "Epoch" not in second
+    assert "Test accuracy" in first and "poch 1" not in second
     assert_equal_runs(one, two)
 
 

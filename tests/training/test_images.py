@@ -169,8 +169,10 @@ def test_killed_in_epoch_2_and_started_again(
     out, err = capfd.readouterr()
     assert err == ""
     assert "after epoch 1 of 3" in out
-    assert "Epoch 1/3" not in out
-    assert "Epoch 2/3" in out and "Epoch 3/3" in out
+    # A line for each, where no terminal is.
+    assert "epoch 1 of 3:" not in out
+    assert "epoch 2 of 3:" in out and "epoch 3 of 3:" in out
+    assert "\x1b" not in out
 
     def curves(run):
         return [

@@ -30,6 +30,7 @@ config = ImageSettings(
 variants = {
     "digits": {
         "data": "digits",
+        "patch_size": (2,),
         "epochs": 60,
         "batch_size": 32,
         "learning_rate": 2e-3,

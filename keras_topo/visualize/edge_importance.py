@@ -1,7 +1,4 @@
-"""Which edges of a graph a prediction rests on.
-
-Public as `keras_topo.visualize.edge_importance` and `plot_edge_importance`.
-"""
+"""Which edges of a graph a prediction rests on."""
 
 import copy
 

@@ -1,0 +1,137 @@
+"""Pictures of graphs: kernels, and what a node attends to."""
+
+import numpy as np
+
+from keras_topo.figures import by_title, new_figure
+from keras_topo.visualize.weights import attention_weights
+
+
+def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
+    """Draws what a node of a graph attends to, in every layer and head.
+
+    Args:
+        models: Keras model of graphs; or a dict from titles to such models.
+        graph: `keras_topo.graphs.Graph`, whose edges are drawn.
+        inputs: what the models take, a batch of one graph.
+        node: int, the query node; defaults to one of the highest degree.
+        max_layers: int, how many layers to draw, the last ones.
+
+    Returns:
+        A figure: a row for each layer, a panel for each head, colors relative
+        to the largest weight of each.
+
+    Raises:
+        ValueError: if the node is not in the graph.
+    """
+    models = by_title(models)
+    node = _node(graph, node)
+    columns, layers = [], 0
+    for title, model in models.items():
+        found = list(attention_weights(model, inputs).items())[-max_layers:]
+        layers = max(layers, len(found))
+        columns.append((title, found))
+    heads = [max(len(w[0]) for _, w in found) for _, found in columns]
+    figure, axes = _axes(layers, sum(heads), 2.1, 2.1)
+    first = 0
+    for (title, found), width in zip(columns, heads, strict=True):
+        for i, (name, weights) in enumerate(found):
+            for head, matrix in enumerate(weights[0]):
+                axis = axes[i, first + head]
+                values = matrix[node, : graph.num_nodes]
+                marks = _draw_nodes(axis, graph, values, node)
+                text = f"{name}, head {head + 1}"
+                axis.set_title(
+                    f"{title}: {text}" if title else text, fontsize=8
+                )
+        first += width
+    figure.colorbar(
+        marks, ax=axes, shrink=0.8, label="share of the largest weight"
+    )
+    figure.suptitle("What the node in the red circle attends to", fontsize=11)
+    return figure
+
+
+def plot_kernels(graphs, kernels, names, titles):
+    """Draws kernels of graphs, as seen from one node of each.
+
+    Colors show shares of the largest value of a panel: attention is normalized,
+    so that a factor of a kernel changes nothing.
+
+    Args:
+        graphs: list of `keras_topo.graphs.Graph`s, a row each.
+        kernels: list of arrays `(kernels, nodes, nodes)`, a column each.
+        names: a str for each graph.
+        titles: a str for each kernel.
+
+    Returns:
+        A figure.
+    """
+    figure, axes = _axes(len(graphs), len(titles), 2.6, 2.5)
+    for row, graph, kernel, name in zip(
+        axes, graphs, kernels, names, strict=True
+    ):
+        # The node in the middle, as far as there is one.
+        query = _node(graph, None)
+        for axis, matrix, title in zip(row, kernel, titles, strict=True):
+            marks = _draw_nodes(axis, graph, matrix[query], query)
+            axis.set_title(f"{name}, {title}", fontsize=9)
+    figure.colorbar(
+        marks, ax=axes, shrink=0.8, label="share of the largest value"
+    )
+    figure.suptitle(
+        "Kernels, which multiply the attention of a node (red circle) to "
+        "others",
+        fontsize=11,
+        wrap=True,
+    )
+    return figure
+
+
+def _node(graph, node):
+    if node is None:
+        return int(np.argmax(graph.adjacency.sum(axis=0)))
+    if not 0 <= node < graph.num_nodes:
+        raise ValueError(
+            f"`node` expects one of the {graph.num_nodes} nodes, counted from "
+            f"0. Received: node={node}"
+        )
+    return node
+
+
+def _axes(rows, columns, width, height):
+    figure = new_figure(figsize=(width * columns + 1.2, height * rows + 0.8))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _draw_nodes(axis, graph, values, query):
+    """Edges, and nodes in the colors of their values; returns the latter."""
+    import networkx
+
+    network = networkx.from_scipy_sparse_array(graph.adjacency)
+    if graph.num_nodes > 300:
+        layout = networkx.spring_layout(network, seed=0)
+    else:
+        layout = networkx.kamada_kawai_layout(network)
+    places = np.array(list(layout.values())).reshape(-1, 2)
+    ends = places[np.array(network.edges, int).reshape(-1, 2)]
+    axis.plot(*ends.transpose(2, 1, 0), color="0.75", linewidth=0.6, zorder=0)
+    marks = axis.scatter(
+        *places.T,
+        c=values / max(values.max(), 1e-30),
+        s=16,
+        vmin=0,
+        vmax=1,
+        cmap="viridis_r",
+    )
+    axis.plot(
+        *places[query],
+        marker="o",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgecolor="red",
+    )
+    axis.set_axis_off()
+    return marks
