@@ -138,6 +138,7 @@ def test_tables_of_speeds_are_there(site):
         "operators",
         "presets",
         "testing",
+        "visualize",
     ],
 )
 def test_the_reference_has_what_is_public(site, module):
