@@ -211,6 +211,7 @@ def test_nodes_of_many_graphs(graphs):
 STILL = {"learning_rate": 0.0, "epochs": 1, "batch_size": 6, "verbose": 0}
 
 
+@pytest.mark.slow_on_jax
 def test_validation_graphs_are_no_training_graphs(graphs):
     train, others = graphs[:12], graphs[12:15]
     y, validation_y = ["path", "ring"] * 6, ["ring"] * 3
@@ -230,6 +231,7 @@ def test_validation_graphs_are_no_training_graphs(graphs):
     )
 
 
+@pytest.mark.slow_on_jax
 def test_targets_are_standardised_by_those_that_are_known(graphs):
     """Also those of validation graphs, by the statistics of training."""
     random = np.random.default_rng(0)

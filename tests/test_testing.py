@@ -217,6 +217,7 @@ class AlmostZero(Wrong):
         return super()._rows(start, size) + 1e-13
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "kind, message",
     [
@@ -236,6 +237,7 @@ def test_what_is_wrong_with_an_operator(kind, message):
         )
 
 
+@pytest.mark.slow_on_jax
 def test_state_without_pieces():
     with pytest.raises(ValueError, match="`make_piece`.*Received: None"):
         run_operator_test(

@@ -40,7 +40,7 @@ def nested(flat):
     return tree
 
 
-@pytest.mark.few_on_jax("narrow-vit", "narrow-topvit")
+@pytest.mark.few_on_jax("narrow-topvit")
 @pytest.mark.parametrize("toeplitz", [False, True], ids=["vit", "topvit"])
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_equal(size, toeplitz):

@@ -178,6 +178,7 @@ def test_functions_of_unknown_sizes_with_a_class_token(similarity):
             ref.assert_close(y, ref.numpy(twin(x)), 2e-5, name)
 
 
+@pytest.mark.few_on_jax("table", "gated")
 @pytest.mark.parametrize("name", MASKS, ids=str)
 def test_a_layer_takes_other_sizes(name):
     """Built for one size, called with another."""
@@ -203,6 +204,7 @@ def test_a_layer_takes_other_sizes(name):
             assert mine.shape == theirs.shape
 
 
+@pytest.mark.few_on_jax("relu", "softmax")
 @pytest.mark.parametrize("similarity", ["relu", "softmax", "exp"])
 def test_padded_tokens_do_not_matter(similarity):
     """In sequences of any length: each example is as it is alone."""

@@ -85,7 +85,7 @@ LAYERS = [
 ]
 
 
-@pytest.mark.few_on_jax("PrefixTokens", "TopologicalEncoderBlock1")
+@pytest.mark.few_on_jax("PrefixTokens")
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda x: type(x).__name__)
 def test_config_round_trip(layer):
     config = json.loads(json.dumps(layer.get_config()))

@@ -60,7 +60,7 @@ def nodes(count):
     return np.random.default_rng(0).normal(size=(2, count, CHANNELS))
 
 
-@pytest.mark.few_on_jax("dense-relu", "sparse-softmax", "diffusion-relu")
+@pytest.mark.few_on_jax("dense-relu", "sparse-softmax")
 @pytest.mark.parametrize(("graph", "layer"), CASES)
 def test_other_numbers_of_nodes_are_refused(graph, layer):
     model = model_of(graph, layer)

@@ -131,6 +131,7 @@ def test_forms_agree(similarity, kernels):
         ref.assert_close(output, outputs[0], 2e-6)
 
 
+@pytest.mark.few_on_jax("2-softmax")
 @pytest.mark.parametrize("similarity", SIMILARITIES[:2])
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2])
 def test_log_kernel(similarity, kernels):
@@ -263,6 +264,7 @@ FIXED = {
 }
 
 
+@pytest.mark.few_on_jax("GraphEncoderBlock-sparse")
 @pytest.mark.parametrize("form", FIXED)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_fixed_kernel(form, layer, tmp_path):
@@ -369,6 +371,7 @@ def test_one_head(similarity):
         ref.assert_close(whole[-1:], last, 2e-6)
 
 
+@pytest.mark.few_on_jax("kernel-mixed_bfloat16", "pairs-mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])
 def test_mixed_precision(policy, form):

@@ -126,7 +126,7 @@ def test_a_layer_with_a_mask_is_one_with_its_matrix(name):
 UNDER_XLA = ("diffusion-ordered", "forest-table", "features", "anchors")
 
 
-@pytest.mark.few_on_jax("diffusion-ordered", "forest-table", "features")
+@pytest.mark.few_on_jax("forest-table", "features")
 @pytest.mark.few("diffusion-ordered", "forest-table", "features", "walks")
 @pytest.mark.parametrize("name", MASKS)
 def test_gradients_and_files(name, tmp_path):
@@ -363,6 +363,7 @@ def test_one_mask_for_many_layers():
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
 
 
+@pytest.mark.few_on_jax("forest-rational", "walks")
 @pytest.mark.few("diffusion", "forest-rational", "walks", "pairs")
 @pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
 def test_a_model_that_fit_builds_has_its_graph(name):

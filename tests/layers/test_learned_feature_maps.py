@@ -122,6 +122,7 @@ def test_large_inputs_stay_finite(activation):
         assert np.isfinite(y).all()
 
 
+@pytest.mark.few_on_jax("exp")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_token_by_token(activation):
     layer = MaskedAttention(
@@ -217,6 +218,7 @@ def magnitude_layer(mask, **options):
     return randomised(layer)
 
 
+@pytest.mark.few_on_jax("table")
 @pytest.mark.parametrize("mask", [None, "table"])
 def test_magnitude_by_the_definition(mask):
     layer = magnitude_layer(mask)
@@ -278,6 +280,7 @@ def test_magnitude_of_another_sequence():
     ref.assert_close(layer(x, values), ref.numpy(y), 1e-5)
 
 
+@pytest.mark.few_on_jax("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_huge_queries_stay_finite(policy):
     layer = magnitude_layer("decay", dtype=policy)

@@ -295,7 +295,7 @@ CASES = [
             on_grid(),
             covers="HedgehogFeatureMap",
             name=activation,
-            jax=activation == "softmax",
+            jax="slow" if activation == "softmax" else False,
             slow=activation == "exp",
         )
         for activation in ("softmax", "exp")
@@ -312,6 +312,7 @@ CASES = [
         on_grid(),
         name="magnitude_aware",
         jax="slow",
+        slow=True,
     ),
     *(
         Case(
@@ -319,6 +320,7 @@ CASES = [
             {"num_heads": 2, "attention": kind},
             on_grid(skip=UNSAVED if kind == "softmax" else ()),
             name=kind,
+            slow=kind == "softmax",
         )
         for kind in ("toeplitz", "softmax")
     ),

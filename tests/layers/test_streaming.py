@@ -124,6 +124,7 @@ def ways():
             )
 
 
+@pytest.mark.few_on_jax("gated-relu", "table-softmax")
 @pytest.mark.parametrize(("name", "similarity"), list(ways()))
 def test_chunks_and_steps_are_the_whole(name, similarity):
     layer = make(MASKS[name](), similarity)

@@ -75,6 +75,7 @@ def hidden_states(model, x):
     return inner(x)
 
 
+@pytest.mark.slow_on_jax
 def test_losses_by_the_definition(models):
     teacher, student = models
     x, y = data()
@@ -138,6 +139,7 @@ def test_what_is_trained(models):
         assert not changed(teacher, teachers)
 
 
+@pytest.mark.slow_on_jax
 def test_each_stage_brings_it_nearer(models):
     teacher, student = models
     x, y = data()
@@ -161,6 +163,7 @@ def test_integer_labels(models):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_errors(models):
     teacher, student = models
     x, y = data()

@@ -162,6 +162,7 @@ def test_sums_and_products():
 # Starts.
 
 
+@pytest.mark.few_on_jax("table", "decay")
 @pytest.mark.parametrize("name", ["table", "distance", "separable", "decay"])
 def test_masks_start_as_decays(name):
     """Of several scales: heads differ in the rate of the L1 distance."""

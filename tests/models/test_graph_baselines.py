@@ -163,6 +163,12 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+@pytest.mark.few_on_jax(
+    "gcn-False-graphs",
+    "sgc-False-nodes",
+    "appnp-False-nodes",
+    "gin-True-graphs",
+)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
     ("name", "edges"),
@@ -185,6 +191,9 @@ def test_oracles(name, edges, level):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.few_on_jax(
+    "gcn-graphs-False", "gat-nodes-True", "appnp-graphs-False", "gin-nodes-True"
+)
 @pytest.mark.parametrize(
     ("name", "level", "edges"),
     [

@@ -82,6 +82,7 @@ CASES = {
 }
 
 
+@pytest.mark.few_on_jax("molecules")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):
     data, options = CASES[name]
@@ -133,6 +134,7 @@ def test_the_same_inside_and_outside(name):
         )
 
 
+@pytest.mark.few_on_jax("diffusion")
 @pytest.mark.parametrize("kernel", ["random_walk", "diffusion"])
 def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
     """Of symmetric graphs rounding must not choose among equal entries."""

@@ -32,6 +32,7 @@ def test_attentions_differ_by_their_masks_alone():
     assert count(mask="distance") - count(attention="linear") == 4 * 3 * 3
 
 
+@pytest.mark.few_on_jax("toeplitz-gap", "softmax-token")
 @pytest.mark.parametrize("pooling", ["gap", "token"])
 @pytest.mark.parametrize("attention", ["toeplitz", "linear", "softmax"])
 def test_any_image(attention, pooling):
@@ -141,7 +142,7 @@ NUMBERS = (24, 2, 32, 2)
         ("prefix", None, (2, 24)),
     ],
 )
-@pytest.mark.few_on_jax("None-3-shape1", "token+gap-3-shape7")
+@pytest.mark.few_on_jax("token+gap-3-shape7")
 def test_features(pooling, prefix_tokens, shape):
     """Poolings of the tokens that a model without pooling returns, on images of
     any size too."""
@@ -187,6 +188,7 @@ def test_features(pooling, prefix_tokens, shape):
     np.testing.assert_allclose(tokens_any, tokens, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow_on_jax
 def test_what_published_models_have():
     model = topvit(
         [24, 2, 32, 2],

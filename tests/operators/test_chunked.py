@@ -91,6 +91,13 @@ def arguments(kind, length):
     return [*features(length), *rates]
 
 
+@pytest.mark.few_on_jax(
+    "constant-causal-65",
+    "gated-65",
+    "gated-differing-65",
+    "gated-reverse-65",
+    "mixed-65",
+)
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_explicit(kind, length):
@@ -117,7 +124,7 @@ def test_any_chunk_gives_the_same(chunk, block):
 BLOCKS = [8] if ref.on_jax else [64, 8]
 
 
-@pytest.mark.few_on_jax("gated-differing-8", "gated-causal-8", "mixed-8")
+@pytest.mark.few_on_jax("gated-differing-8", "gated-causal-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients(kind, block):
@@ -350,7 +357,7 @@ STATEFUL = {
 }
 
 
-@pytest.mark.few_on_jax("gated", "sum")
+@pytest.mark.few_on_jax("gated")
 @pytest.mark.parametrize("name", STATEFUL)
 def test_whole_pieces_and_steps_agree(name):
     """Outputs, states and gradients, in pieces shorter and longer than a chunk

@@ -59,6 +59,9 @@ DIVISIONS = {
 }
 
 
+@pytest.mark.few_on_jax(
+    "batch0-lines", "batch2-rows", "batch1-examples", "batch3-heads"
+)
 @pytest.mark.parametrize("division", DIVISIONS)
 @pytest.mark.parametrize("batch", [(), (2,), (3, 1), (3, 2)])
 def test_any_division_equals_the_definition(division, batch, blocks):
@@ -95,6 +98,7 @@ def test_divisions_are_what_they_are_called(blocks):
     }
 
 
+@pytest.mark.few_on_jax("rows", "heads")
 @pytest.mark.parametrize("division", ["whole", "rows", "examples", "heads"])
 def test_gradients(division, blocks):
     blocks(*DIVISIONS[division])

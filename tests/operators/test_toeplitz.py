@@ -190,6 +190,7 @@ def periodic_matrix(table, grid, periodic):
     return table[(..., *index)]
 
 
+@pytest.mark.few_on_jax("dense-globe", "dense-short", "fft-globe", "fft-volume")
 @pytest.mark.parametrize("name", PERIODIC)
 @pytest.mark.parametrize("method", ["dense", "fft"])
 def test_periodic_axes(name, method):
@@ -269,6 +270,7 @@ def test_a_table_of_a_wrong_size_for_periodic_axes():
 # Rows.
 
 
+@pytest.mark.few_on_jax("grid2-300", "grid6-4352", "grid9-600")
 @pytest.mark.parametrize(
     "grid, elements",
     [
