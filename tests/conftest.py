@@ -1,5 +1,6 @@
 """What every test shares: quiet logs, the data folder, a fixed seed."""
 
+import contextlib
 import os
 import pathlib
 
@@ -71,3 +72,38 @@ def shared_data():
 @pytest.fixture(autouse=True)
 def fixed_seed():
     keras.utils.set_random_seed(0)
+
+
+def compile_eagerly(monkeypatch):
+    """From now on, `compile` makes models that run step by step."""
+    # JAX compiles each step by itself, which takes longer than all at once.
+    if keras.config.backend() == "jax":
+        return
+    # Keras asks whether a model has a `compile` of its own.
+    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
+    compile_model = owner.compile
+
+    def compile_and_set(model, *args, **kwargs):
+        compile_model(model, *args, **kwargs)
+        model.run_eagerly = True
+
+    monkeypatch.setattr(owner, "compile", compile_and_set)
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    """Of a few steps, tracing takes more time than all the rest."""
+    compile_eagerly(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def eager_fixtures():
+    """Where fixtures of a module train, `with eager_fixtures():` around it."""
+
+    @contextlib.contextmanager
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            compile_eagerly(patch)
+            yield
+
+    return patched

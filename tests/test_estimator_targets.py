@@ -89,6 +89,7 @@ def test_the_loss_of_nodes_of_joined_graphs():
         assert found["loss"] == pytest.approx(scaled.mean(), rel=1e-3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_fit_that_fails_leaves_no_model():
     model = keras_topo.GraphClassifier(preprocessor(), **options())
     model.fit(graphs(), ["a", "b", "a", "b"])
@@ -98,6 +99,7 @@ def test_a_fit_that_fails_leaves_no_model():
         model.predict(graphs())
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_targets_of_another_width_are_refused():
     model = keras_topo.GraphRegressor(preprocessor(), **options())
@@ -134,6 +136,7 @@ def test_targets_of_another_width_are_refused():
     assert several.multi_label and several.predict(triangles).shape == (4, 3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_unknown_values_beside_known_ones():
     random = np.random.default_rng(0)
     y = [random.normal(size=(n, 2)).astype("float32") for n in SIZES]
@@ -174,6 +177,7 @@ def test_unknown_values_beside_known_ones():
         )
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_what_is_watched_and_kept_is_in_the_units_of_y(tmp_path):
     y = [1000.0, 5000.0, 3000.0, 9000.0]
@@ -197,6 +201,7 @@ def test_what_is_watched_and_kept_is_in_the_units_of_y(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_classes_of_every_form():
     model = keras_topo.GraphClassifier(preprocessor(), **options())

@@ -1,9 +1,7 @@
 """SavedModels of models of every kind, and what is refused by name."""
 
 import functools
-import os
 import re
-import subprocess
 import sys
 import textwrap
 import types
@@ -184,27 +182,6 @@ def test_another_backend_is_told_the_way(tmp_path, monkeypatch):
     message = r"save\(\"model.keras\"\).*KERAS_BACKEND=tensorflow.*'jax'"
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(dense_model(), tmp_path / "1")
-
-
-def test_the_module_imports_without_tensorflow():
-    pytest.importorskip("jax")
-    code = """
-        import sys
-        import keras_topo
-        from keras_topo.export import export_onnx
-        assert callable(keras_topo.export) and callable(export_onnx)
-        sys.exit("tensorflow" in sys.modules)
-    """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-    }
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        check=True,
-    )
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):

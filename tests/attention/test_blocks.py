@@ -71,6 +71,15 @@ SIZES = [
 ]
 
 
+@pytest.mark.few(
+    "table-fft-1-eager",
+    "table-fft-700-eager",
+    "separable-700-eager",
+    "decay-700-eager",
+    "low-rank-700-eager",
+    "table-fft-700-jit",
+    "decay-700-jit",
+)
 @pytest.mark.few_on_jax("table-fft-700-jit", "decay-700-jit")
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize(("name", "elements"), SIZES)

@@ -75,6 +75,7 @@ def hidden_states(model, x):
     return inner(x)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_losses_by_the_definition(models):
     teacher, student = models
@@ -114,6 +115,7 @@ def test_losses_by_the_definition(models):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_what_is_trained(models):
     """The attention of the changed blocks first, then all; never the
     teacher."""
@@ -156,6 +158,7 @@ def test_each_stage_brings_it_nearer(models):
     ref.assert_close(found, ref.numpy(student(x)), 1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_integer_labels(models):
     x, y = data()
     labels = y.argmax(1)

@@ -1,9 +1,5 @@
 """The TopViT builder."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -97,19 +93,6 @@ def test_a_class_token_sees_positions():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         topvit(**options)
-
-
-def test_jax_users_do_not_import_tensorflow():
-    pytest.importorskip("jax")
-    script = (
-        "import sys, keras_topo, keras_topo.models; "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-    )
 
 
 @pytest.mark.parametrize(

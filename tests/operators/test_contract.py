@@ -58,7 +58,9 @@ def test_every_method_in_float32(case):
 def test_every_method_compiled(case):
     on_jax = keras.backend.backend() == "jax"
     # JAX has no eager run of the rest: one of each kind is compiled whole.
-    whole = r"dense-b|low_rank-two|decay-70|kronecker-3|.*3x4-fft|bordered-b"
+    whole = (
+        r"dense-b|low_rank-two|decay-70|kronecker-3|.*3x4-fft|bordered-b|sum-b"
+    )
     case.contract().check_methods(
         "float64" if on_jax else "float32",
         jit=True,

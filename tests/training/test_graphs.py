@@ -218,6 +218,7 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     splits = folds_file(tmp_path)
     command = ["--data", archive, "--out", out, *SMALL, "--splits", splits]
     command += ["--select", "kernel=ones,random_walk", "--seeds", "2"]
+    command += ["--epochs", "1"]
     assert run(*command, "--folds", "0") == 0
     file = out / "runs.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]

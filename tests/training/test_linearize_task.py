@@ -35,23 +35,11 @@ def small_model():
         yield
 
 
-def eager_compile(monkeypatch):
-    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
-    compile_model = owner.compile
-
-    def compile_eagerly(model, *args, **kwargs):
-        compile_model(model, *args, **kwargs)
-        model.run_eagerly = True
-
-    monkeypatch.setattr(owner, "compile", compile_eagerly)
-
-
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
+def teacher(tmp_path_factory, eager_fixtures):
     folder = tmp_path_factory.mktemp("runs") / "teacher"
     arguments = ["--attention", "softmax", "--epochs", "5", "--dropout", "0.1"]
-    with pytest.MonkeyPatch.context() as patch:
-        eager_compile(patch)
+    with eager_fixtures():
         assert run("images", *DIGITS, *arguments, out=folder) == 0
     return folder
 
@@ -70,14 +58,12 @@ def linearize(teacher, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def whole(teacher, tmp_path_factory):
+def whole(teacher, tmp_path_factory, eager_fixtures):
     """A run that was not interrupted, and what it printed."""
     out = tmp_path_factory.mktemp("linear") / "whole"
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        eager_compile(patch)
-        with contextlib.redirect_stdout(printed):
-            assert linearize(teacher, out, *STAGES) == 0
+    with eager_fixtures(), contextlib.redirect_stdout(printed):
+        assert linearize(teacher, out, *STAGES) == 0
     return out, printed.getvalue()
 
 
