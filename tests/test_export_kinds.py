@@ -203,8 +203,8 @@ def test_files_of_every_kind(tmp_path, kind, runtime):
         check_answer(answer, outputs, task, kind in SHARES)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_segmentation_names_every_pixel(tmp_path):
-    """In a process without keras_topo, which `verify` asks."""
     model = segmentation()
     report = keras_topo.export(model, tmp_path / "1", class_names=NAMES)
     assert report["verified"] and report["task"] == "classification"

@@ -24,6 +24,7 @@ from keras_topo.models import topvit
 pytestmark = pytest.mark.tensorflow_only
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
     dtype = keras.dtype_policies.get(policy)
@@ -39,7 +40,6 @@ def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
     logger = tf.get_logger()
     logger.setLevel("INFO")  # as TensorFlow itself does in a notebook
     try:
-        # The clean process is slow to start: once is enough.
         verify = policy == "mixed_bfloat16"
         report = export_saved_model(model, tmp_path / "1", verify=verify)
         assert logger.level == 20

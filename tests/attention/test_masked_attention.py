@@ -72,7 +72,14 @@ if on_jax:
         # Another size, by what runs as it comes, is a second one.
         pytest.param(
             *case,
-            marks=[pytest.mark.slow] * (case[:2] == OBLONG and not case[3]),
+            marks=[pytest.mark.slow]
+            * (
+                (case[:2] == OBLONG and not case[3])
+                or (
+                    not on_jax
+                    and case[2:] in (("low-rank", 1), ("distance", 1))
+                )
+            ),
         )
         for case in REAL
     ],

@@ -100,8 +100,8 @@ CASES = {
 FEW = {
     *((name, "grid") for name in MASKS),
     *((name, "causal") for name in ("table", "decay", "gated", "product")),
-    *((name, "sequence") for name in (None, "distance", "gaussian", "sum")),
-    ("gated", "volume"),
+    *((name, "sequence") for name in (None, "gaussian")),
+    ("decay", "volume"),
     ("table", "ring"),
 }
 

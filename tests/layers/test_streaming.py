@@ -118,6 +118,8 @@ def ways():
             often = similarity == "relu" or name in ("none", "table")
             if similarity == "favor":
                 often = name == "decay"
+            # Like others with one scale, and of a product.
+            often = often and name not in ("decay-3", "sum")
             marks = () if often else pytest.mark.slow
             yield pytest.param(
                 name, similarity, marks=marks, id=f"{name}-{similarity}"

@@ -71,13 +71,27 @@ def test_published_topvit_layer(implementation):
     )
 
 
+# On one grid every mask, and on the others some.
+ON_OTHERS = {(7,): (0,), (1, 5): (3,), (2, 3, 4): (0, 2, 4)}
+
+
 @pytest.mark.few_on_jax(
     "(4, 6)-{'mask': 'table'}",
     "(4, 6)-{'mask': 'distance'}",
     "(4, 6)-{'mask': None}",
 )
-@pytest.mark.parametrize("options", MASKS, ids=str)
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(
+    ("grid", "options"),
+    [
+        pytest.param(
+            *(grid, options),
+            marks=[pytest.mark.slow] * (k not in ON_OTHERS.get(grid, range(6))),
+            id=f"{grid}-{options}",
+        )
+        for grid in GRIDS
+        for k, options in enumerate(MASKS)
+    ],
+)
 def test_every_mask_on_every_grid(grid, options):
     layer = ToeplitzAttention(2, 8, value_dim=4, **options)
     x = random(2, *grid, 6)

@@ -108,6 +108,7 @@ np.testing.assert_allclose(found, data["clone"], rtol=1e-4, atol=1e-5)
 """
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_it_trains_saves_and_loads(tmp_path, monkeypatch):
     """In a fresh process, which imports the library and the class alone."""

@@ -98,8 +98,22 @@ def arguments(kind, length):
     "gated-reverse-65",
     "mixed-65",
 )
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [
+        # Many tokens take seconds: one of each kind of rates.
+        pytest.param(
+            *(kind, length),
+            marks=[pytest.mark.slow]
+            * (
+                length == 1000
+                and kind not in ("constant-causal", "gated-differing", "mixed")
+            ),
+        )
+        for kind in KINDS
+        for length in LENGTHS
+    ],
+)
 def test_equals_explicit(kind, length):
     arrays = arguments(kind, length)
     wanted = oracle(*arrays[:3], *rates_of(kind, length))
@@ -147,6 +161,7 @@ def test_gradients(kind, block):
         assert actual == pytest.approx(wanted, rel=1e-11, abs=1e-11), k
 
 
+@pytest.mark.few("gated-8", "gated-causal-64", "constant-64")
 @pytest.mark.few_on_jax("gated-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", ["constant", "gated", "gated-causal"])
@@ -424,6 +439,7 @@ def test_half_precision_is_computed_in_float32():
         assert keras.backend.standardize_dtype(x.dtype) == "float32"
 
 
+@pytest.mark.few("constant-causal-True", "mixed-False")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "kind, compiled",

@@ -34,6 +34,22 @@ def adjacency_of(graph, weighted):
     return matrix
 
 
+@pytest.mark.few(
+    "one-node-laplacian-True",
+    "edgeless-adjacency-False",
+    "path-laplacian-True",
+    "star-adjacency-True",
+    "hubs-normalized_laplacian-False",
+    "parts-laplacian-False",
+    "complete-normalized_laplacian-True",
+    "one-node-normalized_laplacian-False",
+    "edgeless-normalized_laplacian-True",
+    "path-adjacency-False",
+    "star-laplacian-False",
+    "hubs-laplacian-True",
+    "parts-normalized_laplacian-True",
+    "complete-laplacian-False",
+)
 @pytest.mark.few_on_jax(
     "one-node-laplacian-True",
     "edgeless-adjacency-False",

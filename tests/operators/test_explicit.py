@@ -59,6 +59,18 @@ DIVISIONS = {
 }
 
 
+@pytest.mark.few(
+    "batch0-whole",
+    "batch0-lines",
+    "batch0-heads",
+    "batch1-rows",
+    "batch1-examples",
+    "batch2-rows",
+    "batch2-lines",
+    "batch2-heads",
+    "batch3-heads",
+    "batch3-examples",
+)
 @pytest.mark.few_on_jax(
     "batch0-lines", "batch2-rows", "batch1-examples", "batch3-heads"
 )

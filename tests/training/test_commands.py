@@ -122,9 +122,10 @@ def test_former_commands_mean_what_they_meant(file):
     assert compared > 10
 
 
+@pytest.mark.few("keras_topo.training")
 @pytest.mark.parametrize("package", ["training", "keras_topo.training"])
 def test_scripts_start_quietly_and_by_their_names(package, tmp_path):
-    """From the root of the repository, and installed."""
+    """From the root of the repository (as the demo, too), and installed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     found = subprocess.run(

@@ -98,6 +98,7 @@ def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     assert "nothing to train" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_leaves_a_saved_model_and_samples(tmp_path, archive, eagerly):
     out = tmp_path / "run"
     assert run("--data", archive, "--out", out, *SMALL) == 0
