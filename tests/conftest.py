@@ -7,14 +7,20 @@ import pathlib
 # Read when TensorFlow is imported, which the first test module does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Nearly all of the time goes into tracing and compiling programs that run once.
+QUICK = "--xla_backend_optimization_level=0"
+QUICK += " --xla_llvm_disable_expensive_passes=true"
+
 if os.environ.get("KERAS_BACKEND") == "jax":
     import jax
 
     # For oracles in float64, which JAX computes only when told so, before
     # anything else. What users run, float32, is asked for where it is tested.
     jax.config.update("jax_enable_x64", True)
-    # Nearly all of the time goes into compiling programs that run once.
+    # The options above.
     jax.config.update("jax_disable_most_optimizations", True)
+else:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
 import keras  # noqa: E402
 import pytest  # noqa: E402

@@ -136,6 +136,7 @@ def test_targets_of_another_width_are_refused():
     assert several.multi_label and several.predict(triangles).shape == (4, 3)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.usefixtures("eagerly")
 def test_unknown_values_beside_known_ones():
     random = np.random.default_rng(0)

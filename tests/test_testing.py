@@ -127,6 +127,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow_on_jax
 def test_a_layer_as_it_should_be():
     # Its `Dense` layer is made in `build`, where it forgets quantization.
     run_layer_test(Gate, {"units": 4}, skip=("quantized_file",), **OPTIONS)

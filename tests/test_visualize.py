@@ -44,7 +44,7 @@ def test_weights_on_a_grid_are_those_that_are_used(mask, prefix):
     ref.assert_close(output, ref.numpy(expected), 1e-5)
 
 
-@pytest.mark.few_on_jax("softmax")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("similarity", ["softmax", "additive", "relu"])
 def test_weights_on_a_graph_are_those_that_are_used(similarity):
     layer = GraphKernelAttention(

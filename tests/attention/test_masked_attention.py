@@ -264,6 +264,7 @@ def test_batch_axes_of_the_mask(implementation):
             ref.assert_close(y, expected, 1e-10)
 
 
+@pytest.mark.slow_on_jax
 def test_one_head_and_several_examples():
     """TensorFlow's CPU product of this shape by one matrix is broken (see
     `_backend.matmul`): it must not be what runs."""

@@ -91,6 +91,7 @@ def test_tokens_equal(tmp_path, kind, size):
     assert difference(model, config, tensors, pixels(16, 16)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.few("shape0-vit", "shape1-deit", "shape0-dinov2")
 @pytest.mark.few_on_jax("shape1-deit")
 @pytest.mark.parametrize("kind", ["vit", "deit", "dinov2"])

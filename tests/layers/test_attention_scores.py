@@ -278,6 +278,7 @@ def test_fixed_graphs_have_a_matrix(name):
     check(layer, x, mask, output, scores)
 
 
+@pytest.mark.slow_on_jax
 def test_the_function():
     """Scores times values are the output of the other functions."""
     random = np.random.default_rng(0)

@@ -52,6 +52,7 @@ def make(similarity="softmax", layer=GraphKernelAttention, **options):
     return layer(4, 5, similarity=similarity, seed=2, **options)
 
 
+@pytest.mark.slow_on_jax
 def test_additive_scores_that_start_at_zero():
     """The layer starts as the average that the kernel gives."""
     nodes, kernels = graph_tensors()

@@ -350,6 +350,7 @@ def test_resampling_callback():
         plain.fit(np.ones((2, 2)), np.ones(2), callbacks=[Resample()])
 
 
+@pytest.mark.slow_on_jax
 def test_one_mask_for_many_layers():
     """Each makes itself a copy; a layer without heads has one."""
     mask = DiffusionMask(graph())

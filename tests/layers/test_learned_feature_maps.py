@@ -176,6 +176,7 @@ def test_every_layer_has_weights_of_its_own():
     assert again.attention.feature_map.activation == "exp"
 
 
+@pytest.mark.slow_on_jax
 def test_in_other_layers_and_models():
     layer = GraphKernelAttention(HEADS, DIM, similarity="hedgehog")
     nodes, kernel = inputs(2, 5, CHANNELS), np.ones((2, 5, 5), "float32")
@@ -270,6 +271,7 @@ def test_longer_queries_attend_more_sharply():
     assert np.all(np.abs(twice[1]) > np.abs(once[1]))
 
 
+@pytest.mark.slow_on_jax
 def test_magnitude_of_another_sequence():
     layer = MaskedAttention(HEADS, DIM, similarity="relu", magnitude_aware=True)
     x, value = inputs(2, 4, CHANNELS), inputs(2, 6, CHANNELS, seed=1)

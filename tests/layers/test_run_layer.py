@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -341,7 +342,11 @@ CASES = [
     ids=lambda c: "-".join(filter(None, (c.layer.__name__, c.covers, c.name))),
 )
 def test_layer(case):
-    run_layer_test(case.layer, case.kwargs, **case.options)
+    options = case.options
+    if on_jax and not os.environ.get("KERAS_TOPO_SLOW"):
+        # Each policy compiles every step anew.
+        options = {"policies": ["mixed_bfloat16"], **options}
+    run_layer_test(case.layer, case.kwargs, **options)
 
 
 def test_no_public_layer_is_missing():

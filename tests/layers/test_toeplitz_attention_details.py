@@ -238,6 +238,7 @@ def test_flat_tokens_are_the_grid():
 # Padding.
 
 
+@pytest.mark.slow_on_jax
 def test_each_example_has_its_own_padding():
     """The last like the first, and none of them all."""
     layer = build((3, 4, CHANNELS))
@@ -401,6 +402,7 @@ def test_float64():
     assert layer.mask.weights[0].dtype == "float64"
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "feature_map",
     ["relu"]

@@ -54,6 +54,7 @@ def arrays(layer):
     return [ref.numpy(w) for w in layer.weights]
 
 
+@pytest.mark.slow_on_jax
 def test_all_but_the_similarity_is_the_same(monkeypatch):
     """With softmax in the place of the feature map and no mask it computes
     what the model did."""

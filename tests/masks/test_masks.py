@@ -240,6 +240,7 @@ def test_config_round_trip(name):
             assert new.name == old.name
 
 
+@pytest.mark.slow_on_jax
 def test_weights_are_float32_at_least():
     for policy, dtype in (
         ("mixed_bfloat16", "float32"),

@@ -52,6 +52,7 @@ def test_its_formula_on_every_topology():
         ref.assert_close(found, formula([0.5, 3.0], topology), 1e-6)
 
 
+@pytest.mark.slow_on_jax
 def test_it_is_made_causal():
     """What it says of later tokens does not matter, nor do products."""
     for mask in (GaussianMine(), GaussianMine() * GaussianMine()):

@@ -173,6 +173,7 @@ def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_presets(tmp_path):
     graphs = molecules(text=not on_jax)
     found = GraphPreprocessor(

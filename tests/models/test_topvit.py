@@ -12,6 +12,7 @@ def count(**options):
     return topvit("mini", 2, (8, 8, 1), 10, **options).count_params()
 
 
+@pytest.mark.slow_on_jax
 def test_tiny_has_the_published_size():
     """ViT-Ti/16's 5,717,416 parameters, but for a position of the class token
     (192), which Toeplitz masks do not need; and the masks."""

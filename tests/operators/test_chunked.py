@@ -161,8 +161,8 @@ def test_gradients(kind, block):
         assert actual == pytest.approx(wanted, rel=1e-11, abs=1e-11), k
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.few("gated-8", "gated-causal-64", "constant-64")
-@pytest.mark.few_on_jax("gated-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", ["constant", "gated", "gated-causal"])
 def test_gradients_of_gradients(kind, block):
@@ -403,6 +403,7 @@ def test_state_of_several_blocks():
             ref.assert_close(a, ref.numpy(b), 1e-12)
 
 
+@pytest.mark.slow_on_jax
 def test_initial_state_changes_nothing():
     rates = np.random.default_rng(6).uniform(0, 1, (BATCH, HEADS, 9))
     operator = GatedDecay(ref.tensor(rates), causal=True)

@@ -241,6 +241,7 @@ def test_damping_is_learned():
 GRIDS = ((5,), (3, 4), (4, 3), (1, 4), (3, 1, 2), (2, 3, 4), (1, 1))
 
 
+@pytest.mark.few_on_jax("(3, 4)-False", "(1, 4)-True")
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.few("(5,)-True", "(3, 4)-False", "(1, 4)-True", "(2, 3, 4)-True")
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -252,6 +252,7 @@ def decay(rate, n):
     return ExponentialDecay(ref.tensor(rate, "float64"), n)
 
 
+@pytest.mark.slow_on_jax
 def test_kronecker_attends_in_tiles():
     nested = Kronecker([decay(0.3, 3), decay([0.2, 0.7], 4)])
     operator = Kronecker([nested, decay([0.5, 0.1], 5)])

@@ -140,6 +140,7 @@ def test_any_grid_by_fft_equals_the_matrix(grid, seed, columns):
     ref.assert_close(mask.T @ x, matrix.T @ x, 1e-11)
 
 
+@pytest.mark.slow_on_jax
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 @given(
     grid=st.lists(st.integers(1, 5), min_size=1, max_size=3),
@@ -243,6 +244,7 @@ def test_a_periodic_axis_saves_its_padding():
     assert costs[1] < 0.7 * costs[0]
 
 
+@pytest.mark.slow_on_jax
 def test_separable_periodic_axes():
     grid, periodic = (3, 4), (False, True)
     terms = [[random(5, seed=k), random(4, seed=k + 9)] for k in range(2)]
