@@ -1,6 +1,7 @@
 """What every test shares: quiet logs, the data folder, a fixed seed."""
 
 import contextlib
+import gc
 import os
 import pathlib
 
@@ -22,7 +23,8 @@ if os.environ.get("KERAS_BACKEND") == "jax":
 else:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
-import keras  # noqa: E402
+# Not Keras: the process that starts others (`-n 2`) needs none, and importing
+# TensorFlow takes seconds.
 import pytest  # noqa: E402
 
 
@@ -45,6 +47,8 @@ def check_few(items):
 
 
 def pytest_collection_modifyitems(items):
+    import keras
+
     check_few(items)
     backend = keras.config.backend()
     reasons = {}
@@ -65,6 +69,16 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reasons[reason]))
 
 
+def pytest_collection_finish():
+    """What is there now stays: the garbage collector need not look at it.
+
+    Keras collects garbage for each layer that it quantizes, which takes a
+    quarter of a second where all of TensorFlow is looked at.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The data folder of the README; a test that needs it is skipped else."""
@@ -77,11 +91,15 @@ def shared_data():
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 def compile_eagerly(monkeypatch):
     """From now on, `compile` makes models that run step by step."""
+    import keras
+
     # JAX compiles each step by itself, which takes longer than all at once.
     if keras.config.backend() == "jax":
         return

@@ -142,15 +142,23 @@ def test_what_is_trained(models):
 
 
 @pytest.mark.slow_on_jax
-def test_each_stage_brings_it_nearer(models):
+# Compilation by XLA takes longer than all the rest.
+@pytest.mark.parametrize(
+    "jit",
+    [
+        pytest.param("auto", marks=[] if ref.on_jax else pytest.mark.slow),
+        *([] if ref.on_jax else [False]),
+    ],
+)
+def test_each_stage_brings_it_nearer(models, jit):
     teacher, student = models
     x, y = data()
     for stage in STAGES[:2]:
         model = Distillation(teacher, student, stage)
         model.compile(
             keras.optimizers.Adam(1e-2),
-            # One of the stages is compiled.
-            run_eagerly=stage == "attention" and not ref.on_jax,
+            run_eagerly=not jit and stage == "attention",
+            jit_compile=jit,
         )
         history = model.fit(
             x, y, batch_size=16, epochs=20, verbose=0, validation_data=(x, y)
