@@ -186,8 +186,9 @@ def check_units(model, y, folder):
 @pytest.mark.usefixtures("eagerly")
 def test_regression_is_in_its_own_units(graphs, tmp_path):
     y = [1000.0 + 50 * graph.number_of_edges() for graph in graphs]
-    p = preprocessor(edge_features="length")
-    model = keras_topo.GraphRegressor(p, linear, epochs=2, verbose=0)
+    model = keras_topo.GraphRegressor(
+        preprocessor(), linear, epochs=2, verbose=0
+    )
     check_units(model.fit(graphs, y), y, tmp_path / "sizes")
     # Whole numbers are numbers, too, and so are those of the graphs.
     model = keras_topo.GraphRegressor(

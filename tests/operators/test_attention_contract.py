@@ -33,13 +33,17 @@ FEWER = "block_toeplitz|gated|forest|diffusion|windows|resolvent-acyclic"
 # Of each class and form one or a few, where sizes and twins share the code.
 EVERY_TIME = representatives()
 KINDS = one_of_each_kind()
-# Of each class one, and of those with a gradient of their own all methods.
+# Of each class one, and of decays both directions.
 CLASSES = {type(c.operator()): c for c in reversed(KINDS)}
 CLASSES = [
     c
     for c in KINDS
     if c in CLASSES.values() or re.match("gated|decay|kronecker|sum", c.name)
 ]
+# What is more than products and sums of tensors, or has gradients of its own.
+OWN = "block_toeplitz-3x4-fft|separable|decay|gated|curves|forest|diffusion"
+OWN += "|resolvent|kronecker-decays|sum-decays|factors|bordered|low_rank"
+OWN = [c for c in KINDS if re.match(OWN, c.name)]
 
 
 # All of whose parameters have the batch axes of the mask, and these may be
@@ -82,7 +86,7 @@ def test_an_empty_batch(case):
     case.contract().check_empty_batch()
 
 
-@parametrize([c for c in SOME if c.shapes], CLASSES, on_jax=FEWER)
+@parametrize([c for c in SOME if c.shapes], OWN, on_jax=FEWER)
 def test_hessian_vector_products(case):
     case.contract().check_second_derivatives()
 

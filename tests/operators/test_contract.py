@@ -42,17 +42,15 @@ eager_only = pytest.mark.skipif(
 )
 
 
-# Sizes and methods whose code others share; not one token, nor one line.
-TWINS = (
-    "block_toeplitz-(7|1x1x1|5x1)|separable1-(3x4|1x4|4x1)|torus-(5|2x1x3)"
-    "|separable2-3x4-(dense|fft)|torus-3x4-dense|hypercube-3|decay-(5|32)-"
-    "|low_rank-batch|kronecker-mat|sum-grids|scaled-low|block_diagonal-low"
-    "|bordered-fft"
-)
+# Besides one of each class and method: one token, and shared parameters.
+EDGES = r".*-1(-batch2)?$|.*1-token|.*broadcast|.*auto|.*symmetric"
 
 
 @eager_only
-@parametrize(WITH_BATCH, [c for c in CASES if not re.match(TWINS, c.name)])
+@parametrize(
+    WITH_BATCH,
+    [*representatives(), *(c for c in CASES if re.match(EDGES, c.name))],
+)
 def test_every_method_in_float64(case):
     case.contract().check_methods("float64")
 
