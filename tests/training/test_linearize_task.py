@@ -27,7 +27,7 @@ STAGES = ["--updates", "2", "4", "3", "--every", "2"]
 def small_model():
     module = importlib.import_module("keras_topo.models.topvit")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(module.SIZES, "mini", (8, 2, 12, 2))
+        patch.setitem(module.SIZES, "mini", (8, 2, 12, 1))
         # Where weights are tested: an export and pictures take seconds.
         patch.setattr(Images, "_export", lambda *_: {})
         patch.setattr(Images, "_draw", lambda *_: None)

@@ -346,7 +346,6 @@ def test_a_damaged_line_of_results_is_named_and_kept(texts, tmp_path, capsys):
     assert len(file.read_text().splitlines()) == 3
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_the_best_epoch_counts_also_after_a_resume(
     texts, tmp_path, monkeypatch
 ):
