@@ -113,7 +113,7 @@ SHARES = ("volume", "sequence_of_tokens", "yes_or_no")
 
 
 # Others cover the same way through, as fast.
-SLOW = ("sequence", "augmented", "half")
+SLOW = ("sequence", "augmented", "half", "segmentation", "volume")
 
 
 def named(kinds):

@@ -41,7 +41,6 @@ def test_lists_of_graphs(tmp_path, monkeypatch, capsys):
 @pytest.mark.few(
     "Links",
     "Classes of nodes, in many graphs",
-    "Numbers to predict",
     "Edges that matter",
 )
 @pytest.mark.parametrize("title", CHAPTERS)

@@ -173,6 +173,7 @@ def linear(x, tensors, name):
     return x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
 
+@pytest.mark.few("dinov2", "vit")
 @pytest.mark.few_on_jax("dinov2")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_classifiers(tmp_path, kind):
@@ -420,6 +421,7 @@ def test_options(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.few("dinov2_with_registers")
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("kind", ["vit", "dinov2_with_registers"])
 def test_a_preset_of_it(tmp_path, kind):

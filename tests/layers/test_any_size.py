@@ -98,8 +98,13 @@ CASES = {
 # Of each mask, the cases that run each time: a grid, and what has code of its
 # own on sequences.
 FEW = {
-    *((name, "grid") for name in MASKS),
-    *((name, "causal") for name in ("table", "decay", "gated", "product")),
+    *(
+        (name, "grid")
+        for name in MASKS
+        # Whose code others share.
+        if name not in ("distance-1", "separable-decay", "decay-2", "sum")
+    ),
+    *((name, "causal") for name in ("table", "gated")),
     *((name, "sequence") for name in (None, "gaussian")),
     ("decay", "volume"),
     ("table", "ring"),

@@ -487,6 +487,9 @@ def test_errors(name):
         function()
 
 
+@pytest.mark.few(
+    "pairs-softmax", "pairs-relu", "kernel-additive", "factors-favor"
+)
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])

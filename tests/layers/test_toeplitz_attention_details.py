@@ -402,6 +402,7 @@ def test_float64():
     assert layer.mask.weights[0].dtype == "float64"
 
 
+@pytest.mark.few("relu", "favor")
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "feature_map",

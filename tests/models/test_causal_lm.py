@@ -36,6 +36,7 @@ def make(name="decay", **options):
     return model
 
 
+@pytest.mark.few("gated-positions", "softmax", "table", "favor")
 @pytest.mark.few_on_jax("gated-positions")
 @pytest.mark.parametrize("name", MODELS)
 def test_pieces_and_steps_are_the_whole(name):

@@ -82,6 +82,7 @@ CASES = {
 }
 
 
+@pytest.mark.few("weighted", "pairs", "molecules", "positions")
 @pytest.mark.few_on_jax("molecules")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):

@@ -111,6 +111,13 @@ def test_refused(arguments, message):
 NUMBERS = (24, 2, 32, 2)
 
 
+@pytest.mark.few(
+    "gap-2-shape3",
+    "None-3-shape1",
+    "prefix-2-shape8",
+    "token+gap-3-shape7",
+    "mean-0-shape4",
+)
 @pytest.mark.parametrize(
     "pooling, prefix_tokens, shape",
     [

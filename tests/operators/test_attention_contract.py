@@ -9,7 +9,7 @@ import re
 
 import keras
 import pytest
-from cases import CASES, one_of_each_kind, parametrize, representatives
+from cases import CASES, one_of_each_kind, parametrize
 
 from keras_topo.operators import MaskOperator
 
@@ -31,7 +31,6 @@ if on_jax:
 # Of these, what differs most, for exact zeros and for second derivatives.
 FEWER = "block_toeplitz|gated|forest|diffusion|windows|resolvent-acyclic"
 # Of each class and form one or a few, where sizes and twins share the code.
-EVERY_TIME = representatives()
 KINDS = one_of_each_kind()
 # Of each class one, and of decays both directions.
 CLASSES = {type(c.operator()): c for c in reversed(KINDS)}
@@ -57,12 +56,12 @@ ONE_BATCH = [
 ]
 
 
-@parametrize(SOME, EVERY_TIME)
+@parametrize(SOME, KINDS)
 def test_every_form_and_its_gradients(case):
     case.contract().check_attention()
 
 
-@parametrize(SOME, EVERY_TIME, on_jax=FEWER)
+@parametrize(SOME, KINDS, on_jax=FEWER)
 def test_zeros_are_zeros(case):
     case.contract().check_zeros()
 
@@ -79,9 +78,7 @@ def test_unknown_heads(case):
     case.contract().check_unknown_sizes((1,))
 
 
-@parametrize(
-    [c for c in SOME if c.matrix().shape[:-3] in ((), (1,))], EVERY_TIME
-)
+@parametrize([c for c in SOME if c.matrix().shape[:-3] in ((), (1,))], KINDS)
 def test_an_empty_batch(case):
     case.contract().check_empty_batch()
 
@@ -91,12 +88,12 @@ def test_hessian_vector_products(case):
     case.contract().check_second_derivatives()
 
 
-@parametrize(SOME, EVERY_TIME)
+@parametrize(SOME, KINDS)
 def test_tiny_weights(case):
     case.contract().check_tiny_weights()
 
 
-@parametrize([c for c in SOME if c.shapes], KINDS)
+@parametrize([c for c in SOME if c.shapes], CLASSES)
 def test_operators_are_arguments(case):
     case.contract().check_pytree()
 

@@ -159,6 +159,7 @@ def test_any_operator(blocks):
         ref.assert_close(denominator, expected[1], 1e-12)
 
 
+@pytest.mark.few("True-rows", "False-whole")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("division", ["whole", "rows"])
 @pytest.mark.parametrize("jit", [False, True])

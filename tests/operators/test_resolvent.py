@@ -362,6 +362,7 @@ def test_empty_batches(name):
     )
 
 
+@pytest.mark.few("series-True", "grid-edges-True", "heads-True", "acyclic-True")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", DERIVATIVES)

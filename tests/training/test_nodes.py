@@ -65,7 +65,7 @@ def planetoid(tmp_path):
     return path
 
 
-@pytest.mark.few("gkat", "gkat-walks", "gkat-propagation", "sgc", "appnp")
+@pytest.mark.few("gkat-walks", "gkat-propagation", "appnp")
 @pytest.mark.parametrize("model", RECIPES)
 def test_trains_and_saves(
     tmp_path, planetoid, model, capsys, no_export, eagerly
