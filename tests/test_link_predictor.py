@@ -130,7 +130,6 @@ def test_shuffled_pairs_are_not_found(split):
     assert abs(found["roc_auc"] - 0.5) < 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.slow_on_jax
 def test_graph_convolutions_and_graphs_of_networkx():
     graph = networkx.from_scipy_sparse_array(blocks().adjacency)
