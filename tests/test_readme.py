@@ -38,6 +38,11 @@ def test_lists_of_graphs(tmp_path, monkeypatch, capsys):
         assert line in printed
 
 
+@pytest.mark.few(
+    "Links",
+    "Classes of nodes, in many graphs",
+    "Edges that matter",
+)
 @pytest.mark.parametrize("title", CHAPTERS)
 def test_guide(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
