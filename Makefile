@@ -31,7 +31,7 @@ test-all: $(VENV)/.runtimes $(VENV)/.docs
 # Two processes of one thread: most of the time goes into tracing and compiling,
 # which use one core. Each takes one half of the files, in order, so that most
 # fixtures are made once, and then tests of the other one that is not done yet.
-TWO := -n 2 --dist worksteal
+TWO := -n 2 --dist worksteal --durations=15 --durations-min=3
 ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
 test-tensorflow: $(VENV)/.dev

@@ -1,10 +1,16 @@
 """What every test shares: quiet logs, the data folder, a fixed seed."""
 
+import contextlib
+import gc
 import os
 import pathlib
 
 # Read when TensorFlow is imported, which the first test module does.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Nearly all of the time goes into tracing and compiling programs that run once.
+QUICK = "--xla_backend_optimization_level=0"
+QUICK += " --xla_llvm_disable_expensive_passes=true"
 
 if os.environ.get("KERAS_BACKEND") == "jax":
     import jax
@@ -12,11 +18,17 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     # For oracles in float64, which JAX computes only when told so, before
     # anything else. What users run, float32, is asked for where it is tested.
     jax.config.update("jax_enable_x64", True)
-    # Nearly all of the time goes into compiling programs that run once.
+    # The options above.
     jax.config.update("jax_disable_most_optimizations", True)
+else:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
-import keras  # noqa: E402
+# Not Keras: the process that starts others (`-n 2`) needs none, and importing
+# TensorFlow takes seconds.
 import pytest  # noqa: E402
+
+# Whether TensorFlow has its seed.
+SEEDED = []
 
 
 def check_few(items):
@@ -38,6 +50,8 @@ def check_few(items):
 
 
 def pytest_collection_modifyitems(items):
+    import keras
+
     check_few(items)
     backend = keras.config.backend()
     reasons = {}
@@ -58,6 +72,16 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reasons[reason]))
 
 
+def pytest_collection_finish():
+    """What is there now stays: the garbage collector need not look at it.
+
+    Keras collects garbage for each layer that it quantizes, which takes a
+    quarter of a second where all of TensorFlow is looked at.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The data folder of the README; a test that needs it is skipped else."""
@@ -70,4 +94,67 @@ def shared_data():
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
-    keras.utils.set_random_seed(0)
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        if SEEDED:
+            # Once: it forgets every kernel and what was made ready to serve, so
+            # that each test would prepare its models anew. Keras draws by
+            # seeds of its own.
+            patch.setattr("tensorflow.random.set_seed", lambda seed: None)
+        keras.utils.set_random_seed(0)
+    if keras.config.backend() == "tensorflow":
+        SEEDED.append(True)
+
+
+def compile_eagerly(monkeypatch):
+    """From now on, `compile` makes models that run step by step."""
+    import keras
+
+    # JAX compiles each step by itself, which takes longer than all at once.
+    if keras.config.backend() == "jax":
+        return
+    # Keras asks whether a model has a `compile` of its own.
+    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
+    compile_model = owner.compile
+
+    def compile_and_set(model, *args, **kwargs):
+        compile_model(model, *args, **kwargs)
+        model.run_eagerly = True
+
+    monkeypatch.setattr(owner, "compile", compile_and_set)
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    """Of a few steps, tracing takes more time than all the rest."""
+    compile_eagerly(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def eager_fixtures():
+    """Where fixtures of a module train, `with eager_fixtures():` around it."""
+
+    @contextlib.contextmanager
+    def patched():
+        with pytest.MonkeyPatch.context() as patch:
+            compile_eagerly(patch)
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Exports are verified here: a clean process takes seconds to start.
+
+    That one answers is tested once for images, raw graphs and each kind of
+    published model.
+    """
+    from export_models import answers_with
+
+    from keras_topo.export import saved_models
+
+    monkeypatch.setattr(
+        saved_models, "answers_of_a_clean_process", answers_with(lambda _: None)
+    )

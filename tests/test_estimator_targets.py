@@ -56,6 +56,7 @@ def test_losses_and_metrics_of_known_values():
     np.testing.assert_allclose(found, np.nanmean(terms, axis=1), rtol=1e-5)
 
 
+@pytest.mark.few_on_jax("3")
 @pytest.mark.parametrize("batch_size", [2, 3, 9])
 def test_the_loss_of_nodes_counts_known_ones(batch_size):
     y = [np.arange(n) % 2 for n in SIZES]
@@ -88,6 +89,7 @@ def test_the_loss_of_nodes_of_joined_graphs():
         assert found["loss"] == pytest.approx(scaled.mean(), rel=1e-3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_fit_that_fails_leaves_no_model():
     model = keras_topo.GraphClassifier(preprocessor(), **options())
     model.fit(graphs(), ["a", "b", "a", "b"])
@@ -97,6 +99,8 @@ def test_a_fit_that_fails_leaves_no_model():
         model.predict(graphs())
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_targets_of_another_width_are_refused():
     model = keras_topo.GraphRegressor(preprocessor(), **options())
     y = [1.0, 2.0, 3.0, 5.0]
@@ -132,6 +136,8 @@ def test_targets_of_another_width_are_refused():
     assert several.multi_label and several.predict(triangles).shape == (4, 3)
 
 
+@pytest.mark.slow_on_jax
+@pytest.mark.usefixtures("eagerly")
 def test_unknown_values_beside_known_ones():
     random = np.random.default_rng(0)
     y = [random.normal(size=(n, 2)).astype("float32") for n in SIZES]
@@ -172,6 +178,8 @@ def test_unknown_values_beside_known_ones():
         )
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_what_is_watched_and_kept_is_in_the_units_of_y(tmp_path):
     y = [1000.0, 5000.0, 3000.0, 9000.0]
     file = tmp_path / "best.keras"
@@ -194,6 +202,8 @@ def test_what_is_watched_and_kept_is_in_the_units_of_y(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_classes_of_every_form():
     model = keras_topo.GraphClassifier(preprocessor(), **options())
     model.fit(graphs(), np.array([[3], [5], [3], [5]]))  # as in PyG
@@ -223,6 +233,7 @@ def test_classes_of_every_form():
     assert nodes.classes == ["a", "b"]
 
 
+@pytest.mark.slow_on_jax
 def test_weights_of_classes_and_examples():
     y = ["a", "b", "b", "b"]
     losses = []
@@ -311,6 +322,7 @@ def test_errors_name_the_argument():
         GraphSequence(graphs(), preprocessor().adapt(graphs()), list("abcd"))
 
 
+@pytest.mark.slow_on_jax
 def test_models_of_what_a_preprocessor_has_learned():
     p = preprocessor().adapt(graphs(), ["a", "b", "a", "b"])
     model = keras_topo.models.gkat_graph_classifier(**p.model_arguments())

@@ -113,7 +113,7 @@ SHARES = ("volume", "sequence_of_tokens", "yes_or_no")
 
 
 # Others cover the same way through, as fast.
-SLOW = ("sequence", "augmented", "half")
+SLOW = ("sequence", "augmented", "half", "segmentation", "volume")
 
 
 def named(kinds):
@@ -203,8 +203,8 @@ def test_files_of_every_kind(tmp_path, kind, runtime):
         check_answer(answer, outputs, task, kind in SHARES)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_segmentation_names_every_pixel(tmp_path):
-    """In a process without keras_topo, which `verify` asks."""
     model = segmentation()
     report = keras_topo.export(model, tmp_path / "1", class_names=NAMES)
     assert report["verified"] and report["task"] == "classification"

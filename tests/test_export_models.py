@@ -1,9 +1,7 @@
 """SavedModels of models of every kind, and what is refused by name."""
 
 import functools
-import os
 import re
-import subprocess
 import sys
 import textwrap
 import types
@@ -26,6 +24,7 @@ from keras_topo.models import topvit
 pytestmark = pytest.mark.tensorflow_only
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
     dtype = keras.dtype_policies.get(policy)
@@ -41,7 +40,6 @@ def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
     logger = tf.get_logger()
     logger.setLevel("INFO")  # as TensorFlow itself does in a notebook
     try:
-        # The clean process is slow to start: once is enough.
         verify = policy == "mixed_bfloat16"
         report = export_saved_model(model, tmp_path / "1", verify=verify)
         assert logger.level == 20
@@ -184,27 +182,6 @@ def test_another_backend_is_told_the_way(tmp_path, monkeypatch):
     message = r"save\(\"model.keras\"\).*KERAS_BACKEND=tensorflow.*'jax'"
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(dense_model(), tmp_path / "1")
-
-
-def test_the_module_imports_without_tensorflow():
-    pytest.importorskip("jax")
-    code = """
-        import sys
-        import keras_topo
-        from keras_topo.export import export_onnx
-        assert callable(keras_topo.export) and callable(export_onnx)
-        sys.exit("tensorflow" in sys.modules)
-    """
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-    }
-    subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        check=True,
-    )
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ def ends_in_softmax(kind):
     )
 
 
+@pytest.mark.few("before a linear one", "inside")
 @pytest.mark.parametrize(
     "kind", ["layer", "dense", "before a linear one", "inside"]
 )

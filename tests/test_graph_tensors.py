@@ -217,6 +217,7 @@ def classifier(kind):
     )
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.few("gkat")
 @pytest.mark.parametrize("kind", ["gkat", "gcn"])
 def test_served_graphs(tmp_path, kind):

@@ -178,6 +178,7 @@ def normalized(*arguments, **options):
     return keras.Model(inputs, inner({**inputs, "nodes": nodes}))
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_statistics_of_a_builder_of_ones_own(split):
     graph = split.graph
@@ -221,6 +222,8 @@ def test_targets_are_not_in_their_kernel():
     assert len(covered) == graph.num_edges
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
     graph = Graph(blocks().adjacency)  # Degrees as features.
     seen, kernels = [], []
@@ -253,6 +256,7 @@ def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
     assert "val_roc_auc" in predictor.history.history
 
 
+@pytest.mark.few_on_jax("hadamard")
 @pytest.mark.parametrize("decoder", ["dot", "hadamard", "concat"])
 def test_a_kernel_may_come_with_the_inputs(decoder):
     random = np.random.default_rng(0)
@@ -300,6 +304,8 @@ def test_options(options, message):
         LinkPredictor(**options)
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_small_graphs_and_names_of_nodes(tmp_path):
     graph = networkx.relabel_nodes(
         networkx.complete_graph(5), dict(enumerate("edcba"))

@@ -144,6 +144,7 @@ def test_other_classes_keep_all_but_the_last_layer(tmp_path, capsys, caplog):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "mask",
     [

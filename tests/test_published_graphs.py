@@ -1,9 +1,10 @@
 """Published models of graphs and nodes: raw graphs in, answers by name out.
 
-SavedModels are asked in processes with TensorFlow and without Keras and
-keras_topo.
+That SavedModels answer in processes with TensorFlow and without Keras and
+keras_topo is one test of each; others ask them in this process.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -37,6 +38,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ZOO = ROOT / "saved_models"
 TASKS = ("graphs", "nodes", "images")
 FAST = ("gkat-mutag", "gkat-cora")
+
+
+@functools.cache
+def signatures_of(name):
+    """Loaded once, for tests that ask for answers in this process."""
+    return tf.saved_model.load(str(ZOO / name / "1")).signatures
+
+
+def answers_of(name, requests):
+    """Like `answers_of_a_clean_process`, in this one."""
+    for signature, inputs in requests:
+        sent = {key: tf.constant(x) for key, x in inputs.items()}
+        answer = signatures_of(name)[signature](**sent)
+        yield {key: x.numpy() for key, x in answer.items()}
 
 
 def of_task(task):
@@ -115,7 +130,7 @@ def test_graphs_as_accurate_as_the_card_says(name, shared_data):
         for p in [classifier.preprocessor]
         for k in range(0, len(graphs), 8)
     ]
-    answers = answers_of_a_clean_process(ZOO / name / "1", requests)
+    answers = answers_of(name, requests)
     said = np.concatenate([answer["class"] for answer in answers])
     accuracy = np.mean(said == np.array(truth, object))
     assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
@@ -159,8 +174,8 @@ def test_nodes_as_accurate_as_the_card_says(name, shared_data):
         shared_data / "planetoid", metrics["arguments"]["data"]
     )
     ids, words = data.test.astype("int32"), data.graph.features
-    by_id, by_words = answers_of_a_clean_process(
-        ZOO / name / "1",
+    by_id, by_words = answers_of(
+        name,
         [
             ("serving_default", {"ids": ids}),
             ("classify_features", {"nodes": words[None]}),
@@ -184,8 +199,7 @@ def test_the_card(name, monkeypatch):
     assert len(snippets) == 2
     for snippet in snippets:
         exec(snippet, {})
-    served = tf.saved_model.load(str(ZOO / name / "1")).signatures
-    for signature, concrete in served.items():
+    for signature, concrete in signatures_of(name).items():
         _, inputs = concrete.structured_input_signature
         parts = (inputs, concrete.structured_outputs)
         (row,) = re.findall(rf"\| `{signature}` \| (.*) \| (.*) \|", card)
@@ -212,7 +226,7 @@ def large_requests(name):
 @pytest.mark.parametrize("name", sum(map(of_task, TASKS), []))
 def test_no_answer_is_nan(name):
     """The largest finite numbers are refused, or answered by numbers."""
-    served = tf.saved_model.load(str(ZOO / name / "1")).signatures
+    served = signatures_of(name)
     random = np.random.default_rng(0)
     for signature, inputs in large_requests(name):
         for signs in ((1, 1), (-1, -1), (-1, 1)):

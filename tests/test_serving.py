@@ -109,6 +109,7 @@ def check_request(predict, definitions):
         assert shape.is_compatible_with(tf.TensorShape(expected.tensor_shape))
 
 
+@pytest.mark.few("images", "raw graphs", "nodes")
 def test_warm_up_requests_are_of_the_signatures_and_are_answered(exported):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
@@ -199,6 +200,7 @@ def inputs_of(name):
     }
 
 
+@pytest.mark.few("images", "raw graphs", "nodes")
 def test_requests_of_every_signature(exported):
     """Over gRPC as the artefact declares them; over REST the same numbers."""
     import tensorflow as tf

@@ -127,6 +127,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow_on_jax
 def test_a_layer_as_it_should_be():
     # Its `Dense` layer is made in `build`, where it forgets quantization.
     run_layer_test(Gate, {"units": 4}, skip=("quantized_file",), **OPTIONS)
@@ -217,6 +218,7 @@ class AlmostZero(Wrong):
         return super()._rows(start, size) + 1e-13
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "kind, message",
     [
@@ -236,6 +238,7 @@ def test_what_is_wrong_with_an_operator(kind, message):
         )
 
 
+@pytest.mark.slow_on_jax
 def test_state_without_pieces():
     with pytest.raises(ValueError, match="`make_piece`.*Received: None"):
         run_operator_test(

@@ -23,6 +23,7 @@ def applied(layer, weights, value):
     return found.reshape(*found.shape[:2], -1)
 
 
+@pytest.mark.few_on_jax("2-table")
 @pytest.mark.parametrize("mask", ["table", "separable", None])
 @pytest.mark.parametrize("prefix", [0, 2])
 def test_weights_on_a_grid_are_those_that_are_used(mask, prefix):
@@ -43,6 +44,7 @@ def test_weights_on_a_grid_are_those_that_are_used(mask, prefix):
     ref.assert_close(output, ref.numpy(expected), 1e-5)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("similarity", ["softmax", "additive", "relu"])
 def test_weights_on_a_graph_are_those_that_are_used(similarity):
     layer = GraphKernelAttention(
@@ -62,6 +64,7 @@ def test_weights_on_a_graph_are_those_that_are_used(similarity):
     ref.assert_close(output, applied(layer, weights, value), 1e-5)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("pooling", ["gap", "token"])
 @pytest.mark.parametrize(
     "attention",
@@ -154,6 +157,7 @@ def test_pictures_of_images():
     assert titles(one)[0] == "from row 2, column 3"
 
 
+@pytest.mark.slow_on_jax
 def test_pictures_of_graphs():
     """One color bar, of shares: a factor of a kernel does not matter."""
     pytest.importorskip("networkx")
@@ -186,6 +190,7 @@ def test_pictures_of_graphs():
     assert panels[0].collections[0].get_array()[2] == 0
 
 
+@pytest.mark.slow_on_jax
 def test_errors():
     model = topvit("mini", 4, (8, 12, 1), 3)
     nodes = keras.Sequential(

@@ -1,5 +1,6 @@
 """`run_layer_test`: what models, files and servers expect of a layer."""
 
+import functools
 import inspect
 import json
 import os
@@ -378,14 +379,14 @@ class _LayerTest:
 
     def quantization(self):
         if self._holds_dense():
-            found = self.call_model(self._quantized())
+            found = self.call_model(self._quantized)
             self.close(
                 "quantization", found, self.expected, QUANTIZATION_TOLERANCE
             )
 
     def quantized_file(self):
         if self._holds_dense():
-            model = self._quantized()
+            model = self._quantized
             again = self.saved_and_loaded(model, "quantized_file")
             found = self.call_model(again)
             self.close("quantized_file", found, self.call_model(model), 1e-6)
@@ -396,6 +397,7 @@ class _LayerTest:
             for layer in self.layer._flatten_layers()
         )
 
+    @functools.cached_property
     def _quantized(self):
         layer = self.layer_class.from_config(self.layer.get_config())
         model = self.model(layer)

@@ -71,6 +71,16 @@ SIZES = [
 ]
 
 
+@pytest.mark.few(
+    "table-fft-1-eager",
+    "table-fft-700-eager",
+    "separable-700-eager",
+    "decay-700-eager",
+    "low-rank-700-eager",
+    "table-fft-700-jit",
+    "decay-700-jit",
+)
+@pytest.mark.few_on_jax("table-fft-700-jit", "decay-700-jit")
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
 @pytest.mark.parametrize(("name", "elements"), SIZES)
 def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
@@ -87,6 +97,7 @@ def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
     assert maps and max(maps) > 1
 
 
+@pytest.mark.few_on_jax("bordered", "kronecker", "causal")
 @pytest.mark.parametrize(
     "make",
     [

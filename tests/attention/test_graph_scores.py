@@ -98,6 +98,7 @@ def test_padding_removes_keys(name, form):
     ref.assert_close(actual, expected, 1e-12)
 
 
+@pytest.mark.few_on_jax("softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradients_of_pairs(name):
     """Of everything, against those of the dense form."""
@@ -135,6 +136,7 @@ def test_rows_do_not_underflow(scale):
     ref.assert_close(out, v, 1e-12)
 
 
+@pytest.mark.few_on_jax("pairs-additive", "dense-softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("form", ["pairs", "dense"])
 def test_dropout_of_scores(name, form):

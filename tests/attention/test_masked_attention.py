@@ -28,6 +28,9 @@ from keras_topo.operators import (
 )
 
 
+@pytest.mark.few_on_jax(
+    "table-fft-2", "separable-2", "decay-2", "low-rank-2", "causal-2"
+)
 @pytest.mark.parametrize("prefix", [2] if on_jax else [0, 2])
 @pytest.mark.parametrize("name", KINDS)
 def test_implementations_agree_in_float64(name, prefix):
@@ -60,13 +63,23 @@ if on_jax:
     ]
 
 
+@pytest.mark.few_on_jax(
+    "14x14+1-table-fft-jit", "14x14+1-low-rank-jit", "12x20+0-separable-jit"
+)
 @pytest.mark.parametrize(
     ("grid", "prefix", "name", "jit"),
     [
         # Another size, by what runs as it comes, is a second one.
         pytest.param(
             *case,
-            marks=[pytest.mark.slow] * (case[:2] == OBLONG and not case[3]),
+            marks=[pytest.mark.slow]
+            * (
+                (case[:2] == OBLONG and not case[3])
+                or (
+                    not on_jax
+                    and case[2:] in (("low-rank", 1), ("distance", 1))
+                )
+            ),
         )
         for case in REAL
     ],
@@ -100,6 +113,9 @@ def test_causal_attention_is_a_running_sum():
 # Padding.
 
 
+@pytest.mark.few_on_jax(
+    "table-fft-explicit", "table-fft-fast", "low-rank-fast", "None-auto"
+)
 @pytest.mark.parametrize("implementation", ["explicit", "fast", "auto"])
 @pytest.mark.parametrize("name", ["table-fft", "separable", "low-rank", None])
 def test_padded_keys_are_removed_exactly(name, implementation):
@@ -148,6 +164,7 @@ def test_padding_is_the_shorter_sequence():
         ref.assert_close(y[:, :, :real], ref.numpy(expected), 1e-10)
 
 
+@pytest.mark.few_on_jax("table")
 @pytest.mark.parametrize("masked_by", ["table", "low-rank", None])
 def test_a_fully_padded_example_gives_zeros(masked_by):
     length = GRID[0] * GRID[1]
@@ -221,6 +238,7 @@ def test_no_mask_is_a_mask_of_ones():
         ref.assert_close(y, expected, 1e-12)
 
 
+@pytest.mark.few_on_jax("fast")
 @pytest.mark.parametrize("implementation", ["explicit", "fast"])
 def test_batch_axes_of_the_mask(implementation):
     """`(L, L)`, `(heads, L, L)`, `(batch, 1, L, L)`, `(batch, heads, L, L)`."""
@@ -246,6 +264,7 @@ def test_batch_axes_of_the_mask(implementation):
             ref.assert_close(y, expected, 1e-10)
 
 
+@pytest.mark.slow_on_jax
 def test_one_head_and_several_examples():
     """TensorFlow's CPU product of this shape by one matrix is broken (see
     `_backend.matmul`): it must not be what runs."""
@@ -296,6 +315,7 @@ def test_a_mask_in_float64_with_float32_features():
             ref.assert_close(y, expected, 1e-5, name)
 
 
+@pytest.mark.few_on_jax("float16")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_accumulated_in_float32(dtype):
     """The normaliser of 4096 keys by 64 unit features exceeds float16."""

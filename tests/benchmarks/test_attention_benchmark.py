@@ -70,6 +70,7 @@ def test_rows_of_a_kind_agree(kind):
         assert ("chosen" in facts) == (implementation == "auto")
 
 
+@pytest.mark.slow_on_jax
 def test_softmax_as_written_is_that_of_the_peer():
     torch = pytest.importorskip("torch")
     output, _ = run(PLAIN_SOFTMAX)

@@ -40,7 +40,7 @@ def nested(flat):
     return tree
 
 
-@pytest.mark.few_on_jax("narrow-vit", "narrow-topvit")
+@pytest.mark.few_on_jax("narrow-topvit")
 @pytest.mark.parametrize("toeplitz", [False, True], ids=["vit", "topvit"])
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_equal(size, toeplitz):
@@ -55,7 +55,7 @@ def test_logits_equal(size, toeplitz):
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
 
 
-@pytest.mark.few_on_jax("shape1")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("shape", [(24, 24), (12, 30)])
 def test_other_sizes_are_those_of_scipy_zoom(shape, tmp_path):
     tree = oracle.random_arrays(oracle.flax_shapes(pre_logits=24))

@@ -73,6 +73,14 @@ def difference(model, config, tensors, images):
     return np.abs(got - expected).max()
 
 
+@pytest.mark.few(
+    "narrow-dinov2_with_registers",
+    "narrow-vit",
+    "wide-deit",
+    "deep-dinov2",
+    "deep-dinov2_with_registers",
+    "wide-vit",
+)
 @pytest.mark.few_on_jax("narrow-dinov2_with_registers")
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("size", SIZES)
@@ -83,6 +91,8 @@ def test_tokens_equal(tmp_path, kind, size):
     assert difference(model, config, tensors, pixels(16, 16)) <= 1e-5
 
 
+@pytest.mark.slow_on_jax
+@pytest.mark.few("shape0-vit", "shape1-deit", "shape0-dinov2")
 @pytest.mark.few_on_jax("shape1-deit")
 @pytest.mark.parametrize("kind", ["vit", "deit", "dinov2"])
 @pytest.mark.parametrize("shape", [(24, 24), (8, 30)])
@@ -163,6 +173,7 @@ def linear(x, tensors, name):
     return x @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
 
+@pytest.mark.few("dinov2", "vit")
 @pytest.mark.few_on_jax("dinov2")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_classifiers(tmp_path, kind):
@@ -410,6 +421,7 @@ def test_options(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.few("dinov2_with_registers")
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("kind", ["vit", "dinov2_with_registers"])
 def test_a_preset_of_it(tmp_path, kind):

@@ -779,11 +779,12 @@ def test_an_interrupt_at_any_line(tmp_path, capsys):
     assert line > 100 and left < 5
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_are_killed():
     """In full: `python -m tests.cache_kills --rounds 100`."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cache_kills", "--rounds=5"],
+        [sys.executable, "-m", "tests.cache_kills", "--rounds=3"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

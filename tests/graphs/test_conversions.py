@@ -117,6 +117,7 @@ def test_pyg():
     assert without.features is None and without.label == 1
 
 
+@pytest.mark.slow_on_jax
 def test_real_pyg():
     torch = pytest.importorskip("torch")
     torch_data = pytest.importorskip("torch_geometric.data")

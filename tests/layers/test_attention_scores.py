@@ -113,6 +113,7 @@ def test_causal_sequences(name, similarity):
     assert not np.triu(ref.numpy(scores), k=1).any()
 
 
+@pytest.mark.few_on_jax("relu")
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 def test_prefix_tokens_come_first(similarity):
     layer = ToeplitzAttention(
@@ -263,7 +264,7 @@ FIXED = {
 
 
 @pytest.mark.parametrize("name", FIXED)
-@pytest.mark.few_on_jax("forest", "sparse")
+@pytest.mark.few_on_jax("sparse")
 def test_fixed_graphs_have_a_matrix(name):
     layer = FIXED[name]()
     x = inputs(2, NODES, CHANNELS)
@@ -277,6 +278,7 @@ def test_fixed_graphs_have_a_matrix(name):
     check(layer, x, mask, output, scores)
 
 
+@pytest.mark.slow_on_jax
 def test_the_function():
     """Scores times values are the output of the other functions."""
     random = np.random.default_rng(0)
@@ -446,6 +448,7 @@ def test_dropout_leaves_scores(similarity):
     np.testing.assert_array_equal(ref.numpy(quiet), ref.numpy(scores))
 
 
+@pytest.mark.few_on_jax("mixed_bfloat16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(policy):
     layer = MaskedAttention(

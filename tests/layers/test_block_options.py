@@ -30,7 +30,7 @@ def numbers(x):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", MLPS)
-@pytest.mark.few_on_jax("swiglu-False", "gelu_tanh-True")
+@pytest.mark.few_on_jax("swiglu-False")
 def test_mlp(activation, bias):
     block = TopologicalEncoderBlock(
         2,
@@ -89,6 +89,7 @@ def test_streams_have_the_factors_too():
     np.testing.assert_allclose(last, whole[:, 5], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_defaults_are_as_before():
     block = TopologicalEncoderBlock(2, mask="decay")
     block.build((None, 4, 4, 8))

@@ -54,7 +54,7 @@ def test_every_layer_with_weights_is_here():
     assert {x for x in found if hasattr(x, "attention_weights")} == made
 
 
-@pytest.mark.few_on_jax("toeplitz", "graph", "softmax")
+@pytest.mark.few_on_jax("toeplitz", "graph")
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_weights_build_the_layer(name):
     make, shape = ATTENTION[name]
@@ -106,6 +106,9 @@ def test_a_second_input_is_no_padding_mask(name):
             make()(x, x)
 
 
+@pytest.mark.few_on_jax(
+    "toeplitz", "prefix", "softmax", "graph", "forest", "pooling"
+)
 @pytest.mark.parametrize("name", MASKED)
 def test_padding_masks_of_the_right_shape(name):
     make, shape = MASKED[name]
@@ -139,6 +142,7 @@ MASKED_KERNELS = {
 }
 
 
+@pytest.mark.few_on_jax("random-walks", "log")
 @pytest.mark.parametrize("name", MASKED_KERNELS)
 def test_masks_of_kernels(name):
     adjacency = np.ones((B, N, N), "float32")

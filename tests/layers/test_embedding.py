@@ -119,6 +119,9 @@ def test_prefix_tokens_come_first():
             PrefixTokens(wrong)
 
 
+@pytest.mark.few_on_jax(
+    "PatchEmbedding1", "PositionEmbedding0", "PrefixTokens0"
+)
 @pytest.mark.parametrize(
     "layer",
     [
@@ -164,6 +167,7 @@ def test_interpolation_weights_sum_to_one(size):
     np.testing.assert_array_equal(identity, np.eye(size))
 
 
+@pytest.mark.few_on_jax("new0-old1", "new2-old0", "new3-old0")
 @pytest.mark.parametrize("old", [(3, 5), (1, 4), (6, 2)])
 @pytest.mark.parametrize("new", [(3, 5), (2, 9), (1, 1), (7, 3)])
 def test_offsets_keep_their_place(old, new):

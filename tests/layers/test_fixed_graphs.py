@@ -60,7 +60,18 @@ def nodes(count):
     return np.random.default_rng(0).normal(size=(2, count, CHANNELS))
 
 
-@pytest.mark.few_on_jax("dense-relu", "sparse-softmax", "diffusion-relu")
+@pytest.mark.few(
+    "dense-relu",
+    "dense-additive",
+    "dense-block",
+    "forest-relu",
+    "sparse-softmax",
+    "sparse-propagation",
+    "diffusion-relu",
+    "factors-relu",
+    "table-relu",
+)
+@pytest.mark.few_on_jax("dense-relu", "sparse-softmax")
 @pytest.mark.parametrize(("graph", "layer"), CASES)
 def test_other_numbers_of_nodes_are_refused(graph, layer):
     model = model_of(graph, layer)

@@ -55,6 +55,10 @@ def test_adjacency_from_edges():
     assert directed[1].sum() == 5
 
 
+@pytest.mark.few_on_jax(
+    "RandomWalkKernel-random_walk_kernel-options0-True",
+    "DiffusionKernel-diffusion_kernel-options2-True",
+)
 @pytest.mark.parametrize("jit", [False, True][ref.on_jax :])
 @pytest.mark.parametrize(
     "layer, host, options",

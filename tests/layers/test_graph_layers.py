@@ -52,6 +52,7 @@ def make(similarity="softmax", layer=GraphKernelAttention, **options):
     return layer(4, 5, similarity=similarity, seed=2, **options)
 
 
+@pytest.mark.slow_on_jax
 def test_additive_scores_that_start_at_zero():
     """The layer starts as the average that the kernel gives."""
     nodes, kernels = graph_tensors()
@@ -131,6 +132,7 @@ def test_forms_agree(similarity, kernels):
         ref.assert_close(output, outputs[0], 2e-6)
 
 
+@pytest.mark.few_on_jax("2-softmax")
 @pytest.mark.parametrize("similarity", SIMILARITIES[:2])
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2])
 def test_log_kernel(similarity, kernels):
@@ -263,6 +265,7 @@ FIXED = {
 }
 
 
+@pytest.mark.few_on_jax("GraphEncoderBlock-sparse")
 @pytest.mark.parametrize("form", FIXED)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_fixed_kernel(form, layer, tmp_path):
@@ -369,6 +372,7 @@ def test_one_head(similarity):
         ref.assert_close(whole[-1:], last, 2e-6)
 
 
+@pytest.mark.few_on_jax("kernel-mixed_bfloat16", "pairs-mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])
 def test_mixed_precision(policy, form):
@@ -483,6 +487,9 @@ def test_errors(name):
         function()
 
 
+@pytest.mark.few(
+    "pairs-softmax", "pairs-relu", "kernel-additive", "factors-favor"
+)
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("form", ["kernel", "pairs", "factors"])

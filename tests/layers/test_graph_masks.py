@@ -101,6 +101,14 @@ def perturb(model):
         weight.assign(value + 0.1 * random.normal(size=value.shape))
 
 
+@pytest.mark.few(
+    "diffusion-ordered",
+    "features-ordered",
+    "anchors",
+    "walks",
+    "forest-exponential",
+    "forest-table",
+)
 @eager
 @pytest.mark.parametrize("name", MASKS)
 def test_a_layer_with_a_mask_is_one_with_its_matrix(name):
@@ -126,8 +134,8 @@ def test_a_layer_with_a_mask_is_one_with_its_matrix(name):
 UNDER_XLA = ("diffusion-ordered", "forest-table", "features", "anchors")
 
 
-@pytest.mark.few_on_jax("diffusion-ordered", "forest-table", "features")
-@pytest.mark.few("diffusion-ordered", "forest-table", "features", "walks")
+@pytest.mark.few_on_jax("forest-table", "features")
+@pytest.mark.few("diffusion-ordered", "forest-table", "features")
 @pytest.mark.parametrize("name", MASKS)
 def test_gradients_and_files(name, tmp_path):
     """Everything learned has a gradient; a file brings everything back."""
@@ -350,6 +358,7 @@ def test_resampling_callback():
         plain.fit(np.ones((2, 2)), np.ones(2), callbacks=[Resample()])
 
 
+@pytest.mark.slow_on_jax
 def test_one_mask_for_many_layers():
     """Each makes itself a copy; a layer without heads has one."""
     mask = DiffusionMask(graph())
@@ -363,7 +372,8 @@ def test_one_mask_for_many_layers():
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
 
 
-@pytest.mark.few("diffusion", "forest-rational", "walks", "pairs")
+@pytest.mark.few_on_jax("forest-rational", "walks")
+@pytest.mark.few("forest-rational", "walks", "pairs")
 @pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
 def test_a_model_that_fit_builds_has_its_graph(name):
     """Keras builds it where nothing can be assigned."""

@@ -122,6 +122,7 @@ def test_large_inputs_stay_finite(activation):
         assert np.isfinite(y).all()
 
 
+@pytest.mark.few_on_jax("exp")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_token_by_token(activation):
     layer = MaskedAttention(
@@ -175,6 +176,7 @@ def test_every_layer_has_weights_of_its_own():
     assert again.attention.feature_map.activation == "exp"
 
 
+@pytest.mark.slow_on_jax
 def test_in_other_layers_and_models():
     layer = GraphKernelAttention(HEADS, DIM, similarity="hedgehog")
     nodes, kernel = inputs(2, 5, CHANNELS), np.ones((2, 5, 5), "float32")
@@ -217,6 +219,7 @@ def magnitude_layer(mask, **options):
     return randomised(layer)
 
 
+@pytest.mark.few_on_jax("table")
 @pytest.mark.parametrize("mask", [None, "table"])
 def test_magnitude_by_the_definition(mask):
     layer = magnitude_layer(mask)
@@ -268,6 +271,7 @@ def test_longer_queries_attend_more_sharply():
     assert np.all(np.abs(twice[1]) > np.abs(once[1]))
 
 
+@pytest.mark.slow_on_jax
 def test_magnitude_of_another_sequence():
     layer = MaskedAttention(HEADS, DIM, similarity="relu", magnitude_aware=True)
     x, value = inputs(2, 4, CHANNELS), inputs(2, 6, CHANNELS, seed=1)
@@ -278,6 +282,7 @@ def test_magnitude_of_another_sequence():
     ref.assert_close(layer(x, values), ref.numpy(y), 1e-5)
 
 
+@pytest.mark.few_on_jax("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_huge_queries_stay_finite(policy):
     layer = magnitude_layer("decay", dtype=policy)

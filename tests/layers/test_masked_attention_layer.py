@@ -60,6 +60,7 @@ def mask_between(layer, queries, keys):
     return mask
 
 
+@pytest.mark.few_on_jax("table-relu", "None-softmax")
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 @pytest.mark.parametrize("name", [None, "decay", "table"])
 def test_cross_attention(name, similarity):

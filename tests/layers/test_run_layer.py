@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -295,7 +296,7 @@ CASES = [
             on_grid(),
             covers="HedgehogFeatureMap",
             name=activation,
-            jax=activation == "softmax",
+            jax="slow" if activation == "softmax" else False,
             slow=activation == "exp",
         )
         for activation in ("softmax", "exp")
@@ -312,6 +313,7 @@ CASES = [
         on_grid(),
         name="magnitude_aware",
         jax="slow",
+        slow=True,
     ),
     *(
         Case(
@@ -319,6 +321,7 @@ CASES = [
             {"num_heads": 2, "attention": kind},
             on_grid(skip=UNSAVED if kind == "softmax" else ()),
             name=kind,
+            slow=kind == "softmax",
         )
         for kind in ("toeplitz", "softmax")
     ),
@@ -339,7 +342,11 @@ CASES = [
     ids=lambda c: "-".join(filter(None, (c.layer.__name__, c.covers, c.name))),
 )
 def test_layer(case):
-    run_layer_test(case.layer, case.kwargs, **case.options)
+    options = case.options
+    if on_jax and not os.environ.get("KERAS_TOPO_SLOW"):
+        # Each policy compiles every step anew.
+        options = {"policies": ["mixed_bfloat16"], **options}
+    run_layer_test(case.layer, case.kwargs, **options)
 
 
 def test_no_public_layer_is_missing():

@@ -118,12 +118,17 @@ def ways():
             often = similarity == "relu" or name in ("none", "table")
             if similarity == "favor":
                 often = name == "decay"
+            # Whose code others share.
+            often = often and name not in (
+                *("decay-3", "sum", "sum-of-decays", "distance", "separable"),
+            )
             marks = () if often else pytest.mark.slow
             yield pytest.param(
                 name, similarity, marks=marks, id=f"{name}-{similarity}"
             )
 
 
+@pytest.mark.few_on_jax("gated-relu", "table-softmax")
 @pytest.mark.parametrize(("name", "similarity"), list(ways()))
 def test_chunks_and_steps_are_the_whole(name, similarity):
     layer = make(MASKS[name](), similarity)
@@ -138,6 +143,16 @@ def test_chunks_and_steps_are_the_whole(name, similarity):
             assert error < tolerance, (function.__name__, what, error)
 
 
+@pytest.mark.few(
+    "none",
+    "decay",
+    "gated",
+    "table",
+    "causal",
+    "resolvent",
+    "product",
+    "product-of-decays",
+)
 @pytest.mark.parametrize("name", MASKS)
 def test_states(name):
     """A few tokens at once leave what as many steps leave."""
@@ -229,6 +244,16 @@ class Forgetful(Mask):
         return Dense(1.0 / (1.0 + ops.abs(i[:, None] - i)))
 
 
+@pytest.mark.few(
+    "none",
+    "decay",
+    "gated",
+    "table",
+    "gaussian",
+    "resolvent",
+    "product",
+    "forgetful",
+)
 @pytest.mark.parametrize("name", [*MASKS, "forgetful"])
 def test_no_token_sees_a_later_one(name):
     mask = Forgetful() if name == "forgetful" else MASKS[name]()

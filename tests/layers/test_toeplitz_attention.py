@@ -53,6 +53,7 @@ def by_definition(layer, x, mask, visible=None):
     return output @ weights["output/kernel"] + weights["output/bias"]
 
 
+@pytest.mark.few_on_jax("fast", "auto")
 @pytest.mark.parametrize("implementation", ["explicit", "fast", "auto"])
 def test_published_topvit_layer(implementation):
     """A free table, ReLU features, fourteen by ten patches, three heads."""
@@ -70,8 +71,27 @@ def test_published_topvit_layer(implementation):
     )
 
 
-@pytest.mark.parametrize("options", MASKS, ids=str)
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+# On one grid every mask, and on the others some.
+ON_OTHERS = {(7,): (0,), (1, 5): (3,), (2, 3, 4): (0, 2, 4)}
+
+
+@pytest.mark.few_on_jax(
+    "(4, 6)-{'mask': 'table'}",
+    "(4, 6)-{'mask': 'distance'}",
+    "(4, 6)-{'mask': None}",
+)
+@pytest.mark.parametrize(
+    ("grid", "options"),
+    [
+        pytest.param(
+            *(grid, options),
+            marks=[pytest.mark.slow] * (k not in ON_OTHERS.get(grid, range(6))),
+            id=f"{grid}-{options}",
+        )
+        for grid in GRIDS
+        for k, options in enumerate(MASKS)
+    ],
+)
 def test_every_mask_on_every_grid(grid, options):
     layer = ToeplitzAttention(2, 8, value_dim=4, **options)
     x = random(2, *grid, 6)
@@ -157,6 +177,7 @@ def test_nothing_visible_is_not_nan():
     assert np.all(np.isfinite(ref.numpy(output)))
 
 
+@pytest.mark.few_on_jax("favor")
 @pytest.mark.parametrize("feature_map", ["relu", "exp", "favor"])
 def test_huge_inputs_are_not_nan(feature_map):
     layer = ToeplitzAttention(2, 8, feature_map=feature_map, seed=1)
@@ -196,6 +217,7 @@ def test_resampled_mask():
     )
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "options",
     [
@@ -221,6 +243,7 @@ def test_config_round_trip(options):
     np.testing.assert_array_equal(ref.numpy(layer(x)), ref.numpy(clone(x)))
 
 
+@pytest.mark.few_on_jax("mixed_float16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy):
     layer = ToeplitzAttention(2, 8, dtype=policy)

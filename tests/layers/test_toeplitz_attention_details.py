@@ -76,6 +76,7 @@ def by_hand(layer, x, mask, phi):
     return (y @ kernel + bias).reshape(*x.shape[:-1], -1)
 
 
+@pytest.mark.few_on_jax("fast")
 @pytest.mark.parametrize("implementation", ["explicit", "fast"])
 def test_a_published_topvit_layer_with_a_class_token(implementation):
     """Its real size: 14 x 14 patches and one token, three heads of 64."""
@@ -114,6 +115,7 @@ def test_distance_mask_is_the_exponential_of_a_polynomial():
 GRIDS = [(16,), (1, 16), (3, 5), (2, 3, 4), (1, 1)]
 
 
+@pytest.mark.few_on_jax("(3, 5)-1", "(1, 1)-2")
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_distance_masks_are_clipped_as_a_whole(degree, grid):
@@ -182,6 +184,7 @@ def test_decay_mask_falls_along_each_axis(rank):
     ref.assert_close(ref.dense(layer.mask_operator()), expected, 1e-5)
 
 
+@pytest.mark.few_on_jax("table")
 @pytest.mark.parametrize("name", ["table", "distance-1", "separable"])
 def test_no_call_looks_for_negative_entries(name, monkeypatch):
     """There are none, and the minimum of a table takes time."""
@@ -199,6 +202,7 @@ def test_no_call_looks_for_negative_entries(name, monkeypatch):
     ref.assert_close(ref.compiled(layer)(x), expected, 1e-5)
 
 
+@pytest.mark.few_on_jax("explicit-{}", "fast-{}")
 @pytest.mark.parametrize("options", [{}, {"share_mask": True}], ids=str)
 @pytest.mark.parametrize("implementation", ["explicit", "fast"])
 def test_one_head(implementation, options):
@@ -234,6 +238,7 @@ def test_flat_tokens_are_the_grid():
 # Padding.
 
 
+@pytest.mark.slow_on_jax
 def test_each_example_has_its_own_padding():
     """The last like the first, and none of them all."""
     layer = build((3, 4, CHANNELS))
@@ -284,6 +289,7 @@ def test_dropout_drops_keys_the_same_in_every_implementation():
 # Resampling.
 
 
+@pytest.mark.few_on_jax("decay")
 @pytest.mark.parametrize("name", ["distance-2", "separable-3", "decay"])
 def test_other_masks_on_another_grid(name):
     options = MASKS[name]
@@ -320,6 +326,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.few_on_jax("1", "10")
 @pytest.mark.parametrize("options", CONFIGS, ids=range(len(CONFIGS)))
 def test_config_round_trip(options):
     shape = (3, 5, CHANNELS)
@@ -344,6 +351,7 @@ def test_registered_name():
     assert name == "keras_topo>ToeplitzAttention"
 
 
+@pytest.mark.slow_on_jax
 def test_regularizers_and_constraints_act():
     layer = build((3, 5, CHANNELS), kernel_regularizer="l2")
     layer(inputs(1, 3, 5, CHANNELS))
@@ -369,6 +377,7 @@ def test_random_features_come_from_the_seed_and_are_saved(feature_map):
 # Numerics.
 
 
+@pytest.mark.few_on_jax("decay-mixed_bfloat16")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("name", ["distance-1", "decay"])
 def test_mixed_precision(policy, name):
@@ -393,9 +402,11 @@ def test_float64():
     assert layer.mask.weights[0].dtype == "float64"
 
 
+@pytest.mark.few("relu", "favor")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "feature_map",
-    ["relu", "favor"]
+    ["relu"]
     # Each costs JAX a dozen compilations.
     if keras.backend.backend() == "jax"
     else ["relu", "elu", "square", "exp", "favor", "hyperbolic_favor"],

@@ -75,6 +75,8 @@ def hidden_states(model, x):
     return inner(x)
 
 
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
 def test_losses_by_the_definition(models):
     teacher, student = models
     x, y = data()
@@ -113,6 +115,7 @@ def test_losses_by_the_definition(models):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_what_is_trained(models):
     """The attention of the changed blocks first, then all; never the
     teacher."""
@@ -138,12 +141,21 @@ def test_what_is_trained(models):
         assert not changed(teacher, teachers)
 
 
-def test_each_stage_brings_it_nearer(models):
+@pytest.mark.slow_on_jax
+# Compilation by XLA takes longer than all the rest.
+@pytest.mark.parametrize(
+    "jit",
+    [
+        pytest.param("auto", marks=[] if ref.on_jax else pytest.mark.slow),
+        *([] if ref.on_jax else [False]),
+    ],
+)
+def test_each_stage_brings_it_nearer(models, jit):
     teacher, student = models
     x, y = data()
     for stage in STAGES[:2]:
         model = Distillation(teacher, student, stage)
-        model.compile(keras.optimizers.Adam(1e-2))
+        model.compile(keras.optimizers.Adam(1e-2), jit_compile=jit)
         history = model.fit(
             x, y, batch_size=16, epochs=20, verbose=0, validation_data=(x, y)
         ).history
@@ -154,6 +166,7 @@ def test_each_stage_brings_it_nearer(models):
     ref.assert_close(found, ref.numpy(student(x)), 1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_integer_labels(models):
     x, y = data()
     labels = y.argmax(1)
@@ -161,6 +174,7 @@ def test_integer_labels(models):
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_errors(models):
     teacher, student = models
     x, y = data()

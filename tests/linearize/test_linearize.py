@@ -54,6 +54,7 @@ def arrays(layer):
     return [ref.numpy(w) for w in layer.weights]
 
 
+@pytest.mark.slow_on_jax
 def test_all_but_the_similarity_is_the_same(monkeypatch):
     """With softmax in the place of the feature map and no mask it computes
     what the model did."""
@@ -167,6 +168,7 @@ def test_language_models():
         keras_topo.linearize(teacher, blocks=[0])
 
 
+@pytest.mark.slow_on_jax
 def test_presets(tmp_path):
     """A short recipe where `topvit` makes the same, and resampling."""
     student = keras_topo.linearize(softmax_model())
@@ -186,6 +188,7 @@ def test_a_preset_of_some_blocks(tmp_path):
     ref.assert_close(again(images()), ref.numpy(student(images())), 1e-6)
 
 
+@pytest.mark.slow_on_jax
 def test_images_of_any_size():
     teacher = topvit(
         (8, 2, 12, 1),

@@ -162,6 +162,7 @@ def test_sums_and_products():
 # Starts.
 
 
+@pytest.mark.few_on_jax("table", "decay")
 @pytest.mark.parametrize("name", ["table", "distance", "separable", "decay"])
 def test_masks_start_as_decays(name):
     """Of several scales: heads differ in the rate of the L1 distance."""
@@ -239,6 +240,7 @@ def test_config_round_trip(name):
             assert new.name == old.name
 
 
+@pytest.mark.slow_on_jax
 def test_weights_are_float32_at_least():
     for policy, dtype in (
         ("mixed_bfloat16", "float32"),

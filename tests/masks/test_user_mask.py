@@ -52,6 +52,7 @@ def test_its_formula_on_every_topology():
         ref.assert_close(found, formula([0.5, 3.0], topology), 1e-6)
 
 
+@pytest.mark.slow_on_jax
 def test_it_is_made_causal():
     """What it says of later tokens does not matter, nor do products."""
     for mask in (GaussianMine(), GaussianMine() * GaussianMine()):
@@ -108,6 +109,7 @@ np.testing.assert_allclose(found, data["clone"], rtol=1e-4, atol=1e-5)
 """
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_it_trains_saves_and_loads(tmp_path, monkeypatch):
     """In a fresh process, which imports the library and the class alone."""

@@ -163,6 +163,12 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+@pytest.mark.few_on_jax(
+    "gcn-False-graphs",
+    "sgc-False-nodes",
+    "appnp-False-nodes",
+    "gin-True-graphs",
+)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
     ("name", "edges"),
@@ -185,6 +191,9 @@ def test_oracles(name, edges, level):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.few_on_jax(
+    "gcn-graphs-False", "gat-nodes-True", "appnp-graphs-False", "gin-nodes-True"
+)
 @pytest.mark.parametrize(
     ("name", "level", "edges"),
     [
@@ -294,6 +303,7 @@ def test_hubs_keep_their_own_entry(kind):
 TRAINING = {"epochs": 1, "verbose": 0, "batch_size": 3}
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(
     "name",
     [
@@ -326,6 +336,7 @@ def test_the_model_picks_its_kernel(name, tmp_path):
     assert config["learned"]["kernel"] == models.MODELS[name].kernel
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_a_kernel_that_is_chosen_stays():
     chosen = GraphPreprocessor(kernel="neighbors", cache=False)
@@ -338,6 +349,7 @@ def test_a_kernel_that_is_chosen_stays():
         ).fit(graphs(), [0, 1, 0])
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_numbers_of_nodes():
     """By a builder itself, which has the kernel of its name."""
@@ -354,6 +366,7 @@ def test_numbers_of_nodes():
     assert all(50 < x.mean() < 150 for x in found)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
 def test_presets_of_other_functions(tmp_path):
     def build(**options):

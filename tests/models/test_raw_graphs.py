@@ -82,6 +82,8 @@ CASES = {
 }
 
 
+@pytest.mark.few("weighted", "pairs", "molecules", "positions")
+@pytest.mark.few_on_jax("molecules")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):
     data, options = CASES[name]
@@ -133,6 +135,7 @@ def test_the_same_inside_and_outside(name):
         )
 
 
+@pytest.mark.few_on_jax("diffusion")
 @pytest.mark.parametrize("kernel", ["random_walk", "diffusion"])
 def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
     """Of symmetric graphs rounding must not choose among equal entries."""
@@ -171,6 +174,7 @@ def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow_on_jax
 def test_presets(tmp_path):
     graphs = molecules(text=not on_jax)
     found = GraphPreprocessor(

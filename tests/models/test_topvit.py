@@ -1,9 +1,5 @@
 """The TopViT builder."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ def count(**options):
     return topvit("mini", 2, (8, 8, 1), 10, **options).count_params()
 
 
+@pytest.mark.slow_on_jax
 def test_tiny_has_the_published_size():
     """ViT-Ti/16's 5,717,416 parameters, but for a position of the class token
     (192), which Toeplitz masks do not need; and the masks."""
@@ -32,6 +29,7 @@ def test_attentions_differ_by_their_masks_alone():
     assert count(mask="distance") - count(attention="linear") == 4 * 3 * 3
 
 
+@pytest.mark.few_on_jax("toeplitz-gap", "softmax-token")
 @pytest.mark.parametrize("pooling", ["gap", "token"])
 @pytest.mark.parametrize("attention", ["toeplitz", "linear", "softmax"])
 def test_any_image(attention, pooling):
@@ -98,19 +96,6 @@ def test_errors(options, message):
         topvit(**options)
 
 
-def test_jax_users_do_not_import_tensorflow():
-    pytest.importorskip("jax")
-    script = (
-        "import sys, keras_topo, keras_topo.models; "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    subprocess.run(
-        [sys.executable, "-c", script],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
-    )
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -126,6 +111,13 @@ def test_refused(arguments, message):
 NUMBERS = (24, 2, 32, 2)
 
 
+@pytest.mark.few(
+    "gap-2-shape3",
+    "None-3-shape1",
+    "prefix-2-shape8",
+    "token+gap-3-shape7",
+    "mean-0-shape4",
+)
 @pytest.mark.parametrize(
     "pooling, prefix_tokens, shape",
     [
@@ -141,7 +133,7 @@ NUMBERS = (24, 2, 32, 2)
         ("prefix", None, (2, 24)),
     ],
 )
-@pytest.mark.few_on_jax("None-3-shape1", "token+gap-3-shape7")
+@pytest.mark.few_on_jax("token+gap-3-shape7")
 def test_features(pooling, prefix_tokens, shape):
     """Poolings of the tokens that a model without pooling returns, on images of
     any size too."""
@@ -187,6 +179,7 @@ def test_features(pooling, prefix_tokens, shape):
     np.testing.assert_allclose(tokens_any, tokens, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow_on_jax
 def test_what_published_models_have():
     model = topvit(
         [24, 2, 32, 2],

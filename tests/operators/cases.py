@@ -55,13 +55,19 @@ def one_of_each_kind():
     return list(kinds.values())
 
 
-def parametrize(cases, every_time=None):
-    """Of cases that take long, those outside of `every_time` are slow ones."""
+def parametrize(cases, every_time=None, on_jax=""):
+    """Of cases that take long, those outside of `every_time` are slow ones, and
+    on JAX those whose names do not start with `on_jax`, a regular expression.
+    """
     names = {c.name for c in (cases if every_time is None else every_time)}
     return pytest.mark.parametrize(
         "case",
         [
-            pytest.param(c, marks=[pytest.mark.slow] * (c.name not in names))
+            pytest.param(
+                c,
+                marks=[pytest.mark.slow] * (c.name not in names)
+                + [pytest.mark.slow_on_jax] * (not re.match(on_jax, c.name)),
+            )
             for c in cases
         ],
         ids=lambda c: c.name,

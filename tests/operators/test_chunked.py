@@ -91,8 +91,29 @@ def arguments(kind, length):
     return [*features(length), *rates]
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.few_on_jax(
+    "constant-causal-65",
+    "gated-65",
+    "gated-differing-65",
+    "gated-reverse-65",
+    "mixed-65",
+)
+@pytest.mark.parametrize(
+    ("kind", "length"),
+    [
+        # Many tokens take seconds: one of each kind of rates.
+        pytest.param(
+            *(kind, length),
+            marks=[pytest.mark.slow]
+            * (
+                length == 1000
+                and kind not in ("constant-causal", "gated-differing", "mixed")
+            ),
+        )
+        for kind in KINDS
+        for length in LENGTHS
+    ],
+)
 def test_equals_explicit(kind, length):
     arrays = arguments(kind, length)
     wanted = oracle(*arrays[:3], *rates_of(kind, length))
@@ -117,7 +138,7 @@ def test_any_chunk_gives_the_same(chunk, block):
 BLOCKS = [8] if ref.on_jax else [64, 8]
 
 
-@pytest.mark.few_on_jax("gated-differing-8", "gated-causal-8", "mixed-8")
+@pytest.mark.few_on_jax("gated-differing-8", "gated-causal-8")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients(kind, block):
@@ -140,7 +161,8 @@ def test_gradients(kind, block):
         assert actual == pytest.approx(wanted, rel=1e-11, abs=1e-11), k
 
 
-@pytest.mark.few_on_jax("gated-8")
+@pytest.mark.slow_on_jax
+@pytest.mark.few("gated-8", "gated-causal-64", "constant-64")
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("kind", ["constant", "gated", "gated-causal"])
 def test_gradients_of_gradients(kind, block):
@@ -350,7 +372,7 @@ STATEFUL = {
 }
 
 
-@pytest.mark.few_on_jax("gated", "sum")
+@pytest.mark.few_on_jax("gated")
 @pytest.mark.parametrize("name", STATEFUL)
 def test_whole_pieces_and_steps_agree(name):
     """Outputs, states and gradients, in pieces shorter and longer than a chunk
@@ -381,6 +403,7 @@ def test_state_of_several_blocks():
             ref.assert_close(a, ref.numpy(b), 1e-12)
 
 
+@pytest.mark.slow_on_jax
 def test_initial_state_changes_nothing():
     rates = np.random.default_rng(6).uniform(0, 1, (BATCH, HEADS, 9))
     operator = GatedDecay(ref.tensor(rates), causal=True)
@@ -417,6 +440,7 @@ def test_half_precision_is_computed_in_float32():
         assert keras.backend.standardize_dtype(x.dtype) == "float32"
 
 
+@pytest.mark.few("constant-causal-True", "mixed-False")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "kind, compiled",

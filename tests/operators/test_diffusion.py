@@ -34,6 +34,31 @@ def adjacency_of(graph, weighted):
     return matrix
 
 
+@pytest.mark.few(
+    "one-node-laplacian-True",
+    "edgeless-adjacency-False",
+    "path-laplacian-True",
+    "star-adjacency-True",
+    "hubs-normalized_laplacian-False",
+    "parts-laplacian-False",
+    "complete-normalized_laplacian-True",
+    "one-node-normalized_laplacian-False",
+    "edgeless-normalized_laplacian-True",
+    "path-adjacency-False",
+    "star-laplacian-False",
+    "hubs-laplacian-True",
+    "parts-normalized_laplacian-True",
+    "complete-laplacian-False",
+)
+@pytest.mark.few_on_jax(
+    "one-node-laplacian-True",
+    "edgeless-adjacency-False",
+    "path-laplacian-True",
+    "star-adjacency-True",
+    "hubs-normalized_laplacian-False",
+    "parts-laplacian-False",
+    "complete-normalized_laplacian-True",
+)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -128,6 +153,7 @@ def shuffled_grid(weighted=False):
     return (grid + grid.T).astype("float64").tocsr()
 
 
+@pytest.mark.few_on_jax("True")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_nodes_are_put_in_an_order_with_neighbors_nearby(weighted):
     adjacency = shuffled_grid(weighted)
@@ -282,6 +308,7 @@ def test_a_traced_time_needs_a_bound():
         product(ops.ones(()))
 
 
+@pytest.mark.few_on_jax("laplacian")
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_second_derivatives_by_differences(generator):
     """Also mixed ones, in time and in `x`."""

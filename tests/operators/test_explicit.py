@@ -59,6 +59,21 @@ DIVISIONS = {
 }
 
 
+@pytest.mark.few(
+    "batch0-whole",
+    "batch0-lines",
+    "batch0-heads",
+    "batch1-rows",
+    "batch1-examples",
+    "batch2-rows",
+    "batch2-lines",
+    "batch2-heads",
+    "batch3-heads",
+    "batch3-examples",
+)
+@pytest.mark.few_on_jax(
+    "batch0-lines", "batch2-rows", "batch1-examples", "batch3-heads"
+)
 @pytest.mark.parametrize("division", DIVISIONS)
 @pytest.mark.parametrize("batch", [(), (2,), (3, 1), (3, 2)])
 def test_any_division_equals_the_definition(division, batch, blocks):
@@ -95,6 +110,7 @@ def test_divisions_are_what_they_are_called(blocks):
     }
 
 
+@pytest.mark.few_on_jax("rows", "heads")
 @pytest.mark.parametrize("division", ["whole", "rows", "examples", "heads"])
 def test_gradients(division, blocks):
     blocks(*DIVISIONS[division])
@@ -143,6 +159,7 @@ def test_any_operator(blocks):
         ref.assert_close(denominator, expected[1], 1e-12)
 
 
+@pytest.mark.few("True-rows", "False-whole")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("division", ["whole", "rows"])
 @pytest.mark.parametrize("jit", [False, True])

@@ -50,6 +50,7 @@ def scaled_weights(edges, length, largest, batch=(), seed=1):
 # Acyclic graphs.
 
 
+@pytest.mark.few_on_jax("0-batch1", "60-batch0", "400-batch2")
 @pytest.mark.parametrize("batch", [(), (3,), (2, 1)])
 @pytest.mark.parametrize("count", [0, 1, 60, 400])
 def test_acyclic_graphs(count, batch):
@@ -119,6 +120,7 @@ def test_equal_graphs_in_use_share_their_plan():
 # Series.
 
 
+@pytest.mark.few_on_jax("0.0-batch1", "0.9-batch1")
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("largest", [0.0, 0.5, 0.9])
 def test_series(largest, batch):
@@ -239,6 +241,7 @@ def test_damping_is_learned():
 GRIDS = ((5,), (3, 4), (4, 3), (1, 4), (3, 1, 2), (2, 3, 4), (1, 1))
 
 
+@pytest.mark.few_on_jax("(3, 4)-False", "(1, 4)-True")
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.few("(5,)-True", "(3, 4)-False", "(1, 4)-True", "(2, 3, 4)-True")
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
@@ -329,6 +332,7 @@ def derivative_cases():
 DERIVATIVES = derivative_cases()
 
 
+@pytest.mark.few_on_jax("acyclic", "series")
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_second_derivatives(name):
     build, weights = DERIVATIVES[name]
@@ -340,6 +344,7 @@ def test_second_derivatives(name):
     ref.check_second_derivatives(energy, [weights, x], 1e-6)
 
 
+@pytest.mark.few_on_jax("acyclic", "grid-edges")
 @pytest.mark.parametrize("name", DERIVATIVES)
 def test_empty_batches(name):
     build, weights = DERIVATIVES[name]
@@ -357,6 +362,7 @@ def test_empty_batches(name):
     )
 
 
+@pytest.mark.few("series-True", "grid-edges-True", "heads-True", "acyclic-True")
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", DERIVATIVES)
@@ -394,6 +400,7 @@ def test_unknown_batch_and_heads(name, jit_compile):
         ref.assert_close(found, ref.numpy(known), 1e-12)
 
 
+@pytest.mark.few_on_jax("series", "grid-edges")
 @pytest.mark.parametrize("name", ["acyclic", "series", "grid-edges"])
 def test_attention(name):
     build, weights = DERIVATIVES[name]

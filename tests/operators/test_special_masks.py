@@ -261,6 +261,7 @@ def test_values_and_gradients(name):
         ref.assert_close(gradient, other, 1e-5 if coarse else 1e-12)
 
 
+@pytest.mark.few_on_jax("polynomial-cubic", "rational")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_masks_of_these_functions(name):
     build, definition, parameters = FAMILIES[name]
@@ -438,6 +439,7 @@ def attentions(mask, **options):
     }
 
 
+@pytest.mark.few_on_jax("linear", "additive")
 @pytest.mark.parametrize("name", ["linear", "softmax", "additive"])
 def test_attention_refuses_masks_with_negative_entries(name):
     mask = Toeplitz([1.0, 0.5, 0.2, -0.1])

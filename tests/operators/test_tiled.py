@@ -76,6 +76,14 @@ def attend(arrays, grid, axes, tiles=None, dtype="float64"):
     return ref.staged(run)(*arrays)
 
 
+@pytest.mark.few_on_jax(
+    "grid0-tiles0-causal",
+    "grid2-tiles2-constant",
+    "grid2-tiles2-gates",
+    "grid4-tiles4-gates",
+    "grid5-tiles5-constant",
+    "grid7-None-causal",
+)
 @pytest.mark.parametrize("kind", ["constant", "gates", "causal"])
 @pytest.mark.parametrize(
     "grid, tiles",
@@ -111,6 +119,7 @@ def test_chosen_tiles_in_float32():
     )
 
 
+@pytest.mark.few_on_jax("10000.0")
 @pytest.mark.parametrize("rate", [60.0, 1e4])
 def test_large_rates(rate):
     """Values and gradients are finite, and small rates behind large ones are
@@ -136,6 +145,7 @@ def test_large_rates(rate):
         assert np.all(np.isfinite(ref.numpy(gradient)))
 
 
+@pytest.mark.few_on_jax("10")
 @pytest.mark.parametrize("limit", [None, 50, 10])
 def test_gradients(limit, monkeypatch):
     """By complex steps; also through blocks of heads, and of columns."""
@@ -242,6 +252,7 @@ def decay(rate, n):
     return ExponentialDecay(ref.tensor(rate, "float64"), n)
 
 
+@pytest.mark.slow_on_jax
 def test_kronecker_attends_in_tiles():
     nested = Kronecker([decay(0.3, 3), decay([0.2, 0.7], 4)])
     operator = Kronecker([nested, decay([0.5, 0.1], 5)])

@@ -140,6 +140,7 @@ def test_any_grid_by_fft_equals_the_matrix(grid, seed, columns):
     ref.assert_close(mask.T @ x, matrix.T @ x, 1e-11)
 
 
+@pytest.mark.slow_on_jax
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 @given(
     grid=st.lists(st.integers(1, 5), min_size=1, max_size=3),
@@ -190,6 +191,7 @@ def periodic_matrix(table, grid, periodic):
     return table[(..., *index)]
 
 
+@pytest.mark.few_on_jax("dense-globe", "dense-short", "fft-globe", "fft-volume")
 @pytest.mark.parametrize("name", PERIODIC)
 @pytest.mark.parametrize("method", ["dense", "fft"])
 def test_periodic_axes(name, method):
@@ -242,6 +244,7 @@ def test_a_periodic_axis_saves_its_padding():
     assert costs[1] < 0.7 * costs[0]
 
 
+@pytest.mark.slow_on_jax
 def test_separable_periodic_axes():
     grid, periodic = (3, 4), (False, True)
     terms = [[random(5, seed=k), random(4, seed=k + 9)] for k in range(2)]
@@ -269,6 +272,7 @@ def test_a_table_of_a_wrong_size_for_periodic_axes():
 # Rows.
 
 
+@pytest.mark.few_on_jax("grid2-300", "grid6-4352", "grid9-600")
 @pytest.mark.parametrize(
     "grid, elements",
     [

@@ -9,6 +9,7 @@ from keras_topo.operators import BlockToeplitz
 from keras_topo.operators.unsized import UnsizedToeplitz
 
 
+@pytest.mark.few_on_jax("(3, 4)-(True, False)")
 @pytest.mark.parametrize(
     ("grid", "periodic"),
     [((5,), (False,)), ((3, 4), (True, False)), ((2, 3, 2), (False,) * 3)],

@@ -129,6 +129,7 @@ def test_former_commands_mean_what_they_meant(file):
     assert compared > 10
 
 
+@pytest.mark.few("keras_topo")
 @pytest.mark.parametrize(
     ("module", "name"),
     [
@@ -136,9 +137,10 @@ def test_former_commands_mean_what_they_meant(file):
         ("keras_topo.training.publish", "-m keras_topo.training.publish"),
         ("keras_topo", "keras-topo COMMAND"),
     ],
+    ids=["training", "installed", "keras_topo"],
 )
 def test_scripts_start_quietly_and_by_their_names(module, name, tmp_path):
-    """From the root of the repository, and installed."""
+    """From the root of the repository (as the demo, too), and installed."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     found = subprocess.run(

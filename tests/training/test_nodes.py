@@ -65,7 +65,7 @@ def planetoid(tmp_path):
     return path
 
 
-@pytest.mark.few("gkat", "gkat-walks", "gkat-propagation", "sgc", "appnp")
+@pytest.mark.few("gkat-walks", "gkat-propagation", "appnp")
 @pytest.mark.parametrize("model", RECIPES)
 def test_trains_and_saves(
     tmp_path, planetoid, model, capsys, no_export, eagerly
@@ -100,6 +100,7 @@ def test_a_large_graph(tmp_path, no_export, eagerly):
         assert summary["epochs"] == 3
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_learns_from_two_nodes(tmp_path, planetoid):
     out = tmp_path / "run"
     command = ["--data", str(planetoid), "--out", str(out), *SMALL]
