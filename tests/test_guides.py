@@ -148,6 +148,7 @@ def test_what_is_printed_is_compared():
             check_printed(example, wrong)
 
 
+@pytest.mark.slow
 def test_what_looks_like_pyg():
     """Paths and rings as in the guide, without torch."""
     graphs = []
