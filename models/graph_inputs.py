@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_topo.arguments import one_of
-from keras_topo.layers import EdgeGates, LogKernel
+from keras_topo.layers import EdgeGates, KernelMixture, LogKernel
 
 BATCHING = ("padded", "joined")
 
@@ -40,6 +40,7 @@ def graph_inputs(
     batching="padded",
     gates=True,
     statistics=None,
+    learned_kernel=False,
 ):
     """Inputs of a model of graphs: see `GraphSequence`.
 
@@ -52,6 +53,7 @@ def graph_inputs(
         batching: `"padded"` or `"joined"`.
         gates: bool, whether edges gate the kernel.
         statistics: `(mean, variance)` of node features, or `None`.
+        learned_kernel: bool, whether heads learn sums of the kernels.
 
     Returns:
         `GraphInputs`.
@@ -73,6 +75,10 @@ def graph_inputs(
             edges = inputs["pairs"], inputs["pair_features"]
         kernel = {k: inputs[k] for k in ("pairs", "pair_values")}
         nodes, mask = inputs["nodes"], None
+        if learned_kernel:
+            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+                kernel, nodes=nodes
+            )
         pooling = {"graph_sizes": inputs["graph_sizes"]}
     else:
         inputs["kernel"] = keras.Input((*lead, None, None), name="kernel")
@@ -89,7 +95,12 @@ def graph_inputs(
             edges = inputs["edges"], inputs["edge_features"]
         mask = inputs["node_mask"]
         nodes = real_nodes(inputs["nodes"], mask)
-        kernel, mask = shared_kernel(inputs["kernel"], mask, similarity)
+        kernel = inputs["kernel"]
+        if learned_kernel:
+            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+                {"kernel": kernel}, mask=mask
+            )["kernel"]
+        kernel, mask = shared_kernel(kernel, mask, similarity)
         pooling = {"mask": inputs["node_mask"]}
     nodes = standardised(nodes, statistics)
     if edges is not None and gates:

@@ -30,6 +30,7 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.labelled_walks import labelled_walk_kernel
 from keras_topo.graphs.largest import dense_kernels, largest_pairs
 from keras_topo.graphs.link_scores import (
     adamic_adar,
@@ -41,6 +42,10 @@ from keras_topo.graphs.links import EdgeSplit, sample_negatives, split_edges
 from keras_topo.graphs.planetoid import load_planetoid
 from keras_topo.graphs.pooled import pooled_features
 from keras_topo.graphs.preprocessor import GraphPreprocessor
+from keras_topo.graphs.profiles import (
+    clustering_coefficients,
+    degree_profile,
+)
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
     diffusion_modulation,
@@ -75,8 +80,10 @@ __all__ = [
     "breadth_first_forest",
     "bucket_sizes",
     "clear_cache",
+    "clustering_coefficients",
     "common_neighbors",
     "compute_kernels",
+    "degree_profile",
     "dense_kernels",
     "diffusion_kernel",
     "diffusion_modulation",
@@ -87,6 +94,7 @@ __all__ = [
     "induced_cycle_dataset",
     "katz",
     "keep_largest",
+    "labelled_walk_kernel",
     "laplacian_eigenvectors",
     "largest_neighbor_degrees",
     "largest_pairs",

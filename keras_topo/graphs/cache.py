@@ -31,16 +31,22 @@ def cache_folder():
 
 
 def compute_kernels(
-    graphs, kernel, cache=True, progress=True, dtype="float32", **options
+    graphs,
+    kernel,
+    cache=True,
+    progress=True,
+    dtype="float32",
+    labels=None,
+    **options,
 ):
     """A dense kernel, or features, for every graph of a list.
 
     Results are kept in a file named by a hash of all adjacency matrices, of
-    the options and of what the kernel computes: its code, defaults, closure,
-    and the functions and globals that it names. They are found again by it,
-    and read from there when they are used (memory-mapped), so that they may be
-    larger than memory. What a kernel reads from files or the environment is
-    not part of the hash.
+    the labels, of the options and of what the kernel computes: its code,
+    defaults, closure, and the functions and globals that it names. They are
+    found again by it, and read from there when they are used (memory-mapped),
+    so that they may be larger than memory. What a kernel reads from files or
+    the environment is not part of the hash.
 
     After each new file, those used least recently are removed until all
     together are below `$KERAS_TOPO_CACHE_LIMIT`, in gigabytes (10 by default);
@@ -59,25 +65,43 @@ def compute_kernels(
         cache: `True` for `cache_folder()`, a folder, or `False`.
         progress: bool, whether a progress bar is shown (on a terminal).
         dtype: of the results.
+        labels: list of arrays, one for each graph, which the kernel is given
+            as `labels`, such as those of nodes: all that a kernel takes of a
+            graph beside its adjacency matrix. `None` for none.
         **options: of the kernel.
 
     Returns:
         A list of arrays, one for each graph; from the cache, read-only ones.
 
     Raises:
-        ValueError: if `KERAS_TOPO_CACHE_LIMIT` is not a number of gigabytes.
+        ValueError: if `KERAS_TOPO_CACHE_LIMIT` is not a number of gigabytes, or
+            `labels` are not as many as the graphs.
 
     Example:
 
     >>> kernels = compute_kernels(graphs, random_walk_kernel, length=3)
+    >>> kernels = compute_kernels(
+    ...     graphs,
+    ...     labelled_walk_kernel,
+    ...     labels=[graph.node_labels for graph in graphs],
+    ... )
     """
     dtype = np.dtype(dtype)
+    if labels is not None:
+        labels = [np.asarray(each) for each in labels]
+        if len(labels) != len(graphs):
+            raise ValueError(
+                f"`labels` expects an array for each of {len(graphs)} graphs. "
+                f"Received: {len(labels)}"
+            )
     name = getattr(kernel, "func", kernel)
     name = str(getattr(name, "__name__", type(name).__name__))
 
     def compute():
-        for graph in progress_bar(graphs, name, progress):
-            yield np.asarray(kernel(graph.adjacency, **options), dtype)
+        for k, graph in enumerate(progress_bar(graphs, name, progress)):
+            own = {} if labels is None else {"labels": labels[k]}
+            found = kernel(graph.adjacency, **own, **options)
+            yield np.asarray(found, dtype)
 
     kept = cache and graphs and not dtype.hasobject
     folder = _folder(cache) if kept else None
@@ -85,7 +109,7 @@ def compute_kernels(
         return list(compute())
     limit = cache_limit()
     try:
-        key = _key(graphs, kernel, options, dtype)
+        key = _key(graphs, labels, kernel, options, dtype)
     except UnknownState as error:
         _tell_once(
             f"kernels of {name} are not kept on disk: no hash tells whether it "
@@ -169,9 +193,11 @@ def _folder(cache):
         return None
 
 
-def _key(graphs, kernel, options, dtype):
+def _key(graphs, labels, kernel, options, dtype):
     digest = hashlib.sha256()
     digest.update(code_key(kernel, options, dtype, len(graphs)).encode())
+    values = None if labels is None else [x.tolist() for x in labels]
+    digest.update(repr(values).encode())
     for graph in graphs:
         adjacency = graph.adjacency
         arrays = (
