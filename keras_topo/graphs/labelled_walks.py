@@ -64,11 +64,11 @@ def labelled_walk_kernels(
 ):
     """A list of the kernels of `labelled_walk_kernel`, one for each length."""
     lengths = list(lengths)
-    check_walk(lengths, 0.0, 1.0)
     if None in lengths:
         raise ValueError(
             "`length` expects walks with a bound. Received: length=None"
         )
+    check_walk(lengths, 0.0, 1.0)
     steps = walks_that_stay(adjacency)
     labels = np.asarray(labels)
     if labels.shape != (steps.shape[0],):

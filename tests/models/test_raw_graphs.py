@@ -78,6 +78,37 @@ CASES = {
             "attributes": {"edge_features": "length"},
         },
     ),
+    "labelled": (
+        {},
+        {
+            "attributes": {"node_labels": "atom"},
+            "kernel": "labelled_walk",
+            "degree_profile": True,
+            "clustering": True,
+        },
+    ),
+    "mixed": (
+        {"weighted": True},
+        {"kernel": "steps+labelled_walk+diffusion+ones"},
+    ),
+    "mixed-directed": (
+        {"directed": True, "text": False},
+        {
+            "attributes": {"node_labels": "atom"},
+            "kernel": "steps+labelled_walk",
+            "degree_profile": True,
+            "clustering": True,
+        },
+    ),
+    "mixed-pairs": (
+        {},
+        {
+            "form": "pairs",
+            "kernel": "random_walk+labelled_walk",
+            "pairs_per_node": 4,
+            "edges": True,
+        },
+    ),
     "nothing": ({}, {"degrees": False, "return_steps": 0, "kernel": "ones"}),
 }
 
@@ -85,7 +116,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):
     data, options = CASES[name]
-    if on_jax and name not in ("molecules", "pairs"):
+    if on_jax and name not in ("molecules", "pairs", "mixed-directed"):
         pytest.skip("slow on JAX; the layers are tested there")
     graphs = molecules(**data)
     if name == "positions":
@@ -107,10 +138,12 @@ def test_the_same_inside_and_outside(name):
         local=found.num_edge_features > 0,
         feature_statistics=found.feature_statistics,
         batching="joined" if joined else "padded",
+        learned_kernel="+" in found.kernel,
+        edge_gates=name != "mixed-pairs",
     )
     # Gates start where they do nothing.
     for weight in model.weights:
-        if "gates" in weight.path:
+        if "gates" in weight.path or "mixture" in weight.path:
             weight.assign(np.random.normal(size=weight.shape))
     whole = with_preprocessing(model, found)
     expected = model.predict_on_batch(GraphSequence(graphs, found, False)[0][0])
