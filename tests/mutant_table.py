@@ -668,8 +668,8 @@ add("training: the fold is ignored", "if split is None:", "if True:")
 add = _group("training/assessment.py", "tests/training/test_graphs.py")
 add(
     "assessment: runs have no fold",
-    "return train_once(settings, fold, parts)",
-    "return train_once(settings, None, parts)",
+    "return train_once(settings, fold, parts, best)",
+    "return train_once(settings, None, parts, best)",
 )
 add(
     "assessment: runs have no choice",

@@ -16,6 +16,7 @@ from keras_topo import models
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.losses import SmoothedCrossentropy
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
+from keras_topo.graphs.largest import SIZED_KERNELS, kinds_of
 from keras_topo.presets import find_preset, read_metrics
 from keras_topo.training import fine_tuning, graph_files
 from keras_topo.training.files import digest
@@ -92,11 +93,14 @@ class Graphs(Task):
             kernel = models.MODELS[settings.model].kernel
         preprocessor = GraphPreprocessor(
             degrees="auto" if settings.degrees is None else settings.degrees,
+            degree_profile=settings.degree_profile,
+            clustering=settings.clustering,
             return_steps=settings.return_steps,
-            edges="auto" if settings.edges else False,
+            edges=settings.reads_edges(),
             kernel=kernel,
             kernel_sizes=settings.kernel_sizes,
             form=settings.form,
+            pairs_per_node=settings.pairs_per_node,
             # What training graphs lack may be in others.
             unknown="zeros",
         )
@@ -156,9 +160,10 @@ class Graphs(Task):
         text = f"{settings.model}, {depth} layer{'s' * (depth > 1)}"
         if settings.model.startswith("gkat"):
             text += f", {settings.similarity}, kernel {settings.kernel}"
-            if settings.kernel != "ones":
+            if set(SIZED_KERNELS) & {*kinds_of(settings.kernel)}:
                 sizes = " ".join(f"{n:g}" for n in settings.kernel_sizes)
                 text += f" {sizes}"
+            text += ", learned" * settings.learns_kernels()
         return text
 
     def sequence(self, name, shuffle=False):
