@@ -416,7 +416,7 @@ FOLDS = ["--splits", "4"]
     ("wrong", "message"),
     [
         (["--data", "nowhere.zip"], "--data expects"),
-        (["--data", "NOPE", "--data-dir", "."], "--data NOPE: "),
+        (["--data", "NOPE", "--data-dir", "."], "--data NOPE expects"),
         (["--splits", "nowhere.json"], "--splits expects"),
         ([*FOLDS, "--select", "heads=2,3"], "`num_heads`"),
         ([*FOLDS, "--select", "pooling=mean,middle"], "'middle'"),
@@ -426,7 +426,7 @@ FOLDS = ["--splits", "4"]
         ([*FOLDS, "--select", "depth=1", "--select", "heads=4"], "at once"),
         ([*FOLDS, "--folds", "0", "9"], "--folds expects"),
         (["--splits", "30"], "at least 30 items of each class"),
-        (["--kernel-sizes", "1.5"], "`kernel_sizes` of random walks"),
+        (["--kernel-sizes", "1.5"], "`kernel_sizes` of walks"),
         (["--freeze"], "--freeze expects --from"),
     ],
 )
