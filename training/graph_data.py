@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from keras_topo.graphs import (
+    SharedKernels,
     induced_cycle_dataset,
     load_tu_dataset,
     motif_dataset,
@@ -82,6 +83,12 @@ def load_graphs(name, data_dir=None, seed=0, size=None):
             f"{dataset.name}, with numbers to predict or several labels"
         )
     return dataset, None, facts_of(dataset.graphs)
+
+
+@functools.lru_cache(maxsize=2)
+def shared_kernels(dataset):
+    """`SharedKernels` of the graphs of a `GraphDataset`, for all its folds."""
+    return SharedKernels(dataset.graphs)
 
 
 def _check_is_there(folder, name):

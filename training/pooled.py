@@ -48,7 +48,7 @@ from keras_topo.training.folds import (
     read_runs,
     summarise,
 )
-from keras_topo.training.graph_data import load_graphs
+from keras_topo.training.graph_data import load_graphs, shared_kernels
 from keras_topo.training.machine import versions
 from keras_topo.training.run import Run
 
@@ -92,6 +92,7 @@ class PooledGraphs:
 
     def __init__(self, dataset):
         self.dataset = dataset
+        self._shared = shared_kernels(dataset)
         self._vectors = {}
 
     def vectors(self, features, fold):
@@ -103,6 +104,7 @@ class PooledGraphs:
             preprocessor = GraphPreprocessor(
                 **FEATURES[features], edges=False, unknown="zeros"
             )
+            preprocessor.shared = self._shared
             preprocessor.adapt([graphs[i] for i in fold["train"]])
             # Of one fold at a time.
             self._vectors = {

@@ -9,7 +9,11 @@ from keras_topo.graphs.batch import (
     edge_inputs,
     group_by_size,
 )
-from keras_topo.graphs.cache import clear_cache, compute_kernels
+from keras_topo.graphs.cache import (
+    SharedKernels,
+    clear_cache,
+    compute_kernels,
+)
 from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
@@ -74,6 +78,7 @@ __all__ = [
     "GraphRandomFeatures",
     "GraphSequence",
     "NodeDataset",
+    "SharedKernels",
     "adamic_adar",
     "average_precision",
     "beacon_dataset",

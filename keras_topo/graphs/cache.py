@@ -125,6 +125,61 @@ def compute_kernels(
     return found
 
 
+class SharedKernels:
+    """Kernels of the graphs of a data set, computed together once.
+
+    Folds of a data set divide the same graphs in other ways: what
+    `compute_kernels` keeps by whole lists would be computed again in each.
+
+    Args:
+        graphs: list of `Graph`s, all that there are.
+        cache: as that of `compute_kernels`.
+
+    Example:
+
+    >>> preprocessor.shared = SharedKernels(dataset.graphs)
+    >>> preprocessor.adapt(dataset.graphs[:100])
+    """
+
+    # Results that are kept open; of files the system keeps what is used.
+    OPEN = 8
+
+    def __init__(self, graphs, cache=True):
+        self.graphs, self.cache = list(graphs), cache
+        self._places = {id(graph): k for k, graph in enumerate(self.graphs)}
+        self._found = {}
+
+    def has(self, graphs):
+        """Whether all of a list are among the graphs of the data set."""
+        return all(id(graph) in self._places for graph in graphs)
+
+    def compute(self, graphs, kernel, labels_of=None, **options):
+        """As `compute_kernels`.
+
+        Args:
+            graphs: list of `Graph`s, among those of the data set.
+            kernel, **options: as in `compute_kernels`.
+            labels_of: function from a list of graphs to the labels of each, or
+                `None`.
+        """
+        labels = None if labels_of is None else labels_of(self.graphs)
+        values = None if labels is None else [x.tolist() for x in labels]
+        key = repr((id(kernel), sorted(options.items()), values))
+        key = hashlib.sha256(key.encode()).digest()
+        if key not in self._found:
+            while len(self._found) >= self.OPEN:
+                del self._found[next(iter(self._found))]
+            # With the kernel, so that its id stays its own.
+            self._found[key] = (
+                kernel,
+                compute_kernels(
+                    self.graphs, kernel, self.cache, labels=labels, **options
+                ),
+            )
+        found = self._found[key][1]
+        return [found[self._places[id(graph)]] for graph in graphs]
+
+
 def clear_cache(folder=None):
     """Removes all kernels that `compute_kernels` has kept.
 

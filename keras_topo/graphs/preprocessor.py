@@ -163,6 +163,8 @@ class GraphPreprocessor:
         self.pairs_per_node = check_natural("pairs_per_node", pairs_per_node, 1)
         self.unknown = check_choice("unknown", unknown, ("error", "zeros"))
         self.cache = cache
+        #: `SharedKernels` of the data set whose graphs come, or `None`.
+        self.shared = None
         self.learned = None
 
     def adapt(self, graphs, y=None, kernel="random_walk", level="auto"):
@@ -269,11 +271,11 @@ class GraphPreprocessor:
         options = {"kind": self.kernel, "sizes": self.kernel_sizes}
         if pairs:
             options["count"] = self.pairs_per_node
-        kernels = compute_kernels(
+        labelled = "labelled_walk" in kinds_of(self.kernel)
+        kernels = self._computed(
             graphs,
             largest_pairs if pairs else dense_kernels,
-            cache=self.cache,
-            labels=self._kernel_labels(graphs),
+            self._kernel_labels if labelled else None,
             **options,
         )
         for k, (graph, example) in enumerate(
@@ -337,9 +339,7 @@ class GraphPreprocessor:
             ),
         ):
             if wanted:
-                found = compute_kernels(
-                    graphs, function, cache=self.cache, **options
-                )
+                found = self._computed(graphs, function, **options)
                 for part, columns in zip(parts, found, strict=True):
                     part.append(columns)
         return [
@@ -349,10 +349,17 @@ class GraphPreprocessor:
             for part, graph in zip(parts, graphs, strict=True)
         ]
 
+    def _computed(self, graphs, function, labels_of=None, **options):
+        """`compute_kernels`, of all graphs of a data set where it is known."""
+        if self.shared is not None and self.shared.has(graphs):
+            return self.shared.compute(graphs, function, labels_of, **options)
+        labels = None if labels_of is None else labels_of(graphs)
+        return compute_kernels(
+            graphs, function, cache=self.cache, labels=labels, **options
+        )
+
     def _kernel_labels(self, graphs):
-        """What labelled walks compare, an int per node; `None` without."""
-        if "labelled_walk" not in kinds_of(self.kernel):
-            return None
+        """What labelled walks compare, an int per node."""
         known = self._learned()["label_values"]
         if not known:
             return [degree_bins(graph.adjacency) for graph in graphs]

@@ -21,7 +21,11 @@ from keras_topo.presets import find_preset, read_metrics
 from keras_topo.training import fine_tuning, graph_files
 from keras_topo.training.files import digest
 from keras_topo.training.folds import PARTS, check_classes, draw_split
-from keras_topo.training.graph_data import GENERATED, load_graphs
+from keras_topo.training.graph_data import (
+    GENERATED,
+    load_graphs,
+    shared_kernels,
+)
 from keras_topo.training.graph_settings import (
     GraphSettings,
     build_classifier,
@@ -104,6 +108,7 @@ class Graphs(Task):
             # What training graphs lack may be in others.
             unknown="zeros",
         )
+        preprocessor.shared = shared_kernels(self.dataset)
         # Classes are those of the data: folds may lack some in training.
         return preprocessor.adapt(
             dataclasses.replace(self.dataset, graphs=self.graphs["train"])
