@@ -43,6 +43,7 @@ def gkat_graph_classifier(
     name=None,
     learned_kernel=False,
     edge_gates=True,
+    rank=None,
 ):
     """Classifies graphs by attention between nodes, masked by graph kernels.
 
@@ -72,8 +73,10 @@ def gkat_graph_classifier(
             features of edges. Where edges have none, `edges=True` of
             `GraphPreprocessor` gives each a one.
         level: `"graphs"`, or `"nodes"` for logits of each node.
-        batching: `"padded"`, or `"joined"` for graphs joined into one, with
-            pairs: see `GraphSequence`.
+        batching: `"padded"`; `"joined"` for graphs joined into one, with
+            pairs; or `"factors"`, padded, with kernels of low rank, whose time
+            is linear in nodes with a feature map as `similarity`: see
+            `GraphSequence`.
         target_statistics: `(mean, deviation)` of each of `num_classes` real
             targets: where given, the outputs are these, not logits, and the
             layer before, named `logits`, has them standardised.
@@ -83,6 +86,7 @@ def gkat_graph_classifier(
             all layers, as a sum of those that come: see `KernelMixture`.
         edge_gates: bool, whether features of edges gate the kernels; `False`
             leaves them to local messages.
+        rank: int, columns of factors.
 
     Returns:
         A functional `keras.Model` from a dict with `nodes` `(batch, nodes,
@@ -126,6 +130,7 @@ def gkat_graph_classifier(
         gates=edge_gates,
         statistics=feature_statistics,
         learned_kernel=learned_kernel,
+        rank=rank,
     )
     x, kernel, seen = graph.nodes, graph.kernel, graph.mask
     channels = num_heads * key_dim

@@ -7,6 +7,7 @@ from keras_topo.graphs.largest import LOCAL_KERNELS, kinds_of
 from keras_topo.layers import (
     AdjacencyFromEdges,
     AdjacencyKernel,
+    AnchoredWalkKernel,
     BothDirections,
     ClusteringCoefficients,
     DegreeBins,
@@ -28,8 +29,8 @@ from keras_topo.presets.builders import BUILDERS, builder, recipe_of
 def with_preprocessing(model, preprocessor):
     """Puts a model behind its `GraphPreprocessor`: raw graphs in.
 
-    Of a model of joined graphs the padded twin is taken, with the same
-    weights: inside, kernels are matrices.
+    Of a model of joined graphs, or of factors, the padded twin is taken, with
+    the same weights: inside, kernels are matrices.
 
     Args:
         model: of a builder such as `gkat_graph_classifier`, from what
@@ -40,10 +41,11 @@ def with_preprocessing(model, preprocessor):
         A functional `keras.Model`: see `from_graphs`.
     """
     recipe = recipe_of(model)
-    if recipe is not None and recipe.arguments.get("batching") == "joined":
-        padded = BUILDERS[recipe.builder](
-            **{**recipe.arguments, "batching": "padded"}
-        )
+    batching = recipe and recipe.arguments.get("batching", "padded")
+    if batching in ("joined", "factors"):
+        arguments = {**recipe.arguments, "batching": "padded"}
+        arguments.pop("rank", None)
+        padded = BUILDERS[recipe.builder](**arguments)
         padded.set_weights(model.get_weights())
         model = padded
     return from_graphs(model, preprocessor.get_config())
@@ -229,7 +231,9 @@ def _kernels(p, labels, adjacency, mask):
             layer = LabelledWalkKernel(walks, name=name)
             parts.append(layer(adjacency, labels, mask=mask))
             continue
-        if kind == "random_walk":
+        if kind == "random_walk" and p.form == "factors":
+            layer = AnchoredWalkKernel(walks, p.anchors, name=name)
+        elif kind == "random_walk":
             layer = RandomWalkKernel(walks, name=name)
         elif kind == "steps":
             layer = StepsKernel(walks, name=name)

@@ -23,6 +23,7 @@ GKAT_ONLY = (
     "kernel_sizes",
     "learned_kernel",
     "pairs_per_node",
+    "anchors",
     "similarity",
     "local",
     "edge_gates",
@@ -34,6 +35,7 @@ DECIDED = (
     "kernel_sizes",
     "learned_kernel",
     "pairs_per_node",
+    "anchors",
     "similarity",
     "local",
     "edge_gates",
@@ -99,8 +101,10 @@ class GraphSettings(CosineSettings):
     local: bool | None = None
     """of GKAT: messages along edges beside attention (None: where edges have
     labels or features that are used); True uses those that they have"""
-    form: Literal["auto", "dense", "pairs"] = "auto"
+    form: Literal["auto", "dense", "pairs", "factors"] = "auto"
     """of kernels: see GraphPreprocessor"""
+    anchors: PositiveInt = 8
+    """of factors: nodes that walks tell apart"""
     pairs_per_node: PositiveInt = 32
     """entries of a row that kernels keep in the form of pairs"""
     accumulate: PositiveInt = 1
@@ -137,8 +141,10 @@ class GraphSettings(CosineSettings):
             found["kernel_sizes"] = f"kernel={self.kernel!r}"
         if self.model == "gkat-published":
             found["local"] = model
-        if self.form == "dense":
-            found["pairs_per_node"] = "form='dense'"
+        if self.form in ("dense", "factors"):
+            found["pairs_per_node"] = f"form={self.form!r}"
+        if self.form != "factors":
+            found["anchors"] = f"form={self.form!r}"
         return found
 
     def learns_kernels(self):

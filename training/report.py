@@ -198,7 +198,7 @@ def _chosen(summary):
         f"{name} of {', '.join(map(_text, values))}"
         for name, values in summary["grid"].items()
     ]
-    arguments = summary["arguments"]
+    arguments = summary.get("arguments", {})
     if arguments.get("choose_epoch") == "validation":
         choices.append(f"the epoch of each run, up to {arguments['epochs']}")
     if not choices:

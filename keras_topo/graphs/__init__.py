@@ -17,6 +17,10 @@ from keras_topo.graphs.cache import (
 from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
+from keras_topo.graphs.factors import (
+    anchored_walk_factors,
+    kernel_factors,
+)
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
     beacon_dataset,
@@ -80,6 +84,7 @@ __all__ = [
     "NodeDataset",
     "SharedKernels",
     "adamic_adar",
+    "anchored_walk_factors",
     "average_precision",
     "beacon_dataset",
     "breadth_first_forest",
@@ -99,6 +104,7 @@ __all__ = [
     "induced_cycle_dataset",
     "katz",
     "keep_largest",
+    "kernel_factors",
     "labelled_walk_kernel",
     "laplacian_eigenvectors",
     "largest_neighbor_degrees",

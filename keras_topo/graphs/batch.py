@@ -200,7 +200,9 @@ def bucket_sizes(sizes, num_buckets=6):
     return np.unique(sizes[places]).tolist()
 
 
-def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
+def group_by_size(
+    sizes, batch_size, buckets, max_elements=2**22, order=None, power=2
+):
     """Puts graphs into batches of graphs with the same padded size.
 
     Args:
@@ -208,9 +210,11 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
         batch_size: int, graphs of a batch at most.
         buckets: ascending padded sizes, the last at least the largest graph.
         max_elements: int; batches of large graphs are smaller, so that
-            `batch * nodes^2` stays below this (a single graph may be above).
+            `batch * nodes^power` stays below this (a single graph may be
+            above).
         order: ids in the order in which they are put into batches; defaults
             to ascending.
+        power: int, 1 where memory is linear in nodes.
 
     Returns:
         A list of `(ids, num_nodes)`; every graph is in one batch.
@@ -219,7 +223,7 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
     order = np.arange(len(sizes)) if order is None else np.asarray(order)
     bucket_of = np.searchsorted(buckets, sizes[order])
     steps = [
-        max(1, min(batch_size, max_elements // num_nodes**2))
+        max(1, min(batch_size, max_elements // num_nodes**power))
         for num_nodes in buckets.tolist()
     ]
     batches, left = [], order[:0]

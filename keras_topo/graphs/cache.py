@@ -163,7 +163,7 @@ class SharedKernels:
                 `None`.
         """
         labels = None if labels_of is None else labels_of(self.graphs)
-        values = None if labels is None else [x.tolist() for x in labels]
+        values = labels and [np.asarray(x).tolist() for x in labels]
         key = repr((id(kernel), sorted(options.items()), values))
         key = hashlib.sha256(key.encode()).digest()
         if key not in self._found:
@@ -251,7 +251,7 @@ def _folder(cache):
 def _key(graphs, labels, kernel, options, dtype):
     digest = hashlib.sha256()
     digest.update(code_key(kernel, options, dtype, len(graphs)).encode())
-    values = None if labels is None else [x.tolist() for x in labels]
+    values = labels and [np.asarray(x).tolist() for x in labels]
     digest.update(repr(values).encode())
     for graph in graphs:
         adjacency = graph.adjacency

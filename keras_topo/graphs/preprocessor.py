@@ -12,6 +12,7 @@ from keras_topo.graphs.common import (
     statistics_of,
 )
 from keras_topo.graphs.encodings import laplacian_eigenvectors
+from keras_topo.graphs.factors import count_columns, kernel_factors
 from keras_topo.graphs.fields import (
     CHOICE,
     at_pairs,
@@ -36,7 +37,15 @@ from keras_topo.graphs.profiles import (
 )
 from keras_topo.graphs.targets import own_targets
 
-FORMS = ("auto", "dense", "pairs")
+FORMS = ("auto", "dense", "pairs", "factors")
+# What an example has in each form, and what makes it.
+KERNELS_IN_FORM = {
+    "dense": ("kernel", dense_kernels),
+    "pairs": ("pairs", largest_pairs),
+    "factors": ("factors", kernel_factors),
+}
+# `batching` of models.
+BATCHING = {"dense": "padded", "pairs": "joined", "factors": "factors"}
 # Nodes of the largest graph up to which kernels are dense matrices.
 DENSE_NODES = 512
 # What `adapt` learns.
@@ -98,10 +107,12 @@ class GraphPreprocessor:
             each.
         form: `"dense"`, matrices of all pairs of nodes, batches padded; or
             `"pairs"`, the largest entries of each row alone, batches of joined
-            graphs, whose memory is linear in nodes; or `"auto"`, pairs where
-            the largest graph has more than 512 nodes.
+            graphs, whose memory is linear in nodes; or `"factors"`, kernels of
+            low rank for linear attention (see `kernel_factors`); or `"auto"`,
+            pairs where the largest graph has more than 512 nodes.
         pairs_per_node: int, entries that are kept of a row, beside those at
             edges.
+        anchors: int, nodes that walks tell apart in the form of factors.
         unknown: `"error"`, or `"zeros"` for labels of nodes and edges that
             `adapt` has not seen.
         cache: whether kernels are kept: see `compute_kernels`.
@@ -137,6 +148,7 @@ class GraphPreprocessor:
         cache=True,
         degree_profile=False,
         clustering=False,
+        anchors=8,
     ):
         self.attributes = check_attributes(attributes)
         self.node_labels = check_choice("node_labels", node_labels, CHOICE)
@@ -161,6 +173,7 @@ class GraphPreprocessor:
             )
         self.wanted_form = check_choice("form", form, FORMS)
         self.pairs_per_node = check_natural("pairs_per_node", pairs_per_node, 1)
+        self.anchors = check_natural("anchors", anchors, 1)
         self.unknown = check_choice("unknown", unknown, ("error", "zeros"))
         self.cache = cache
         #: `SharedKernels` of the data set whose graphs come, or `None`.
@@ -199,6 +212,8 @@ class GraphPreprocessor:
             form = "pairs" if largest > DENSE_NODES else "dense"
             if "ones" in kinds_of(kernel):
                 form = "dense"
+        if form == "factors":
+            count_columns(kernel, self.anchors)  # Are there any?
         learned = dict.fromkeys(LEARNED)
         learned["form"], learned["kernel"] = form, kernel
         learned["directed"] = not all(g.is_undirected() for g in graphs)
@@ -257,7 +272,8 @@ class GraphPreprocessor:
             num_edge_features)`; in that of pairs `pairs` `(2 + kernels,
             pairs)`, see `largest_pairs`, and `pair_features` `(pairs,
             num_edge_features + 1)`, zeros where there is no edge, and else 1
-            at the end.
+            at the end; in that of factors `factors` `(kernels, nodes, rank)`,
+            and edges as in the dense form.
 
         Raises:
             ValueError: before `adapt`, or if a graph lacks what those of
@@ -268,20 +284,23 @@ class GraphPreprocessor:
         self.check(graphs)
         examples = [{"nodes": x} for x in self.node_features(graphs)]
         pairs = self.form == "pairs"
+        key, function = KERNELS_IN_FORM[self.form]
         options = {"kind": self.kernel, "sizes": self.kernel_sizes}
         if pairs:
             options["count"] = self.pairs_per_node
+        elif self.form == "factors":
+            options["anchors"] = self.anchors
         labelled = "labelled_walk" in kinds_of(self.kernel)
         kernels = self._computed(
             graphs,
-            largest_pairs if pairs else dense_kernels,
+            function,
             self._kernel_labels if labelled else None,
             **options,
         )
         for k, (graph, example) in enumerate(
             zip(graphs, examples, strict=True)
         ):
-            example["pairs" if pairs else "kernel"] = kernels[k]
+            example[key] = kernels[k]
             if self.num_edge_features:
                 features = self.edge_features(graph, f"graphs[{k}]")
                 if pairs:
@@ -419,7 +438,7 @@ class GraphPreprocessor:
 
     @property
     def form(self):
-        """`"dense"` or `"pairs"`."""
+        """`"dense"`, `"pairs"` or `"factors"`."""
         return self._learned()["form"]
 
     @property
@@ -488,8 +507,10 @@ class GraphPreprocessor:
             "num_kernels": self.num_kernels,
             "num_edge_features": self.num_edge_features,
             "feature_statistics": self.feature_statistics,
-            "batching": "joined" if self.form == "pairs" else "padded",
+            "batching": BATCHING[self.form],
         }
+        if self.form == "factors":
+            arguments["rank"] = count_columns(self.kernel, self.anchors)
         if self.classes is not None:
             arguments["num_classes"] = len(self.classes)
         return arguments
@@ -512,6 +533,7 @@ class GraphPreprocessor:
             "unknown": self.unknown,
             "degree_profile": self.degree_profile,
             "clustering": self.clustering,
+            "anchors": self.anchors,
             "learned": self.learned,
         }
 

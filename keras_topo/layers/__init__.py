@@ -40,6 +40,7 @@ from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.layers.walk_kernels import (
+    AnchoredWalkKernel,
     DegreeBins,
     LabelledWalkKernel,
     StepsKernel,
@@ -55,6 +56,7 @@ from keras_topo.masks import (
 __all__ = [
     "AdjacencyFromEdges",
     "AdjacencyKernel",
+    "AnchoredWalkKernel",
     "BothDirections",
     "ClusteringCoefficients",
     "DegreeBins",

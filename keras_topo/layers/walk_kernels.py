@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_topo.arguments import positive
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.labelled_walks import DEGREE_BINS
 from keras_topo.layers.graph_kernels import KernelLayer, transition_matrix
@@ -59,6 +60,56 @@ class StepsKernel(_WalkLayer):
             power = transition if n == 2 else ops.matmul(power, transition)
             found[n] = power
         return ops.stack([found[n] for n in self.lengths], axis=1)
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class AnchoredWalkKernel(_WalkLayer):
+    """Random-walk kernels that tell a few nodes apart alone, as matrices.
+
+    See `keras_topo.graphs.anchored_walk_factors`.
+
+    Args:
+        lengths: ints, nodes of the walks, one kernel each.
+        anchors: int, the nodes with the most edges; all others are one place.
+
+    Call arguments:
+        adjacency: `(batch, nodes, nodes)`.
+        mask: `(batch, nodes)`, `True` for real nodes.
+
+    Returns:
+        `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes.
+
+    *Complexity*: `max(lengths) + kernels` products of `nodes x nodes`
+    matrices.
+    """
+
+    def __init__(self, lengths=(4,), anchors=8, **kwargs):
+        super().__init__(lengths, **kwargs)
+        self.anchors = positive(anchors, "anchors")
+
+    def _kernels(self, adjacency):
+        degrees = ops.sum(ops.cast(adjacency != 0, "int32"), axis=-1)
+        # By the place of each node, equal ones in their order. Padded nodes
+        # have no edges and come last.
+        place = ops.argsort(ops.argsort(-degrees, axis=-1), axis=-1)
+        chosen = ops.cast(place < self.anchors, "float32")[..., None]
+        nodes = tuple(ops.shape(adjacency))[-1]
+        eye = ops.eye(nodes, dtype="float32")
+        # Anchors in their own columns, and all others in one more.
+        visits = ops.concatenate([eye * chosen, 1 - chosen], axis=-1)
+        transition = transition_matrix(adjacency)
+        total, found = visits, {1: visits}
+        for n in range(2, max(self.lengths) + 1):
+            visits = ops.matmul(transition, visits)
+            total = total + visits
+            found[n] = total
+        factors = ops.stack([found[n] for n in self.lengths], axis=1)
+        norms = ops.sqrt(ops.sum(factors**2, axis=-1, keepdims=True))
+        factors = factors / norms
+        return ops.matmul(factors, ops.swapaxes(factors, -1, -2))
+
+    def get_config(self):
+        return {**super().get_config(), "anchors": self.anchors}
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -32,7 +32,7 @@ def test_once_for_all_lists(tmp_path):
             np.testing.assert_array_equal(a, b)
     assert len(calls) == 6 + 2 + 3 + 6  # All of them once, and what to expect.
     # Other options or labels are other kernels.
-    for labels_of in (lambda all_: [7] * len(all_), lambda all_: [8] * 6):
+    for labels_of in (lambda g: [7] * len(g), lambda g: [8] * len(g)):
         (found,) = shared.compute(graphs[2:3], kernel, labels_of, scale=1)
         (expected,) = compute_kernels(
             graphs[2:3],

@@ -115,6 +115,11 @@ CASES = [
         },
     ),
     Case(layers.AdjacencyKernel, {"kind": "normalized"}, of_adjacency()),
+    Case(
+        layers.AnchoredWalkKernel,
+        {"lengths": (1, 3), "anchors": 2},
+        of_adjacency(),
+    ),
     Case(layers.ClusteringCoefficients, {}, of_adjacency()),
     Case(layers.DegreeBins, {}, of_adjacency()),
     Case(layers.DegreeFeatures, {"max_degree": 3}, of_adjacency()),

@@ -109,6 +109,15 @@ CASES = {
             "edges": True,
         },
     ),
+    "factors": (
+        {"weighted": True},
+        {
+            "form": "factors",
+            "anchors": 3,
+            "kernel_sizes": (2, 4),
+            "edges": True,
+        },
+    ),
     "nothing": ({}, {"degrees": False, "return_steps": 0, "kernel": "ones"}),
 }
 
@@ -126,7 +135,8 @@ def test_the_same_inside_and_outside(name):
     found = GraphPreprocessor(cache=False, **options).adapt(
         graphs, range(len(graphs))
     )
-    joined = found.form == "pairs"
+    built = found.model_arguments()
+    similarity = "relu" if found.form == "factors" else "softmax"
     model = gkat_graph_classifier(
         found.num_features,
         2,
@@ -137,9 +147,11 @@ def test_the_same_inside_and_outside(name):
         num_edge_features=found.num_edge_features,
         local=found.num_edge_features > 0,
         feature_statistics=found.feature_statistics,
-        batching="joined" if joined else "padded",
+        similarity=similarity,
+        batching=built["batching"],
+        rank=built.get("rank"),
         learned_kernel="+" in found.kernel,
-        edge_gates=name != "mixed-pairs",
+        edge_gates=name not in ("mixed-pairs", "factors"),
     )
     # Gates start where they do nothing.
     for weight in model.weights:

@@ -311,6 +311,11 @@ OPTIONS = {
     "local-gates": ["--local", "True", "--edge-gates", "True"],
     "features": ["--degree-profile", "--clustering", "--degrees", "False"],
     "pairs": ["--form", "pairs", "--similarity", "relu", "--local", "True"],
+    "factors": [
+        *("--form", "factors", "--similarity", "relu", "--anchors", "2"),
+        *("--local", "True"),
+    ],
+    "factors-of-ones": ["--form", "factors", "--kernel", "ones"],
     "mixed-pairs": [
         *("--form", "pairs", "--kernel", "steps+labelled_walk"),
         *("--pairs-per-node", "3"),

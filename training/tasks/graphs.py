@@ -105,6 +105,7 @@ class Graphs(Task):
             kernel_sizes=settings.kernel_sizes,
             form=settings.form,
             pairs_per_node=settings.pairs_per_node,
+            anchors=settings.anchors,
             # What training graphs lack may be in others.
             unknown="zeros",
         )
