@@ -180,21 +180,22 @@ def _check_kernel(kernel):
         np.maximum(kernel, 0.0, out=kernel)
 
 
-def bucket_sizes(sizes, num_buckets=6):
+def bucket_sizes(sizes, num_buckets=6, power=2):
     """Padded sizes that waste little: at most `num_buckets` of them.
 
-    Quantiles of the work, `size^2`, so that no bucket holds much more padding
+    Quantiles of the work, `size^power`, so that no bucket holds much more padding
     than another.
 
     Args:
         sizes: nodes of each graph.
         num_buckets: int.
+        power: int, 1 where work is linear in nodes.
 
     Returns:
         Ascending list of ints; the last is the largest size.
     """
     sizes = np.sort(np.asarray(sizes, "int64"))
-    work = np.cumsum(sizes.astype("float64") ** 2)
+    work = np.cumsum(sizes.astype("float64") ** power)
     targets = work[-1] * np.arange(1, num_buckets + 1) / num_buckets
     places = np.minimum(np.searchsorted(work, targets), len(sizes) - 1)
     return np.unique(sizes[places]).tolist()

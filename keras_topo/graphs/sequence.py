@@ -104,9 +104,9 @@ class GraphSequence(keras.utils.PyDataset):
             self.max_elements = max_elements or 2**18
         else:
             self._edges = np.array([g.adjacency.nnz for g in self.graphs])
-            self.buckets = bucket_sizes(self.sizes, num_buckets)
             # Work and memory of a graph grow so with its nodes.
             self._power = 1 if preprocessor.form == "factors" else 2
+            self.buckets = bucket_sizes(self.sizes, num_buckets, self._power)
             default = 2**14 if preprocessor.form == "factors" else 2**22
             self.max_elements = max_elements or default
         self._drawn_for, self._last_drawn = None, False
