@@ -183,8 +183,8 @@ def _check_kernel(kernel):
 def bucket_sizes(sizes, num_buckets=6, power=2):
     """Padded sizes that waste little: at most `num_buckets` of them.
 
-    Quantiles of the work, `size^power`, so that no bucket holds much more padding
-    than another.
+    Quantiles of the work, `size^power`, so that no bucket holds much more
+    padding than another.
 
     Args:
         sizes: nodes of each graph.
