@@ -27,8 +27,13 @@ the third command:
   pairs, which have no ones: graphs of more than 512 nodes
 - `local=True`: messages along edges beside attention, as in GPS
 
-Graphs of thousands of nodes (D&D, REDDIT-BINARY) have pairs by themselves, and
-`--form pairs` makes them of others; `--similarity relu` is linear attention.
+Graphs of thousands of nodes (D&D, REDDIT-BINARY) have pairs by themselves, the
+`--pairs-per-node` largest entries of each row of a kernel; `--form pairs` makes
+them of others. `--form factors --similarity relu` is linear attention with
+kernels of low rank, of walks that meet at the `--anchors` nodes with the most
+edges, or with `--kernel ones` without a mask. Time and memory of both are
+linear in nodes, and most of it is that of the layers around attention: `--depth
+2 --key-dim 8` makes an epoch several times as fast.
 `python -m training.pooled` is the row of scikit-learn's classifiers through the
 same folds, and `--model gin`, `gcn`, `gat` those of other models, in the same
 variant.
