@@ -41,6 +41,9 @@ def gkat_graph_classifier(
     target_statistics=None,
     seed=None,
     name=None,
+    learned_kernel=False,
+    edge_gates=True,
+    rank=None,
 ):
     """Classifies graphs by attention between nodes, masked by graph kernels.
 
@@ -52,7 +55,8 @@ def gkat_graph_classifier(
     Args:
         num_features: int, features of a node.
         num_classes: int.
-        num_kernels: int, kernels of each graph; divides `num_heads`.
+        num_kernels: int, kernels of each graph; divides `num_heads`, unless
+            heads learn theirs.
         form: `"modern"` or `"published"`.
         depth: int, attention layers.
         num_heads, key_dim: ints; `num_heads * key_dim` channels.
@@ -66,15 +70,23 @@ def gkat_graph_classifier(
             (see `EdgeGates`); 0 for none.
         local: bool, whether blocks of the modern form have messages along
             edges beside attention (see `LocalMessages`), as in GPS; needs
-            features of edges.
+            features of edges. Where edges have none, `edges=True` of
+            `GraphPreprocessor` gives each a one.
         level: `"graphs"`, or `"nodes"` for logits of each node.
-        batching: `"padded"`, or `"joined"` for graphs joined into one, with
-            pairs: see `GraphSequence`.
+        batching: `"padded"`; `"joined"` for graphs joined into one, with
+            pairs; or `"factors"`, padded, with kernels of low rank, whose time
+            is linear in nodes with a feature map as `similarity`: see
+            `GraphSequence`.
         target_statistics: `(mean, deviation)` of each of `num_classes` real
             targets: where given, the outputs are these, not logits, and the
             layer before, named `logits`, has them standardised.
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
+        learned_kernel: bool, whether each head learns its kernel, the same in
+            all layers, as a sum of those that come: see `KernelMixture`.
+        edge_gates: bool, whether features of edges gate the kernels; `False`
+            leaves them to local messages.
+        rank: int, columns of factors.
 
     Returns:
         A functional `keras.Model` from a dict with `nodes` `(batch, nodes,
@@ -97,10 +109,10 @@ def gkat_graph_classifier(
     """
     _check_form(form, FORMS)
     positive(num_kernels, "num_kernels")
-    if num_heads % num_kernels:
+    if num_heads % num_kernels and not learned_kernel:
         raise ValueError(
-            f"`num_heads` expects a multiple of num_kernels={num_kernels}. "
-            f"Received: num_heads={num_heads}"
+            f"`num_heads` expects a multiple of num_kernels={num_kernels}, or "
+            f"learned_kernel=True. Received: num_heads={num_heads}"
         )
     one_of(level, "level", LEVELS)
     if local and (form != "modern" or not num_edge_features):
@@ -115,7 +127,10 @@ def gkat_graph_classifier(
         num_heads,
         num_edge_features,
         batching,
+        gates=edge_gates,
         statistics=feature_statistics,
+        learned_kernel=learned_kernel,
+        rank=rank,
     )
     x, kernel, seen = graph.nodes, graph.kernel, graph.mask
     channels = num_heads * key_dim

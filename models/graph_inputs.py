@@ -4,10 +4,10 @@ import dataclasses
 
 import keras
 
-from keras_topo.arguments import one_of
-from keras_topo.layers import EdgeGates, LogKernel
+from keras_topo.arguments import one_of, positive
+from keras_topo.layers import EdgeGates, KernelMixture, LogKernel
 
-BATCHING = ("padded", "joined")
+BATCHING = ("padded", "joined", "factors")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ def graph_inputs(
     batching="padded",
     gates=True,
     statistics=None,
+    learned_kernel=False,
+    rank=None,
 ):
     """Inputs of a model of graphs: see `GraphSequence`.
 
@@ -49,14 +51,29 @@ def graph_inputs(
         similarity: see `GraphKernelAttention`; `None` without attention.
         num_heads: int, of attention, for gates.
         num_edge_features: int; 0 for none, and no inputs for them.
-        batching: `"padded"` or `"joined"`.
+        batching: `"padded"`, `"joined"` or `"factors"`.
         gates: bool, whether edges gate the kernel.
         statistics: `(mean, variance)` of node features, or `None`.
+        learned_kernel: bool, whether heads learn sums of the kernels.
+        rank: int, columns of factors.
 
     Returns:
         `GraphInputs`.
+
+    Raises:
+        ValueError: if `batching` is unknown, or wants what factors do not do.
     """
     one_of(batching, "batching", BATCHING)
+    if batching == "factors":
+        positive(rank, "rank")
+        gates = gates and bool(num_edge_features)
+        if similarity is None or gates or learned_kernel:
+            raise ValueError(
+                "`batching='factors'` expects a model of attention whose "
+                "kernels are as they come: edge_gates=False, learned_kernel="
+                f"False. Received: similarity={similarity!r}, edge_gates="
+                f"{gates}, learned_kernel={learned_kernel}"
+            )
     inputs = {"nodes": keras.Input((None, num_features), name="nodes")}
     lead = () if num_kernels is None else (num_kernels,)
     edges = None
@@ -73,9 +90,16 @@ def graph_inputs(
             edges = inputs["pairs"], inputs["pair_features"]
         kernel = {k: inputs[k] for k in ("pairs", "pair_values")}
         nodes, mask = inputs["nodes"], None
+        if learned_kernel:
+            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+                kernel, nodes=nodes
+            )
         pooling = {"graph_sizes": inputs["graph_sizes"]}
     else:
-        inputs["kernel"] = keras.Input((*lead, None, None), name="kernel")
+        if batching == "factors":
+            inputs["factors"] = keras.Input((*lead, None, rank), name="factors")
+        else:
+            inputs["kernel"] = keras.Input((*lead, None, None), name="kernel")
         inputs["node_mask"] = keras.Input(
             (None,), dtype="bool", name="node_mask"
         )
@@ -89,7 +113,15 @@ def graph_inputs(
             edges = inputs["edges"], inputs["edge_features"]
         mask = inputs["node_mask"]
         nodes = real_nodes(inputs["nodes"], mask)
-        kernel, mask = shared_kernel(inputs["kernel"], mask, similarity)
+        kernel = inputs.get("kernel")
+        if learned_kernel:
+            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+                {"kernel": kernel}, mask=mask
+            )["kernel"]
+        if batching == "factors":
+            kernel = {"factors": inputs["factors"]}
+        else:
+            kernel, mask = shared_kernel(kernel, mask, similarity)
         pooling = {"mask": inputs["node_mask"]}
     nodes = standardised(nodes, statistics)
     if edges is not None and gates:

@@ -3,19 +3,25 @@
 import keras
 
 from keras_topo.graphs import GraphPreprocessor
-from keras_topo.graphs.largest import LOCAL_KERNELS
+from keras_topo.graphs.largest import LOCAL_KERNELS, kinds_of
 from keras_topo.layers import (
     AdjacencyFromEdges,
     AdjacencyKernel,
+    AnchoredWalkKernel,
     BothDirections,
+    ClusteringCoefficients,
+    DegreeBins,
     DegreeFeatures,
+    DegreeProfile,
     DiffusionKernel,
     L1Normalization,
+    LabeledWalkKernel,
     LaplacianEigenvectors,
     LargestEntries,
     OneHotValues,
     RandomWalkKernel,
     ReturnProbabilities,
+    StepsKernel,
 )
 from keras_topo.presets.builders import BUILDERS, builder, recipe_of
 
@@ -23,8 +29,8 @@ from keras_topo.presets.builders import BUILDERS, builder, recipe_of
 def with_preprocessing(model, preprocessor):
     """Puts a model behind its `GraphPreprocessor`: raw graphs in.
 
-    Of a model of joined graphs the padded twin is taken, with the same
-    weights: inside, kernels are matrices.
+    Of a model of joined graphs, or of factors, the padded twin is taken, with
+    the same weights: inside, kernels are matrices.
 
     Args:
         model: of a builder such as `gkat_graph_classifier`, from what
@@ -35,10 +41,11 @@ def with_preprocessing(model, preprocessor):
         A functional `keras.Model`: see `from_graphs`.
     """
     recipe = recipe_of(model)
-    if recipe is not None and recipe.arguments.get("batching") == "joined":
-        padded = BUILDERS[recipe.builder](
-            **{**recipe.arguments, "batching": "padded"}
-        )
+    batching = recipe and recipe.arguments.get("batching", "padded")
+    if batching in ("joined", "factors"):
+        arguments = {**recipe.arguments, "batching": "padded"}
+        arguments.pop("rank", None)
+        padded = BUILDERS[recipe.builder](**arguments)
         padded.set_weights(model.get_weights())
         model = padded
     return from_graphs(model, preprocessor.get_config())
@@ -71,7 +78,7 @@ def from_graphs(model, preprocessor, name=None):
             graphs are directed and the kernel is diffusion.
     """
     p = GraphPreprocessor.from_config(preprocessor)
-    if p.directed and p.kernel == "diffusion":
+    if p.directed and "diffusion" in kinds_of(p.kernel):
         raise ValueError(
             "`preprocessor` expects undirected graphs where diffusion is "
             "computed inside a model. Received: one of directed graphs"
@@ -83,7 +90,12 @@ def from_graphs(model, preprocessor, name=None):
     adjacency = AdjacencyFromEdges(p.directed, name="adjacency")(
         edges, nodes, inputs.get("edge_weights")
     )
-    x = _node_features(p, inputs, adjacency, mask)
+    labels = None
+    if p.learned["label_values"]:
+        labels = OneHotValues(p.learned["label_values"], name="labels")(
+            inputs["node_labels"]
+        )
+    x = _node_features(p, inputs, labels, adjacency, mask)
     if x is None:
         x = nodes
     expected = model.input["nodes"].shape[-1]
@@ -92,7 +104,7 @@ def from_graphs(model, preprocessor, name=None):
             f"`model` expects {expected} features. Received: a preprocessor "
             f"of {x.shape[-1]}"
         )
-    kernel = _kernel_layer(p)(adjacency, mask=mask)
+    kernel = _kernels(p, labels, adjacency, mask)
     if p.form == "pairs" and p.kernel not in LOCAL_KERNELS:
         kernel = LargestEntries(p.pairs_per_node, name="largest")(
             kernel, adjacency
@@ -152,15 +164,11 @@ def _inputs(p):
     }
 
 
-def _node_features(p, inputs, adjacency, mask):
+def _node_features(p, inputs, labels, adjacency, mask):
     """In the order of `GraphPreprocessor`; `None` without any."""
     learned, parts = p.learned, []
-    if learned["label_values"]:
-        parts.append(
-            OneHotValues(learned["label_values"], name="labels")(
-                inputs["node_labels"]
-            )
-        )
+    if labels is not None:
+        parts.append(labels)
     if learned["num_own_features"]:
         parts.append(inputs["features"])
     if learned["max_degree"] is not None:
@@ -170,6 +178,10 @@ def _node_features(p, inputs, adjacency, mask):
             # Edges that reach a node, after those that leave it.
             reverse = keras.ops.swapaxes(adjacency, 1, 2)
             parts.append(DegreeFeatures(most, name="in_degrees")(reverse))
+    if p.degree_profile:
+        parts.append(DegreeProfile(name="profile")(adjacency, mask=mask))
+    if p.clustering:
+        parts.append(ClusteringCoefficients(name="clustering")(adjacency))
     if p.return_steps:
         parts.append(
             ReturnProbabilities(p.return_steps, name="returns")(adjacency)
@@ -206,10 +218,32 @@ def _side_by_side(parts, name):
     return parts[0] if parts else None
 
 
-def _kernel_layer(p):
-    sizes = p.kernel_sizes
-    if p.kernel == "random_walk":
-        return RandomWalkKernel([int(n) for n in sizes], name="kernel_of")
-    if p.kernel == "diffusion":
-        return DiffusionKernel(sizes, "normalized_laplacian", name="kernel_of")
-    return AdjacencyKernel(p.kernel, name="kernel_of")
+def _kernels(p, labels, adjacency, mask):
+    """`(batch, kernels, nodes, nodes)`, in the order of their kinds."""
+    parts = []
+    for kind in kinds_of(p.kernel):
+        walks = [int(n) for n in p.kernel_sizes]
+        # One of several has its kind in its name.
+        name = "kernel_of" if kind == p.kernel else f"kernel_of_{kind}"
+        if kind == "labeled_walk":
+            if labels is None:
+                labels = DegreeBins(name="bins")(adjacency)
+            layer = LabeledWalkKernel(walks, name=name)
+            parts.append(layer(adjacency, labels, mask=mask))
+            continue
+        if kind == "random_walk" and p.form == "factors":
+            layer = AnchoredWalkKernel(walks, p.anchors, name=name)
+        elif kind == "random_walk":
+            layer = RandomWalkKernel(walks, name=name)
+        elif kind == "steps":
+            layer = StepsKernel(walks, name=name)
+        elif kind == "diffusion":
+            layer = DiffusionKernel(
+                p.kernel_sizes, "normalized_laplacian", name=name
+            )
+        else:
+            layer = AdjacencyKernel(kind, name=name)
+        parts.append(layer(adjacency, mask=mask))
+    if len(parts) == 1:
+        return parts[0]
+    return keras.layers.Concatenate(axis=1, name="kernels")(parts)

@@ -237,23 +237,53 @@ add(
     "vectors",
 )
 
-add = _group(
-    "keras_topo/graphs/preprocessor.py", "tests/graphs/test_sequence.py"
-)
+add = _group("keras_topo/graphs/fields.py", "tests/graphs/test_sequence.py")
 add(
     "preprocessor: weighted degrees",
     "    yield np.diff(graph.adjacency.indptr)\n",
     '    yield graph.degrees().astype("int64")\n',
 )
 add(
+    "preprocessor: features of edges at the opposite ones",
+    "source * nodes + target)",
+    "target * nodes + source)",
+)
+
+add = _group(
+    "keras_topo/graphs/preprocessor.py", "tests/graphs/test_sequence.py"
+)
+add(
     "preprocessor: statistics of the first graph alone",
     "            self.node_features(graphs)\n",
     "            self.node_features(graphs[:1])\n",
 )
+
+add = _group(
+    "keras_topo/graphs/labeled_walks.py", "tests/graphs/test_labeled_walks.py"
+)
 add(
-    "preprocessor: features of edges at the opposite ones",
-    "source * nodes + target)",
-    "target * nodes + source)",
+    "labeled walks: labels count at the start alone",
+    "        kernel *= equal\n",
+    "",
+)
+add(
+    "labeled walks: none from a dead end",
+    "ends = np.diff(steps.indptr) == 0",
+    "ends = np.diff(steps.indptr) < 0",
+)
+
+add = _group("keras_topo/graphs/cache.py", "tests/graphs/test_labeled_walks.py")
+add(
+    "cache: key without labels",
+    "digest.update(repr(values).encode())",
+    "digest.update(b'')",
+)
+
+add = _group("keras_topo/graphs/factors.py", "tests/graphs/test_factors.py")
+add(
+    "factors: other nodes are left out",
+    "visits[:, -1] = 1.0",
+    "visits[:, -1] = 1e-9",
 )
 
 # Batches and targets.
@@ -668,8 +698,13 @@ add("training: the fold is ignored", "if split is None:", "if True:")
 add = _group("training/assessment.py", "tests/training/test_graphs.py")
 add(
     "assessment: runs have no fold",
-    "return train_once(settings, fold, parts)",
-    "return train_once(settings, None, parts)",
+    "return train_once(settings, fold, parts, best)",
+    "return train_once(settings, None, parts, best)",
+)
+add(
+    "assessment: the final run is the candidate of another choice",
+    "if self._fold is not fold or self._settings != settings:",
+    "if self._fold is not fold:",
 )
 add(
     "assessment: runs have no choice",

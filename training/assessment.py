@@ -149,9 +149,11 @@ class Assessment:
                 about = {"cell": cell, "data": digest(facts)}
                 print(" ".join(f"{k}={v}" for k, v in cell.items()))
 
-            def train(choice, fold, seed, parts, settings=settings):
+            best = BestCandidate()
+
+            def train(choice, fold, seed, parts, settings=settings, best=best):
                 settings = with_changes(settings, {**choice, "seed": seed})
-                return train_once(settings, fold, parts)
+                return train_once(settings, fold, parts, best)
 
             lines = assess(
                 train,
@@ -190,38 +192,87 @@ class Assessment:
         print(f"\n{text}\n  {folder / 'folds.md'}")
 
 
+class BestCandidate:
+    """The weights of the best candidate of a fold so far.
+
+    The final run of what is chosen has the settings of its candidate, with the
+    first seed, and would be the same training once more.
+    """
+
+    def __init__(self):
+        self._fold = self._settings = self._score = None
+        self._kept = None
+
+    def offer(self, settings, fold, score, weights, found):
+        """Takes a candidate, if it is better than those of its fold.
+
+        Args:
+            settings: `Settings`.
+            fold: dict of ids of items.
+            score: number, more of which is better.
+            weights: list of arrays.
+            found: dict, how they came about.
+        """
+        if self._fold is fold and score <= self._score:
+            return
+        self._fold, self._settings, self._score = fold, settings, score
+        self._kept = weights, dict(found)
+
+    def take(self, settings, fold):
+        """Weights and how they came about; `None` for other settings."""
+        if self._fold is not fold or self._settings != settings:
+            return None
+        return self._kept
+
+
 @retracing_in_silence()
-def train_once(settings, fold=None, parts=("validation", "test")):
+def train_once(settings, fold=None, parts=("validation", "test"), best=None):
     """Trains one model.
 
     Args:
         settings: `Settings`.
         fold: dict of ids of items, or `None`.
         parts: names of the data that the model is scored on.
+        best: `BestCandidate` that is offered candidates, and asked for the
+            weights of a final run; `None` for none.
 
     Returns:
         A dict of what `Task.evaluate` gives, and of how it came about.
     """
     started = time.perf_counter()
     task = settings.task(settings, fold)
+    metric, greater = task.monitor
     model = build_model(task)
     jit_compile = use_jit(settings.jit)
     found = {"parameters": count_parameters(model)}
+    is_candidate = "test" not in parts
+    kept = None
+    if best is not None and not is_candidate:
+        kept = best.take(settings, fold)
     fit_started = time.perf_counter()
     try:
-        try:
-            found["best_epoch"] = fit_stages(
-                task, model, jit_compile, verbose=0
-            )
-        finally:
-            seconds = time.perf_counter() - fit_started
-            found["training_seconds"] = round(seconds, 1)
+        if kept is not None:
+            weights, trained = kept
+            model.set_weights(weights)
+            found |= {**trained, "trained_as": "choice"}
+        else:
+            try:
+                found["best_epoch"] = fit_stages(
+                    task, model, jit_compile, verbose=0
+                )
+            finally:
+                seconds = time.perf_counter() - fit_started
+                found["training_seconds"] = round(seconds, 1)
         if not model.compiled:
             # What was trained was one around it.
             task.compile(model, jit_compile)
+        trained = dict(found)
         found |= task.evaluate(model, parts)
+        if best is not None and is_candidate:
+            score = found[f"validation_{metric}"]
+            score = score if greater else -score
+            best.offer(settings, fold, score, model.get_weights(), trained)
     except NonFiniteLoss as error:
-        metric, greater = task.monitor
         if not greater:
             raise
         # A result too: a choice that diverges is not to be chosen, and a

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from keras_topo.graphs import (
+    SharedKernels,
     induced_cycle_dataset,
     load_tu_dataset,
     motif_dataset,
@@ -17,6 +18,7 @@ from keras_topo.graphs.generators import MOTIFS
 from keras_topo.training.files import digest
 
 GENERATED = ("cycles", *(f"motif-{name.replace('_', '-')}" for name in MOTIFS))
+TU_SITE = "https://www.chrsmrrs.com/graphkerneldatasets"
 CLASSES = {
     "cycles": ["shorter cycle", "longest cycle"],
     "motif": ["without motif", "with motif"],
@@ -69,6 +71,8 @@ def load_graphs(name, data_dir=None, seed=0, size=None):
             "file or folder, or its name with --data-dir. Received: "
             f"{path}, which does not exist"
         )
+    if data_dir and path.is_dir():
+        _check_is_there(path, name)
     try:
         dataset = load_tu_dataset(path, name if data_dir else None)
     except ValueError as error:
@@ -79,6 +83,28 @@ def load_graphs(name, data_dir=None, seed=0, size=None):
             f"{dataset.name}, with numbers to predict or several labels"
         )
     return dataset, None, facts_of(dataset.graphs)
+
+
+@functools.lru_cache(maxsize=2)
+def shared_kernels(dataset):
+    """`SharedKernels` of the graphs of a `GraphDataset`, for all its folds."""
+    return SharedKernels(dataset.graphs)
+
+
+def _check_is_there(folder, name):
+    """Raises a ValueError, which says where to get it, without a data set."""
+    if any(
+        (folder / each).exists()
+        for each in (f"{name}.zip", name, f"{name}_A.txt")
+    ):
+        return
+    others = sorted({path.stem for path in folder.glob("*.zip")})
+    raise ValueError(
+        f"--data {name} expects {name}.zip or a folder {name} in --data-dir; "
+        f"{TU_SITE}/{name}.zip is where the TUDataset collection has its "
+        f"archives. Received: {folder}, which holds "
+        f"{', '.join(others) or 'no archives'}"
+    )
 
 
 def facts_of(graphs):

@@ -8,6 +8,7 @@ import numpy as np
 import keras_topo
 from keras_topo import models, visualize
 from keras_topo.graphs import GraphSequence
+from keras_topo.graphs.largest import kinds_of
 
 NUM_SAMPLES = 12
 
@@ -141,14 +142,19 @@ def draw_kernels(folder, chosen, task):
     p = task.preprocessor
     units = {
         "random_walk": "walk of {:g} nodes",
+        "steps": "end of a walk of {:g} nodes",
         "diffusion": "diffusion time {:g}",
+        "labeled_walk": "labels on walks of {:g} nodes",
     }
-    if p.kernel not in units:
-        return
-    drawn = list(range(p.num_kernels))
-    if p.kernel == "random_walk":
-        # A walk of one node is where it began: nothing to see.
-        drawn = [k for k in drawn if p.kernel_sizes[k] > 1]
+    titles = []
+    for kind in kinds_of(p.kernel):
+        sizes = p.kernel_sizes if kind in units else [None]
+        for size in sizes:
+            # A walk of one node is where it began: nothing to see.
+            begins = size == 1 and kind in ("random_walk", "steps")
+            seen = kind in units and not begins
+            titles.append(units[kind].format(size) if seen else None)
+    drawn = [k for k, title in enumerate(titles) if title]
     if not drawn:
         return
     graphs = [task.graphs["test"][k] for k in chosen]
@@ -157,6 +163,6 @@ def draw_kernels(folder, chosen, task):
         graphs,
         [example["kernel"][drawn] for example in p(graphs)],
         [c if isinstance(c, str) else f"class {c}" for c in classes],
-        [units[p.kernel].format(p.kernel_sizes[k]) for k in drawn],
+        [titles[k] for k in drawn],
     )
     figure.savefig(folder / "kernels.png")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo import models
+from keras_topo.graphs.largest import SIZED_KERNELS, WALKS, kinds_of
 from keras_topo.training import fine_tuning
 from keras_topo.training.settings import (
     CosineSettings,
@@ -16,15 +17,28 @@ from keras_topo.training.settings import (
 )
 
 MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc", "appnp", "gin")
-KERNELS = ("random_walk", "diffusion", "ones")
 # What no baseline reads: each has a kernel of its own.
-GKAT_ONLY = ("kernel", "kernel_sizes", "similarity")
+GKAT_ONLY = (
+    "kernel",
+    "kernel_sizes",
+    "learned_kernel",
+    "pairs_per_node",
+    "anchors",
+    "similarity",
+    "local",
+    "edge_gates",
+)
 # What a trained model has decided already: the model, and what its inputs are.
 DECIDED = (
     "model",
     "kernel",
     "kernel_sizes",
+    "learned_kernel",
+    "pairs_per_node",
+    "anchors",
     "similarity",
+    "local",
+    "edge_gates",
     "depth",
     "heads",
     "key_dim",
@@ -33,6 +47,8 @@ DECIDED = (
     "attention_dropout",
     "return_steps",
     "degrees",
+    "degree_profile",
+    "clustering",
     "edges",
     "form",
 )
@@ -48,10 +64,14 @@ class GraphSettings(CosineSettings):
     """the folder in which --data is a name"""
     model: Literal[MODELS] = "gkat"
     """GKAT, in its modern or published form, or a baseline"""
-    kernel: Literal[KERNELS] = "random_walk"
-    """of GKAT; ones: a mask that hides nothing"""
+    kernel: str = "random_walk"
+    """of GKAT: random_walk, diffusion, steps, labeled_walk, or ones, a mask
+    that hides nothing; or several joined by +, as in steps+ones"""
     kernel_sizes: tuple[PositiveFloat, ...] = (1.0, 2.0, 3.0, 4.0)
     """nodes of the walks, or diffusion times: one kernel each"""
+    learned_kernel: bool | None = None
+    """each head learns its own kernel, a sum of these (None: where they are
+    joined by +)"""
     similarity: str = "softmax"
     """of GKAT"""
     depth: PositiveInt = 3
@@ -70,10 +90,23 @@ class GraphSettings(CosineSettings):
     """features: return probabilities of walks of up to so many steps"""
     degrees: bool | None = None
     """features: degrees, one-hot (None: where nodes have no others)"""
+    degree_profile: bool = False
+    """features: degrees of a node and of its neighbors, as numbers"""
+    clustering: bool = False
+    """features: the share of pairs of neighbors that are neighbors"""
     edges: bool = False
     """use labels and features of edges"""
-    form: Literal["auto", "dense", "pairs"] = "auto"
+    edge_gates: bool | None = None
+    """of GKAT: labels and features of edges gate kernels (None: with edges)"""
+    local: bool | None = None
+    """of GKAT: messages along edges beside attention (None: where edges have
+    labels or features that are used); True uses those that they have"""
+    form: Literal["auto", "dense", "pairs", "factors"] = "auto"
     """of kernels: see GraphPreprocessor"""
+    anchors: PositiveInt = 8
+    """of factors: nodes that walks tell apart"""
+    pairs_per_node: PositiveInt = 32
+    """entries of a row that kernels keep in the form of pairs"""
     accumulate: PositiveInt = 1
     """batches, each of graphs of about one size, that make one update"""
     label_smoothing: Rate = 0.0
@@ -86,11 +119,15 @@ class GraphSettings(CosineSettings):
     def __post_init__(self):
         super().__post_init__()
         fine_tuning.check(self)
-        if self.kernel == "random_walk" and any(
+        try:
+            kinds = kinds_of(self.kernel)
+        except ValueError as error:
+            raise ValueError(str(error).replace("kind", "kernel")) from None
+        if set(WALKS) & {*kinds} and any(
             size != int(size) for size in self.kernel_sizes
         ):
             raise ValueError(
-                "`kernel_sizes` of random walks expects whole numbers of "
+                "`kernel_sizes` of walks expects whole numbers of "
                 f"nodes. Received: {self.kernel_sizes}"
             )
 
@@ -100,9 +137,27 @@ class GraphSettings(CosineSettings):
             found |= dict.fromkeys(GKAT_ONLY, model)
             if self.model != "gat":
                 found["attention_dropout"] = model
-        elif self.kernel == "ones":
-            found["kernel_sizes"] = "kernel='ones'"
+        elif not set(SIZED_KERNELS) & {*kinds_of(self.kernel)}:
+            found["kernel_sizes"] = f"kernel={self.kernel!r}"
+        if self.model == "gkat-published":
+            found["local"] = model
+        if self.form in ("dense", "factors"):
+            found["pairs_per_node"] = f"form={self.form!r}"
+        if self.form != "factors":
+            found["anchors"] = f"form={self.form!r}"
         return found
+
+    def learns_kernels(self):
+        """Whether heads learn sums of kernels."""
+        if self.learned_kernel is None:
+            return "+" in self.kernel
+        return self.learned_kernel
+
+    def reads_edges(self):
+        """`edges` of the `GraphPreprocessor`."""
+        if self.model == "gkat" and self.local:
+            return True  # A one for edges that have nothing else.
+        return "auto" if self.edges or self.edge_gates else False
 
     def resolved(self, given):
         return fine_tuning.resolved(self, given, "graphs", DECIDED)
@@ -129,11 +184,15 @@ def build_classifier(settings, **inputs):
     }
     if kind.startswith("gkat"):
         modern = kind == "gkat"
+        has_edges = bool(inputs["num_edge_features"])
+        gates = settings.edge_gates
         return models.gkat_graph_classifier(
             form="modern" if modern else "published",
             depth=settings.depth,
             similarity=settings.similarity,
-            local=modern and bool(inputs["num_edge_features"]),
+            learned_kernel=settings.learns_kernels(),
+            edge_gates=settings.edges if gates is None else gates,
+            local=modern and has_edges and settings.local is not False,
             **heads,
             **options,
         )

@@ -80,4 +80,10 @@ print(sorted(inputs))  # ['kernel', 'node_mask', 'nodes']
 #
 # Where graphs have more than 512 nodes, batches join them into one, with the 32 largest
 # entries of each row of the kernel: memory is linear in nodes
-# ([figures](../../results/README.md#memory-of-an-epoch)).
+# ([figures](../../results/README.md#memory-of-an-epoch)). `form="factors"` has kernels of
+# low rank for linear attention: walks that meet at the same hubs.
+#
+# Kernels are those of random walks, diffusion, the steps of walks, walks that see the same
+# labels, or several of them. With `learned_kernel=True` each head of GKAT learns its own as
+# a sum of these: `GraphClassifier(GraphPreprocessor(kernel="steps+labeled_walk+ones"),
+# learned_kernel=True)`.

@@ -9,10 +9,18 @@ from keras_topo.graphs.batch import (
     edge_inputs,
     group_by_size,
 )
-from keras_topo.graphs.cache import clear_cache, compute_kernels
+from keras_topo.graphs.cache import (
+    SharedKernels,
+    clear_cache,
+    compute_kernels,
+)
 from keras_topo.graphs.collate import raw_inputs
 from keras_topo.graphs.datasets import GraphDataset, NodeDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
+from keras_topo.graphs.factors import (
+    anchored_walk_factors,
+    kernel_factors,
+)
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
 from keras_topo.graphs.generators import (
     beacon_dataset,
@@ -30,6 +38,7 @@ from keras_topo.graphs.kernels import (
     return_probabilities,
     walk_expectations,
 )
+from keras_topo.graphs.labeled_walks import labeled_walk_kernel
 from keras_topo.graphs.largest import dense_kernels, largest_pairs
 from keras_topo.graphs.link_scores import (
     adamic_adar,
@@ -41,6 +50,10 @@ from keras_topo.graphs.links import EdgeSplit, sample_negatives, split_edges
 from keras_topo.graphs.planetoid import load_planetoid
 from keras_topo.graphs.pooled import pooled_features
 from keras_topo.graphs.preprocessor import GraphPreprocessor
+from keras_topo.graphs.profiles import (
+    clustering_coefficients,
+    degree_profile,
+)
 from keras_topo.graphs.random_features import (
     GraphRandomFeatures,
     diffusion_modulation,
@@ -69,14 +82,18 @@ __all__ = [
     "GraphRandomFeatures",
     "GraphSequence",
     "NodeDataset",
+    "SharedKernels",
     "adamic_adar",
+    "anchored_walk_factors",
     "average_precision",
     "beacon_dataset",
     "breadth_first_forest",
     "bucket_sizes",
     "clear_cache",
+    "clustering_coefficients",
     "common_neighbors",
     "compute_kernels",
+    "degree_profile",
     "dense_kernels",
     "diffusion_kernel",
     "diffusion_modulation",
@@ -87,6 +104,8 @@ __all__ = [
     "induced_cycle_dataset",
     "katz",
     "keep_largest",
+    "kernel_factors",
+    "labeled_walk_kernel",
     "laplacian_eigenvectors",
     "largest_neighbor_degrees",
     "largest_pairs",

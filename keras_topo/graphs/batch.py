@@ -180,27 +180,30 @@ def _check_kernel(kernel):
         np.maximum(kernel, 0.0, out=kernel)
 
 
-def bucket_sizes(sizes, num_buckets=6):
+def bucket_sizes(sizes, num_buckets=6, power=2):
     """Padded sizes that waste little: at most `num_buckets` of them.
 
-    Quantiles of the work, `size^2`, so that no bucket holds much more padding
-    than another.
+    Quantiles of the work, `size^power`, so that no bucket holds much more
+    padding than another.
 
     Args:
         sizes: nodes of each graph.
         num_buckets: int.
+        power: int, 1 where work is linear in nodes.
 
     Returns:
         Ascending list of ints; the last is the largest size.
     """
     sizes = np.sort(np.asarray(sizes, "int64"))
-    work = np.cumsum(sizes.astype("float64") ** 2)
+    work = np.cumsum(sizes.astype("float64") ** power)
     targets = work[-1] * np.arange(1, num_buckets + 1) / num_buckets
     places = np.minimum(np.searchsorted(work, targets), len(sizes) - 1)
     return np.unique(sizes[places]).tolist()
 
 
-def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
+def group_by_size(
+    sizes, batch_size, buckets, max_elements=2**22, order=None, power=2
+):
     """Puts graphs into batches of graphs with the same padded size.
 
     Args:
@@ -208,9 +211,11 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
         batch_size: int, graphs of a batch at most.
         buckets: ascending padded sizes, the last at least the largest graph.
         max_elements: int; batches of large graphs are smaller, so that
-            `batch * nodes^2` stays below this (a single graph may be above).
+            `batch * nodes^power` stays below this (a single graph may be
+            above).
         order: ids in the order in which they are put into batches; defaults
             to ascending.
+        power: int, 1 where memory is linear in nodes.
 
     Returns:
         A list of `(ids, num_nodes)`; every graph is in one batch.
@@ -219,7 +224,7 @@ def group_by_size(sizes, batch_size, buckets, max_elements=2**22, order=None):
     order = np.arange(len(sizes)) if order is None else np.asarray(order)
     bucket_of = np.searchsorted(buckets, sizes[order])
     steps = [
-        max(1, min(batch_size, max_elements // num_nodes**2))
+        max(1, min(batch_size, max_elements // num_nodes**power))
         for num_nodes in buckets.tolist()
     ]
     batches, left = [], order[:0]

@@ -31,16 +31,22 @@ def cache_folder():
 
 
 def compute_kernels(
-    graphs, kernel, cache=True, progress=True, dtype="float32", **options
+    graphs,
+    kernel,
+    cache=True,
+    progress=True,
+    dtype="float32",
+    labels=None,
+    **options,
 ):
     """A dense kernel, or features, for every graph of a list.
 
     Results are kept in a file named by a hash of all adjacency matrices, of
-    the options and of what the kernel computes: its code, defaults, closure,
-    and the functions and globals that it names. They are found again by it,
-    and read from there when they are used (memory-mapped), so that they may be
-    larger than memory. What a kernel reads from files or the environment is
-    not part of the hash.
+    the labels, of the options and of what the kernel computes: its code,
+    defaults, closure, and the functions and globals that it names. They are
+    found again by it, and read from there when they are used (memory-mapped),
+    so that they may be larger than memory. What a kernel reads from files or
+    the environment is not part of the hash.
 
     After each new file, those used least recently are removed until all
     together are below `$KERAS_TOPO_CACHE_LIMIT`, in gigabytes (10 by default);
@@ -59,25 +65,43 @@ def compute_kernels(
         cache: `True` for `cache_folder()`, a folder, or `False`.
         progress: bool, whether a progress bar is shown (on a terminal).
         dtype: of the results.
+        labels: list of arrays, one for each graph, which the kernel is given
+            as `labels`, such as those of nodes: all that a kernel takes of a
+            graph beside its adjacency matrix. `None` for none.
         **options: of the kernel.
 
     Returns:
         A list of arrays, one for each graph; from the cache, read-only ones.
 
     Raises:
-        ValueError: if `KERAS_TOPO_CACHE_LIMIT` is not a number of gigabytes.
+        ValueError: if `KERAS_TOPO_CACHE_LIMIT` is not a number of gigabytes, or
+            `labels` are not as many as the graphs.
 
     Example:
 
     >>> kernels = compute_kernels(graphs, random_walk_kernel, length=3)
+    >>> kernels = compute_kernels(
+    ...     graphs,
+    ...     labeled_walk_kernel,
+    ...     labels=[graph.node_labels for graph in graphs],
+    ... )
     """
     dtype = np.dtype(dtype)
+    if labels is not None:
+        labels = [np.asarray(each) for each in labels]
+        if len(labels) != len(graphs):
+            raise ValueError(
+                f"`labels` expects an array for each of {len(graphs)} graphs. "
+                f"Received: {len(labels)}"
+            )
     name = getattr(kernel, "func", kernel)
     name = str(getattr(name, "__name__", type(name).__name__))
 
     def compute():
-        for graph in progress_bar(graphs, name, progress):
-            yield np.asarray(kernel(graph.adjacency, **options), dtype)
+        for k, graph in enumerate(progress_bar(graphs, name, progress)):
+            own = {} if labels is None else {"labels": labels[k]}
+            found = kernel(graph.adjacency, **own, **options)
+            yield np.asarray(found, dtype)
 
     kept = cache and graphs and not dtype.hasobject
     folder = _folder(cache) if kept else None
@@ -85,7 +109,7 @@ def compute_kernels(
         return list(compute())
     limit = cache_limit()
     try:
-        key = _key(graphs, kernel, options, dtype)
+        key = _key(graphs, labels, kernel, options, dtype)
     except UnknownState as error:
         _tell_once(
             f"kernels of {name} are not kept on disk: no hash tells whether it "
@@ -99,6 +123,61 @@ def compute_kernels(
     if found is None:
         found = _compute_and_keep(path, compute, dtype, limit)
     return found
+
+
+class SharedKernels:
+    """Kernels of the graphs of a data set, computed together once.
+
+    Folds of a data set divide the same graphs in other ways: what
+    `compute_kernels` keeps by whole lists would be computed again in each.
+
+    Args:
+        graphs: list of `Graph`s, all that there are.
+        cache: as that of `compute_kernels`.
+
+    Example:
+
+    >>> preprocessor.shared = SharedKernels(dataset.graphs)
+    >>> preprocessor.adapt(dataset.graphs[:100])
+    """
+
+    # Results that are kept open; of files the system keeps what is used.
+    OPEN = 8
+
+    def __init__(self, graphs, cache=True):
+        self.graphs, self.cache = list(graphs), cache
+        self._places = {id(graph): k for k, graph in enumerate(self.graphs)}
+        self._found = {}
+
+    def has(self, graphs):
+        """Whether all of a list are among the graphs of the data set."""
+        return all(id(graph) in self._places for graph in graphs)
+
+    def compute(self, graphs, kernel, labels_of=None, **options):
+        """As `compute_kernels`.
+
+        Args:
+            graphs: list of `Graph`s, among those of the data set.
+            kernel, **options: as in `compute_kernels`.
+            labels_of: function from a list of graphs to the labels of each, or
+                `None`.
+        """
+        labels = None if labels_of is None else labels_of(self.graphs)
+        values = labels and [np.asarray(x).tolist() for x in labels]
+        key = repr((id(kernel), sorted(options.items()), values))
+        key = hashlib.sha256(key.encode()).digest()
+        if key not in self._found:
+            while len(self._found) >= self.OPEN:
+                del self._found[next(iter(self._found))]
+            # With the kernel, so that its id stays its own.
+            self._found[key] = (
+                kernel,
+                compute_kernels(
+                    self.graphs, kernel, self.cache, labels=labels, **options
+                ),
+            )
+        found = self._found[key][1]
+        return [found[self._places[id(graph)]] for graph in graphs]
 
 
 def clear_cache(folder=None):
@@ -169,9 +248,11 @@ def _folder(cache):
         return None
 
 
-def _key(graphs, kernel, options, dtype):
+def _key(graphs, labels, kernel, options, dtype):
     digest = hashlib.sha256()
     digest.update(code_key(kernel, options, dtype, len(graphs)).encode())
+    values = labels and [np.asarray(x).tolist() for x in labels]
+    digest.update(repr(values).encode())
     for graph in graphs:
         adjacency = graph.adjacency
         arrays = (

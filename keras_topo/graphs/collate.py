@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pad_examples(examples, num_nodes, num_edges):
-    """Stacks dense examples, padded to one number of nodes.
+    """Stacks examples with matrices or factors, padded to one number of nodes.
 
     Args:
         examples: list of dicts: see `GraphPreprocessor`.
@@ -20,14 +20,22 @@ def pad_examples(examples, num_nodes, num_edges):
         "nodes": np.zeros(
             (batch, num_nodes, first["nodes"].shape[1]), "float32"
         ),
-        "kernel": np.zeros(
-            (batch, len(first["kernel"]), num_nodes, num_nodes), "float32"
-        ),
         "node_mask": np.zeros((batch, num_nodes), bool),
     }
+    if "kernel" in first:
+        shape = (batch, len(first["kernel"]), num_nodes, num_nodes)
+        inputs["kernel"] = np.zeros(shape, "float32")
+    else:
+        kernels, _, rank = first["factors"].shape
+        inputs["factors"] = np.zeros(
+            (batch, kernels, num_nodes, rank), "float32"
+        )
     for k, (example, n) in enumerate(zip(examples, sizes, strict=True)):
         inputs["nodes"][k, :n] = example["nodes"]
-        inputs["kernel"][k, :, :n, :n] = example["kernel"]
+        if "kernel" in first:
+            inputs["kernel"][k, :, :n, :n] = example["kernel"]
+        else:
+            inputs["factors"][k, :, :n] = example["factors"]
         inputs["node_mask"][k, :n] = True
     if "edges" in first:
         for name, padding in (("edges", -1), ("edge_features", 0)):

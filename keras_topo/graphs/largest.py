@@ -4,14 +4,22 @@ import numpy as np
 import scipy.sparse
 
 from keras_topo.graphs.kernels import (
+    DENSE,
+    check_walk,
     diffusion_rows,
     normalize_rows,
     normalized_adjacency,
+    transition_matrix,
     walk_sums,
 )
+from keras_topo.graphs.labeled_walks import degree_bins, labeled_walk_kernels
 from keras_topo.host.adjacency import as_adjacency
 
-KERNELS = ("random_walk", "diffusion", "neighbors", "normalized", "ones")
+# Of these there are several, one for each of `sizes`.
+SIZED_KERNELS = ("random_walk", "diffusion", "steps", "labeled_walk")
+KERNELS = (*SIZED_KERNELS, "neighbors", "normalized", "ones")
+# Those whose sizes are numbers of nodes.
+WALKS = ("random_walk", "steps", "labeled_walk")
 # Those that have entries at edges and on the diagonal alone.
 LOCAL_KERNELS = ("neighbors", "normalized")
 # Entries of a block of rows.
@@ -23,25 +31,56 @@ MOST_NODES = 2**24
 STEPS = 2**16
 
 
-def dense_kernels(adjacency, kind, sizes=(1.0,)):
+def kinds_of(kind):
+    """The kinds of kernels that a text joins by `"+"`, a list.
+
+    Raises:
+        ValueError: for an unknown kind, or one that is there twice.
+    """
+    kinds = kind.split("+") if isinstance(kind, str) else [kind]
+    if not set(kinds) <= set(KERNELS) or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"`kind` expects one of {KERNELS}, or different ones joined by "
+            f"'+'. Received: kind={kind!r}"
+        )
+    return kinds
+
+
+def count_kernels(kind, sizes):
+    """How many kernels of a graph there are."""
+    return sum(
+        len(sizes) if each in SIZED_KERNELS else 1 for each in kinds_of(kind)
+    )
+
+
+def dense_kernels(adjacency, kind, sizes=(1.0,), labels=None):
     """Kernels of a graph as dense matrices.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         kind: `"random_walk"`, of `sizes` nodes per walk;
             `"diffusion"` of the normalized Laplacian, for the times `sizes`;
+            `"steps"`, where a walk of so many nodes ends, `P^(n - 1)` with
+            `P = D^-1 A`; `"labeled_walk"`, whether walks of so many nodes
+            see the same labels (see `labeled_walk_kernel`);
             `"neighbors"`, `A + I` as ones and zeros; `"normalized"`,
-            `D^-1/2 (A + I) D^-1/2`; or `"ones"`.
-        sizes: numbers, one kernel each; of no matter to the other three.
+            `D^-1/2 (A + I) D^-1/2`; or `"ones"`. Or several of them joined by
+            `"+"`, as in `"steps+ones"`, one after the other.
+        sizes: numbers, one kernel each; of no matter to the last three.
+        labels: `(nodes,)`, ints or strings, of labeled walks; `None` for bins
+            of degrees: 0, 1, 2 to 3, 4 to 7 and so on.
 
     Returns:
         float32 array `(kernels, nodes, nodes)`.
+
+    Raises:
+        ValueError: for an unknown kind or a wrong size.
     """
-    rows = kernel_rows(adjacency, kind, sizes)
+    rows = kernel_rows(adjacency, kind, sizes, labels)
     return rows(0, as_adjacency(adjacency).shape[0]).astype("float32")
 
 
-def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
+def largest_pairs(adjacency, kind, sizes=(1.0,), count=32, labels=None):
     """The largest entries of each row, and those at the edges of the graph.
 
     Largest by the maximum over the kernels; of equal ones, to 2^-16 of the
@@ -50,7 +89,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     an entry of its own.
 
     Args:
-        adjacency, kind, sizes: as in `dense_kernels`, but not `"ones"`.
+        adjacency, kind, sizes, labels: as in `dense_kernels`, but without
+            `"ones"`.
         count: int, entries of a row, beside those at edges.
 
     Returns:
@@ -61,12 +101,14 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
         ValueError: for `"ones"`, or a graph of 2^24 nodes or more.
 
     *Complexity*: memory linear in `count * nodes` beside what the kernel is
-    made of: the walks of each node, or the eigenvectors of diffusion.
+    made of: the walks of each node, the eigenvectors of diffusion, or all of
+    a kernel of labeled walks.
     """
-    if kind == "ones":
+    kinds = kinds_of(kind)
+    if "ones" in kinds:
         raise ValueError(
             "`kind` expects one that hides something, where pairs are kept. "
-            "Received: kind='ones'"
+            f"Received: kind={kind!r}"
         )
     adjacency = as_adjacency(adjacency)
     nodes = adjacency.shape[0]
@@ -82,8 +124,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
         return np.stack([entries.row, entries.col, entries.data]).astype(
             "float32"
         )
-    rows = kernel_rows(adjacency, kind, sizes)
-    step = max(1, BLOCK // (nodes * len(sizes)))
+    rows = kernel_rows(adjacency, kind, sizes, labels)
+    step = max(1, BLOCK // (nodes * count_kernels(kind, sizes)))
     found = []
     for start in range(0, nodes, step):
         stop = min(start + step, nodes)
@@ -97,11 +139,24 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32):
     return np.concatenate(found, axis=1)
 
 
-def kernel_rows(adjacency, kind, sizes):
+def kernel_rows(adjacency, kind, sizes, labels=None):
     """A function from `start, stop` to these rows of kernels."""
     adjacency = as_adjacency(adjacency)
+    parts = [_rows(adjacency, k, sizes, labels) for k in kinds_of(kind)]
+    if len(parts) == 1:
+        return parts[0]
+    return lambda start, stop: np.concatenate(
+        [rows(start, stop) for rows in parts]
+    )
+
+
+def _rows(adjacency, kind, sizes, labels):
+    """`kernel_rows` of a single kind."""
+    if kind in WALKS:
+        check_walk(sizes, 0.0, 1.0)
+        sizes = [int(n) for n in sizes]
     if kind == "random_walk":
-        walks = walk_sums(adjacency, [int(n) for n in sizes], 0.0, 1.0)
+        walks = walk_sums(adjacency, sizes, 0.0, 1.0)
         walks = [normalize_rows(features) for features in walks]
         return lambda start, stop: np.stack(
             [_product(features, start, stop) for features in walks]
@@ -109,6 +164,19 @@ def kernel_rows(adjacency, kind, sizes):
     if kind == "diffusion":
         times = np.asarray(sizes, "float64")
         return diffusion_rows(adjacency, times, "normalized_laplacian")
+    if kind == "steps":
+        powers = _powers(transition_matrix(adjacency), sizes)
+        return lambda start, stop: np.stack(
+            [_dense(power[start:stop]) for power in powers]
+        )
+    if kind == "labeled_walk":
+        if labels is None:
+            labels = degree_bins(adjacency)
+        # In float32: of a graph of thousands of nodes these are whole.
+        kernels = labeled_walk_kernels(
+            adjacency, labels, sizes, dtype="float32"
+        )
+        return lambda start, stop: np.stack([k[start:stop] for k in kernels])
     if kind == "ones":
         nodes = adjacency.shape[0]
         return lambda start, stop: np.ones((1, stop - start, nodes), "float32")
@@ -116,14 +184,27 @@ def kernel_rows(adjacency, kind, sizes):
     return lambda start, stop: matrix[start:stop].toarray()[None]
 
 
+def _powers(transition, sizes):
+    """`P^(n - 1)` for each of `sizes`, sparse while few entries are not 0."""
+    nodes = transition.shape[0]
+    power = scipy.sparse.eye_array(nodes, format="csr")
+    found = {1: power}
+    for n in range(2, max(sizes) + 1):
+        power = power @ transition
+        if scipy.sparse.issparse(power) and power.nnz > DENSE * nodes**2:
+            power = power.toarray()
+        found[n] = power
+    return [found[n] for n in sizes]
+
+
+def _dense(matrix):
+    return matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
+
+
 def _local_kernel(adjacency, kind):
     """A kernel that is zero but at edges and on the diagonal, a CSR array."""
     if kind == "normalized":
         return normalized_adjacency(adjacency)
-    if kind != "neighbors":
-        raise ValueError(
-            f"`kind` expects one of {KERNELS}. Received: kind={kind!r}"
-        )
     nodes = adjacency.shape[0]
     matrix = adjacency + scipy.sparse.eye_array(nodes, format="csr")
     matrix.data[:] = 1.0
@@ -131,8 +212,7 @@ def _local_kernel(adjacency, kind):
 
 
 def _product(features, start, stop):
-    rows = features[start:stop] @ features.T
-    return rows.toarray() if scipy.sparse.issparse(rows) else rows
+    return _dense(features[start:stop] @ features.T)
 
 
 def _ranks(values):

@@ -12,11 +12,40 @@ from keras_topo.graphs.common import (
     statistics_of,
 )
 from keras_topo.graphs.encodings import laplacian_eigenvectors
+from keras_topo.graphs.factors import count_columns, kernel_factors
+from keras_topo.graphs.fields import (
+    CHOICE,
+    at_pairs,
+    check_choice,
+    check_natural,
+    degrees_of,
+    field_of,
+    field_of_width,
+    one_hot,
+)
 from keras_topo.graphs.kernels import return_probabilities
-from keras_topo.graphs.largest import KERNELS, dense_kernels, largest_pairs
+from keras_topo.graphs.labeled_walks import degree_bins
+from keras_topo.graphs.largest import (
+    count_kernels,
+    dense_kernels,
+    kinds_of,
+    largest_pairs,
+)
+from keras_topo.graphs.profiles import (
+    clustering_coefficients,
+    degree_profile,
+)
 from keras_topo.graphs.targets import own_targets
 
-FORMS = ("auto", "dense", "pairs")
+FORMS = ("auto", "dense", "pairs", "factors")
+# What an example has in each form, and what makes it.
+KERNELS_IN_FORM = {
+    "dense": ("kernel", dense_kernels),
+    "pairs": ("pairs", largest_pairs),
+    "factors": ("factors", kernel_factors),
+}
+# `batching` of models.
+BATCHING = {"dense": "padded", "pairs": "joined", "factors": "factors"}
 # Nodes of the largest graph up to which kernels are dense matrices.
 DENSE_NODES = 512
 # What `adapt` learns.
@@ -47,8 +76,9 @@ class GraphPreprocessor:
 
     The features of a node are, in this order: its label as a one-hot vector,
     its own features, how many edges it has as a one-hot vector (of directed
-    graphs those that leave it, and then those that reach it), return
-    probabilities of random walks, eigenvectors of the Laplacian.
+    graphs those that leave it, and then those that reach it), the profile of
+    its degree, its clustering coefficient, return probabilities of random
+    walks, eigenvectors of the Laplacian.
 
     Args:
         attributes: dict, what to read of graphs of other libraries: the
@@ -58,22 +88,31 @@ class GraphPreprocessor:
             nodes; `"auto"` where the graphs have them.
         degrees: bool, or `"auto"`, where nodes have nothing of their own.
         largest_degree: int; larger degrees count as this one.
+        degree_profile: bool, the degree and those of the neighbors as numbers:
+            see `keras_topo.graphs.degree_profile`.
+        clustering: bool, the clustering coefficient: see
+            `keras_topo.graphs.clustering_coefficients`.
         return_steps: int, probabilities that a walk is back after 1 to as many
             steps.
         eigenvectors: int, of the Laplacian: see `laplacian_eigenvectors`.
         edges: bool, or `"auto"`, where they have any, whether to use labels
             and features of edges. With `True` edges that have none get a one.
-        kernel: `"random_walk"`, `"diffusion"`, `"neighbors"`, `"normalized"`
-            or `"ones"`: see `keras_topo.graphs.dense_kernels`; or `None` for
-            that which the model takes: see `adapt`.
+        kernel: `"random_walk"`, `"diffusion"`, `"steps"`, `"labeled_walk"`,
+            `"neighbors"`, `"normalized"` or `"ones"`, or several of them
+            joined by `"+"`: see `keras_topo.graphs.dense_kernels`; or `None`
+            for that which the model takes: see `adapt`. Labels of labeled
+            walks are those of the nodes, if they are used (those that `adapt`
+            has not seen count as one), and else bins of degrees.
         kernel_sizes: nodes of the walks, or times of diffusion: one kernel
             each.
         form: `"dense"`, matrices of all pairs of nodes, batches padded; or
             `"pairs"`, the largest entries of each row alone, batches of joined
-            graphs, whose memory is linear in nodes; or `"auto"`, pairs where
-            the largest graph has more than 512 nodes.
+            graphs, whose memory is linear in nodes; or `"factors"`, kernels of
+            low rank for linear attention (see `kernel_factors`); or `"auto"`,
+            pairs where the largest graph has more than 512 nodes.
         pairs_per_node: int, entries that are kept of a row, beside those at
             edges.
+        anchors: int, nodes that walks tell apart in the form of factors.
         unknown: `"error"`, or `"zeros"` for labels of nodes and edges that
             `adapt` has not seen.
         cache: whether kernels are kept: see `compute_kernels`.
@@ -107,26 +146,38 @@ class GraphPreprocessor:
         pairs_per_node=32,
         unknown="error",
         cache=True,
+        degree_profile=False,
+        clustering=False,
+        anchors=8,
     ):
         self.attributes = check_attributes(attributes)
-        self.node_labels = _check("node_labels", node_labels, _CHOICE)
-        self.features = _check("features", features, _CHOICE)
-        self.degrees = _check("degrees", degrees, _CHOICE)
-        self.largest_degree = _natural("largest_degree", largest_degree, 1)
-        self.return_steps = _natural("return_steps", return_steps)
-        self.eigenvectors = _natural("eigenvectors", eigenvectors)
-        self.edges = _check("edges", edges, _CHOICE)
-        self.wanted_kernel = _check("kernel", kernel, (None, *KERNELS))
+        self.node_labels = check_choice("node_labels", node_labels, CHOICE)
+        self.features = check_choice("features", features, CHOICE)
+        self.degrees = check_choice("degrees", degrees, CHOICE)
+        self.largest_degree = check_natural("largest_degree", largest_degree, 1)
+        self.return_steps = check_natural("return_steps", return_steps)
+        self.eigenvectors = check_natural("eigenvectors", eigenvectors)
+        self.degree_profile = check_choice(
+            "degree_profile", degree_profile, (True, False)
+        )
+        self.clustering = check_choice("clustering", clustering, (True, False))
+        self.edges = check_choice("edges", edges, CHOICE)
+        self.wanted_kernel = kernel
+        if kernel is not None:
+            _check_kernel(kernel)
         self.kernel_sizes = [float(size) for size in kernel_sizes]
         if not self.kernel_sizes or min(self.kernel_sizes) <= 0:
             raise ValueError(
                 "`kernel_sizes` expects positive numbers, at least one. "
                 f"Received: kernel_sizes={kernel_sizes}"
             )
-        self.wanted_form = _check("form", form, FORMS)
-        self.pairs_per_node = _natural("pairs_per_node", pairs_per_node, 1)
-        self.unknown = _check("unknown", unknown, ("error", "zeros"))
+        self.wanted_form = check_choice("form", form, FORMS)
+        self.pairs_per_node = check_natural("pairs_per_node", pairs_per_node, 1)
+        self.anchors = check_natural("anchors", anchors, 1)
+        self.unknown = check_choice("unknown", unknown, ("error", "zeros"))
         self.cache = cache
+        #: `SharedKernels` of the data set whose graphs come, or `None`.
+        self.shared = None
         self.learned = None
 
     def adapt(self, graphs, y=None, kernel="random_walk", level="auto"):
@@ -148,7 +199,7 @@ class GraphPreprocessor:
             ValueError: if there are no graphs, one cannot be read, or they do
                 not have the same fields; or if `kernel` is unknown.
         """
-        kernel = self.wanted_kernel or _check("kernel", kernel, KERNELS)
+        kernel = self.wanted_kernel or _check_kernel(kernel)
         known = getattr(graphs, "classes", None)
         graphs = self.read(graphs)
         if not graphs:
@@ -159,8 +210,10 @@ class GraphPreprocessor:
         form = self.wanted_form
         if form == "auto":
             form = "pairs" if largest > DENSE_NODES else "dense"
-            if kernel == "ones":
+            if "ones" in kinds_of(kernel):
                 form = "dense"
+        if form == "factors":
+            count_columns(kernel, self.anchors)  # Are there any?
         learned = dict.fromkeys(LEARNED)
         learned["form"], learned["kernel"] = form, kernel
         learned["directed"] = not all(g.is_undirected() for g in graphs)
@@ -176,7 +229,7 @@ class GraphPreprocessor:
             most = max(
                 degrees.max()
                 for graph in graphs
-                for degrees in _degrees(graph, learned["directed"])
+                for degrees in degrees_of(graph, learned["directed"])
             )
             learned["max_degree"] = max(1, min(int(most), self.largest_degree))
         with_edges = [g for g in graphs if g.adjacency.nnz]
@@ -219,7 +272,8 @@ class GraphPreprocessor:
             num_edge_features)`; in that of pairs `pairs` `(2 + kernels,
             pairs)`, see `largest_pairs`, and `pair_features` `(pairs,
             num_edge_features + 1)`, zeros where there is no edge, and else 1
-            at the end.
+            at the end; in that of factors `factors` `(kernels, nodes, rank)`,
+            and edges as in the dense form.
 
         Raises:
             ValueError: before `adapt`, or if a graph lacks what those of
@@ -230,23 +284,27 @@ class GraphPreprocessor:
         self.check(graphs)
         examples = [{"nodes": x} for x in self.node_features(graphs)]
         pairs = self.form == "pairs"
+        key, function = KERNELS_IN_FORM[self.form]
         options = {"kind": self.kernel, "sizes": self.kernel_sizes}
         if pairs:
             options["count"] = self.pairs_per_node
-        kernels = compute_kernels(
+        elif self.form == "factors":
+            options["anchors"] = self.anchors
+        labeled = "labeled_walk" in kinds_of(self.kernel)
+        kernels = self._computed(
             graphs,
-            largest_pairs if pairs else dense_kernels,
-            cache=self.cache,
+            function,
+            self._kernel_labels if labeled else None,
             **options,
         )
         for k, (graph, example) in enumerate(
             zip(graphs, examples, strict=True)
         ):
-            example["pairs" if pairs else "kernel"] = kernels[k]
+            example[key] = kernels[k]
             if self.num_edge_features:
                 features = self.edge_features(graph, f"graphs[{k}]")
                 if pairs:
-                    example["pair_features"] = _at_pairs(
+                    example["pair_features"] = at_pairs(
                         graph, features, kernels[k]
                     )
                 else:
@@ -282,17 +340,25 @@ class GraphPreprocessor:
             parts[k] += self._own_features(graph, name)
             if learned["max_degree"] is not None:
                 most = learned["max_degree"]
-                for degrees in _degrees(graph, learned["directed"]):
+                for degrees in degrees_of(graph, learned["directed"]):
                     degrees = np.minimum(degrees, most)
                     parts[k].append(np.eye(most + 1, dtype="float32")[degrees])
-        for count, function, option in (
-            (self.return_steps, return_probabilities, "steps"),
-            (self.eigenvectors, laplacian_eigenvectors, "count"),
+        for wanted, function, options in (
+            (self.degree_profile, degree_profile, {}),
+            (self.clustering, clustering_coefficients, {}),
+            (
+                self.return_steps,
+                return_probabilities,
+                {"steps": self.return_steps},
+            ),
+            (
+                self.eigenvectors,
+                laplacian_eigenvectors,
+                {"count": self.eigenvectors},
+            ),
         ):
-            if count:
-                found = compute_kernels(
-                    graphs, function, cache=self.cache, **{option: count}
-                )
+            if wanted:
+                found = self._computed(graphs, function, **options)
                 for part, columns in zip(parts, found, strict=True):
                     part.append(columns)
         return [
@@ -302,13 +368,35 @@ class GraphPreprocessor:
             for part, graph in zip(parts, graphs, strict=True)
         ]
 
+    def _computed(self, graphs, function, labels_of=None, **options):
+        """`compute_kernels`, of all graphs of a data set where it is known."""
+        if self.shared is not None and self.shared.has(graphs):
+            return self.shared.compute(graphs, function, labels_of, **options)
+        labels = None if labels_of is None else labels_of(graphs)
+        return compute_kernels(
+            graphs, function, cache=self.cache, labels=labels, **options
+        )
+
+    def _kernel_labels(self, graphs):
+        """What labeled walks compare, an int per node."""
+        known = self._learned()["label_values"]
+        if not known:
+            return [degree_bins(graph.adjacency) for graph in graphs]
+        places = {value: place for place, value in enumerate(known)}
+        return [
+            np.array(
+                [places.get(label, -1) for label in graph.node_labels.tolist()]
+            )
+            for graph in graphs
+        ]
+
     def _own_features(self, graph, name):
         """What a graph says of its nodes, a list of `(nodes, channels)`."""
         learned, parts = self._learned(), []
         if learned["label_values"]:
             parts.append(
                 one_hot(
-                    _field(graph, "node_labels", name),
+                    field_of(graph, "node_labels", name),
                     learned["label_values"],
                     self.unknown,
                     f"{name}: node_labels",
@@ -316,7 +404,7 @@ class GraphPreprocessor:
             )
         if learned["num_own_features"]:
             width = learned["num_own_features"]
-            parts.append(_of_width(graph, "features", width, name))
+            parts.append(field_of_width(graph, "features", width, name))
         return parts
 
     def edge_features(self, graph, name="graph"):
@@ -329,7 +417,7 @@ class GraphPreprocessor:
         if learned["edge_label_values"]:
             parts.append(
                 one_hot(
-                    _field(graph, "edge_labels", name),
+                    field_of(graph, "edge_labels", name),
                     learned["edge_label_values"],
                     self.unknown,
                     f"{name}: edge_labels",
@@ -337,7 +425,7 @@ class GraphPreprocessor:
             )
         if learned["num_own_edge_features"]:
             parts.append(
-                _of_width(
+                field_of_width(
                     graph,
                     "edge_features",
                     learned["num_own_edge_features"],
@@ -350,7 +438,7 @@ class GraphPreprocessor:
 
     @property
     def form(self):
-        """`"dense"` or `"pairs"`."""
+        """`"dense"`, `"pairs"` or `"factors"`."""
         return self._learned()["form"]
 
     @property
@@ -399,8 +487,7 @@ class GraphPreprocessor:
     @property
     def num_kernels(self):
         """Kernels of a graph."""
-        several = self.kernel in ("random_walk", "diffusion")
-        return len(self.kernel_sizes) if several else 1
+        return count_kernels(self.kernel, self.kernel_sizes)
 
     def model_arguments(self):
         """Arguments of the functions of `keras_topo.models`, as learned.
@@ -420,8 +507,10 @@ class GraphPreprocessor:
             "num_kernels": self.num_kernels,
             "num_edge_features": self.num_edge_features,
             "feature_statistics": self.feature_statistics,
-            "batching": "joined" if self.form == "pairs" else "padded",
+            "batching": BATCHING[self.form],
         }
+        if self.form == "factors":
+            arguments["rank"] = count_columns(self.kernel, self.anchors)
         if self.classes is not None:
             arguments["num_classes"] = len(self.classes)
         return arguments
@@ -442,6 +531,9 @@ class GraphPreprocessor:
             "form": self.wanted_form,
             "pairs_per_node": self.pairs_per_node,
             "unknown": self.unknown,
+            "degree_profile": self.degree_profile,
+            "clustering": self.clustering,
+            "anchors": self.anchors,
             "learned": self.learned,
         }
 
@@ -482,84 +574,10 @@ class GraphPreprocessor:
         return self.learned
 
 
-_CHOICE = ("auto", True, False)
-
-
-def one_hot(values, vocabulary, unknown, name):
-    """`(n,)` values to `(n, len(vocabulary))`, float32."""
-    known = np.asarray(vocabulary)
-    if (known.dtype.kind == "U") != (values.dtype.kind == "U"):
-        raise ValueError(
-            f"{name} expects values such as {vocabulary[0]!r}. Received: "
-            f"{values[:1].tolist()}"
-        )
-    found = values[:, None] == known
-    missing = ~found.any(axis=1)
-    if missing.any() and unknown == "error":
-        raise ValueError(
-            f"{name} expects values that `adapt` has seen, {vocabulary}. "
-            f"Received: {values[missing][0].item()!r}; unknown='zeros' lets "
-            "others pass"
-        )
-    return found.astype("float32")
-
-
-def _check(name, value, allowed):
-    # Not by equality alone: 1 is no True.
-    if not any(value == a and type(value) is type(a) for a in allowed):
-        raise ValueError(
-            f"`{name}` expects one of {allowed}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def _natural(name, value, least=0):
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ValueError(
-            f"`{name}` expects an int from {least} on. Received: "
-            f"{name}={value!r}"
-        )
-    return int(value)
-
-
-# What a graph has.
-
-
-def _degrees(graph, directed):
-    """Edges of each node, `(nodes,)`; of directed graphs out and in, two."""
-    yield np.diff(graph.adjacency.indptr)
-    if directed:
-        yield np.bincount(graph.adjacency.indices, minlength=graph.num_nodes)
-
-
-def _field(graph, field, name):
-    value = getattr(graph, field)
-    if value is None:
-        raise ValueError(
-            f"{name} expects {field}, which the graphs of `adapt` have. "
-            "Received: a graph without"
-        )
-    return value
-
-
-def _of_width(graph, field, width, name):
-    value = _field(graph, field, name)
-    if value.shape[1] != width:
-        raise ValueError(
-            f"{name} expects {width} {field}. Received: {value.shape[1]}"
-        )
-    return value
-
-
-def _at_pairs(graph, features, pairs):
-    """Features of edges at the pairs of a kernel, and a one for each edge;
-    zeros elsewhere."""
-    found = np.zeros((pairs.shape[1], features.shape[1] + 1), "float32")
-    nodes = graph.num_nodes
-    source, target = graph.edge_index()
-    ids = pairs[:2].astype("int64")
-    # Both are in row order, and pairs hold all edges.
-    place = np.searchsorted(ids[0] * nodes + ids[1], source * nodes + target)
-    found[place, :-1] = features
-    found[place, -1] = 1.0
-    return found
+def _check_kernel(kernel):
+    """`kernel`, of kinds that are known."""
+    try:
+        kinds_of(kernel)
+    except ValueError as error:
+        raise ValueError(str(error).replace("kind", "kernel")) from None
+    return kernel

@@ -15,9 +15,10 @@ GROWTH = 1.25
 class GraphSequence(keras.utils.PyDataset):
     """Batches of graphs for `model.fit`, `model.evaluate` and `model.predict`.
 
-    In the dense form of the preprocessor graphs are padded to one of a few
-    sizes; in that of pairs they are joined into one large graph without edges
-    between them, whose memory is linear in nodes and edges.
+    In the dense form of the preprocessor, and in that of factors, graphs are
+    padded to one of a few sizes; in that of pairs they are joined into one
+    large graph without edges between them, whose memory is linear in nodes and
+    edges.
 
     Without `shuffle`, batches hold the graphs in their order, so that row `k`
     of `model.predict` is graph `k`. With it, graphs of about one size come
@@ -43,7 +44,8 @@ class GraphSequence(keras.utils.PyDataset):
             where a training resumes, and to be exact with one or two batches,
             `keras_topo.callbacks.FollowEpochs(sequence)` sets them.
         max_elements: int; batches are smaller where padded kernels would hold
-            more entries, or joined ones more pairs. A single graph may.
+            more entries, or joined ones more pairs; with factors, more nodes.
+            A single graph may.
         num_buckets: int, sizes that dense graphs are padded to.
         level: `"graphs"` or `"nodes"`, what `y` belongs to where its shape
             may be either.
@@ -102,8 +104,11 @@ class GraphSequence(keras.utils.PyDataset):
             self.max_elements = max_elements or 2**18
         else:
             self._edges = np.array([g.adjacency.nnz for g in self.graphs])
-            self.buckets = bucket_sizes(self.sizes, num_buckets)
-            self.max_elements = max_elements or 2**22
+            # Work and memory of a graph grow so with its nodes.
+            self._power = 1 if preprocessor.form == "factors" else 2
+            self.buckets = bucket_sizes(self.sizes, num_buckets, self._power)
+            default = 2**14 if preprocessor.form == "factors" else 2**22
+            self.max_elements = max_elements or default
         self._drawn_for, self._last_drawn = None, False
         self._draw()
 
@@ -125,7 +130,8 @@ class GraphSequence(keras.utils.PyDataset):
             channels)`. Joined: `nodes` `(1, all nodes, features)`, `pairs`
             `(1, pairs, 2)`, `pair_values` `(1, kernels, pairs)`,
             `pair_features` `(1, pairs, channels + 1)`, and `graph_sizes`
-            `(batch,)`, int32, nodes of each graph.
+            `(batch,)`, int32, nodes of each graph. Of factors: `factors`
+            `(batch, kernels, nodes, rank)` in place of `kernel`.
         """
         self._draw()
         ids = self._batches[index]
@@ -246,13 +252,14 @@ class GraphSequence(keras.utils.PyDataset):
                 self.buckets,
                 self.max_elements,
                 order,
+                self._power,
             )
             batches = [batches[k][0] for k in random.permutation(len(batches))]
         else:
             padded = np.array(self.buckets)[
                 np.searchsorted(self.buckets, self.sizes)
             ]
-            batches = self._in_order(order, padded**2)
+            batches = self._in_order(order, padded**self._power)
         self._batches = batches
         self._drawn_for = epoch
 

@@ -1,5 +1,9 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.degree_profile import (
+    ClusteringCoefficients,
+    DegreeProfile,
+)
 from keras_topo.layers.edge_gates import EdgeGates
 from keras_topo.layers.embedding import (
     PatchEmbedding,
@@ -29,11 +33,18 @@ from keras_topo.layers.graph_preprocessing import (
     OneHotValues,
 )
 from keras_topo.layers.graph_propagation import GraphPropagation
+from keras_topo.layers.kernel_mixture import KernelMixture
 from keras_topo.layers.learned_feature_maps import HedgehogFeatureMap
 from keras_topo.layers.local_messages import LocalMessages
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.node_wise import NodeWise
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
+from keras_topo.layers.walk_kernels import (
+    AnchoredWalkKernel,
+    DegreeBins,
+    LabeledWalkKernel,
+    StepsKernel,
+)
 from keras_topo.masks import (
     DiffusionMask,
     ForestMask,
@@ -45,8 +56,12 @@ from keras_topo.masks import (
 __all__ = [
     "AdjacencyFromEdges",
     "AdjacencyKernel",
+    "AnchoredWalkKernel",
     "BothDirections",
+    "ClusteringCoefficients",
+    "DegreeBins",
     "DegreeFeatures",
+    "DegreeProfile",
     "DiffusionKernel",
     "DiffusionMask",
     "EdgeGates",
@@ -59,6 +74,8 @@ __all__ = [
     "GraphPooling",
     "GraphPropagation",
     "HedgehogFeatureMap",
+    "KernelMixture",
+    "LabeledWalkKernel",
     "LaplacianEigenvectors",
     "L1Normalization",
     "LargestEntries",
@@ -74,6 +91,7 @@ __all__ = [
     "RandomWalkKernel",
     "RandomWalkMask",
     "ReturnProbabilities",
+    "StepsKernel",
     "ToeplitzAttention",
     "TopologicalEncoderBlock",
 ]

@@ -85,7 +85,7 @@ class AdjacencyFromEdges(keras.layers.Layer):
         return {**super().get_config(), "directed": self.directed}
 
 
-class _KernelLayer(keras.layers.Layer):
+class KernelLayer(keras.layers.Layer):
     """From adjacency matrices to `num_kernels` kernels, in float32."""
 
     num_kernels = 1
@@ -109,7 +109,7 @@ class _KernelLayer(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class RandomWalkKernel(_KernelLayer):
+class RandomWalkKernel(KernelLayer):
     """Random-walk graph-nodes kernels, exact, one for each walk length.
 
     `K = F F^T` with `F = sum_l (discount (1 - halt))^l P^l` over the steps of
@@ -180,7 +180,7 @@ class RandomWalkKernel(_KernelLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class DiffusionKernel(_KernelLayer):
+class DiffusionKernel(KernelLayer):
     """Graph diffusion kernels `exp(-time T)`, one for each time.
 
     Args:
@@ -277,7 +277,7 @@ class DiffusionKernel(_KernelLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class AdjacencyKernel(_KernelLayer):
+class AdjacencyKernel(KernelLayer):
     """The kernels of neighbors, and the mask that hides nothing.
 
     Args:

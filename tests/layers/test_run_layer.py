@@ -41,6 +41,7 @@ APART = np.random.default_rng(3).permuted(
 )
 APART = APART.reshape(2, 2, 5, 5)
 GRAPH = {"nodes": NODES, "kernel": KERNEL}
+LABELS = np.eye(3, dtype="float32")[[[0, 1, 0, 2, 1], [2, 2, 0, 1, 0]]]
 EDGES = np.array([[[0, 1], [1, 2]], [[3, 4], [-1, -1]]], "int32")
 PARENTS = [-1, 0, 0, 1, 1]
 NODE_AXES = ((1,), (2, 3))
@@ -115,7 +116,15 @@ CASES = [
         },
     ),
     Case(layers.AdjacencyKernel, {"kind": "normalized"}, of_adjacency()),
+    Case(
+        layers.AnchoredWalkKernel,
+        {"lengths": (1, 3), "anchors": 2},
+        of_adjacency(),
+    ),
+    Case(layers.ClusteringCoefficients, {}, of_adjacency()),
+    Case(layers.DegreeBins, {}, of_adjacency()),
     Case(layers.DegreeFeatures, {"max_degree": 3}, of_adjacency()),
+    Case(layers.DegreeProfile, {}, of_adjacency()),
     Case(
         layers.DiffusionKernel,
         {"times": (0.5, 2.0), "learn_times": True},
@@ -238,6 +247,20 @@ CASES = [
         },
         jax="slow",
     ),
+    Case(
+        layers.KernelMixture,
+        {"num_heads": 3},
+        {
+            "inputs": {"kernel": KERNEL},
+            "output": lambda kernel: kernel["kernel"],
+        },
+    ),
+    Case(
+        layers.LabeledWalkKernel,
+        {"lengths": (1, 3)},
+        {"inputs": (ADJACENCY, LABELS), "unknown_axes": ((1, 2), (1,))},
+    ),
+    Case(layers.StepsKernel, {"lengths": (1, 3)}, of_adjacency()),
     Case(layers.LogKernel, {}, {"inputs": KERNEL, "unknown_axes": (2, 3)}),
     Case(
         layers.NodeWise,

@@ -78,6 +78,46 @@ CASES = {
             "attributes": {"edge_features": "length"},
         },
     ),
+    "labeled": (
+        {},
+        {
+            "attributes": {"node_labels": "atom"},
+            "kernel": "labeled_walk",
+            "degree_profile": True,
+            "clustering": True,
+        },
+    ),
+    "mixed": (
+        {"weighted": True},
+        {"kernel": "steps+labeled_walk+diffusion+ones"},
+    ),
+    "mixed-directed": (
+        {"directed": True, "text": False},
+        {
+            "attributes": {"node_labels": "atom"},
+            "kernel": "steps+labeled_walk",
+            "degree_profile": True,
+            "clustering": True,
+        },
+    ),
+    "mixed-pairs": (
+        {},
+        {
+            "form": "pairs",
+            "kernel": "random_walk+labeled_walk",
+            "pairs_per_node": 4,
+            "edges": True,
+        },
+    ),
+    "factors": (
+        {"weighted": True},
+        {
+            "form": "factors",
+            "anchors": 3,
+            "kernel_sizes": (2, 4),
+            "edges": True,
+        },
+    ),
     "nothing": ({}, {"degrees": False, "return_steps": 0, "kernel": "ones"}),
 }
 
@@ -87,7 +127,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):
     data, options = CASES[name]
-    if on_jax and name not in ("molecules", "pairs"):
+    if on_jax and name not in ("molecules", "pairs", "mixed-directed"):
         pytest.skip("slow on JAX; the layers are tested there")
     graphs = molecules(**data)
     if name == "positions":
@@ -97,7 +137,8 @@ def test_the_same_inside_and_outside(name):
     found = GraphPreprocessor(cache=False, **options).adapt(
         graphs, range(len(graphs))
     )
-    joined = found.form == "pairs"
+    built = found.model_arguments()
+    similarity = "relu" if found.form == "factors" else "softmax"
     model = gkat_graph_classifier(
         found.num_features,
         2,
@@ -108,11 +149,15 @@ def test_the_same_inside_and_outside(name):
         num_edge_features=found.num_edge_features,
         local=found.num_edge_features > 0,
         feature_statistics=found.feature_statistics,
-        batching="joined" if joined else "padded",
+        similarity=similarity,
+        batching=built["batching"],
+        rank=built.get("rank"),
+        learned_kernel="+" in found.kernel,
+        edge_gates=name not in ("mixed-pairs", "factors"),
     )
     # Gates start where they do nothing.
     for weight in model.weights:
-        if "gates" in weight.path:
+        if "gates" in weight.path or "mixture" in weight.path:
             weight.assign(np.random.normal(size=weight.shape))
     whole = with_preprocessing(model, found)
     expected = model.predict_on_batch(GraphSequence(graphs, found, False)[0][0])

@@ -1,5 +1,6 @@
 """`python -m training.train graphs`: runs, resumes, folds, what it refuses."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -242,6 +243,20 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     # How many final runs is no argument of a run.
     assert run(*command[:-1], "1", "--folds", "0") == 0
     assert len(file.read_text().splitlines()) == 4
+    # The final run of the first seed is that of the candidate, not trained
+    # again; and it is what it would be if it were.
+    chosen = lines[int(np.argmax(scores))]
+    reused = finals[0]
+    assert reused["trained_as"] == "choice" and "trained_as" not in finals[1]
+    for name in ("validation_accuracy", "validation_loss", "best_epoch"):
+        assert reused[name] == chosen[name]
+    kept = [line for line in lines if line is not reused]
+    file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert run(*command, "--folds", "0") == 0
+    again = json.loads(file.read_text().splitlines()[-1])
+    assert "trained_as" not in again and again["seed"] == 0
+    for name in ("validation_loss", "test_loss", "test_accuracy"):
+        assert again[name] == pytest.approx(reused[name], abs=1e-6)
     # Other arguments, or other folds, are another run.
     assert run(*command, "--folds", "0", "--dropout", "0.5") == 2
     assert "dropout (then 0.1, now 0.5)" in capsys.readouterr().err
@@ -251,11 +266,105 @@ def test_folds(tmp_path, archive, capsys, eagerly):
     assert "splits (then" in capsys.readouterr().err
 
 
+def test_the_epoch_is_chosen_in_each_fold(tmp_path, archive, eagerly):
+    """On validation graphs, of candidates and of final runs alike."""
+    out = tmp_path / "run"
+    command = ["--data", archive, "--out", out, *SMALL, "--epochs", "3"]
+    command += ["--splits", folds_file(tmp_path), "--folds", "1"]
+    command += ["--choose-epoch", "validation", "--seeds", "1"]
+    # What diverges later is not what counts.
+    command += ["--learning-rate", "0.2", "--warmup-epochs", "0"]
+    assert run(*command, "--select", "depth=1,2") == 0
+    lines = (out / "runs.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in lines]
+    _, _, parsed = options.parse(["graphs", *map(str, command)])
+    for line in lines:
+        settings = dataclasses.replace(
+            parsed,
+            **line["choice"],
+            seed=line["seed"],
+            choose_epoch="last",
+        )
+        fold = json.loads((tmp_path / "folds.json").read_text())["folds"][1]
+        task = Graphs(settings, fold)
+        model = fitting.build_model(task)
+        history = []
+
+        def note(epoch, logs, history=history):
+            history.append((-logs["val_accuracy"], logs["val_loss"], epoch))
+
+        task.callbacks = lambda task=task, note=note: [
+            *Graphs.callbacks(task),
+            keras.callbacks.LambdaCallback(on_epoch_end=note),
+        ]
+        fitting.fit_stages(task, model, False, verbose=0)
+        accuracy, loss, epoch = min(history)
+        assert line["best_epoch"] == epoch + 1
+        assert line["validation_accuracy"] == pytest.approx(-accuracy)
+        assert line["validation_loss"] == pytest.approx(loss, rel=1e-4)
+    text = (out / "folds.md").read_text()
+    assert "depth of 1, 2; the epoch of each run, up to 3" in text
+
+
+OPTIONS = {
+    "labeled": ["--kernel", "labeled_walk"],
+    "mixed": ["--kernel", "steps+labeled_walk+ones"],
+    "learned": ["--learned-kernel", "True", "--kernel-sizes", "2", "3", "5"],
+    "local": ["--local", "True", "--kernel", "ones"],
+    "local-gates": ["--local", "True", "--edge-gates", "True"],
+    "features": ["--degree-profile", "--clustering", "--degrees", "False"],
+    "pairs": ["--form", "pairs", "--similarity", "relu", "--local", "True"],
+    "factors": [
+        *("--form", "factors", "--similarity", "relu", "--anchors", "2"),
+        *("--local", "True"),
+    ],
+    "factors-of-ones": ["--form", "factors", "--kernel", "ones"],
+    "mixed-pairs": [
+        *("--form", "pairs", "--kernel", "steps+labeled_walk"),
+        *("--pairs-per-node", "3"),
+    ],
+}
+
+
+@pytest.mark.few("mixed", "mixed-pairs")
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_the_family(tmp_path, archive, name, no_export, eagerly):
+    """Each trains, and its preset answers as the test did."""
+    out = tmp_path / "run"
+    command = ["--data", archive, "--out", out, *SMALL, *OPTIONS[name]]
+    assert run(*command) == 0
+    summary = json.loads((out / "metrics.json").read_text())
+    estimator = keras_topo.GraphClassifier.from_preset(out)
+    _, _, settings = options.parse(["graphs", *map(str, command)])
+    task = Graphs(settings)
+    right = estimator.predict(task.graphs["test"]) == task.classes["test"]
+    assert right.mean() == summary["test_accuracy"]
+    layers = {layer.name for layer in estimator.model._flatten_layers()}
+    assert ("kernel_mixture" in layers) == (
+        name in ("mixed", "learned", "mixed-pairs")
+    )
+    assert ("messages_1" in layers) == ("--local" in command)
+    assert ("edge_gates" in layers) == (name == "local-gates")
+
+
+def test_the_family_for_all_data(tmp_path, archive, eagerly):
+    """Its variant with choices of kernels, through folds and with labels."""
+    labeled = write_archive(tmp_path, "LABELED", labels=True)
+    command = ["--variant", "gkat", "--splits", "3", "--folds", "0"]
+    command += ["--epochs", "1", "--seeds", "1", "--depth", "1"]
+    command += ["--select", "kernel=ones,steps+labeled_walk"]
+    for k, data in enumerate((archive, labeled)):
+        out = tmp_path / f"run{k}"
+        assert run("--data", data, "--out", out, *command) == 0
+        lines = (out / "runs.jsonl").read_text().splitlines()
+        assert len(lines) == 3
+
+
 def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
     """And none of the training graphs is among the test graphs."""
     asked = []
 
-    def train_once(settings, fold, parts):
+    def train_once(settings, fold, parts, best):
         asked.append((settings, fold))
         score = {1: 0.2, 2: 0.9}[settings.depth]
         scores = {"validation": score, "test": 1 - score}
@@ -298,6 +407,16 @@ def test_former_folds_without_splits_are_refused(capsys):
     assert graphs.translated(["--protocol", "split"]) == ["graphs"]
 
 
+def test_a_data_set_that_is_not_there(tmp_path, archive, capsys):
+    command = ["--data", "REDDIT-MULTI-5K", "--data-dir", tmp_path]
+    assert run(*command, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "REDDIT-MULTI-5K.zip or a folder REDDIT-MULTI-5K in" in said
+    assert "graphkerneldatasets/REDDIT-MULTI-5K.zip" in said
+    assert f"Received: {tmp_path}, which holds CHORDS" in said
+    assert not (tmp_path / "run").exists()
+
+
 FOLDS = ["--splits", "4"]
 
 
@@ -305,7 +424,7 @@ FOLDS = ["--splits", "4"]
     ("wrong", "message"),
     [
         (["--data", "nowhere.zip"], "--data expects"),
-        (["--data", "NOPE", "--data-dir", "."], "--data NOPE: "),
+        (["--data", "NOPE", "--data-dir", "."], "--data NOPE expects"),
         (["--splits", "nowhere.json"], "--splits expects"),
         ([*FOLDS, "--select", "heads=2,3"], "`num_heads`"),
         ([*FOLDS, "--select", "pooling=mean,middle"], "'middle'"),
@@ -315,7 +434,7 @@ FOLDS = ["--splits", "4"]
         ([*FOLDS, "--select", "depth=1", "--select", "heads=4"], "at once"),
         ([*FOLDS, "--folds", "0", "9"], "--folds expects"),
         (["--splits", "30"], "at least 30 items of each class"),
-        (["--kernel-sizes", "1.5"], "`kernel_sizes` of random walks"),
+        (["--kernel-sizes", "1.5"], "`kernel_sizes` of walks"),
         (["--freeze"], "--freeze expects --from"),
     ],
 )

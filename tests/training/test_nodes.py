@@ -156,7 +156,7 @@ def test_seeds_resume(tmp_path, planetoid, no_export, eagerly):
 def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
     asked = []
 
-    def train_once(settings, fold, parts):
+    def train_once(settings, fold, parts, best):
         asked.append(settings.model)
         scores = {f"{part}_accuracy": 0.5 for part in parts}
         return {**scores, "parameters": 1}

@@ -16,11 +16,16 @@ from keras_topo import models
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.losses import SmoothedCrossentropy
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
+from keras_topo.graphs.largest import SIZED_KERNELS, kinds_of
 from keras_topo.presets import find_preset, read_metrics
 from keras_topo.training import fine_tuning, graph_files
 from keras_topo.training.files import digest
 from keras_topo.training.folds import PARTS, check_classes, draw_split
-from keras_topo.training.graph_data import GENERATED, load_graphs
+from keras_topo.training.graph_data import (
+    GENERATED,
+    load_graphs,
+    shared_kernels,
+)
 from keras_topo.training.graph_settings import (
     GraphSettings,
     build_classifier,
@@ -92,14 +97,19 @@ class Graphs(Task):
             kernel = models.MODELS[settings.model].kernel
         preprocessor = GraphPreprocessor(
             degrees="auto" if settings.degrees is None else settings.degrees,
+            degree_profile=settings.degree_profile,
+            clustering=settings.clustering,
             return_steps=settings.return_steps,
-            edges="auto" if settings.edges else False,
+            edges=settings.reads_edges(),
             kernel=kernel,
             kernel_sizes=settings.kernel_sizes,
             form=settings.form,
+            pairs_per_node=settings.pairs_per_node,
+            anchors=settings.anchors,
             # What training graphs lack may be in others.
             unknown="zeros",
         )
+        preprocessor.shared = shared_kernels(self.dataset)
         # Classes are those of the data: folds may lack some in training.
         return preprocessor.adapt(
             dataclasses.replace(self.dataset, graphs=self.graphs["train"])
@@ -156,9 +166,10 @@ class Graphs(Task):
         text = f"{settings.model}, {depth} layer{'s' * (depth > 1)}"
         if settings.model.startswith("gkat"):
             text += f", {settings.similarity}, kernel {settings.kernel}"
-            if settings.kernel != "ones":
+            if set(SIZED_KERNELS) & {*kinds_of(settings.kernel)}:
                 sizes = " ".join(f"{n:g}" for n in settings.kernel_sizes)
                 text += f" {sizes}"
+            text += ", learned" * settings.learns_kernels()
         return text
 
     def sequence(self, name, shuffle=False):

@@ -1,0 +1,128 @@
+"""`KernelMixture`: kernels that heads learn, as sums of given ones."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_topo.arguments import positive
+from keras_topo.layers.edges import sum_at_sources
+from keras_topo.layers.padding import check_padding
+
+# Where weights start: of the kernel that a head would have without, and of
+# the others.
+OWN, OTHERS = 1.0, 0.1
+
+
+@keras.saving.register_keras_serializable(package="keras_topo")
+class KernelMixture(keras.layers.Layer):
+    """Learned kernels, one per head: sums of given kernels with weights >= 0.
+
+        M_h = sum_k softplus(w_hk) D_k^-1 M_k,    D_k = diag(M_k 1)
+
+    Rows of each given kernel sum to one, so that weights are shares of what
+    the kernels let through; a row of zeros stays one. Of powers of the matrix
+    `P = D^-1 A` (`"steps"` of `GraphPreprocessor`) these are its polynomials
+    with coefficients that are not negative, `sum_l f_l P^l`: the modulation
+    function of graph random features (Reid et al., 2024), diffusion and
+    PageRank among them; of diffusions at several times, learned times; of
+    kernels with `"ones"` among them, attention that is global or local by as
+    much as a head learns. A head starts near one of the kernels, in turn.
+
+    Args:
+        num_heads: int, kernels of the result.
+
+    Call arguments:
+        kernel: dict with `kernel`, `(batch, kernels, nodes, nodes)`; or with
+            `pairs` `(batch, pairs, 2)` and `pair_values` `(batch, kernels,
+            pairs)`. Entries are not negative.
+        nodes: `(batch, nodes, channels)`, for the number of nodes of pairs.
+        mask: `(batch, nodes)`, `True` for real nodes; padded ones are seen by
+            none. Not for pairs, whose padding has values of 0.
+
+    Returns:
+        The dict with `num_heads` kernels, float32.
+
+    *Complexity*: `O(heads kernels nodes^2)`, or with `pairs` in place of
+    `nodes^2`.
+
+    Example:
+
+    >>> KernelMixture(4)({"kernel": np.ones((2, 3, 5, 5))})["kernel"].shape
+    (2, 4, 5, 5)
+    """
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.num_heads = positive(num_heads, "num_heads")
+
+    # Keras passes these shapes on to `compute_output_shape`, by name.
+    def build(self, kernel_shape, nodes_shape=None):
+        del nodes_shape
+        kernels = _values_of(kernel_shape)[1]
+        initial = np.full((self.num_heads, kernels), OTHERS, "float32")
+        own = np.arange(self.num_heads) * kernels // self.num_heads
+        initial[np.arange(self.num_heads), own] = OWN
+        self.mixture = self.add_weight(
+            name="mixture",
+            shape=initial.shape,
+            initializer=keras.initializers.Constant(
+                np.log(np.expm1(initial)).tolist()
+            ),
+            dtype="float32",
+            autocast=False,
+        )
+
+    def weights_of_kernels(self):
+        """`(heads, kernels)`, float32, positive."""
+        return ops.softplus(ops.convert_to_tensor(self.mixture))
+
+    def call(self, kernel, nodes=None, mask=None):
+        weights = self.weights_of_kernels()
+        if "pairs" in kernel:
+            values = ops.swapaxes(
+                ops.cast(kernel["pair_values"], "float32"), 1, 2
+            )
+            pairs = ops.cast(kernel["pairs"], "int32")
+            rows = tuple(ops.shape(nodes))[1]
+            totals = sum_at_sources(values, pairs, rows)
+            totals = ops.where(totals > 0, totals, ops.ones_like(totals))
+            first = ops.maximum(pairs[..., 0], 0)
+            offset = ops.arange(ops.shape(pairs)[0], dtype="int32") * rows
+            flat = ops.reshape(totals, (-1, totals.shape[-1]))
+            shares = values / ops.take(flat, first + offset[:, None], axis=0)
+            mixed = ops.matmul(shares, ops.transpose(weights))
+            return {**kernel, "pair_values": ops.swapaxes(mixed, 1, 2)}
+        values = ops.cast(kernel["kernel"], "float32")
+        mask = check_padding(
+            None if isinstance(mask, dict) else mask,
+            (values.shape[0], *values.shape[-2:]),
+            self,
+        )
+        if mask is not None:
+            visible = mask[:, None, None, :]
+            values = ops.where(visible, values, ops.zeros_like(values))
+        totals = ops.sum(values, axis=-1, keepdims=True)
+        totals = ops.where(totals > 0, totals, ops.ones_like(totals))
+        mixed = ops.einsum("bkij,hk->bhij", values / totals, weights)
+        return {**kernel, "kernel": mixed}
+
+    def compute_output_shape(self, kernel_shape, nodes_shape=None):
+        del nodes_shape
+        return {
+            key: shape
+            if key == "pairs"
+            else (shape[0], self.num_heads, *shape[2:])
+            for key, shape in kernel_shape.items()
+        }
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads}
+
+
+def _values_of(kernel):
+    """`kernel` or `pair_values` of a dict."""
+    (key,) = set(kernel) - {"pairs"}
+    return kernel[key]

@@ -1,0 +1,230 @@
+"""Classifiers of vectors on pooled features of graphs: a row to compare with.
+
+    python -m training.pooled --data PROTEINS --data-dir DIR \\
+        --splits PROTEINS.json --out runs/proteins-pooled
+
+Each graph is one vector: mean, deviation and maximum of the features of its
+nodes, and its size (`keras_topo.graphs.pooled_features`). Scikit-learn's
+support vector machine, random forest and logistic regression classify them,
+through the same folds as `training.train graphs --splits`: in each fold all
+choices are trained on its training graphs, and the best one on its validation
+graphs is scored on its test graphs. `--features own` are labels and attributes
+of nodes alone, a baseline without structure; `all` has degrees, those of
+neighbors, clustering and return probabilities besides. Both are choices unless
+one is asked for.
+
+Ten folds take a minute on one CPU core for data of a thousand small graphs. The
+same command goes on where it was interrupted.
+"""
+
+from . import startup  # noqa: F401  isort: skip
+
+import argparse
+import shlex
+import sys
+import time
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from keras_topo.graphs import GraphPreprocessor, pooled_features
+from keras_topo.training import report
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    natural,
+    path,
+    positive_int,
+    program,
+)
+from keras_topo.training.files import write_json, write_text
+from keras_topo.training.folds import (
+    assess,
+    draw_folds,
+    load_folds,
+    read_runs,
+    summarise,
+)
+from keras_topo.training.graph_data import load_graphs, shared_kernels
+from keras_topo.training.machine import versions
+from keras_topo.training.run import Run
+
+FEATURES = {
+    "own": {"degrees": False, "return_steps": 0},
+    "all": {
+        "degrees": True,
+        "degree_profile": True,
+        "clustering": True,
+        "return_steps": 16,
+    },
+}
+CLASSIFIERS = (
+    {"classifier": "svm", "C": 1.0},
+    {"classifier": "svm", "C": 10.0},
+    {"classifier": "svm", "C": 100.0},
+    {"classifier": "forest"},
+    {"classifier": "logistic", "C": 0.1},
+    {"classifier": "logistic", "C": 1.0},
+    {"classifier": "logistic", "C": 10.0},
+)
+
+
+def make_classifier(choice, seed):
+    """The untrained scikit-learn classifier of a choice."""
+    if choice["classifier"] == "forest":
+        return RandomForestClassifier(500, random_state=seed)
+    if choice["classifier"] == "svm":
+        classifier = SVC(C=choice["C"])
+    else:
+        classifier = LogisticRegression(C=choice["C"], max_iter=10_000)
+    return make_pipeline(StandardScaler(), classifier)
+
+
+class PooledGraphs:
+    """Graphs of a data set as vectors, fold by fold.
+
+    Args:
+        dataset: `GraphDataset`.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self._shared = shared_kernels(dataset)
+        self._vectors = {}
+
+    def vectors(self, features, fold):
+        """`(graphs, features)` of all graphs: what features there are is
+        learned from the training graphs of the fold."""
+        key = features, id(fold)
+        if key not in self._vectors:
+            graphs = self.dataset.graphs
+            preprocessor = GraphPreprocessor(
+                **FEATURES[features], edges=False, unknown="zeros"
+            )
+            preprocessor.shared = self._shared
+            preprocessor.adapt([graphs[i] for i in fold["train"]])
+            # Of one fold at a time.
+            self._vectors = {
+                k: x for k, x in self._vectors.items() if k[1] == id(fold)
+            }
+            self._vectors[key] = pooled_features(graphs, preprocessor)
+        return self._vectors[key]
+
+    def train(self, choice, fold, seed, parts):
+        """A run, as `keras_topo.training.folds.assess` asks for it."""
+        started = time.perf_counter()
+        x, y = self.vectors(choice["features"], fold), self.dataset.labels
+        classifier = make_classifier(choice, seed)
+        classifier.fit(x[fold["train"]], y[fold["train"]])
+        found = {
+            f"{part}_accuracy": float(
+                np.mean(classifier.predict(x[fold[part]]) == y[fold[part]])
+            )
+            for part in parts
+        }
+        return {**found, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def parse(argv):
+    """The options of the command, a namespace."""
+    parser = argparse.ArgumentParser(
+        program("pooled"),
+        description=__doc__,
+        formatter_class=type(
+            "Formatter",
+            (HelpFormatter, argparse.RawDescriptionHelpFormatter),
+            {},
+        ),
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data", required=True, help="as of training.train graphs")
+    add("--data-dir", help="the folder in which --data is a name")
+    add("--out", required=True, type=path, help="the run folder")
+    add("--splits", default="10", help="a JSON file of folds, or how many")
+    add("--folds", nargs="+", type=natural, help="these folds only, from 0")
+    add("--features", choices=[*FEATURES], help="both if not given")
+    add("--seeds", type=positive_int, default=1, help="final runs of a fold")
+    add("--seed", type=natural, default=0, help="of forests and drawn folds")
+    add("--no-resume", dest="resume", action="store_false", help="start anew")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    """Runs the script; returns its exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    options = parse(argv)
+    try:
+        with Run(options.out) as run:
+            assess_pooled(options, run, argv)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def assess_pooled(options, run, argv):
+    """Runs all folds, and writes what came out."""
+    dataset, _, facts = load_graphs(
+        options.data, options.data_dir, options.seed
+    )
+    labels = dataset.labels
+    if options.splits.isdigit():
+        folds = draw_folds(labels, int(options.splits), options.seed)
+    else:
+        folds = load_folds(options.splits, len(labels))
+    chosen = options.folds or range(len(folds))
+    if not set(chosen) <= set(range(len(folds))):
+        raise ValueError(
+            f"--folds expects numbers from 0 to {len(folds) - 1}. Received: "
+            f"{' '.join(map(str, chosen))}"
+        )
+    features = [options.features] if options.features else [*FEATURES]
+    arguments = {
+        "data": options.data,
+        "data_dir": options.data_dir,
+        "splits": options.splits,
+        "features": features,
+        "seed": options.seed,
+    }
+    run.open({"task": "pooled", **arguments, **facts}, options.resume)
+    read_runs(run.folder / "runs.jsonl")
+    lines = assess(
+        PooledGraphs(dataset).train,
+        {k: folds[k] for k in chosen},
+        [
+            {**classifier, "features": name}
+            for name in features
+            for classifier in CLASSIFIERS
+        ],
+        [options.seed + k for k in range(options.seeds)],
+        run.folder / "runs.jsonl",
+        told=lambda text: print(text, flush=True),
+    )
+    summary = {
+        "command": shlex.join([*program("pooled").split(), *argv]),
+        "data": options.data,
+        "metric": "accuracy",
+        "seeds": options.seeds,
+        "grid": {
+            "features": features,
+            "classifier": [" ".join(map(str, c.values())) for c in CLASSIFIERS],
+        },
+        "results": [{"cell": {}, "parameters": [], **summarise(lines)}],
+        "arguments": arguments,
+        "versions": versions(),
+    }
+    write_json(run.folder / "folds.json", summary)
+    text = report.format_assessment(summary)
+    write_text(run.folder / "folds.md", text)
+    print(f"\n{text}\n  {run.folder / 'folds.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
