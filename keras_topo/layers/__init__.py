@@ -1,5 +1,9 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.consistency import (
+    ConsistencyRegularization,
+    NodeDropout,
+)
 from keras_topo.layers.edge_gates import EdgeGates
 from keras_topo.layers.embedding import (
     PatchEmbedding,
@@ -46,6 +50,7 @@ __all__ = [
     "AdjacencyFromEdges",
     "AdjacencyKernel",
     "BothDirections",
+    "ConsistencyRegularization",
     "DegreeFeatures",
     "DiffusionKernel",
     "DiffusionMask",
@@ -65,6 +70,7 @@ __all__ = [
     "LocalMessages",
     "LogKernel",
     "MaskedAttention",
+    "NodeDropout",
     "NodeWise",
     "OneHotValues",
     "PatchEmbedding",

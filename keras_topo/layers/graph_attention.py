@@ -69,6 +69,8 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             `b` of the additive similarity; default to those of the
             projections. With `"zeros"` the layer starts as the average that
             the kernel gives, and learns where to differ from it.
+        attention_trainable: bool, `False` keeps these vectors as they start:
+            with `"zeros"` the layer stays that average.
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`; or a dict with `nodes`, a

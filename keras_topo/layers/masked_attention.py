@@ -82,6 +82,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             projections.
         attention_initializer, attention_regularizer: of the vectors `a` and
             `b` of the additive similarity; default to those of the kernels.
+        attention_trainable: bool, `False` keeps these vectors as they start.
 
     Call arguments:
         inputs: `(batch, tokens, channels)` or `(batch, *grid, channels)`.
