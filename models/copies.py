@@ -54,7 +54,5 @@ def _for_each_copy(values, outputs):
     values = ops.convert_to_tensor(values)
     batch, *rest = tuple(ops.shape(values))
     copies = tuple(ops.shape(outputs))[0] // batch
-    x = ops.broadcast_to(
-        ops.expand_dims(values, 1), (batch, copies, *rest)
-    )
+    x = ops.broadcast_to(ops.expand_dims(values, 1), (batch, copies, *rest))
     return ops.reshape(x, (batch * copies, *rest))

@@ -178,11 +178,11 @@ def gkat_node_classifier(
     seed=None,
     name=None,
     input_dropout=None,
+    feature_dropout=0.0,
     node_dropout=0.0,
     copies=1,
     consistency=0.0,
     temperature=0.5,
-    learn_attention=True,
 ):
     """Classifies the nodes of one graph, whose kernel the model holds.
 
@@ -212,33 +212,34 @@ def gkat_node_classifier(
         depth: int, attention layers; in the propagation form those before the
             last one are dense, with `num_heads * key_dim` channels.
         num_heads, key_dim, similarity, dropout, attention_dropout, seed, name:
-            as in `gkat_graph_classifier`.
+            as in `gkat_graph_classifier`. With the similarity `"constant"`
+            only the kernel propagates, and attention learns nothing.
         weight_decay: float, L2 regularisation of kernels; in the modern form
             those of embedding and classifier, in the propagation form those
             of the dense layers.
         input_dropout: float, rate of the features that come in; defaults to
             `dropout`.
+        feature_dropout: float, rate of whole features, of all nodes at once.
         node_dropout, copies: `rate` and `copies` of `NodeDropout`; for the
             propagation form.
         consistency, temperature: `weight` and `temperature` of
             `ConsistencyRegularization`; for the propagation form.
-        learn_attention: bool; `False` leaves the additive scores of the
-            propagation form at zero, so that only the kernel propagates.
 
     Returns:
-        A `keras.Sequential` (with copies a `SequentialOfCopies`) from nodes `(batch, nodes, num_features)` to
-        logits `(batch, nodes, num_classes)`, float32.
+        A `keras.Sequential` (with copies a `SequentialOfCopies`) from nodes
+        `(batch, nodes, num_features)` to logits `(batch, nodes, num_classes)`,
+        float32.
 
     Raises:
         ValueError: if `form` is unknown, or another form than propagation
             comes with what is for that one.
     """
     _check_form(form, NODE_FORMS)
-    others = (node_dropout, copies, consistency, learn_attention)
-    if form != "propagation" and others != (0, 1, 0, True):
+    drawn = (node_dropout, copies, consistency) != (0, 1, 0)
+    if drawn and form != "propagation":
         raise ValueError(
-            "`form` expects 'propagation' with node_dropout, copies, "
-            f"consistency or learn_attention=False. Received: form={form!r}"
+            "`form` expects 'propagation' with node_dropout, copies or "
+            f"consistency. Received: form={form!r}"
         )
     if input_dropout is None:
         input_dropout = dropout
@@ -249,6 +250,14 @@ def gkat_node_classifier(
             input_dropout, seed=layer_seed(seed, 100), name="dropout_0"
         ),
     ]
+    if feature_dropout:
+        layers.append(
+            keras.layers.SpatialDropout1D(
+                feature_dropout,
+                seed=layer_seed(seed, 300),
+                name="feature_dropout",
+            )
+        )
     if form == "modern":
         layers.append(
             keras.layers.Dense(
@@ -323,7 +332,6 @@ def gkat_node_classifier(
                 attention_regularizer=(
                     keras.regularizers.L2(SCORE_DECAY) if additive else None
                 ),
-                attention_trainable=learn_attention,
                 # Its own matrix is the only one where nothing comes before.
                 kernel_regularizer=regularizer if depth == 1 else None,
                 seed=layer_seed(seed, 0),

@@ -82,11 +82,14 @@ RECIPES = {
     "gkat": GAT,
     "gkat-modern": GAT,
     "gkat-propagation": PROPAGATION,
-    # What it was published with, with features propagated (Feng et al., 2020).
+    # Attention overfits here (results/README.md): only the kernel propagates.
     "gkat-consistency": {
         **PROPAGATION,
         "key_dim": 32,
+        "similarity": "constant",
         "dropout": 0.5,
+        "input_dropout": 0.0,
+        "feature_dropout": 0.5,
         "attention_dropout": 0.0,
         "weight_decay": 2.5e-4,
         "node_dropout": 0.5,
@@ -129,7 +132,7 @@ class NodeSettings(Settings):
     kernel_top: PositiveInt = 64
     """entries of the kernel that are kept for a node"""
     similarity: str | None = None
-    """of GKAT"""
+    """of GKAT; constant: nothing but the kernel weighs"""
     depth: PositiveInt | None = None
     """layers; of sgc steps"""
     heads: PositiveInt | None = None
@@ -140,13 +143,12 @@ class NodeSettings(Settings):
     """rate of features"""
     input_dropout: Rate | None = None
     """of GKAT, rate of the features that come in; default: as --dropout"""
+    feature_dropout: Rate | None = None
+    """of GKAT, rate of whole features, of all nodes at once"""
     attention_dropout: Rate | None = None
     """rate of attention scores"""
-    learn_attention: bool = True
-    """of gkat-propagation and gkat-consistency; --no-learn-attention: only
-    the kernel propagates"""
     node_dropout: Rate | None = None
-    """of these two, rate of whole nodes"""
+    """of gkat-propagation and gkat-consistency, rate of whole nodes"""
     copies: PositiveInt | None = None
     """of the graph in a step, that lack different nodes"""
     consistency: NaturalFloat | None = None
@@ -166,7 +168,7 @@ class NodeSettings(Settings):
         model, found = f"model={self.model!r}", {}
         if not self.model.startswith("gkat"):
             names = ("kernel", "kernel_sizes", "kernel_top", "similarity")
-            names += ("input_dropout",)
+            names += ("input_dropout", "feature_dropout")
             found |= dict.fromkeys(names, model)
             if self.model != "gat":
                 found["attention_dropout"] = model
@@ -175,8 +177,7 @@ class NodeSettings(Settings):
         if self.model not in SAMPLED:
             found["walks"] = model
         if self.model not in PROPAGATING:
-            names = ("learn_attention", *CONSISTENCY)
-            found |= dict.fromkeys(names, model)
+            found |= dict.fromkeys(CONSISTENCY, model)
         if self.model != "appnp":
             found |= dict.fromkeys(("steps", "alpha"), model)
         if self.data != "beacons":
@@ -189,10 +190,12 @@ class NodeSettings(Settings):
         Raises:
             ValueError: if they contradict one another.
         """
-        recipe = {**CONSISTENCY, **RECIPES[self.model]}
+        recipe = {"feature_dropout": 0.0, **CONSISTENCY, **RECIPES[self.model]}
+        recipe.setdefault(
+            "input_dropout",
+            recipe["dropout"] if self.dropout is None else self.dropout,
+        )
         found = {k: v for k, v in recipe.items() if getattr(self, k) is None}
-        if self.input_dropout is None:
-            found["input_dropout"] = found.get("dropout", self.dropout)
         if self.kernel_sizes is None:
             kernel = self.kernel or recipe["kernel"]
             found["kernel_sizes"] = (MASKS.get(self.model, KERNELS[kernel]),)
@@ -290,13 +293,13 @@ def build_classifier(settings, num_features, num_classes, kernel):
         form = "published" if kind in ("gkat", *MASKS) else "modern"
         if kind in PROPAGATING:
             form = "propagation"
-            options["learn_attention"] = settings.learn_attention
             options |= {name: getattr(settings, name) for name in CONSISTENCY}
         return models.gkat_node_classifier(
             form=form,
             depth=settings.depth,
             similarity=settings.similarity,
             input_dropout=settings.input_dropout,
+            feature_dropout=settings.feature_dropout,
             **heads,
             **options,
         )

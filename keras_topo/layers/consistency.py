@@ -160,14 +160,16 @@ class ConsistencyRegularization(keras.layers.Layer):
 
     def _disagreement(self, logits):
         p = ops.softmax(ops.cast(logits, wide_dtype(self)), axis=-1)
-        nodes, classes = tuple(ops.shape(p))[1:]
+        batch, nodes, classes = tuple(ops.shape(p))
         p = ops.reshape(p, (-1, self.copies, nodes, classes))
-        mean = ops.stop_gradient(ops.mean(p, axis=1, keepdims=True))
+        mean = ops.stop_gradient(ops.sum(p, axis=1, keepdims=True))
         # Relative to the largest: the power of small numbers may be zero.
         mean = mean / ops.max(mean, axis=-1, keepdims=True)
         target = mean ** (1 / self.temperature)
         target = target / ops.sum(target, axis=-1, keepdims=True)
-        return ops.mean(ops.sum(ops.square(p - target), axis=-1))
+        return ops.sum(ops.square(p - target)) / ops.cast(
+            batch * nodes, p.dtype
+        )
 
     def compute_output_shape(self, inputs_shape):
         return inputs_shape

@@ -44,7 +44,8 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             `exp(leaky_relu(a . q + b . k))`, as in GAT, where queries, keys
             and values are one projection; or the name of a feature map
             (`"relu"`, `"favor"`, ...), `phi(q) . phi(k)`: time linear in the
-            nodes when the kernel comes as factors or pairs.
+            nodes when the kernel comes as factors or pairs; of these
+            `"constant"`, 1, gives the average that the kernel gives.
         combine: what becomes of the heads: `"project"` (a learned projection,
             as in Transformers), `"concatenate"`, or `"average"`.
         fixed_kernel: the kernel of the one graph that the layer is for: a
@@ -69,8 +70,6 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             `b` of the additive similarity; default to those of the
             projections. With `"zeros"` the layer starts as the average that
             the kernel gives, and learns where to differ from it.
-        attention_trainable: bool, `False` keeps these vectors as they start:
-            with `"zeros"` the layer stays that average.
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`; or a dict with `nodes`, a

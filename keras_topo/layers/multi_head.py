@@ -77,7 +77,6 @@ class MultiHeadLayer(keras.layers.Layer):
         attention_initializer=None,
         attention_regularizer=None,
         inner_dense=None,
-        attention_trainable=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -140,12 +139,6 @@ class MultiHeadLayer(keras.layers.Layer):
                 "the vectors of the additive similarity. Received: "
                 f"similarity={similarity!r}"
             )
-        self.attention_trainable = bool(attention_trainable)
-        if self.similarity != "additive" and not attention_trainable:
-            raise ValueError(
-                "`attention_trainable=False` is for the vectors of the "
-                f"additive similarity. Received: similarity={similarity!r}"
-            )
         self.seed_generator = (
             keras.random.SeedGenerator(derived_seed(seed, "dropout"))
             if dropout
@@ -171,7 +164,6 @@ class MultiHeadLayer(keras.layers.Layer):
                 name: _module(name).serialize(getattr(self, name))
                 for name in self._projections
             },
-            "attention_trainable": self.attention_trainable,
         }
         return with_changes(config, self)
 
@@ -204,7 +196,6 @@ class MultiHeadLayer(keras.layers.Layer):
                     ),
                     regularizer=self.attention_regularizer
                     or self.kernel_regularizer,
-                    trainable=self.attention_trainable,
                 )
                 setattr(self, name, weight)
         elif value_shape is None:

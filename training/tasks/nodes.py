@@ -169,7 +169,7 @@ class Nodes(Task):
             + ("dropout", "attention_dropout", "learning_rate", "weight_decay")
         }
         if self.settings.model in PROPAGATING:
-            names = ("input_dropout", "learn_attention", *CONSISTENCY)
+            names = ("input_dropout", "feature_dropout", *CONSISTENCY)
             recipe |= {name: getattr(self.settings, name) for name in names}
         recipe["kernel_sizes"] = list(self.settings.kernel_sizes)
         return {
