@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference as ref
 
-from keras_topo import from_preset, save_preset
+from keras_topo import export_node_saved_model, from_preset, save_preset
 from keras_topo.layers import ConsistencyRegularization, NodeDropout
 from keras_topo.models import SequentialOfCopies, gkat_node_classifier
 
@@ -187,3 +187,13 @@ def test_what_is_refused(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "Received: " in str(error.value)
+
+
+@pytest.mark.tensorflow_only
+def test_exports(tmp_path):
+    """Served, nothing is copied or dropped; the export compares."""
+    model = classifier()
+    nodes, *_ = graph()
+    report = export_node_saved_model(model, tmp_path / "1", nodes[0])
+    outputs = report["signatures"]["serving_default"]["outputs"]
+    assert "probabilities" in outputs
