@@ -128,7 +128,7 @@ def format_assessment(summary):
         (result,) = results
         lines += [
             f"{summary['data']}: {format_mean(result, metric)} ({name} of test "
-            f"items, {_over(result, summary)}). {_grid(summary['grid'])}",
+            f"items, {_over(result, summary)}). {_grid(summary)}",
             "",
             f"| fold | chosen | runs | test {name} |",
             "|---:|---|---:|---:|",
@@ -137,7 +137,7 @@ def format_assessment(summary):
         return "\n".join(lines) + "\n"
     names = list(results[0]["cell"])
     lines += [
-        f"Test {name}, {_over(results[0], summary)}. {_grid(summary['grid'])}",
+        f"Test {name}, {_over(results[0], summary)}. {_grid(summary)}",
         "",
         f"| {' | '.join(names)} | test {name} | parameters |",
         "|---|" + "---|" * (len(names) - 1) + "---:|---:|",
@@ -192,14 +192,16 @@ def _over(result, summary):
     return f"mean and deviation over {folds} folds of the mean over {runs}"
 
 
-def _grid(grid):
+def _grid(summary):
+    grid = summary["grid"]
     if not grid:
         return "Nothing was chosen."
     choices = "; ".join(
         f"{name} of {', '.join(map(_text, values))}"
         for name, values in grid.items()
     )
-    return f"Chosen on validation items, in each fold: {choices}."
+    where = ", in each fold" * (summary["results"][0]["folds"] > 1)
+    return f"Chosen on validation items{where}: {choices}."
 
 
 def _fold_row(fold, metric):

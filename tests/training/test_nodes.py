@@ -210,6 +210,28 @@ def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
     assert asked == ["gcn", "sgc"] * 2
 
 
+def test_choices_are_made_on_validation_nodes(tmp_path, planetoid, monkeypatch):
+    """Of the split of the data, and candidates see no test nodes."""
+    asked = []
+
+    def train_once(settings, fold, parts):
+        asked.append((settings.dropout, settings.seed, tuple(parts)))
+        score = 0.9 if settings.dropout == 0.2 else 0.5
+        scores = {f"{part}_accuracy": score for part in parts}
+        return {**scores, "parameters": 1}
+
+    monkeypatch.setattr(assessment, "train_once", train_once)
+    command = ["--data", str(planetoid), "--out", tmp_path / "run", *SMALL]
+    command += ["--model", "gcn", "--select", "dropout=0.1,0.2,0.3"]
+    assert run(*command, "--seeds", "2") == 0
+    chosen = [(rate, 0, ("validation",)) for rate in (0.1, 0.2, 0.3)]
+    final = [(0.2, seed, ("validation", "test")) for seed in (0, 1)]
+    assert asked == chosen + final
+    page = (tmp_path / "run" / "folds.md").read_text()
+    assert "Chosen on validation items: dropout of 0.1, 0.2, 0.3." in page
+    assert "| 0 | dropout 0.2 | 2 | 90.00% |" in page
+
+
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):
