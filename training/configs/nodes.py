@@ -18,9 +18,9 @@ Cora take minutes on one CPU core; `gkat-propagation` has 83.5 +- 1.0% of the
 test nodes right, `gkat-consistency` 84.7 +- 0.4% (results/README.md has more).
 `--select` chooses on validation nodes, for the first seed; with
 `--similarity constant` attention does not learn, and only the kernel
-propagates. `beacons` is a generated
-graph of 100,000 nodes (`--nodes`) whose classes have to be learned from several
-hops away: 86.3% after 100 epochs from the times 16 and 64.
+propagates. `beacons` is a generated graph of 100,000 nodes (`--nodes`) whose
+classes have to be learned from several hops away: 86.3% after 100 epochs from
+the times 16 and 64.
 """
 
 from keras_topo.training.tasks.nodes import NodeSettings
