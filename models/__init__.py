@@ -1,6 +1,7 @@
 """Model builders: compositions of keras_topo layers, nothing else."""
 
 from keras_topo.models.causal_lm import CausalLanguageModel, causal_lm
+from keras_topo.models.copies import SequentialOfCopies
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
 from keras_topo.models.graph_pipeline import from_edges
@@ -17,6 +18,7 @@ __all__ = [
     "MODELS",
     "CausalLanguageModel",
     "GraphModel",
+    "SequentialOfCopies",
     "appnp",
     "causal_lm",
     "from_edges",

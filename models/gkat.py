@@ -4,12 +4,15 @@ import keras
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.layers import (
+    ConsistencyRegularization,
     GraphEncoderBlock,
     GraphKernelAttention,
     GraphPooling,
     LocalMessages,
+    NodeDropout,
 )
 from keras_topo.layers.graph_inputs import count_kernels
+from keras_topo.models.copies import SequentialOfCopies
 from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
 
@@ -189,6 +192,12 @@ def gkat_node_classifier(
     weight_decay=5e-4,
     seed=None,
     name=None,
+    input_dropout=None,
+    feature_dropout=0.0,
+    node_dropout=0.0,
+    copies=1,
+    consistency=0.0,
+    temperature=0.5,
 ):
     """Classifies the nodes of one graph, whose kernel the model holds.
 
@@ -203,6 +212,12 @@ def gkat_node_classifier(
     from fitting the few labeled nodes. A kernel that reaches far suits it, such
     as `pagerank_kernel`.
 
+    With `copies` the propagation form learns from as many copies of the graph
+    at once, each of which lacks other nodes, and from how far its predictions
+    for them agree, on labeled nodes and on all others (Feng et al., 2020): see
+    `NodeDropout`, which stands before the first ReLU, and
+    `ConsistencyRegularization`. The kernel is what propagates.
+
     Args:
         num_features: int, features of a node.
         num_classes: int.
@@ -212,26 +227,52 @@ def gkat_node_classifier(
         depth: int, attention layers; in the propagation form those before the
             last one are dense, with `num_heads * key_dim` channels.
         num_heads, key_dim, similarity, dropout, attention_dropout, seed, name:
-            as in `gkat_graph_classifier`.
+            as in `gkat_graph_classifier`. With the similarity `"constant"`
+            only the kernel propagates, and attention learns nothing.
         weight_decay: float, L2 regularisation of kernels; in the modern form
             those of embedding and classifier, in the propagation form those
             of the dense layers.
+        input_dropout: float, rate of the features that come in; defaults to
+            `dropout`.
+        feature_dropout: float, rate of whole features, of all nodes at once.
+        node_dropout, copies: `rate` and `copies` of `NodeDropout`; for the
+            propagation form.
+        consistency, temperature: `weight` and `temperature` of
+            `ConsistencyRegularization`; for the propagation form.
 
     Returns:
-        A `keras.Sequential` from nodes `(batch, nodes, num_features)` to
-        logits `(batch, nodes, num_classes)`, float32.
+        A `keras.Sequential` (with copies a `SequentialOfCopies`) from nodes
+        `(batch, nodes, num_features)` to logits `(batch, nodes, num_classes)`,
+        float32.
 
     Raises:
-        ValueError: if `form` is unknown.
+        ValueError: if `form` is unknown, or another form than propagation
+            comes with what is for that one.
     """
     _check_form(form, NODE_FORMS)
+    drawn = (node_dropout, copies, consistency) != (0, 1, 0)
+    if drawn and form != "propagation":
+        raise ValueError(
+            "`form` expects 'propagation' with node_dropout, copies or "
+            f"consistency. Received: form={form!r}"
+        )
+    if input_dropout is None:
+        input_dropout = dropout
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     layers = [
         keras.Input((None, num_features), name="nodes"),
         keras.layers.Dropout(
-            dropout, seed=layer_seed(seed, 100), name="dropout_0"
+            input_dropout, seed=layer_seed(seed, 100), name="dropout_0"
         ),
     ]
+    if feature_dropout:
+        layers.append(
+            keras.layers.SpatialDropout1D(
+                feature_dropout,
+                seed=layer_seed(seed, 300),
+                name="feature_dropout",
+            )
+        )
     if form == "modern":
         layers.append(
             keras.layers.Dense(
@@ -264,18 +305,35 @@ def gkat_node_classifier(
         ]
         return keras.Sequential(layers, name=name or "gkat_modern")
     if form == "propagation":
+        dropped = []
+        if node_dropout or copies > 1:
+            dropped = [
+                NodeDropout(
+                    node_dropout,
+                    copies,
+                    seed=layer_seed(seed, 200),
+                    name="node_dropout",
+                )
+            ]
         for k in range(1, depth):
+            # Dropping nodes and a linear layer can be exchanged, and before it
+            # there are many more channels to copy.
+            first = dropped if k == 1 else []
             layers += [
                 keras.layers.Dense(
                     num_heads * key_dim,
-                    activation="relu",
+                    activation=None if first else "relu",
                     kernel_regularizer=regularizer,
                     name=f"hidden_{k}",
                 ),
+                *first,
+                *([keras.layers.ReLU(name=f"relu_{k}")] if first else []),
                 keras.layers.Dropout(
                     dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k}"
                 ),
             ]
+        if depth == 1:
+            layers += dropped
         additive = similarity == "additive"
         layers.append(
             GraphKernelAttention(
@@ -296,7 +354,18 @@ def gkat_node_classifier(
                 name="logits",
             )
         )
-        return keras.Sequential(layers, name=name or "gkat_propagation")
+        if consistency:
+            layers.append(
+                ConsistencyRegularization(
+                    consistency,
+                    temperature,
+                    copies,
+                    dtype="float32",
+                    name="consistency",
+                )
+            )
+        kind = SequentialOfCopies if copies > 1 else keras.Sequential
+        return kind(layers, name=name or "gkat_propagation")
     for k in range(depth):
         last = k == depth - 1
         layers.append(

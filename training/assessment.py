@@ -5,6 +5,9 @@
     python -m training.train graphs --data ENZYMES.zip --splits 10 \\
         --compare model=gkat,gin --seeds 1 --out runs/models
 
+Without `--splits` choices are made on the validation data of the data's own
+split, such as the public one of a citation graph, and `--seeds` runs follow.
+
 `training.folds` has the protocol. Each run is a line of `runs.jsonl`; the same
 command goes on where it was interrupted, and one with more seeds, folds or
 values adds to what is there. At the end `folds.json`, `folds.md`, and of

@@ -28,6 +28,14 @@ KERNELS = {"random_walk": 3.0, "diffusion": 3.0, "pagerank": 0.1}
 # The same for masks that are learned, and known through their products.
 MASKS = {"gkat-diffusion": 8.0, "gkat-features": 8.0, "gkat-walks": 8.0}
 SAMPLED = ("gkat-features", "gkat-walks")
+PROPAGATING = ("gkat-propagation", "gkat-consistency")
+# What only the propagation form of GKAT takes, and what it is without.
+CONSISTENCY = {
+    "node_dropout": 0.0,
+    "copies": 1,
+    "consistency": 0.0,
+    "temperature": 0.5,
+}
 # What differs between models: for the baselines what they were published with
 # (whose L2 is half the sum of squares, and Keras's the sum); for GKAT in the
 # published form those of GAT, whose form it has.
@@ -60,18 +68,34 @@ GCN = {
     "dropout": 0.5,
     "learning_rate": 1e-2,
 }
+PROPAGATION = {
+    **GAT,
+    "kernel": "pagerank",
+    "heads": 1,
+    "key_dim": 64,
+    "attention_dropout": 0.5,
+    "learning_rate": 1e-2,
+    "weight_decay": 5e-4,
+}
 RECIPES = {
     **dict.fromkeys(MASKS, MASKED),
     "gkat": GAT,
     "gkat-modern": GAT,
-    "gkat-propagation": {
-        **GAT,
-        "kernel": "pagerank",
-        "heads": 1,
-        "key_dim": 64,
-        "attention_dropout": 0.5,
-        "learning_rate": 1e-2,
-        "weight_decay": 5e-4,
+    "gkat-propagation": PROPAGATION,
+    # Attention overfits here (results/README.md): only the kernel propagates.
+    "gkat-consistency": {
+        **PROPAGATION,
+        "key_dim": 32,
+        "similarity": "constant",
+        "dropout": 0.5,
+        "input_dropout": 0.0,
+        "feature_dropout": 0.5,
+        "attention_dropout": 0.0,
+        "weight_decay": 2.5e-4,
+        "node_dropout": 0.5,
+        "copies": 4,
+        "consistency": 1.0,
+        "temperature": 0.5,
     },
     "gat": GAT,
     "gcn": GCN,
@@ -108,7 +132,7 @@ class NodeSettings(Settings):
     kernel_top: PositiveInt = 64
     """entries of the kernel that are kept for a node"""
     similarity: str | None = None
-    """of GKAT"""
+    """of GKAT; constant: nothing but the kernel weighs"""
     depth: PositiveInt | None = None
     """layers; of sgc steps"""
     heads: PositiveInt | None = None
@@ -117,8 +141,24 @@ class NodeSettings(Settings):
     """channels of a head"""
     dropout: Rate | None = None
     """rate of features"""
+    input_dropout: Rate | None = None
+    """of GKAT, rate of the features that come in; default: as --dropout"""
+    feature_dropout: Rate | None = None
+    """of GKAT, rate of whole features, of all nodes at once"""
     attention_dropout: Rate | None = None
     """rate of attention scores"""
+    node_dropout: Rate | None = None
+    """of gkat-propagation and gkat-consistency, rate of whole nodes"""
+    copies: PositiveInt | None = None
+    """of the graph in a step, that lack different nodes"""
+    consistency: NaturalFloat | None = None
+    """weight of how far predictions for the copies differ"""
+    temperature: PositiveFloat | None = None
+    """below 1 the mean prediction of the copies is sharpened"""
+    steps: PositiveInt = 10
+    """propagations of appnp"""
+    alpha: Rate = 0.1
+    """of appnp, share of what was predicted in each step"""
     learning_rate: PositiveFloat | None = None
     """of Adam"""
     weight_decay: NaturalFloat | None = None
@@ -128,6 +168,7 @@ class NodeSettings(Settings):
         model, found = f"model={self.model!r}", {}
         if not self.model.startswith("gkat"):
             names = ("kernel", "kernel_sizes", "kernel_top", "similarity")
+            names += ("input_dropout", "feature_dropout")
             found |= dict.fromkeys(names, model)
             if self.model != "gat":
                 found["attention_dropout"] = model
@@ -135,6 +176,10 @@ class NodeSettings(Settings):
             found |= dict.fromkeys(("kernel", "kernel_top"), model)
         if self.model not in SAMPLED:
             found["walks"] = model
+        if self.model not in PROPAGATING:
+            found |= dict.fromkeys(CONSISTENCY, model)
+        if self.model != "appnp":
+            found |= dict.fromkeys(("steps", "alpha"), model)
         if self.data != "beacons":
             found["nodes"] = f"data={self.data!r}"
         return found
@@ -145,7 +190,11 @@ class NodeSettings(Settings):
         Raises:
             ValueError: if they contradict one another.
         """
-        recipe = RECIPES[self.model]
+        recipe = {"feature_dropout": 0.0, **CONSISTENCY, **RECIPES[self.model]}
+        recipe.setdefault(
+            "input_dropout",
+            recipe["dropout"] if self.dropout is None else self.dropout,
+        )
         found = {k: v for k, v in recipe.items() if getattr(self, k) is None}
         if self.kernel_sizes is None:
             kernel = self.kernel or recipe["kernel"]
@@ -241,11 +290,16 @@ def build_classifier(settings, num_features, num_classes, kernel):
         "attention_dropout": settings.attention_dropout,
     }
     if kind.startswith("gkat"):
-        form = kind.removeprefix("gkat").lstrip("-") or "published"
+        form = "published" if kind in ("gkat", *MASKS) else "modern"
+        if kind in PROPAGATING:
+            form = "propagation"
+            options |= {name: getattr(settings, name) for name in CONSISTENCY}
         return models.gkat_node_classifier(
-            form="published" if kind in MASKS else form,
+            form=form,
             depth=settings.depth,
             similarity=settings.similarity,
+            input_dropout=settings.input_dropout,
+            feature_dropout=settings.feature_dropout,
             **heads,
             **options,
         )
@@ -253,6 +307,8 @@ def build_classifier(settings, num_features, num_classes, kernel):
         return models.sgc(steps=settings.depth, **options)
     if kind == "gat":
         return models.gat(depth=settings.depth, **heads, **options)
+    if kind == "appnp":
+        options |= {"steps": settings.steps, "alpha": settings.alpha}
     return models.MODELS[kind].builder(
         depth=settings.depth,
         channels=settings.heads * settings.key_dim,

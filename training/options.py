@@ -40,8 +40,8 @@ class RunOptions:
     folds: tuple[int, ...] = ()
     """with --splits: these folds only, counted from 0"""
     select: tuple[str, ...] = ()
-    """with --splits: NAME=V1,V2,... choices of a setting, made in each fold on
-    its validation data"""
+    """NAME=V1,V2,... choices of a setting, made on the validation data of each
+    fold of --splits, or of the data's own split; no model is kept"""
     compare: tuple[str, ...] = ()
     """NAME=V1,V2,... train with each of these values; a table is made of
     it, and no model is kept"""
@@ -60,11 +60,9 @@ class RunOptions:
             raise ValueError(
                 f"--seeds expects {expected}. Received: {self.seeds}"
             )
-        if (self.folds or self.select) and not self.splits:
-            raise ValueError(
-                "--folds and --select expect --splits. Received: none"
-            )
-        for option in ("splits", "compare"):
+        if self.folds and not self.splits:
+            raise ValueError("--folds expects --splits. Received: none")
+        for option in ("splits", "compare", "select"):
             if not getattr(self, option):
                 continue
             if self.results:

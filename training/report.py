@@ -203,7 +203,8 @@ def _chosen(summary):
         choices.append(f"the epoch of each run, up to {arguments['epochs']}")
     if not choices:
         return "Nothing was chosen."
-    return f"Chosen on validation items, in each fold: {'; '.join(choices)}."
+    where = ", in each fold" * (summary["results"][0]["folds"] > 1)
+    return f"Chosen on validation items{where}: {'; '.join(choices)}."
 
 
 def _fold_row(fold, metric):

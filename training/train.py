@@ -119,7 +119,7 @@ class Job:
         self.devices, self.run = devices, run
         self.command = shlex.join([*PROGRAM.split(), *argv])
         self.assessment = None
-        if options.splits or options.compare:
+        if options.splits or options.compare or options.select:
             self.assessment = assessment.Assessment(options, settings)
 
     def prepare(self):

@@ -75,8 +75,8 @@ print(sorted(inputs))  # ['kernel', 'node_mask', 'nodes']
 # ## Models
 #
 # `keras_topo.models` has `gkat_graph_classifier`, `gkat_node_classifier` (published, modern,
-# or predicting first and propagating then), and to compare with `gcn`, `gat`, `sgc`, `appnp`
-# and `gin`. `keras_topo.GraphClassifier(model="gin")` and its relatives train any of them.
+# or predicting first and propagating then, also with consistency training on randomly
+# dropped nodes), and to compare with `gcn`, `gat`, `sgc`, `appnp` and `gin`. `keras_topo.GraphClassifier(model="gin")` and its relatives train any of them.
 #
 # Where graphs have more than 512 nodes, batches join them into one, with the 32 largest
 # entries of each row of the kernel: memory is linear in nodes

@@ -106,7 +106,13 @@ def hyperbolic_favor(
     return _exponential_features(logits, is_query, visible, level)
 
 
+def constant(x, is_query=True, projection=None, visible=None, level=None):
+    """One feature, 1, of every token: only the mask says who sees whom."""
+    return ops.ones_like(_widen(x)[..., :1])
+
+
 FEATURE_MAPS = {
+    "constant": constant,
     "relu": relu,
     "topvit_relu": topvit_relu,
     "elu": elu,

@@ -1,5 +1,9 @@
 """Keras layers of topological attention."""
 
+from keras_topo.layers.consistency import (
+    ConsistencyRegularization,
+    NodeDropout,
+)
 from keras_topo.layers.degree_profile import (
     ClusteringCoefficients,
     DegreeProfile,
@@ -59,6 +63,7 @@ __all__ = [
     "AnchoredWalkKernel",
     "BothDirections",
     "ClusteringCoefficients",
+    "ConsistencyRegularization",
     "DegreeBins",
     "DegreeFeatures",
     "DegreeProfile",
@@ -82,6 +87,7 @@ __all__ = [
     "LocalMessages",
     "LogKernel",
     "MaskedAttention",
+    "NodeDropout",
     "NodeWise",
     "OneHotValues",
     "PatchEmbedding",

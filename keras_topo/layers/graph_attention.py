@@ -44,7 +44,8 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             `exp(leaky_relu(a . q + b . k))`, as in GAT, where queries, keys
             and values are one projection; or the name of a feature map
             (`"relu"`, `"favor"`, ...), `phi(q) . phi(k)`: time linear in the
-            nodes when the kernel comes as factors or pairs.
+            nodes when the kernel comes as factors or pairs; of these
+            `"constant"`, 1, gives the average that the kernel gives.
         combine: what becomes of the heads: `"project"` (a learned projection,
             as in Transformers), `"concatenate"`, or `"average"`.
         fixed_kernel: the kernel of the one graph that the layer is for: a

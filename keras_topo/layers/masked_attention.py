@@ -52,9 +52,10 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             layer makes itself a copy.
         similarity: name of a feature map `phi`, for `s = phi(q) . phi(k)`:
             `"relu"`, `"elu"`, `"square"`, `"exp"`, `"favor"`,
-            `"hyperbolic_favor"`, or a learned one, `"hedgehog"` or a
-            `HedgehogFeatureMap`; `"softmax"`, `exp(q . k / sqrt(key_dim))`; or
-            `"additive"`, `exp(leaky_relu(a . q + b . k))`, as in GAT.
+            `"hyperbolic_favor"`, `"constant"` (1: the mask alone weighs), or a
+            learned one, `"hedgehog"` or a `HedgehogFeatureMap`; `"softmax"`,
+            `exp(q . k / sqrt(key_dim))`; or `"additive"`, `exp(leaky_relu(a . q
+            + b . k))`, as in GAT.
         causal: bool, whether tokens see none after them; sequences only.
         combine: what becomes of the heads: `"project"` (a learned projection,
             as in Transformers), `"concatenate"`, or `"average"`.

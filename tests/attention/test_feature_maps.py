@@ -32,7 +32,8 @@ def inputs(tokens=5, scale=1.0, seed=0):
 @pytest.mark.parametrize("name", FEATURE_MAPS)
 def test_features_are_not_negative_and_finite(name):
     phi = get_feature_map(name)
-    expected = {"favor": 6, "hyperbolic_favor": 12}.get(name, DIM)
+    expected = {"favor": 6, "hyperbolic_favor": 12, "constant": 1}
+    expected = expected.get(name, DIM)
     for scale in (1.0, 1e2, 1e4):
         for is_query in (True, False):
             x = inputs(scale=scale)

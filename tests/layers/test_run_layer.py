@@ -233,6 +233,12 @@ CASES = [
         {"inputs": WEIGHTS + WEIGHTS.swapaxes(1, 2), "unknown_axes": (1, 2)},
     ),
     Case(layers.L1Normalization, {}, nodes(unknown_axes=(1,))),
+    Case(layers.NodeDropout, {"rate": 0.0}, nodes(unknown_axes=(1,))),
+    Case(
+        layers.ConsistencyRegularization,
+        {"copies": 1, "temperature": 0.3},
+        nodes(unknown_axes=(1,)),
+    ),
     Case(
         layers.LargestEntries,
         {"count": 3},

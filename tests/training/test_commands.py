@@ -115,6 +115,11 @@ def test_former_commands_mean_what_they_meant(file):
             continue
         if recorded["arguments"].get("preset") and name in images_decided():
             continue
+        if value is None:
+            # What the model fills in is in its recipe.
+            value = recorded.get("recipe", {}).get(name)
+            if value is None:
+                continue
         found = getattr(settings, name)
         if isinstance(found, tuple):
             found = list(found)

@@ -65,7 +65,9 @@ def planetoid(tmp_path):
     return path
 
 
-@pytest.mark.few("gkat-walks", "gkat-propagation", "appnp")
+@pytest.mark.few(
+    *("gkat-walks", "gkat-propagation", "gkat-consistency", "appnp")
+)
 @pytest.mark.parametrize("model", RECIPES)
 def test_trains_and_saves(
     tmp_path, planetoid, model, capsys, no_export, eagerly
@@ -84,6 +86,39 @@ def test_trains_and_saves(
     assert tuple(logits.shape) == (1, 12, 2)
     assert (out / "curves.png").exists()
     assert "Test accuracy" in capsys.readouterr().out
+
+
+def test_consistency_training_resumes(
+    tmp_path, planetoid, no_export, eagerly, monkeypatch
+):
+    """The same copies lack the same nodes, and the same epoch is chosen."""
+    command = ["--data", planetoid, "--model", "gkat-consistency", *SMALL]
+    command += ["--copies", "3", "--epochs", "5", "--out"]
+    monkeypatch.setattr(Nodes, "seconds_between_checkpoints", 0.0)
+    assert run(*command, tmp_path / "whole") == 0
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Nodes, "callbacks", lambda _: [Interrupt()])
+        assert run(*command, tmp_path / "parts") == 130
+    assert run(*command, tmp_path / "parts") == 0
+    whole, parts = (
+        json.loads((tmp_path / name / "metrics.json").read_text())
+        for name in ("whole", "parts")
+    )
+    assert whole["epochs"] == parts["epochs"] == 5
+    assert whole["recipe"]["copies"] == 3
+    assert whole["epoch"] == parts["epoch"]
+    models = [
+        keras.saving.load_model(tmp_path / name / "model.keras")
+        for name in ("whole", "parts")
+    ]
+    for a, b in zip(*(m.get_weights() for m in models), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
 def test_a_large_graph(tmp_path, no_export, eagerly):
@@ -176,6 +211,28 @@ def test_a_table_of_another_split_is_another(tmp_path, planetoid, monkeypatch):
     assert asked == ["gcn", "sgc"] * 2
 
 
+def test_choices_are_made_on_validation_nodes(tmp_path, planetoid, monkeypatch):
+    """Of the split of the data, and candidates see no test nodes."""
+    asked = []
+
+    def train_once(settings, fold, parts):
+        asked.append((settings.dropout, settings.seed, tuple(parts)))
+        score = 0.9 if settings.dropout == 0.2 else 0.5
+        scores = {f"{part}_accuracy": score for part in parts}
+        return {**scores, "parameters": 1}
+
+    monkeypatch.setattr(assessment, "train_once", train_once)
+    command = ["--data", str(planetoid), "--out", tmp_path / "run", *SMALL]
+    command += ["--model", "gcn", "--select", "dropout=0.1,0.2,0.3"]
+    assert run(*command, "--seeds", "2") == 0
+    chosen = [(rate, 0, ("validation",)) for rate in (0.1, 0.2, 0.3)]
+    final = [(0.2, seed, ("validation", "test")) for seed in (0, 1)]
+    assert asked == chosen + final
+    page = (tmp_path / "run" / "folds.md").read_text()
+    assert "Chosen on validation items: dropout of 0.1, 0.2, 0.3." in page
+    assert "| 0 | dropout 0.2 | 2 | 90.00% |" in page
+
+
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):
@@ -262,6 +319,12 @@ def test_the_nodes_of_a_split(planetoid):
 def test_what_a_model_is_filled_with():
     found = settings_of("--model", "gcn", "--dropout", "0.1").filled()
     assert (found.key_dim, found.dropout, found.kernel_sizes) == (16, 0.1, (3,))
+    assert settings_of("--model", "gkat").filled().input_dropout == 0.6
+    found = settings_of("--model", "gkat", "--dropout", "0.2").filled()
+    assert (found.input_dropout, found.feature_dropout) == (0.2, 0)
+    found = settings_of("--model", "gkat-consistency").filled()
+    assert (found.similarity, found.input_dropout) == ("constant", 0)
+    assert (found.copies, found.consistency, found.node_dropout) == (4, 1, 0.5)
     found = settings_of("--kernel", "pagerank").filled()
     assert (found.model, found.kernel_sizes) == ("gkat", (0.1,))
     assert settings_of("--variant", "beacons").filled().depth == 1

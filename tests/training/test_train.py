@@ -221,7 +221,7 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         ([], {"stride": 99}, r"`stride` expects at most `length`"),
         (["--variant", "tabel"], {}, r"expects one of decay.*'tabel'"),
         (["--splits", "5"], {}, r"--splits expects a task that folds"),
-        (["--select", "depth=1"], {}, r"expect --splits. Received: none"),
+        (["--folds", "1"], {}, r"expects --splits. Received: none"),
         (["--compare", "depht=1"], {}, r"--compare expects NAME=.*depht=1"),
         (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
         (["--compare", "seed=1,2"], {}, r"than seed. Received: seed"),

@@ -18,7 +18,9 @@ from keras_topo.training.files import digest
 from keras_topo.training.folds import PARTS
 from keras_topo.training.node_data import load_nodes
 from keras_topo.training.node_settings import (
+    CONSISTENCY,
     MASKS,
+    PROPAGATING,
     NodeSettings,
     build_classifier,
     make_kernel,
@@ -41,6 +43,8 @@ class Nodes(Task):
         "saved_model/1": "the same for TensorFlow Serving, node ids in",
     }
     is_quick = True
+    # The loss has L2 in it.
+    tie_breaker = "cross_entropy"
     seconds_between_checkpoints = 10.0
 
     def __init__(self, settings, split=None):
@@ -113,7 +117,12 @@ class Nodes(Task):
             keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="mean_with_sample_weight"
             ),
-            weighted_metrics=["accuracy"],
+            weighted_metrics=[
+                "accuracy",
+                keras.metrics.SparseCategoricalCrossentropy(
+                    "cross_entropy", from_logits=True
+                ),
+            ],
             jit_compile=jit_compile,
         )
 
@@ -159,6 +168,9 @@ class Nodes(Task):
             for name in ("kernel", "similarity", "depth", "heads", "key_dim")
             + ("dropout", "attention_dropout", "learning_rate", "weight_decay")
         }
+        if self.settings.model in PROPAGATING:
+            names = ("input_dropout", "feature_dropout", *CONSISTENCY)
+            recipe |= {name: getattr(self.settings, name) for name in names}
         recipe["kernel_sizes"] = list(self.settings.kernel_sizes)
         return {
             "recipe": recipe,
