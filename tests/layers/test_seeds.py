@@ -38,6 +38,7 @@ SEEDED = {
         layers.GraphEncoderBlock,
         dict(num_heads=2, fixed_kernel=NODES, **RATES),
     ),
+    "node-dropout": (layers.NodeDropout, dict(rate=0.3)),
     **{
         f"block-{attention}": (
             layers.TopologicalEncoderBlock,
