@@ -263,7 +263,7 @@ add = _group(
 )
 add(
     "labeled walks: labels count at the start alone",
-    "        kernel *= equal\n",
+    "            kernel *= equal\n",
     "",
 )
 add(

@@ -146,6 +146,9 @@ class LinearizeSettings(Settings):
             )
         return self
 
+    # Of the images: the teacher's size, and no other.
+    sizes = ()
+
     @property
     def kind(self):
         """`"digits"`, which are no mirror images, or `"photos"`."""

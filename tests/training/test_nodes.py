@@ -215,7 +215,7 @@ def test_choices_are_made_on_validation_nodes(tmp_path, planetoid, monkeypatch):
     """Of the split of the data, and candidates see no test nodes."""
     asked = []
 
-    def train_once(settings, fold, parts):
+    def train_once(settings, fold, parts, best):
         asked.append((settings.dropout, settings.seed, tuple(parts)))
         score = 0.9 if settings.dropout == 0.2 else 0.5
         scores = {f"{part}_accuracy": score for part in parts}
