@@ -229,7 +229,7 @@ def test_choices_are_made_on_validation_nodes(tmp_path, planetoid, monkeypatch):
     final = [(0.2, seed, ("validation", "test")) for seed in (0, 1)]
     assert asked == chosen + final
     page = (tmp_path / "run" / "folds.md").read_text()
-    assert "Chosen on validation items: dropout of 0.1, 0.2, 0.3." in page
+    assert "Chosen on validation items: dropout of 0.1, 0.2, 0.3; the" in page
     assert "| 0 | dropout 0.2 | 2 | 90.00% |" in page
 
 

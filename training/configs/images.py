@@ -10,11 +10,11 @@
 
 The settings are those of the photographs of CIFAR-10, which `DIR` holds as tars
 or as folders, or Keras downloads; any folder of class folders is trained on in
-the same way. Digits, which scikit-learn carries, take one to two minutes on
-two cores and end at a test accuracy of 97.5 to 99.2% (of 359 images, with seeds
-0, 1 and 2). Fifteen epochs of CIFAR-10 end at 70.2% with the mask `table`, at
-61.5% without one, and at 63.0% with softmax (results/README.md). What the
-variant `cifar10`, of 311,976 parameters, ends at is not measured yet.
+the same way. Digits, which scikit-learn carries, take two CPU minutes and end
+at a test accuracy of 97.5% (of 359 images, seed 0). Fifteen epochs of CIFAR-10
+end at 70.2% with the mask `table`, at 61.5% without one, and at 63.0% with
+softmax (seed 0, results/README.md). What the variant `cifar10`, of 311,976
+parameters, ends at is not measured yet.
 """
 
 from keras_topo.training.tasks.images import ImageSettings
@@ -31,7 +31,7 @@ variants = {
     "digits": {
         "data": "digits",
         "patch_size": (2,),
-        "epochs": 60,
+        "epochs": 40,
         "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup_epochs": 3,
