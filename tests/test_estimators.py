@@ -141,7 +141,6 @@ STILL = {"learning_rate": 0.0, "epochs": 1, "batch_size": 6, "verbose": 0}
 
 
 @pytest.mark.slow_on_jax
-@pytest.mark.slow_on_jax
 @pytest.mark.usefixtures("eagerly")
 def test_several_labels(graphs):
     labels = [[k % 2, k // 2 % 2] for k in range(24)]
@@ -199,7 +198,7 @@ def test_regression_is_in_its_own_units(graphs, tmp_path):
     assert model.fit(graphs).predict(graphs).shape == (24,)
 
 
-@pytest.mark.slow
+@pytest.mark.slow_on_jax
 def test_regression_is_learned(graphs, tmp_path):
     y = [1000.0 + 50 * graph.number_of_edges() for graph in graphs]
     model = keras_topo.GraphRegressor(

@@ -17,7 +17,6 @@ values adds to what is there. At the end `folds.json`, `folds.md`, and of
 import dataclasses
 import gc
 import time
-from pathlib import Path
 
 import tyro
 
@@ -35,10 +34,10 @@ from keras_topo.training.fitting import (
 )
 from keras_topo.training.folds import (
     assess,
+    chosen_folds,
     combinations,
-    draw_folds,
-    load_folds,
     read_runs,
+    splits_digest,
     summarise,
 )
 from keras_topo.training.machine import (
@@ -114,29 +113,13 @@ class Assessment:
             # Lines of runs say what data they are about.
             facts = {}
         # Folds, seeds and values may be added to a run, other data may not.
-        return {**facts, "splits": self._splits_digest()}
-
-    def _splits_digest(self):
-        if self.splits is None or self.splits.isdigit():
-            return self.splits
-        # By what is in it: a file of the same name may be another.
-        return digest(Path(self.splits).expanduser().read_text())
+        return {**facts, "splits": splits_digest(self.splits)}
 
     def _folds(self, settings):
         if self.splits is None:
             return {0: None}
         labels = settings.task.labels(settings)
-        if self.splits.isdigit():
-            folds = draw_folds(labels, int(self.splits), settings.seed)
-        else:
-            folds = load_folds(self.splits, len(labels))
-        chosen = self.only or range(len(folds))
-        if not set(chosen) <= set(range(len(folds))):
-            raise ValueError(
-                f"--folds expects numbers from 0 to {len(folds) - 1}. "
-                f"Received: {' '.join(map(str, chosen))}"
-            )
-        return {k: folds[k] for k in chosen}
+        return chosen_folds(self.splits, self.only, labels, settings.seed)
 
     def read(self, folder):
         """Raises a ValueError where lines of earlier runs are damaged."""
@@ -203,8 +186,7 @@ class BestCandidate:
     """
 
     def __init__(self):
-        self._fold = self._settings = self._score = None
-        self._kept = None
+        self._fold = self._settings = self._score = self._kept = None
 
     def offer(self, settings, fold, score, weights, found):
         """Takes a candidate, if it is better than those of its fold.
@@ -216,16 +198,20 @@ class BestCandidate:
             weights: list of arrays.
             found: dict, how they came about.
         """
-        if self._fold is fold and score <= self._score:
+        if self._has(fold) and score <= self._score:
             return
         self._fold, self._settings, self._score = fold, settings, score
         self._kept = weights, dict(found)
 
     def take(self, settings, fold):
         """Weights and how they came about; `None` for other settings."""
-        if self._fold is not fold or self._settings != settings:
+        if not self._has(fold) or self._settings != settings:
             return None
         return self._kept
+
+    def _has(self, fold):
+        # `None` is a fold, too: the split of the data.
+        return self._kept is not None and self._fold is fold
 
 
 @retracing_in_silence()

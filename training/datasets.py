@@ -124,7 +124,7 @@ def _load_digits(image_size, choice):
             "pip install 'keras-topo[training]'. Received: data='digits'"
         ) from error
     digits = load_digits()
-    # 17 grey levels, 0..16, spread over the scale of any other image.
+    # 17 gray levels, 0..16, spread over the scale of any other image.
     images = np.round(digits.images * (255 / 16)).astype("uint8")[..., None]
     return from_arrays(
         {"train": Split(images, digits.target.astype("int32"))},

@@ -85,6 +85,11 @@ def main(argv=None):
             arguments.data_dir,
             arguments.class_names,
         )
+        if arguments.data_dir and "features" not in options:
+            raise ValueError(
+                "--data-dir is for models of the nodes of one graph. Received: "
+                f"{arguments.data_dir} for {arguments.preset}"
+            )
         report = keras_topo.export(
             model,
             arguments.path,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_topo.training.files import append_line, read_lines
+from keras_topo.training.files import append_line, digest, read_lines
 
 PARTS = ("train", "validation", "test")
 # The items that each kind of run is scored on.
@@ -183,6 +183,42 @@ def summarise(lines, monitor="accuracy"):
 
 
 # Folds.
+
+
+def chosen_folds(splits, only, labels, seed):
+    """The folds that `--splits` and `--folds` ask for.
+
+    Args:
+        splits: str, a JSON file of folds, or how many to draw.
+        only: numbers of folds; empty or `None` for all.
+        labels: `(items,)`, classes of the items.
+        seed: int, of folds that are drawn.
+
+    Returns:
+        A dict from numbers to folds: see `load_folds`.
+
+    Raises:
+        ValueError: if there are no such folds.
+    """
+    if splits.isdigit():
+        folds = draw_folds(labels, int(splits), seed)
+    else:
+        folds = load_folds(splits, len(labels))
+    chosen = only or range(len(folds))
+    if not set(chosen) <= set(range(len(folds))):
+        raise ValueError(
+            f"--folds expects numbers from 0 to {len(folds) - 1}. Received: "
+            f"{' '.join(map(str, chosen))}"
+        )
+    return {k: folds[k] for k in chosen}
+
+
+def splits_digest(splits):
+    """What `--splits` is compared by when a run resumes: a file by what is in
+    it, for another one may have its name."""
+    if splits is None or splits.isdigit():
+        return splits
+    return digest(Path(splits).expanduser().read_text())
 
 
 def load_folds(path, count):

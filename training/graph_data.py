@@ -144,7 +144,7 @@ def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
 
 
 def adjacency_kernels(graphs, model):
-    """The kernel of a baseline: `A + I` for GAT, normalised for GCN, SGC.
+    """The kernel of a baseline: `A + I` for GAT, normalized for GCN, SGC.
 
     Sparse: a batch is dense only while it is used.
     """

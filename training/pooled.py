@@ -43,9 +43,9 @@ from keras_topo.training.command_line import (
 from keras_topo.training.files import write_json, write_text
 from keras_topo.training.folds import (
     assess,
-    draw_folds,
-    load_folds,
+    chosen_folds,
     read_runs,
+    splits_digest,
     summarise,
 )
 from keras_topo.training.graph_data import load_graphs, shared_kernels
@@ -174,17 +174,9 @@ def assess_pooled(options, run, argv):
     dataset, _, facts = load_graphs(
         options.data, options.data_dir, options.seed
     )
-    labels = dataset.labels
-    if options.splits.isdigit():
-        folds = draw_folds(labels, int(options.splits), options.seed)
-    else:
-        folds = load_folds(options.splits, len(labels))
-    chosen = options.folds or range(len(folds))
-    if not set(chosen) <= set(range(len(folds))):
-        raise ValueError(
-            f"--folds expects numbers from 0 to {len(folds) - 1}. Received: "
-            f"{' '.join(map(str, chosen))}"
-        )
+    folds = chosen_folds(
+        options.splits, options.folds, dataset.labels, options.seed
+    )
     features = [options.features] if options.features else [*FEATURES]
     arguments = {
         "data": options.data,
@@ -193,11 +185,12 @@ def assess_pooled(options, run, argv):
         "features": features,
         "seed": options.seed,
     }
-    run.open({"task": "pooled", **arguments, **facts}, options.resume)
+    compared = {**arguments, **facts, "splits": splits_digest(options.splits)}
+    run.open({"task": "pooled", **compared}, options.resume)
     read_runs(run.folder / "runs.jsonl")
     lines = assess(
         PooledGraphs(dataset).train,
-        {k: folds[k] for k in chosen},
+        folds,
         [
             {**classifier, "features": name}
             for name in features

@@ -233,6 +233,23 @@ def test_choices_are_made_on_validation_nodes(tmp_path, planetoid, monkeypatch):
     assert "| 0 | dropout 0.2 | 2 | 90.00% |" in page
 
 
+def test_a_choice_is_trained_once(tmp_path, planetoid, eagerly):
+    """The final run of its seed has the weights of the candidate."""
+    command = ["--data", str(planetoid), "--out", tmp_path / "run", *SMALL]
+    command += ["--model", "gcn", "--select", "dropout=0.1,0.2"]
+    assert run(*command, "--seeds", "2") == 0
+    lines = (tmp_path / "run" / "runs.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in lines]
+    assert [x["kind"] for x in lines] == ["choice"] * 2 + ["final"] * 2
+    candidates, finals = lines[:2], lines[2:]
+    assert all("test_accuracy" not in line for line in candidates)
+    assert finals[0]["trained_as"] == "choice"
+    assert "trained_as" not in finals[1]
+    (candidate,) = [c for c in candidates if c["choice"] == finals[0]["choice"]]
+    for name in ("validation_accuracy", "best_epoch"):
+        assert finals[0][name] == candidate[name]
+
+
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):

@@ -166,10 +166,12 @@ class Images(Task):
             for metric in ("accuracy", "loss"):
                 found[f"{name}_{metric}"] = float(results[metric])
             for size in self.settings.sizes:
-                results = model.evaluate(
-                    self._batches(name, size), verbose=0, return_dict=True
-                )
-                accuracy = float(results["accuracy"])
+                at_size = results
+                if (size, size) != self.data.image_shape[:2]:
+                    at_size = model.evaluate(
+                        self._batches(name, size), verbose=0, return_dict=True
+                    )
+                accuracy = float(at_size["accuracy"])
                 found[f"{name}_accuracy_at_{size}"] = accuracy
         return found
 
