@@ -82,7 +82,7 @@ def gkat_graph_classifier(
             `GraphSequence`.
         target_statistics: `(mean, deviation)` of each of `num_classes` real
             targets: where given, the outputs are these, not logits, and the
-            layer before, named `logits`, has them standardised.
+            layer before, named `logits`, has them standardized.
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
         learned_kernel: bool, whether each head learns its kernel, the same in
@@ -229,7 +229,7 @@ def gkat_node_classifier(
         num_heads, key_dim, similarity, dropout, attention_dropout, seed, name:
             as in `gkat_graph_classifier`. With the similarity `"constant"`
             only the kernel propagates, and attention learns nothing.
-        weight_decay: float, L2 regularisation of kernels; in the modern form
+        weight_decay: float, L2 regularization of kernels; in the modern form
             those of embedding and classifier, in the propagation form those
             of the dense layers.
         input_dropout: float, rate of the features that come in; defaults to
@@ -316,8 +316,8 @@ def gkat_node_classifier(
                 )
             ]
         for k in range(1, depth):
-            # Dropping nodes and a linear layer can be exchanged, and before it
-            # there are many more channels to copy.
+            # Behind the first layer, before which there are many more channels
+            # to copy. A node that is dropped loses the bias of that layer, too.
             first = dropped if k == 1 else []
             layers += [
                 keras.layers.Dense(

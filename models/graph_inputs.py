@@ -1,6 +1,7 @@
 """What graph models take: padded batches of graphs, or joined ones."""
 
 import dataclasses
+import inspect
 
 import keras
 
@@ -8,6 +9,21 @@ from keras_topo.arguments import one_of, positive
 from keras_topo.layers import EdgeGates, KernelMixture, LogKernel
 
 BATCHING = ("padded", "joined", "factors")
+
+
+def check_takes(builder, arguments):
+    """Refuses kernels as factors for a model that has none.
+
+    Raises:
+        ValueError: if `arguments` have a `rank`, and the builder takes none.
+    """
+    parameters = inspect.signature(builder).parameters.values()
+    takes = any(p.name == "rank" or p.kind is p.VAR_KEYWORD for p in parameters)
+    if "rank" in arguments and not takes:
+        raise ValueError(
+            "form='factors' expects model='gkat', whose attention is linear. "
+            f"Received: {getattr(builder, '__name__', builder)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ def topvit(
 ):
     """A vision Transformer on grids: TopViT, Performer or ViT.
 
-    Patches, learned positions, pre-norm encoder blocks, a final normalisation,
+    Patches, learned positions, pre-norm encoder blocks, a final normalization,
     pooling and a linear classifier. With the same arguments `attention` alone
     tells TopViT from the unmasked Performer and the ordinary ViT. What
     `keras_topo.convert` makes of published weights is built by it too; the
@@ -96,7 +96,7 @@ def topvit(
         name: name of the model.
         stem: `"patches"`, one linear map of each patch, or `"convolutions"`,
             3 x 3 convolutions of stride 2, one for each halving of the image
-            down to one position a patch, with normalisation and GELU, and a
+            down to one position a patch, with normalization and GELU, and a
             linear map (Xiao et al., *Early convolutions help Transformers see
             better*, 2021): more accurate after short trainings; or
             `"residual"`, a 3 x 3 convolution of the image as it is, and for

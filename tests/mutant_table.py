@@ -703,8 +703,8 @@ add(
 )
 add(
     "assessment: the final run is the candidate of another choice",
-    "if self._fold is not fold or self._settings != settings:",
-    "if self._fold is not fold:",
+    "if not self._has(fold) or self._settings != settings:",
+    "if not self._has(fold):",
 )
 add(
     "assessment: runs have no choice",

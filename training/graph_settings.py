@@ -7,6 +7,7 @@ import tyro
 
 from keras_topo import models
 from keras_topo.graphs.largest import SIZED_KERNELS, WALKS, kinds_of
+from keras_topo.models.graph_inputs import check_takes
 from keras_topo.training import fine_tuning
 from keras_topo.training.settings import (
     CosineSettings,
@@ -201,4 +202,5 @@ def build_classifier(settings, **inputs):
     else:
         options["channels"] = settings.heads * settings.key_dim
     options["steps" if kind == "sgc" else "depth"] = settings.depth
+    check_takes(models.MODELS[kind].builder, options)
     return models.MODELS[kind].builder(**options)

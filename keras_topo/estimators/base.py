@@ -16,6 +16,7 @@ from keras_topo.estimators.options import (
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
 from keras_topo.graphs.targets import own_targets
 from keras_topo.models import MODELS, with_preprocessing
+from keras_topo.models.graph_inputs import check_takes
 from keras_topo.presets import (
     find_preset,
     from_preset,
@@ -378,6 +379,7 @@ class GraphEstimator:
         }
         if builder is MODELS["gkat"].builder:
             options.setdefault("local", bool(options["num_edge_features"]))
+        check_takes(builder, options)
         return builder(**options)
 
     def _model_options(self):

@@ -164,19 +164,14 @@ class SharedKernels:
         """
         labels = None if labels_of is None else labels_of(self.graphs)
         values = labels and [np.asarray(x).tolist() for x in labels]
-        key = repr((id(kernel), sorted(options.items()), values))
-        key = hashlib.sha256(key.encode()).digest()
+        key = kernel, repr((sorted(options.items()), values))
         if key not in self._found:
             while len(self._found) >= self.OPEN:
                 del self._found[next(iter(self._found))]
-            # With the kernel, so that its id stays its own.
-            self._found[key] = (
-                kernel,
-                compute_kernels(
-                    self.graphs, kernel, self.cache, labels=labels, **options
-                ),
+            self._found[key] = compute_kernels(
+                self.graphs, kernel, self.cache, labels=labels, **options
             )
-        found = self._found[key][1]
+        found = self._found[key]
         return [found[self._places[id(graph)]] for graph in graphs]
 
 
@@ -251,7 +246,7 @@ def _folder(cache):
 def _key(graphs, labels, kernel, options, dtype):
     digest = hashlib.sha256()
     digest.update(code_key(kernel, options, dtype, len(graphs)).encode())
-    values = labels and [np.asarray(x).tolist() for x in labels]
+    values = labels and [x.tolist() for x in labels]
     digest.update(repr(values).encode())
     for graph in graphs:
         adjacency = graph.adjacency

@@ -82,7 +82,7 @@ def diffusion_rows(adjacency, times, generator):
 
 
 def pagerank_kernel(adjacency, halt=0.1):
-    """Personalised PageRank as a symmetric kernel (Klicpera et al., 2019).
+    """Personalized PageRank as a symmetric kernel (Klicpera et al., 2019).
 
         M = halt (I - (1 - halt) S)^-1,     S = D^-1/2 (A + I) D^-1/2
 
@@ -203,7 +203,7 @@ def random_walk_kernel(
 def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
     """The matrix `F` of `random_walk_kernel`: expected visits of walks.
 
-    With walks that halt and have no bound, `halt * F` is personalised PageRank,
+    With walks that halt and have no bound, `halt * F` is personalized PageRank,
     `halt (I - (1 - halt) P)^-1`; the factor does not matter to a mask.
 
     Args:

@@ -31,17 +31,21 @@ MOST_NODES = 2**24
 STEPS = 2**16
 
 
-def kinds_of(kind):
+def kinds_of(kind, name="kind"):
     """The kinds of kernels that a text joins by `"+"`, a list.
+
+    Args:
+        kind: str.
+        name: what errors call it.
 
     Raises:
         ValueError: for an unknown kind, or one that is there twice.
     """
-    kinds = kind.split("+") if isinstance(kind, str) else [kind]
+    kinds = kind.split("+") if isinstance(kind, str) else [None]
     if not set(kinds) <= set(KERNELS) or len(set(kinds)) < len(kinds):
         raise ValueError(
-            f"`kind` expects one of {KERNELS}, or different ones joined by "
-            f"'+'. Received: kind={kind!r}"
+            f"`{name}` expects one of {KERNELS}, or different ones joined by "
+            f"'+'. Received: {name}={kind!r}"
         )
     return kinds
 
@@ -101,8 +105,8 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32, labels=None):
         ValueError: for `"ones"`, or a graph of 2^24 nodes or more.
 
     *Complexity*: memory linear in `count * nodes` beside what the kernel is
-    made of: the walks of each node, the eigenvectors of diffusion, or all of
-    a kernel of labeled walks.
+    made of: the walks of each node, powers of the steps, the eigenvectors of
+    diffusion, or all of a kernel of labeled walks.
     """
     kinds = kinds_of(kind)
     if "ones" in kinds:
@@ -193,7 +197,8 @@ def _powers(transition, sizes):
         power = power @ transition
         if scipy.sparse.issparse(power) and power.nnz > DENSE * nodes**2:
             power = power.toarray()
-        found[n] = power
+        if n in sizes:
+            found[n] = power
     return [found[n] for n in sizes]
 
 

@@ -164,7 +164,7 @@ class GraphPreprocessor:
         self.edges = check_choice("edges", edges, CHOICE)
         self.wanted_kernel = kernel
         if kernel is not None:
-            _check_kernel(kernel)
+            kinds_of(kernel, "kernel")
         self.kernel_sizes = [float(size) for size in kernel_sizes]
         if not self.kernel_sizes or min(self.kernel_sizes) <= 0:
             raise ValueError(
@@ -176,7 +176,8 @@ class GraphPreprocessor:
         self.anchors = check_natural("anchors", anchors, 1)
         self.unknown = check_choice("unknown", unknown, ("error", "zeros"))
         self.cache = cache
-        #: `SharedKernels` of the data set whose graphs come, or `None`.
+        #: `SharedKernels` of the data set whose graphs come, or `None`. It has
+        #: a `cache` of its own.
         self.shared = None
         self.learned = None
 
@@ -199,7 +200,8 @@ class GraphPreprocessor:
             ValueError: if there are no graphs, one cannot be read, or they do
                 not have the same fields; or if `kernel` is unknown.
         """
-        kernel = self.wanted_kernel or _check_kernel(kernel)
+        kernel = self.wanted_kernel or kernel
+        kinds_of(kernel, "kernel")
         known = getattr(graphs, "classes", None)
         graphs = self.read(graphs)
         if not graphs:
@@ -572,12 +574,3 @@ class GraphPreprocessor:
                 "that is not adapted"
             )
         return self.learned
-
-
-def _check_kernel(kernel):
-    """`kernel`, of kinds that are known."""
-    try:
-        kinds_of(kernel)
-    except ValueError as error:
-        raise ValueError(str(error).replace("kind", "kernel")) from None
-    return kernel

@@ -23,8 +23,7 @@ class DegreeProfile(keras.layers.Layer):
     *Complexity*: `O(nodes^2)`.
     """
 
-    def call(self, adjacency, mask=None, adjacency_mask=None):
-        mask = adjacency_mask if mask is None else mask
+    def call(self, adjacency, mask=None):
         mask = check_padding(mask, adjacency.shape, self)
         edges = ops.cast(adjacency != 0, "float32")
         degrees = ops.sum(edges, axis=-1)

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_edges, split_indicator
+from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.inner_dense import dense, with_changes
 
 # A gate is between exp(-10) and exp(10): none hides an edge for ever.
@@ -96,12 +97,7 @@ class EdgeGates(keras.layers.Layer):
         self, kernel_shape, edge_features_shape, edges_shape=None
     ):
         del edge_features_shape, edges_shape
-        return {
-            key: shape
-            if key == "pairs"
-            else (shape[0], self.num_heads, *shape[2:])
-            for key, shape in kernel_shape.items()
-        }
+        return kernel_shape_per_head(kernel_shape, self.num_heads)
 
     def compute_mask(self, inputs, previous_mask=None):
         return None

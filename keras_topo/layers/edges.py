@@ -61,11 +61,20 @@ def at_targets(nodes, edges):
     Returns:
         `(batch, edges, channels)`.
     """
+    return _at_ends(nodes, edges[..., 1])
+
+
+def at_sources(nodes, edges):
+    """The same of the nodes that edges start from."""
+    return _at_ends(nodes, edges[..., 0])
+
+
+def _at_ends(nodes, ends):
     batch, num_nodes = ops.shape(nodes)[0], ops.shape(nodes)[1]
-    targets = ops.maximum(ops.cast(edges[..., 1], "int32"), 0)
+    ends = ops.maximum(ops.cast(ends, "int32"), 0)
     flat = ops.reshape(nodes, (batch * num_nodes, nodes.shape[-1]))
     offset = ops.arange(batch, dtype="int32")[:, None] * num_nodes
-    return ops.take(flat, targets + offset, axis=0)
+    return ops.take(flat, ends + offset, axis=0)
 
 
 def _sums(values, place, edges, size):

@@ -237,6 +237,14 @@ def kernel_operator(kernel, num_nodes, num_heads):
     return SparsePairs(pairs, values, num_nodes)
 
 
+def kernel_shape_per_head(kernel_shape, num_heads):
+    """The shapes of a kernel, a dict, with one matrix for each head."""
+    return {
+        key: shape if key == "pairs" else (shape[0], num_heads, *shape[2:])
+        for key, shape in kernel_shape.items()
+    }
+
+
 def kernel_form(kernel):
     """The name of the form of a kernel that is a dict."""
     forms = [name for name, keys in FORMS.items() if set(keys) <= set(kernel)]

@@ -93,11 +93,7 @@ class KernelLayer(keras.layers.Layer):
     def call(self, adjacency, mask=None):
         adjacency = ops.cast(adjacency, "float32")
         mask = check_padding(mask, adjacency.shape, self)
-        kernel = self._kernels(adjacency)
-        if mask is not None:
-            mask = ops.cast(mask, "float32")
-            kernel = kernel * mask[:, None, :, None] * mask[:, None, None, :]
-        return kernel
+        return masked_kernel(self._kernels(adjacency), mask)
 
     def compute_output_shape(self, adjacency_shape, mask_shape=None):
         del mask_shape
@@ -108,8 +104,27 @@ class KernelLayer(keras.layers.Layer):
         return None
 
 
+class WalkLayer(KernelLayer):
+    """Kernels of walks of so many nodes, one for each of `lengths`."""
+
+    def __init__(self, lengths=(4,), halt=0.0, discount=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.lengths = tuple(lengths)
+        if not self.lengths or None in self.lengths:
+            raise ValueError(
+                "`lengths` expects walk lengths, at least one. Received: "
+                f"lengths={lengths}"
+            )
+        check_walk(self.lengths, halt, discount)
+        self.lengths = tuple(int(n) for n in self.lengths)
+        self.num_kernels = len(self.lengths)
+
+    def get_config(self):
+        return {**super().get_config(), "lengths": list(self.lengths)}
+
+
 @keras.saving.register_keras_serializable(package="keras_topo")
-class RandomWalkKernel(KernelLayer):
+class RandomWalkKernel(WalkLayer):
     """Random-walk graph-nodes kernels, exact, one for each walk length.
 
     `K = F F^T` with `F = sum_l (discount (1 - halt))^l P^l` over the steps of
@@ -136,16 +151,7 @@ class RandomWalkKernel(KernelLayer):
     def __init__(
         self, lengths=(4,), halt=0.0, discount=1.0, normalize=True, **kwargs
     ):
-        super().__init__(**kwargs)
-        self.lengths = tuple(lengths)
-        if not self.lengths or None in self.lengths:
-            raise ValueError(
-                "`lengths` expects walk lengths, at least one. Received: "
-                f"lengths={lengths}"
-            )
-        check_walk(self.lengths, halt, discount)
-        self.lengths = tuple(int(n) for n in self.lengths)
-        self.num_kernels = len(self.lengths)
+        super().__init__(lengths, halt, discount, **kwargs)
         self.halt, self.discount = halt, discount
         self.normalize = bool(normalize)
 
@@ -172,7 +178,6 @@ class RandomWalkKernel(KernelLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            "lengths": list(self.lengths),
             "halt": self.halt,
             "discount": self.discount,
             "normalize": self.normalize,
@@ -448,6 +453,14 @@ class ReturnProbabilities(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "steps": self.steps}
+
+
+def masked_kernel(kernel, mask):
+    """`(batch, kernels, nodes, nodes)`, zero at padded nodes."""
+    if mask is None:
+        return kernel
+    mask = ops.cast(mask, "float32")
+    return kernel * mask[:, None, :, None] * mask[:, None, None, :]
 
 
 def transition_matrix(adjacency):

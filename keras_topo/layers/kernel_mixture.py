@@ -5,7 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import positive
-from keras_topo.layers.edges import sum_at_sources
+from keras_topo.layers.edges import at_sources, sum_at_sources
+from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.padding import check_padding
 
 # Where weights start: of the kernel that a head would have without, and of
@@ -86,10 +87,7 @@ class KernelMixture(keras.layers.Layer):
             rows = tuple(ops.shape(nodes))[1]
             totals = sum_at_sources(values, pairs, rows)
             totals = ops.where(totals > 0, totals, ops.ones_like(totals))
-            first = ops.maximum(pairs[..., 0], 0)
-            offset = ops.arange(ops.shape(pairs)[0], dtype="int32") * rows
-            flat = ops.reshape(totals, (-1, totals.shape[-1]))
-            shares = values / ops.take(flat, first + offset[:, None], axis=0)
+            shares = values / at_sources(totals, pairs)
             mixed = ops.matmul(shares, ops.transpose(weights))
             return {**kernel, "pair_values": ops.swapaxes(mixed, 1, 2)}
         values = ops.cast(kernel["kernel"], "float32")
@@ -108,12 +106,7 @@ class KernelMixture(keras.layers.Layer):
 
     def compute_output_shape(self, kernel_shape, nodes_shape=None):
         del nodes_shape
-        return {
-            key: shape
-            if key == "pairs"
-            else (shape[0], self.num_heads, *shape[2:])
-            for key, shape in kernel_shape.items()
-        }
+        return kernel_shape_per_head(kernel_shape, self.num_heads)
 
     def compute_mask(self, inputs, previous_mask=None):
         return None

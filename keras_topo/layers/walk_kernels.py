@@ -4,32 +4,20 @@ import keras
 from keras import ops
 
 from keras_topo.arguments import positive
-from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.labeled_walks import DEGREE_BINS
-from keras_topo.layers.graph_kernels import KernelLayer, transition_matrix
+from keras_topo.layers.graph_kernels import (
+    WalkLayer,
+    masked_kernel,
+    transition_matrix,
+)
 from keras_topo.layers.padding import check_padding
 
-
-class _WalkLayer(KernelLayer):
-    """Kernels of walks of so many nodes, one for each of `lengths`."""
-
-    def __init__(self, lengths=(4,), **kwargs):
-        super().__init__(**kwargs)
-        if not lengths or None in lengths:
-            raise ValueError(
-                "`lengths` expects walk lengths, at least one. Received: "
-                f"lengths={lengths}"
-            )
-        check_walk(lengths, 0.0, 1.0)
-        self.lengths = tuple(int(n) for n in lengths)
-        self.num_kernels = len(self.lengths)
-
-    def get_config(self):
-        return {**super().get_config(), "lengths": list(self.lengths)}
+# The least positive float32 that is not denormal.
+SMALLEST = 2.0**-126
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class StepsKernel(_WalkLayer):
+class StepsKernel(WalkLayer):
     """Where random walks of so many nodes end: `P^(n - 1)`, `P = D^-1 A`.
 
     Of one node it is the identity. `KernelMixture` makes of several the
@@ -63,7 +51,7 @@ class StepsKernel(_WalkLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class AnchoredWalkKernel(_WalkLayer):
+class AnchoredWalkKernel(WalkLayer):
     """Random-walk kernels that tell a few nodes apart alone, as matrices.
 
     See `keras_topo.graphs.anchored_walk_factors`.
@@ -113,7 +101,7 @@ class AnchoredWalkKernel(_WalkLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class LabeledWalkKernel(_WalkLayer):
+class LabeledWalkKernel(WalkLayer):
     """How likely walks from two nodes see the same labels.
 
     See `keras_topo.graphs.labeled_walk_kernel`. There is a gradient with
@@ -167,10 +155,7 @@ class LabeledWalkKernel(_WalkLayer):
         kernels = ops.stack(
             [_normalized(found[n]) for n in self.lengths], axis=1
         )
-        if mask is not None:
-            mask = ops.cast(mask, "float32")
-            kernels = kernels * mask[:, None, :, None] * mask[:, None, None, :]
-        return kernels
+        return masked_kernel(kernels, mask)
 
     def compute_output_shape(
         self, adjacency_shape, labels_shape, mask_shape=None
@@ -209,7 +194,7 @@ class DegreeBins(keras.layers.Layer):
 
 
 def _normalized(kernel):
-    """Ones on the diagonal, which is positive."""
+    """Ones on the diagonal, which is positive: long walks may underflow."""
     diagonal = ops.diagonal(kernel, axis1=-2, axis2=-1)
-    scale = 1 / ops.sqrt(diagonal)
+    scale = 1 / ops.sqrt(ops.maximum(diagonal, SMALLEST))
     return kernel * scale[..., :, None] * scale[..., None, :]

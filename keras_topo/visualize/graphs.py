@@ -24,7 +24,7 @@ def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
         ValueError: if the node is not in the graph.
     """
     models = by_title(models)
-    node = _node(graph, node)
+    node, layout = _node(graph, node), _layout(graph)
     columns, layers = [], 0
     for title, model in models.items():
         found = list(attention_weights(model, inputs).items())[-max_layers:]
@@ -38,7 +38,7 @@ def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
             for head, matrix in enumerate(weights[0]):
                 axis = axes[i, first + head]
                 values = matrix[node, : graph.num_nodes]
-                marks = _draw_nodes(axis, graph, values, node)
+                marks = _draw_nodes(axis, layout, values, node)
                 text = f"{name}, head {head + 1}"
                 axis.set_title(
                     f"{title}: {text}" if title else text, fontsize=8
@@ -71,9 +71,9 @@ def plot_kernels(graphs, kernels, names, titles):
         axes, graphs, kernels, names, strict=True
     ):
         # The node in the middle, as far as there is one.
-        query = _node(graph, None)
+        query, layout = _node(graph, None), _layout(graph)
         for axis, matrix, title in zip(row, kernel, titles, strict=True):
-            marks = _draw_nodes(axis, graph, matrix[query], query)
+            marks = _draw_nodes(axis, layout, matrix[query], query)
             axis.set_title(f"{name}, {title}", fontsize=9)
     figure.colorbar(
         marks, ax=axes, shrink=0.8, label="share of the largest value"
@@ -106,8 +106,8 @@ def _axes(rows, columns, width, height):
     return figure, axes
 
 
-def _draw_nodes(axis, graph, values, query):
-    """Edges, and nodes in the colors of their values; returns the latter."""
+def _layout(graph):
+    """Places of nodes, `(nodes, 2)`, and of the ends of edges."""
     import networkx
 
     network = networkx.from_scipy_sparse_array(graph.adjacency)
@@ -116,7 +116,12 @@ def _draw_nodes(axis, graph, values, query):
     else:
         layout = networkx.kamada_kawai_layout(network)
     places = np.array(list(layout.values())).reshape(-1, 2)
-    ends = places[np.array(network.edges, int).reshape(-1, 2)]
+    return places, places[np.array(network.edges, int).reshape(-1, 2)]
+
+
+def _draw_nodes(axis, layout, values, query):
+    """Edges, and nodes in the colors of their values; returns the latter."""
+    places, ends = layout
     axis.plot(*ends.transpose(2, 1, 0), color="0.75", linewidth=0.6, zorder=0)
     marks = axis.scatter(
         *places.T,

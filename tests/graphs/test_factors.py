@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference as ref
 
+import keras_topo
 from keras_topo.graphs import (
     GraphPreprocessor,
     GraphSequence,
@@ -113,28 +114,18 @@ def test_linear_attention_is_that_by_matrices(similarity):
     (inputs,) = sequence[0]
     assert inputs["factors"].shape[:2] == (3, 2)
     assert inputs["factors"].shape[3] == 4
-    model = gkat_graph_classifier(
-        **preprocessor.model_arguments(),
-        num_heads=2,
-        key_dim=4,
-        depth=1,
-        similarity=similarity,
-        local=True,
-        edge_gates=False,
-    )
     arguments = {
         **preprocessor.model_arguments(),
-        "batching": "padded",
-        "rank": None,
+        "num_heads": 2,
+        "key_dim": 4,
+        "depth": 1,
+        "similarity": similarity,
+        "local": True,
+        "edge_gates": False,
     }
+    model = gkat_graph_classifier(**arguments)
     twin = gkat_graph_classifier(
-        **arguments,
-        num_heads=2,
-        key_dim=4,
-        depth=1,
-        similarity=similarity,
-        local=True,
-        edge_gates=False,
+        **{**arguments, "batching": "padded", "rank": None}
     )
     twin.set_weights(model.get_weights())
     factors = inputs.pop("factors")
@@ -153,12 +144,26 @@ def test_batches_are_bounded_by_nodes():
     preprocessor = GraphPreprocessor(
         kernel="ones", form="factors", cache=False
     ).adapt(graphs)
-    sequence = GraphSequence(
-        graphs, preprocessor, False, max_elements=100, shuffle=True
-    )
-    sizes = [sequence[k][0]["nodes"].shape[:2] for k in range(len(sequence))]
-    assert all(batch * nodes <= 120 for batch, nodes in sizes)
-    assert sum(batch for batch, _ in sizes) == 12
+    for shuffle in (False, True):
+        sequence = GraphSequence(
+            graphs, preprocessor, False, max_elements=100, shuffle=shuffle
+        )
+        # Two graphs in each: kernels of all pairs would leave room for one.
+        assert len(sequence) == 6
+        batches = [sequence[k][0]["nodes"] for k in range(6)]
+        sizes = [batch.shape[:2] for batch in batches]
+        assert all(batch * nodes <= 120 for batch, nodes in sizes)
+        assert sum(batch for batch, _ in sizes) == 12
+
+
+def test_other_models_have_no_factors():
+    preprocessor = GraphPreprocessor(form="factors", kernel="ones", cache=False)
+    graphs = [networkx.path_graph(n) for n in (3, 4, 5, 6)]
+    for model in ("gcn", "gat", "gin"):
+        with pytest.raises(ValueError, match="form='factors'.*gkat"):
+            keras_topo.GraphClassifier(preprocessor, model, epochs=1).fit(
+                graphs, [0, 1, 0, 1]
+            )
 
 
 def test_what_factors_do_not_do():

@@ -122,7 +122,9 @@ CASES = {
 }
 
 
-@pytest.mark.few("weighted", "pairs", "molecules", "positions")
+@pytest.mark.few(
+    *("pairs", "molecules", "positions", "mixed-directed", "factors")
+)
 @pytest.mark.few_on_jax("molecules")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_inside_and_outside(name):

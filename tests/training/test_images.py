@@ -278,7 +278,8 @@ def test_recipes_and_image_sizes():
 
     digits = parse()
     assert digits.dropout == 0.1 and digits.image_size is None
-    assert digits.kind == "digits" and digits.epochs == 60
+    assert digits.kind == "digits" and digits.epochs == 40
+    assert digits.patch_size == (2,)
     cifar = parse("--data", "cifar10", "--image-size", "32x48")
     assert cifar.dropout == 0 and cifar.image_size == (32, 48)
     assert cifar.kind == "photos" and cifar.epochs == 30
