@@ -24,7 +24,6 @@ from keras_topo.models import topvit
 pytestmark = pytest.mark.tensorflow_only
 
 
-@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_models_answer_in_float32(tmp_path, policy, capfd):
     dtype = keras.dtype_policies.get(policy)
