@@ -1,4 +1,7 @@
-"""Checks of constructor arguments that layers share."""
+"""Checks of constructor arguments that layers share, and former names."""
+
+import functools
+import warnings
 
 import numpy as np
 
@@ -33,3 +36,50 @@ def one_of(value, name, choices):
             f"{name}={value!r}"
         )
     return value
+
+
+def by_former_name(kwargs, old, new, value=None):
+    """The value of an argument, which may have come by its former name.
+
+    Args:
+        kwargs: dict, keyword arguments, from which `old` is taken.
+        old, new: str, the former name and that of today.
+        value: what came by the name of today.
+    """
+    if old not in kwargs:
+        return value
+    if value is not None:
+        raise ValueError(
+            f"`{old}` is the former name of `{new}`: give one of them. "
+            "Received: both"
+        )
+    warnings.warn(
+        f"`{old}` is now called `{new}`; the former name goes with version 0.3",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return kwargs.pop(old)
+
+
+def renamed_argument(old, new):
+    """Makes a function take the argument `new` by its former name too."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            if old in kwargs:
+                kwargs[new] = by_former_name(kwargs, old, new, kwargs.get(new))
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+# Names of arguments that configurations of earlier versions hold.
+_RENAMED = {"fixed_kernel": "graph_kernel"}
+
+
+def with_new_names(config):
+    """A configuration, of whatever version, with the names of today."""
+    return {_RENAMED.get(key, key): value for key, value in config.items()}

@@ -381,7 +381,7 @@ class LinkPredictor:
         estimator.model = from_preset(name_or_path)
         estimator._names = names_of(graph)
         (graph,) = preprocessor.read([graph])
-        kernel = recipe_of(estimator.model).arguments["fixed_kernel"]
+        kernel = recipe_of(estimator.model).arguments["graph_kernel"]
         if graph.num_nodes != kernel["num_nodes"]:
             raise ValueError(
                 f"`graph` expects the {kernel['num_nodes']} nodes of the graph "
@@ -440,14 +440,14 @@ class LinkPredictor:
             "kernel_values": kernel["pair_values"],
         }
 
-    def _build(self, fixed_kernel, directed):
+    def _build(self, graph_kernel, directed):
         p = self.preprocessor
         decoder = self.decoder
         if decoder == "auto":
             decoder = "concat" if directed else "hadamard"
         options = {
             "num_features": p.num_features,
-            "fixed_kernel": fixed_kernel,
+            "graph_kernel": graph_kernel,
             "num_kernels": p.num_kernels,
             "encoder": self.encoder,
             "decoder": decoder,

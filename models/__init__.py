@@ -4,7 +4,7 @@ from keras_topo.models.causal_lm import CausalLanguageModel, causal_lm
 from keras_topo.models.copies import SequentialOfCopies
 from keras_topo.models.gkat import gkat_graph_classifier, gkat_node_classifier
 from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
-from keras_topo.models.graph_pipeline import from_edges
+from keras_topo.models.graph_pipeline import from_edges, with_edge_inputs
 from keras_topo.models.link_prediction import gkat_link_predictor
 from keras_topo.models.raw_graphs import (
     from_graphs,
@@ -32,5 +32,6 @@ __all__ = [
     "l1_normalized",
     "sgc",
     "topvit",
+    "with_edge_inputs",
     "with_preprocessing",
 ]

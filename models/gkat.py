@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_topo.arguments import one_of, positive
+from keras_topo.arguments import one_of, positive, renamed_argument
 from keras_topo.layers import (
     ConsistencyRegularization,
     GraphEncoderBlock,
@@ -177,11 +177,12 @@ def gkat_graph_classifier(
     return keras.Model(graph.inputs, outputs, name=name or f"gkat_{form}")
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_node_classifier(
     num_features,
     num_classes,
-    fixed_kernel,
+    graph_kernel,
     form="published",
     depth=2,
     num_heads=8,
@@ -221,7 +222,7 @@ def gkat_node_classifier(
     Args:
         num_features: int, features of a node.
         num_classes: int.
-        fixed_kernel: see `GraphKernelAttention`; a SciPy sparse array keeps
+        graph_kernel: see `GraphKernelAttention`; a SciPy sparse array keeps
             the model small.
         form: `"published"`, `"modern"` or `"propagation"`.
         depth: int, attention layers; in the propagation form those before the
@@ -286,7 +287,7 @@ def gkat_node_classifier(
                 num_heads,
                 key_dim,
                 similarity=similarity,
-                fixed_kernel=fixed_kernel,
+                graph_kernel=graph_kernel,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
                 seed=layer_seed(seed, k),
@@ -337,11 +338,11 @@ def gkat_node_classifier(
         additive = similarity == "additive"
         layers.append(
             GraphKernelAttention(
-                count_kernels(fixed_kernel),
+                count_kernels(graph_kernel),
                 num_classes,
                 similarity=similarity,
                 combine="average",
-                fixed_kernel=fixed_kernel,
+                graph_kernel=graph_kernel,
                 dropout=attention_dropout,
                 attention_initializer="zeros" if additive else None,
                 attention_regularizer=(
@@ -375,7 +376,7 @@ def gkat_node_classifier(
                 num_classes if last else key_dim,
                 similarity=similarity,
                 combine="average" if last else "concatenate",
-                fixed_kernel=fixed_kernel,
+                graph_kernel=graph_kernel,
                 dropout=attention_dropout,
                 kernel_regularizer=regularizer,
                 seed=layer_seed(seed, k),

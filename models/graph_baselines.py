@@ -8,23 +8,31 @@ them takes.
 
 import keras
 
-from keras_topo.arguments import one_of, positive
+from keras_topo.arguments import positive, renamed_argument
 from keras_topo.layers import (
     GraphIsomorphism,
     GraphKernelAttention,
     GraphPooling,
     GraphPropagation,
 )
-from keras_topo.models.gkat import LEVELS, layer_seed, local_messages
-from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
+from keras_topo.models.baseline_parts import (
+    baseline,
+    dense,
+    dropout_layer,
+    one_kernel_graph,
+    regularizer,
+)
+from keras_topo.models.gkat import layer_seed, local_messages
+from keras_topo.models.graph_inputs import in_units, logits_of
 from keras_topo.presets.builders import builder
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gcn(
     num_features,
     num_classes,
-    fixed_kernel=None,
+    graph_kernel=None,
     depth=2,
     channels=64,
     pooling="mean",
@@ -47,7 +55,7 @@ def gcn(
 
     Args:
         num_features, num_classes: ints.
-        fixed_kernel: `S` of the one graph whose nodes are classified; `None`
+        graph_kernel: `S` of the one graph whose nodes are classified; `None`
             for a model of many graphs, to which alone the arguments from
             `num_kernels` on apply.
         depth: int, convolutions. A classifier of the nodes of one graph ends
@@ -75,7 +83,7 @@ def gcn(
 
     Raises:
         ValueError: if `num_kernels`, `level` or `batching` is another, or
-            `fixed_kernel` comes with what is for many graphs.
+            `graph_kernel` comes with what is for many graphs.
 
     *Complexity*: `depth` products with the kernel, `O(nodes^2 channels)` each,
     or `O(pairs channels)` of joined graphs; and `O(nodes channels^2)`.
@@ -89,21 +97,21 @@ def gcn(
     """
     layers = []
     for k in range(depth):
-        last = fixed_kernel is not None and k == depth - 1
+        last = graph_kernel is not None and k == depth - 1
         layers += [
-            _dropout(dropout, seed, k),
-            _dense(num_classes if last else channels, k, weight_decay),
+            dropout_layer(dropout, seed, k),
+            dense(num_classes if last else channels, k, weight_decay),
             GraphPropagation(
-                fixed_kernel=fixed_kernel, name=f"propagation_{k + 1}"
+                graph_kernel=graph_kernel, name=f"propagation_{k + 1}"
             ),
         ]
         if not last:
             layers.append(keras.layers.ReLU(name=f"relu_{k + 1}"))
-    return _model(
+    return baseline(
         layers,
         num_features,
         num_classes,
-        fixed_kernel,
+        graph_kernel,
         pooling,
         feature_statistics,
         name,
@@ -115,11 +123,12 @@ def gcn(
     )
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gat(
     num_features,
     num_classes,
-    fixed_kernel=None,
+    graph_kernel=None,
     depth=2,
     num_heads=8,
     key_dim=8,
@@ -148,7 +157,7 @@ def gat(
 
     Args:
         num_features, num_classes: ints.
-        fixed_kernel: `A + I` of the one graph whose nodes are classified;
+        graph_kernel: `A + I` of the one graph whose nodes are classified;
             `None` for a model of many graphs.
         depth: int, attention layers. A classifier of the nodes of one graph
             ends with the last, one head of logits.
@@ -178,37 +187,37 @@ def gat(
     ...        "node_mask": np.ones((2, 30), bool)}).shape
     (2, 2)
     """
-    if num_edge_features and fixed_kernel is None and num_kernels is None:
+    if num_edge_features and graph_kernel is None and num_kernels is None:
         raise ValueError(
             "`num_kernels` expects 1, an axis for the kernels of all heads, "
             "where features of edges gate them. Received: num_kernels=None, "
             f"num_edge_features={num_edge_features}"
         )
-    regularizer = _regularizer(weight_decay)
+    penalty = regularizer(weight_decay)
     layers = []
     for k in range(depth):
-        last = fixed_kernel is not None and k == depth - 1
+        last = graph_kernel is not None and k == depth - 1
         layers += [
-            _dropout(dropout, seed, k),
+            dropout_layer(dropout, seed, k),
             GraphKernelAttention(
                 1 if last else num_heads,
                 num_classes if last else key_dim,
                 similarity="additive",
                 combine="average" if last else "concatenate",
-                fixed_kernel=fixed_kernel,
+                graph_kernel=graph_kernel,
                 dropout=attention_dropout,
-                kernel_regularizer=regularizer,
+                kernel_regularizer=penalty,
                 seed=layer_seed(seed, k),
                 name=f"attention_{k + 1}",
             ),
         ]
         if not last:
             layers.append(keras.layers.ELU(name=f"elu_{k + 1}"))
-    return _model(
+    return baseline(
         layers,
         num_features,
         num_classes,
-        fixed_kernel,
+        graph_kernel,
         pooling,
         feature_statistics,
         name,
@@ -221,11 +230,12 @@ def gat(
     )
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def sgc(
     num_features,
     num_classes,
-    fixed_kernel=None,
+    graph_kernel=None,
     steps=2,
     channels=None,
     pooling="mean",
@@ -246,7 +256,7 @@ def sgc(
 
     Args:
         num_features, num_classes: ints.
-        fixed_kernel: as in `gcn`.
+        graph_kernel: as in `gcn`.
         steps: int.
         channels: int; where given, a hidden layer with ReLU comes between
             propagation and classifier, for models of equal size.
@@ -272,21 +282,21 @@ def sgc(
     """
     positive(channels, "channels", optional=True)
     layers = [
-        GraphPropagation(steps, fixed_kernel=fixed_kernel, name="propagation"),
-        _dropout(dropout, seed, 0),
+        GraphPropagation(steps, graph_kernel=graph_kernel, name="propagation"),
+        dropout_layer(dropout, seed, 0),
     ]
     if channels is not None:
         layers += [
-            _dense(channels, 0, weight_decay),
+            dense(channels, 0, weight_decay),
             keras.layers.ReLU(name="relu"),
         ]
-    if fixed_kernel is not None:
-        layers.append(_dense(num_classes, 1, weight_decay))
-    return _model(
+    if graph_kernel is not None:
+        layers.append(dense(num_classes, 1, weight_decay))
+    return baseline(
         layers,
         num_features,
         num_classes,
-        fixed_kernel,
+        graph_kernel,
         pooling,
         feature_statistics,
         name,
@@ -298,11 +308,12 @@ def sgc(
     )
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def appnp(
     num_features,
     num_classes,
-    fixed_kernel=None,
+    graph_kernel=None,
     depth=2,
     channels=64,
     steps=10,
@@ -332,7 +343,7 @@ def appnp(
 
     Args:
         num_features, num_classes: ints.
-        fixed_kernel: as in `gcn`.
+        graph_kernel: as in `gcn`.
         depth: int, dense layers, with ReLU between them; for nodes the last
             one gives logits.
         channels: int, of the dense layers.
@@ -361,30 +372,30 @@ def appnp(
     (2, 2)
     """
     positive(depth, "depth")
-    of_nodes = fixed_kernel is not None or level == "nodes"
+    of_nodes = graph_kernel is not None or level == "nodes"
     layers = []
     for k in range(depth):
         last = of_nodes and k == depth - 1
         layers += [
-            _dropout(dropout, seed, k),
-            _dense(num_classes if last else channels, k, weight_decay),
+            dropout_layer(dropout, seed, k),
+            dense(num_classes if last else channels, k, weight_decay),
         ]
         if not last:
             layers.append(keras.layers.ReLU(name=f"relu_{k + 1}"))
     layers.append(
         GraphPropagation(
             steps,
-            fixed_kernel=fixed_kernel,
+            graph_kernel=graph_kernel,
             teleport=alpha,
             dtype="float32" if of_nodes else None,
             name="logits" if of_nodes else "propagation",
         )
     )
-    return _model(
+    return baseline(
         layers,
         num_features,
         num_classes,
-        fixed_kernel,
+        graph_kernel,
         pooling,
         feature_statistics,
         name,
@@ -462,7 +473,7 @@ def gin(
     (2, 2)
     """
     positive(depth, "depth")
-    graph = _graph(
+    graph = one_kernel_graph(
         num_features,
         feature_statistics,
         num_kernels,
@@ -485,119 +496,8 @@ def gin(
     x = keras.layers.Concatenate(name="all_layers")(parts)
     if level == "graphs":
         x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
-    x = _dropout(dropout, seed, 0)(x)
-    outputs = logits_of(x, num_classes, _regularizer(weight_decay))
+    x = dropout_layer(dropout, seed, 0)(x)
+    outputs = logits_of(x, num_classes, regularizer(weight_decay))
     return keras.Model(
         graph.inputs, in_units(outputs, target_statistics), name=name
-    )
-
-
-def _model(
-    layers,
-    num_features,
-    num_classes,
-    fixed_kernel,
-    pooling,
-    feature_statistics,
-    name,
-    num_kernels,
-    num_edge_features,
-    level,
-    batching,
-    target_statistics,
-    num_heads=None,
-    gives_logits=False,
-):
-    """A Sequential for the nodes of one graph, or a model of many graphs.
-
-    Args:
-        layers: list of Keras layers, in their order.
-        num_heads: int, heads whose kernels features of edges gate, of
-            attention; `None` where they have no part in it.
-        gives_logits: bool, whether the last of `layers`, for nodes, does.
-    """
-    one_of(level, "level", LEVELS)
-    if fixed_kernel is not None:
-        many = batching != "padded" or target_statistics is not None
-        if many or num_edge_features or num_kernels not in (None, 1):
-            raise ValueError(
-                "`fixed_kernel`, of the nodes of one graph, expects none of "
-                "the arguments for many graphs. Received: "
-                f"num_kernels={num_kernels!r}, "
-                f"num_edge_features={num_edge_features}, "
-                f"batching={batching!r}, target_statistics={target_statistics}"
-            )
-        nodes = keras.Input((None, num_features), name="nodes")
-        return keras.Sequential([nodes, *layers], name=name)
-    graph = _graph(
-        num_features,
-        feature_statistics,
-        num_kernels,
-        num_edge_features,
-        level,
-        batching,
-        num_heads,
-    )
-    x = graph.nodes
-    for layer in layers:
-        if isinstance(layer, (GraphPropagation, GraphKernelAttention)):
-            x = layer(x, graph.kernel, graph.mask)
-        else:
-            x = layer(x)
-    if not gives_logits:
-        if level == "graphs":
-            x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
-        x = logits_of(x, num_classes)
-    return keras.Model(graph.inputs, in_units(x, target_statistics), name=name)
-
-
-def _graph(
-    num_features,
-    feature_statistics,
-    num_kernels,
-    num_edge_features,
-    level,
-    batching,
-    num_heads=None,
-):
-    """The inputs of a model of many graphs, of which each has one kernel."""
-    one_of(level, "level", LEVELS)
-    if num_kernels not in (None, 1):
-        raise ValueError(
-            "`num_kernels` expects 1, or None for kernels without an axis for "
-            "their number: this model takes one kernel, such as kernel="
-            "'normalized' or 'neighbors' of GraphPreprocessor. Received: "
-            f"num_kernels={num_kernels!r}"
-        )
-    attends = num_heads is not None
-    return graph_inputs(
-        num_features,
-        num_kernels,
-        "additive" if attends else None,
-        num_heads,
-        num_edge_features,
-        batching,
-        gates=attends,
-        statistics=feature_statistics,
-    )
-
-
-def _dense(units, k, weight_decay):
-    return keras.layers.Dense(
-        units,
-        kernel_regularizer=_regularizer(weight_decay),
-        name=f"dense_{k + 1}",
-    )
-
-
-def _regularizer(weight_decay):
-    return keras.regularizers.L2(weight_decay) if weight_decay else None
-
-
-def _dropout(rate, seed, k):
-    return keras.layers.Dropout(
-        rate,
-        # Not those of the attention layers, which would drop the same units.
-        seed=layer_seed(seed, 100 + k),
-        name=f"dropout_{k + 1}",
     )

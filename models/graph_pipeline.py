@@ -1,5 +1,7 @@
 """From a graph as a client sends it to the classes of a classifier."""
 
+import warnings
+
 import keras
 
 from keras_topo.layers import (
@@ -11,7 +13,7 @@ from keras_topo.presets.builders import builder
 
 
 @builder
-def from_edges(
+def with_edge_inputs(
     classifier,
     kernel_layer,
     num_features,
@@ -82,3 +84,14 @@ def from_edges(
         {"nodes": nodes, "kernel": kernel, "node_mask": inputs["node_mask"]}
     )
     return keras.Model(inputs, logits, name=name or classifier.name)
+
+
+def from_edges(*args, **kwargs):
+    """The former name of `with_edge_inputs`."""
+    warnings.warn(
+        "`models.from_edges` is now called `models.with_edge_inputs`; the "
+        "former name goes with version 0.3",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return with_edge_inputs(*args, **kwargs)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo.arguments import one_of, positive, rate
+from keras_topo.arguments import one_of, positive, rate, renamed_argument
 from keras_topo.layers import (
     GraphEncoderBlock,
     GraphKernelAttention,
@@ -17,10 +17,11 @@ ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("dot", "hadamard", "concat")
 
 
+@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_link_predictor(
     num_features,
-    fixed_kernel=None,
+    graph_kernel=None,
     num_kernels=1,
     encoder="gkat",
     decoder="hadamard",
@@ -56,7 +57,7 @@ def gkat_link_predictor(
 
     Args:
         num_features: int, features of a node.
-        fixed_kernel: see `GraphKernelAttention`; of the training graph, without
+        graph_kernel: see `GraphKernelAttention`; of the training graph, without
             the edges that are to be predicted. `None` for kernels that come
             with the inputs, such as in training, where the kernel lacks those
             edges that a batch has as targets.
@@ -91,7 +92,7 @@ def gkat_link_predictor(
 
     Example:
 
-    >>> model = gkat_link_predictor(7, fixed_kernel=np.ones((30, 30)))
+    >>> model = gkat_link_predictor(7, graph_kernel=np.ones((30, 30)))
     >>> pairs = np.array([[[0, 1], [2, 3]]])
     >>> model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape
     (1, 2)
@@ -107,7 +108,7 @@ def gkat_link_predictor(
         "pairs": keras.Input((None, 2), dtype="int32", name="pairs"),
     }
     kernel = ()
-    if fixed_kernel is None:
+    if graph_kernel is None:
         inputs["kernel_pairs"] = keras.Input(
             (None, 2), dtype="int32", name="kernel_pairs"
         )
@@ -124,7 +125,7 @@ def gkat_link_predictor(
     embeddings = encode(
         standardised(inputs["nodes"], feature_statistics),
         kernel,
-        fixed_kernel=fixed_kernel,
+        graph_kernel=graph_kernel,
         modern=encoder == "gkat-modern",
         depth=depth,
         embedding_dim=embedding_dim,
@@ -236,7 +237,7 @@ class PairDecoder(keras.layers.Layer):
 def _attention(
     x,
     kernel,
-    fixed_kernel,
+    graph_kernel,
     modern,
     depth,
     embedding_dim,
@@ -247,7 +248,7 @@ def _attention(
     seed,
 ):
     attention = {**heads, "similarity": similarity}
-    attention["fixed_kernel"] = fixed_kernel
+    attention["graph_kernel"] = graph_kernel
     x = _dropout(dropout, seed, 0)(x)
     if modern:
         channels = heads["num_heads"] * heads["key_dim"]
@@ -278,7 +279,7 @@ def _attention(
 def _convolutions(
     x,
     kernel,
-    fixed_kernel,
+    graph_kernel,
     modern,
     depth,
     embedding_dim,
@@ -297,7 +298,7 @@ def _convolutions(
             embedding_dim if last else channels, name=f"dense_{k + 1}"
         )(x)
         x = GraphPropagation(
-            fixed_kernel=fixed_kernel, name=f"propagation_{k + 1}"
+            graph_kernel=graph_kernel, name=f"propagation_{k + 1}"
         )(x, *kernel)
         if not last:
             x = keras.layers.ReLU(name=f"relu_{k + 1}")(x)

@@ -36,7 +36,7 @@ def sequences(path):
 
 
 def of_edges(outputs):
-    """A model with the inputs of `from_edges`, as light as can be."""
+    """A model with the inputs of `with_edge_inputs`, as light as can be."""
     inputs = {
         "nodes": keras.Input((None, 3), name="nodes"),
         "edges": keras.Input((None, 2), dtype="int32", name="edges"),

@@ -17,7 +17,7 @@ from keras_topo.export.graph_tensors import (
 )
 from keras_topo.graphs import Graph, node_features, random_walk_kernel
 from keras_topo.layers import AdjacencyKernel, RandomWalkKernel
-from keras_topo.models import from_edges, gcn, gkat_graph_classifier
+from keras_topo.models import gcn, gkat_graph_classifier, with_edge_inputs
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -223,7 +223,7 @@ def classifier(kind):
 def test_served_graphs(tmp_path, kind):
     """From an example to an answer, against the model fed from the host."""
     inner, layer, kernel = classifier(kind)
-    model = from_edges(inner, layer, 3, max_degree=2, return_steps=4)
+    model = with_edge_inputs(inner, layer, 3, max_degree=2, return_steps=4)
     report = export_graph_saved_model(model, tmp_path / "1", spec=SPEC)
     assert report["verified"] and report["max_abs_difference"] < 1e-5
     loaded = tf.saved_model.load(str(tmp_path / "1"))
@@ -298,7 +298,7 @@ def test_what_a_short_request_may_ask_for():
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     inner, layer, _ = classifier("gcn")
-    model = from_edges(inner, layer, 3, max_degree=2, return_steps=4)
+    model = with_edge_inputs(inner, layer, 3, max_degree=2, return_steps=4)
     path = tmp_path_factory.mktemp("served") / "1"
     export_graph_saved_model(
         model, path, spec=SPEC, max_nodes=8, max_elements=128, verify=False
@@ -345,7 +345,7 @@ def test_bad_examples(served, name):
 
 
 def ends_in_softmax():
-    model = from_edges(*classifier("gcn")[:2], 3, 2, 4)
+    model = with_edge_inputs(*classifier("gcn")[:2], 3, 2, 4)
     return keras.Model(model.input, keras.layers.Softmax()(model.output))
 
 
@@ -376,14 +376,14 @@ EXPORT_ERRORS = {
     "model": (lambda: (classifier("gcn")[0], {}), "`model`"),
     "spec": (
         lambda: (
-            from_edges(*classifier("gcn")[:2], 3, 2, 4),
+            with_edge_inputs(*classifier("gcn")[:2], 3, 2, 4),
             {"spec": GraphTensorSpec({"x": 5})},
         ),
         "`spec`",
     ),
     "names": (
         lambda: (
-            from_edges(*classifier("gcn")[:2], 3, 2, 4),
+            with_edge_inputs(*classifier("gcn")[:2], 3, 2, 4),
             {"class_names": ["a"]},
         ),
         "`class_names`",
@@ -400,7 +400,7 @@ def test_export_errors(tmp_path, name):
     assert not (tmp_path / "1").exists()
     inner, layer, _ = classifier("gcn")
     with pytest.raises(ValueError, match="together 9"):
-        from_edges(inner, layer, 2, 2, 4)
+        with_edge_inputs(inner, layer, 2, 2, 4)
 
 
 # TF-GNN itself, in a process of its own: it wants the older Keras.

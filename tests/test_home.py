@@ -61,7 +61,7 @@ def test_what_is_not_there_is_named(home, read):
 
 def export_graphs(path):
     classifier = models.gkat_graph_classifier(3, 2, depth=1, num_kernels=2)
-    whole = models.from_edges(classifier, RandomWalkKernel((1, 3)), 3)
+    whole = models.with_edge_inputs(classifier, RandomWalkKernel((1, 3)), 3)
     return keras_topo.export_graph_saved_model(whole, path, verify=False)
 
 

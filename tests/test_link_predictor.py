@@ -267,7 +267,7 @@ def test_a_kernel_may_come_with_the_inputs(decoder):
         "pairs": np.array([[[0, 1], [1, 0], [8, 8]]], "int32"),
     }
     options = {"decoder": decoder, "num_heads": 2, "key_dim": 4, "depth": 1}
-    fixed = gkat_link_predictor(3, fixed_kernel=kernel, **options)
+    fixed = gkat_link_predictor(3, graph_kernel=kernel, **options)
     called = gkat_link_predictor(3, num_kernels=2, **options)
     for layer in called.layers:
         if layer.trainable_weights:

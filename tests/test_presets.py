@@ -68,7 +68,7 @@ def image_model(mask="table"):
 
 def graph_model():
     classifier = models.gkat_graph_classifier(3, 2, depth=1, num_kernels=2)
-    return models.from_edges(classifier, RandomWalkKernel((1, 3)), 3)
+    return models.with_edge_inputs(classifier, RandomWalkKernel((1, 3)), 3)
 
 
 def graphs():
@@ -386,7 +386,7 @@ def test_errors(options, message, tmp_path):
 
 def test_last_layers_of_attention(tmp_path):
     for combine in ("project", "average", "concatenate"):
-        head = GraphKernelAttention(2, 4, combine=combine, fixed_kernel=EYE)
+        head = GraphKernelAttention(2, 4, combine=combine, graph_kernel=EYE)
         model = keras.Sequential([keras.Input((3, 2)), head])
         folder = save(model, tmp_path / combine)
         if combine == "concatenate":
@@ -448,7 +448,7 @@ def test_code_is_refused_whatever_is_allowed(kind, tmp_path, unsafe):
             [
                 keras.Input((2, 3)),
                 GraphKernelAttention(
-                    2, 2, similarity="relu", fixed_kernel=mask
+                    2, 2, similarity="relu", graph_kernel=mask
                 ),
             ]
         )
@@ -740,7 +740,7 @@ def test_what_turns_raw_inputs_into_those_of_the_model(tmp_path):
 def test_a_copy_knows_how_it_was_built(tmp_path):
     model = graph_model()
     folder = save(saving.copied(model), tmp_path / "graphs")
-    assert config_of(folder)["builder"] == "from_edges"
+    assert config_of(folder)["builder"] == "with_edge_inputs"
 
 
 def test_archives_lead_nowhere_else(tmp_path):

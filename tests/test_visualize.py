@@ -173,7 +173,7 @@ def test_pictures_of_graphs():
     model = keras.Sequential(
         [
             keras.Input((3, 2)),
-            GraphKernelAttention(2, 3, fixed_kernel=kernels[0], name="hop"),
+            GraphKernelAttention(2, 3, graph_kernel=kernels[0], name="hop"),
         ]
     )
     inputs = np.random.default_rng(0).normal(size=(1, 3, 2))
@@ -196,7 +196,7 @@ def test_errors():
     nodes = keras.Sequential(
         [
             keras.Input((3, 2)),
-            GraphKernelAttention(2, 3, fixed_kernel=np.eye(3)),
+            GraphKernelAttention(2, 3, graph_kernel=np.eye(3)),
         ]
     )
     assert visualize.plot_masks(nodes) is None

@@ -14,7 +14,7 @@ from keras_topo.graphs import (
     motif_dataset,
     normalized_adjacency,
 )
-from keras_topo.graphs.generators import MOTIFS
+from keras_topo.graphs.synthetic import MOTIFS
 from keras_topo.training.files import digest
 
 GENERATED = ("cycles", *(f"motif-{name.replace('_', '-')}" for name in MOTIFS))

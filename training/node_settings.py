@@ -280,7 +280,7 @@ def build_classifier(settings, num_features, num_classes, kernel):
     options = {
         "num_features": num_features,
         "num_classes": num_classes,
-        "fixed_kernel": kernel,
+        "graph_kernel": kernel,
         "dropout": settings.dropout,
         "weight_decay": settings.weight_decay,
     }

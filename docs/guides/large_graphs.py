@@ -26,10 +26,10 @@ model = keras.Sequential(
     [
         keras.Input((2000, 16)),
         GraphKernelAttention(
-            4, 4, similarity="relu", fixed_kernel=DiffusionMask(adjacency)
+            4, 4, similarity="relu", graph_kernel=DiffusionMask(adjacency)
         ),
         GraphKernelAttention(
-            4, 4, similarity="relu", fixed_kernel=RandomFeaturesMask(adjacency)
+            4, 4, similarity="relu", graph_kernel=RandomFeaturesMask(adjacency)
         ),
         ForestAttention(4, 4, forest, lengths, function="rational"),
         keras.layers.Dense(2),

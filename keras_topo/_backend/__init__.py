@@ -39,7 +39,6 @@ import keras
 
 if keras.backend.backend() == "tensorflow":
     from keras_topo._backend.tensorflow import (
-        add_in_steps,
         checkpointed_map,
         compiled,
         compiles_by_default,
@@ -47,7 +46,6 @@ if keras.backend.backend() == "tensorflow":
         constant,
         divide,
         ensure_size,
-        entry_products,
         equal_to_strings,
         has_fused_attention,
         keep_whole,
@@ -56,13 +54,17 @@ if keras.backend.backend() == "tensorflow":
         scan,
         serial_loop,
         slice_axis,
-        sparse_product,
-        sparse_sum,
         staged,
         toeplitz_fft,
         update_axis,
         windows,
         with_derivatives,
+    )
+    from keras_topo._backend.tensorflow_sparse import (
+        add_in_steps,
+        entry_products,
+        sparse_product,
+        sparse_sum,
     )
 elif keras.backend.backend() == "jax":
     from keras_topo._backend.jax import (

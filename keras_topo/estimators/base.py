@@ -26,7 +26,7 @@ from keras_topo.presets import (
 from keras_topo.presets.builders import BUILDERS, recipe_of
 
 # Builders of models that preprocess graphs themselves.
-WHOLE = ("from_edges", "from_graphs")
+WHOLE = ("with_edge_inputs", "from_graphs")
 # Share of the updates in which the learning rate rises.
 WARMUP = 0.05
 

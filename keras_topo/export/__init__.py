@@ -9,7 +9,7 @@ it in place. The kind follows from the inputs of the model:
 | images | `(batch, height, width, channels)` | `images`, float32 | `classify_bytes` of classifiers of one size |
 | videos, volumes, sequences | `(batch, *grid, channels)` | `inputs`, float32 | |
 | ids of tokens | `(batch, length)`, integers | `tokens`, int32 | |
-| graphs | those of `with_preprocessing` or `from_edges` | what the graphs have | `serve_examples` |
+| graphs | those of `with_preprocessing` or `with_edge_inputs` | what the graphs have | `serve_examples` |
 | the nodes of one graph | `(batch, nodes, channels)`, and `features=` | `ids`, int32 | `classify_features` |
 
 Images have pixels from 0 to 255: the rescaling is a layer of the model. Sizes
@@ -303,13 +303,13 @@ def export_graph_saved_model(
             `keras_topo.GraphClassifier.export` writes itself. Or one from a
             dict with `nodes` (float32, all that is known of nodes), `edges` and
             `node_mask` to outputs `(batch, outputs)`, of undirected graphs
-            without weights: `keras_topo.models.from_edges`. These three are
-            then the inputs of `serving_default`.
+            without weights: `keras_topo.models.with_edge_inputs`. These
+            three are then the inputs of `serving_default`.
         path: the folder to write.
         task: see `export`. Defaults to classification where the preprocessor
             has classes, and to regression where the model was built with
             `target_statistics`.
-        spec: for models of `from_edges`, the
+        spec: for models of `with_edge_inputs`, the
             `keras_topo.graph_tensors.GraphTensorSpec` of the examples;
             defaults to one node feature, `features`.
         class_names: list of str, one per class or label; defaults to those of

@@ -1,4 +1,4 @@
-"""Models of `keras_topo.models.from_edges`, which compute kernels.
+"""Models of `keras_topo.models.with_edge_inputs`, which compute kernels.
 
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
@@ -119,8 +119,8 @@ def _check_model(model):
     if not isinstance(model, keras.Model) or not takes_graphs(model):
         raise ValueError(
             "`model` expects a functional keras.Model with the inputs "
-            f"{INPUTS}; keras_topo.models.from_edges makes one. Received: "
-            f"model={model!r}"
+            f"{INPUTS}; keras_topo.models.with_edge_inputs makes one. "
+            f"Received: model={model!r}"
         )
     nodes, outputs = model.input["nodes"], keras.tree.flatten(model.output)
     if (

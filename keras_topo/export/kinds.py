@@ -70,6 +70,6 @@ def check_graphs(model):
         raise ValueError(
             "`model` expects a functional keras.Model of raw graphs, of "
             "keras_topo.models.with_preprocessing, or with the inputs nodes, "
-            "edges and node_mask, of keras_topo.models.from_edges. Received: "
-            f"model={model!r}"
+            "edges and node_mask, of keras_topo.models.with_edge_inputs. "
+            f"Received: model={model!r}"
         )

@@ -22,12 +22,6 @@ from keras_topo.graphs.factors import (
     kernel_factors,
 )
 from keras_topo.graphs.features import largest_neighbor_degrees, node_features
-from keras_topo.graphs.generators import (
-    beacon_dataset,
-    induced_cycle_dataset,
-    motif_dataset,
-    spectral_radius_dataset,
-)
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.kernels import (
     diffusion_kernel,
@@ -62,14 +56,20 @@ from keras_topo.graphs.random_features import (
 )
 from keras_topo.graphs.ranking import average_precision, hits_at, roc_auc
 from keras_topo.graphs.sequence import GraphSequence
+from keras_topo.graphs.synthetic import (
+    beacon_dataset,
+    induced_cycle_dataset,
+    motif_dataset,
+    spectral_radius_dataset,
+)
 from keras_topo.graphs.tu_dataset import load_tu_dataset
 from keras_topo.graphs.walks import random_walk_features
+from keras_topo.host.diffusion_generator import DiffusionGenerator
 from keras_topo.host.forest import (
     Forest,
     breadth_first_forest,
     minimum_spanning_forest,
 )
-from keras_topo.host.generator import DiffusionGenerator
 
 __all__ = [
     "DiffusionGenerator",

@@ -111,8 +111,8 @@ def edge_inputs(graphs, num_features=None):
     """Graphs as what models that compute their kernels themselves take.
 
     Such are the trained models of graphs (`keras_topo.from_preset`), what
-    `keras_topo.models.from_edges` builds, and the signature `serving_default`
-    of their SavedModels.
+    `keras_topo.models.with_edge_inputs` builds, and the signature
+    `serving_default` of their SavedModels.
 
     Args:
         graphs: list of `Graph`s, with the features that a client knows.

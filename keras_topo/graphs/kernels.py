@@ -6,7 +6,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from keras_topo.host.adjacency import as_adjacency, check_symmetric
-from keras_topo.host.generator import GENERATORS
+from keras_topo.host.diffusion_generator import GENERATORS
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05
@@ -345,7 +345,7 @@ def keep_largest(kernels, count):
     Returns:
         A dict with `pairs` `(pairs, 2)`, in row order, `pair_values`
         `(pairs,)` or `(kernels, pairs)`, float32, and `num_nodes`, int: what
-        `GraphKernelAttention` takes as `fixed_kernel`.
+        `GraphKernelAttention` takes as `graph_kernel`.
     """
     kernels = np.asarray(kernels)
     largest = kernels if kernels.ndim == 2 else kernels.max(axis=0)

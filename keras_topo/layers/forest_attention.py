@@ -77,13 +77,13 @@ class ForestAttention(GraphKernelAttention):
         super().__init__(
             num_heads,
             key_dim,
-            fixed_kernel=mask,
+            graph_kernel=mask,
             similarity=similarity,
             **options,
         )
 
     def get_config(self):
         config = super().get_config()
-        mask = config.pop("fixed_kernel")["config"]
+        mask = config.pop("graph_kernel")["config"]
         names = ("parents", "edge_weights", "function", "degree")
         return {**config, **{name: mask[name] for name in names}}

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_topo.arguments import by_former_name
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     check_not_negative,
@@ -48,7 +49,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             `"constant"`, 1, gives the average that the kernel gives.
         combine: what becomes of the heads: `"project"` (a learned projection,
             as in Transformers), `"concatenate"`, or `"average"`.
-        fixed_kernel: the kernel of the one graph that the layer is for: a
+        graph_kernel: the kernel of the one graph that the layer is for: a
             SciPy sparse array (kept as pairs), an array `(nodes, nodes)` or
             `(kernels, nodes, nodes)`, or `{"factors": array}`. Kept as
             non-trainable weights. Or a learned mask of a large graph, which
@@ -121,9 +122,12 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         value_dim=None,
         similarity="softmax",
         combine="project",
-        fixed_kernel=None,
+        graph_kernel=None,
         **options,
     ):
+        graph_kernel = by_former_name(
+            options, "fixed_kernel", "graph_kernel", graph_kernel
+        )
         given = sorted(set(options) & set(_OF_SEQUENCES))
         if given:
             raise ValueError(
@@ -136,7 +140,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             value_dim=value_dim,
             similarity=similarity,
             combine=combine,
-            fixed_kernel=fixed_kernel,
+            graph_kernel=graph_kernel,
             **options,
         )
         check_not_negative(self._fixed_arrays)
@@ -147,7 +151,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         shape = nodes_shape(inputs_shape, self)
         self._check_heads(self.num_heads)
         self._build_heads(shape)
-        self._build_fixed_kernel(self.num_heads)
+        self._build_graph_kernel(self.num_heads)
 
     def call(
         self,

@@ -4,10 +4,15 @@ import types
 
 import keras
 
-from keras_topo.arguments import positive, rate
+from keras_topo.arguments import (
+    by_former_name,
+    positive,
+    rate,
+    with_new_names,
+)
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
-    fixed_kernel_config,
+    graph_kernel_config,
     nodes_shape,
     split_graph,
     with_nodes,
@@ -32,7 +37,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         num_heads: int.
         key_dim: int, size of each head; defaults to channels / `num_heads`.
         mlp_dim: int, hidden units; defaults to 2 channels.
-        similarity, fixed_kernel, num_features, implementation: see
+        similarity, graph_kernel, num_features, implementation: see
             `GraphKernelAttention`.
         dropout: float, rate after each branch and inside the MLP.
         attention_dropout: float, rate at which scores are dropped.
@@ -61,7 +66,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         key_dim=None,
         mlp_dim=None,
         similarity="softmax",
-        fixed_kernel=None,
+        graph_kernel=None,
         num_features=None,
         implementation="auto",
         dropout=0.0,
@@ -71,6 +76,9 @@ class GraphEncoderBlock(keras.layers.Layer):
         inner_dense=None,
         **kwargs,
     ):
+        graph_kernel = by_former_name(
+            kwargs, "fixed_kernel", "graph_kernel", graph_kernel
+        )
         super().__init__(**kwargs)
         # Of a file: see `keras_topo.layers.inner_dense`.
         self._inner_dense = inner_dense
@@ -86,7 +94,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         }
         # Not an attribute itself: a mask would be taken for a layer of the
         # block, where it is the model of one that its attention makes.
-        self._given = types.SimpleNamespace(fixed_kernel=fixed_kernel)
+        self._given = types.SimpleNamespace(graph_kernel=graph_kernel)
         self.dropout = rate(dropout, "dropout")
         self.attention_dropout = rate(attention_dropout, "attention_dropout")
         self.epsilon = epsilon
@@ -115,7 +123,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.attention = GraphKernelAttention(
             self.num_heads,
             key_dim,
-            fixed_kernel=self._given.fixed_kernel,
+            graph_kernel=self._given.graph_kernel,
             dropout=self.attention_dropout,
             seed=derived_seed(self.seed, "attention"),
             dtype=policy,
@@ -191,6 +199,10 @@ class GraphEncoderBlock(keras.layers.Layer):
     def compute_mask(self, inputs, previous_mask=None):
         return previous_mask
 
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(with_new_names(config))
+
     def get_config(self):
         config = with_changes(super().get_config(), self)
         if self.built:
@@ -201,7 +213,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             "key_dim": self.key_dim,
             "mlp_dim": self.mlp_dim,
             **self.options,
-            "fixed_kernel": fixed_kernel_config(self._given.fixed_kernel),
+            "graph_kernel": graph_kernel_config(self._given.graph_kernel),
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             "epsilon": self.epsilon,

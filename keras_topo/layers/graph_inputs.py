@@ -22,6 +22,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import ensure_size
+from keras_topo.arguments import with_new_names
 from keras_topo.layers.padding import check_padding
 from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
@@ -45,25 +46,25 @@ class GraphKernelLayer(keras.layers.Layer):
     """A layer on nodes and a kernel, which may be fixed: one graph for ever.
 
     Args:
-        fixed_kernel: a SciPy sparse array (kept as pairs), an array `(nodes,
+        graph_kernel: a SciPy sparse array (kept as pairs), an array `(nodes,
             nodes)` or `(kernels, nodes, nodes)`, `{"factors": array}`, or
             `None`. Kept as non-trainable weights. Or a `GraphMask`, of which
             the layer makes itself a copy.
     """
 
-    def __init__(self, fixed_kernel=None, **kwargs):
+    def __init__(self, graph_kernel=None, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
         self._fixed_shapes = self._fixed_arrays = self._fixed_nodes = None
         self.graph_mask = None
-        if _is_mask_config(fixed_kernel):
-            self.graph_mask = get_mask(fixed_kernel)
-        elif isinstance(fixed_kernel, GraphMask):
+        if _is_mask_config(graph_kernel):
+            self.graph_mask = get_mask(graph_kernel)
+        elif isinstance(graph_kernel, GraphMask):
             # Its own, so that one mask may be given to many layers.
-            self.graph_mask = fixed_kernel.clone()
-        elif fixed_kernel is not None:
+            self.graph_mask = graph_kernel.clone()
+        elif graph_kernel is not None:
             self._fixed_shapes, self._fixed_arrays, self._fixed_nodes = _fixed(
-                fixed_kernel
+                graph_kernel
             )
         self.fixed = {}
 
@@ -79,13 +80,17 @@ class GraphKernelLayer(keras.layers.Layer):
             config = self.graph_mask
         return {
             **super().get_config(),
-            "fixed_kernel": fixed_kernel_config(config),
+            "graph_kernel": graph_kernel_config(config),
         }
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(with_new_names(config))
 
     def compute_mask(self, inputs, previous_mask=None):
         return previous_mask
 
-    def _build_fixed_kernel(self, num_heads=1):
+    def _build_graph_kernel(self, num_heads=1):
         if self.graph_mask is not None:
             if not self.graph_mask.built:
                 self.graph_mask.build(num_heads)
@@ -104,7 +109,7 @@ class GraphKernelLayer(keras.layers.Layer):
         if num_heads % kernels:
             raise ValueError(
                 f"`num_heads` expects a multiple of the {kernels} kernels of "
-                f"`fixed_kernel`. Received: num_heads={num_heads}"
+                f"`graph_kernel`. Received: num_heads={num_heads}"
             )
 
     def _graph(self, inputs, kernel, mask, num_heads):
@@ -128,7 +133,7 @@ class GraphKernelLayer(keras.layers.Layer):
         if not kernel:
             raise ValueError(
                 f"{type(self).__name__} expects a kernel in each call, or "
-                "fixed_kernel. Received: neither"
+                "graph_kernel. Received: neither"
             )
         operator = kernel_operator(kernel, nodes.shape[1], num_heads)
         return nodes, operator, mask
@@ -285,14 +290,14 @@ def _check_nodes(name, x, num_nodes, axes):
         )
 
 
-def fixed_kernel_config(fixed_kernel):
+def graph_kernel_config(graph_kernel):
     """What a config holds of a fixed kernel: shapes and a digest; numbers are
     weights."""
-    if isinstance(fixed_kernel, GraphMask):
-        return keras.saving.serialize_keras_object(fixed_kernel)
-    if fixed_kernel is None or _is_mask_config(fixed_kernel):
-        return fixed_kernel
-    shapes, arrays, num_nodes = _fixed(fixed_kernel)
+    if isinstance(graph_kernel, GraphMask):
+        return keras.saving.serialize_keras_object(graph_kernel)
+    if graph_kernel is None or _is_mask_config(graph_kernel):
+        return graph_kernel
+    shapes, arrays, num_nodes = _fixed(graph_kernel)
     return {
         "shapes": {key: list(shape) for key, shape in shapes.items()},
         "num_nodes": num_nodes,
@@ -307,20 +312,20 @@ def check_not_negative(arrays):
         array = (arrays or {}).get(name)
         if array is not None and array.min() < -1e-6 * abs(array).max():
             raise ValueError(
-                "`fixed_kernel` expects no negative numbers. Received: "
+                "`graph_kernel` expects no negative numbers. Received: "
                 f"{array.min():g}"
             )
 
 
-def _is_mask_config(fixed_kernel):
-    return isinstance(fixed_kernel, dict) and "class_name" in fixed_kernel
+def _is_mask_config(graph_kernel):
+    return isinstance(graph_kernel, dict) and "class_name" in graph_kernel
 
 
-def count_kernels(fixed_kernel):
+def count_kernels(graph_kernel):
     """How many kernels a fixed kernel holds: heads are a multiple of it."""
-    if isinstance(fixed_kernel, GraphMask):
-        return fixed_kernel.num_kernels
-    return _count(_fixed(fixed_kernel)[0])
+    if isinstance(graph_kernel, GraphMask):
+        return graph_kernel.num_kernels
+    return _count(_fixed(graph_kernel)[0])
 
 
 def _count(shapes):
@@ -355,7 +360,7 @@ def _fixed(kernel):
     form = kernel_form(kernel)
     if form == "pairs" and np.min(kernel["pairs"], initial=0) < 0:
         raise ValueError(
-            "`fixed_kernel` expects pairs of node ids from 0. Received: "
+            "`graph_kernel` expects pairs of node ids from 0. Received: "
             f"{np.min(kernel['pairs'])}"
         )
     arrays = {
@@ -365,7 +370,7 @@ def _fixed(kernel):
     for key, array in arrays.items():
         if not np.isfinite(array).all() or math.prod(array.shape) == 0:
             raise ValueError(
-                "`fixed_kernel` expects finite numbers, at least one. "
+                "`graph_kernel` expects finite numbers, at least one. "
                 f"Received: {key} of shape {array.shape}"
             )
     if form != "pairs":

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo.arguments import positive
+from keras_topo.arguments import by_former_name, positive
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     nodes_shape,
@@ -25,7 +25,7 @@ class GraphIsomorphism(GraphKernelLayer):
 
     Args:
         units: int, channels of the output and hidden units of the network.
-        fixed_kernel: see `GraphKernelAttention`.
+        graph_kernel: see `GraphKernelAttention`.
 
     Call arguments:
         inputs, kernel, mask: see `GraphKernelAttention`; one kernel only.
@@ -47,8 +47,11 @@ class GraphIsomorphism(GraphKernelLayer):
     (1, 3, 8)
     """
 
-    def __init__(self, units, fixed_kernel=None, inner_dense=None, **kwargs):
-        super().__init__(fixed_kernel, **kwargs)
+    def __init__(self, units, graph_kernel=None, inner_dense=None, **kwargs):
+        graph_kernel = by_former_name(
+            kwargs, "fixed_kernel", "graph_kernel", graph_kernel
+        )
+        super().__init__(graph_kernel, **kwargs)
         # Of a file: see `keras_topo.layers.inner_dense`.
         self._inner_dense = inner_dense
         self.units = positive(units, "units")
@@ -58,7 +61,7 @@ class GraphIsomorphism(GraphKernelLayer):
         del kernel_shape
         channels = nodes_shape(inputs_shape, self)[-1]
         self._check_heads(1)
-        self._build_fixed_kernel()
+        self._build_graph_kernel()
         self.hidden = dense(self, self.units, "hidden", activation="relu")
         self.hidden.build((None, None, channels))
         self.output_dense = dense(self, self.units, "output")

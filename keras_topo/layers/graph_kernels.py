@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.graphs.kernels import check_walk
-from keras_topo.host.generator import GENERATORS
+from keras_topo.host.diffusion_generator import GENERATORS
 from keras_topo.layers.padding import check_padding
 from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.parameters import accumulation_dtype

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_topo.arguments import positive, rate
+from keras_topo.arguments import by_former_name, positive, rate
 from keras_topo.layers.graph_inputs import (
     GraphKernelLayer,
     nodes_shape,
@@ -27,7 +27,7 @@ class GraphPropagation(GraphKernelLayer):
     Args:
         steps: int.
         teleport: float from 0 to below 1, the share of `X` in each step.
-        fixed_kernel: see `GraphKernelAttention`.
+        graph_kernel: see `GraphKernelAttention`.
 
     Call arguments:
         inputs, kernel, mask: see `GraphKernelAttention`; one kernel only.
@@ -50,8 +50,11 @@ class GraphPropagation(GraphKernelLayer):
     """
 
     # `teleport` comes last: it is younger than the others.
-    def __init__(self, steps=1, fixed_kernel=None, teleport=0.0, **kwargs):
-        super().__init__(fixed_kernel, **kwargs)
+    def __init__(self, steps=1, graph_kernel=None, teleport=0.0, **kwargs):
+        graph_kernel = by_former_name(
+            kwargs, "fixed_kernel", "graph_kernel", graph_kernel
+        )
+        super().__init__(graph_kernel, **kwargs)
         self.steps = positive(steps, "steps")
         self.teleport = rate(teleport, "teleport")
 
@@ -60,7 +63,7 @@ class GraphPropagation(GraphKernelLayer):
         del kernel_shape
         nodes_shape(inputs_shape, self)
         self._check_heads(1)
-        self._build_fixed_kernel()
+        self._build_graph_kernel()
 
     def call(self, inputs, kernel=None, mask=None, inputs_mask=None):
         mask = inputs_mask if mask is None else mask

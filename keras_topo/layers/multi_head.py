@@ -19,13 +19,13 @@ from keras_topo.attention import (
 from keras_topo.attention.feature_maps import SCALED_FEATURE_MAPS, key_level
 from keras_topo.attention.magnitude import magnitude_aware, magnitude_scores
 from keras_topo.layers.attention_weights import check_tokens
+from keras_topo.layers.favor_projection import add_random_projection
 from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.learned_feature_maps import (
     get_similarity,
     is_learned,
     similarity_config,
 )
-from keras_topo.layers.random_features import add_random_projection
 from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.masks.mask import positive_weight, softplus, wide_dtype
 from keras_topo.operators.forms import IMPLEMENTATIONS

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.host.generator import DiffusionGenerator
+from keras_topo.host.diffusion_generator import DiffusionGenerator
 from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
     recall,

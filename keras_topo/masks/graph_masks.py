@@ -1,6 +1,6 @@
 """`GraphMask`: a learned mask between the nodes of one large graph.
 
-A mask layer is given to `GraphKernelAttention` as its `fixed_kernel`. It holds
+A mask layer is given to `GraphKernelAttention` as its `graph_kernel`. It holds
 the graph, as non-trainable weights, and what is learned of the mask, and makes
 the operator of `keras_topo.operators` in each call; no matrix of all pairs of
 nodes is formed.

@@ -13,7 +13,7 @@ from keras_topo._backend import (
     sparse_sum,
     with_derivatives,
 )
-from keras_topo.host.generator import DiffusionGenerator
+from keras_topo.host.diffusion_generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import as_tensor, known_value

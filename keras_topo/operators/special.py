@@ -11,7 +11,7 @@ import operator
 import numpy as np
 from keras import ops
 
-from keras_topo.host.generator import GENERATORS
+from keras_topo.host.diffusion_generator import GENERATORS
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.diffusion import MOST_GROWTH
 from keras_topo.operators.kronecker import Kronecker, kronecker_product

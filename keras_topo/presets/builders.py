@@ -7,10 +7,14 @@ import inspect
 import keras
 import numpy as np
 
-from keras_topo.layers.graph_inputs import fixed_kernel_config
+from keras_topo.arguments import with_new_names
+from keras_topo.layers.graph_inputs import graph_kernel_config
 
 #: Functions by the names under which configurations know them.
 BUILDERS = {}
+
+# Builders by the names that presets of version 0.1 give them.
+_RENAMED = {"from_edges": "with_edge_inputs"}
 
 # Where a model keeps its recipe.
 _ATTRIBUTE = "_keras_topo_recipe"
@@ -48,8 +52,8 @@ def builder(function):
     Args:
         function: returns a built `keras.Model`. Its arguments are values of
             JSON, NumPy arrays, objects that Keras serializes, or models of
-            builders. A function that takes `fixed_kernel` must accept the
-            dict that `fixed_kernel_config` makes of it as well.
+            builders. A function that takes `graph_kernel` must accept the
+            dict that `graph_kernel_config` makes of it as well.
 
     Returns:
         A function that does the same.
@@ -86,9 +90,9 @@ def builder(function):
                 arguments.update(value)
             else:
                 arguments[key] = value
-        if "fixed_kernel" in arguments:
-            arguments["fixed_kernel"] = fixed_kernel_config(
-                arguments["fixed_kernel"]
+        if "graph_kernel" in arguments:
+            arguments["graph_kernel"] = graph_kernel_config(
+                arguments["graph_kernel"]
             )
         policy = keras.config.dtype_policy().name
         set_recipe(model, Recipe(name, arguments, policy))
@@ -139,9 +143,9 @@ def to_json(value):
 def recipe_to_json(recipe):
     """The dict that a configuration holds of a recipe."""
     arguments = {k: to_json(x) for k, x in recipe.arguments.items()}
-    if isinstance(arguments.get("fixed_kernel"), dict):
+    if isinstance(arguments.get("graph_kernel"), dict):
         # By which copies find the arrays in this process.
-        arguments["fixed_kernel"].pop("digest", None)
+        arguments["graph_kernel"].pop("digest", None)
     config = {
         "builder": recipe.builder,
         "arguments": arguments,
@@ -162,7 +166,7 @@ def call_builder(config, from_json):
     Raises:
         ValueError: if the builder is unknown, or refuses the arguments.
     """
-    name = config["builder"]
+    name = _RENAMED.get(config["builder"], config["builder"])
     if name not in BUILDERS:
         raise ValueError(
             "The preset was built by a function that is not known here: "
@@ -170,7 +174,8 @@ def call_builder(config, from_json):
             f"keras_topo.presets.builder first. Received: builder={name!r}, "
             f"known are {sorted(BUILDERS)}"
         )
-    arguments = {k: from_json(x) for k, x in config["arguments"].items()}
+    arguments = with_new_names(config["arguments"])
+    arguments = {k: from_json(x) for k, x in arguments.items()}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.get("dtype_policy", "float32"))
     try:

@@ -17,7 +17,7 @@ from keras_topo.graphs import (
     motif_dataset,
     node_features,
 )
-from keras_topo.graphs.generators import MOTIFS
+from keras_topo.graphs.synthetic import MOTIFS
 
 pytestmark = pytest.mark.tensorflow_only  # NumPy: once is enough
 

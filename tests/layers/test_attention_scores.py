@@ -246,7 +246,7 @@ def tree():
 
 def fixed(kernel, similarity="relu"):
     return GraphKernelAttention(
-        HEADS, KEY_DIM, similarity=similarity, fixed_kernel=kernel
+        HEADS, KEY_DIM, similarity=similarity, graph_kernel=kernel
     )
 
 
@@ -324,7 +324,7 @@ BLOCKS = {
         attention=MaskedAttention(HEADS, KEY_DIM, mask="decay")
     ),
     "graph": lambda: GraphEncoderBlock(
-        HEADS, fixed_kernel=RING.toarray(), similarity="relu"
+        HEADS, graph_kernel=RING.toarray(), similarity="relu"
     ),
 }
 

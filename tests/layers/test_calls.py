@@ -37,12 +37,12 @@ ATTENTION = {
         (2, 3, C),
     ),
     "graph": (
-        lambda: layers.GraphKernelAttention(2, 4, fixed_kernel=KERNEL),
+        lambda: layers.GraphKernelAttention(2, 4, graph_kernel=KERNEL),
         (N, C),
     ),
     "forest": (lambda: layers.ForestAttention(2, 4, PARENTS), (N, C)),
     "graph-block": (
-        lambda: layers.GraphEncoderBlock(2, fixed_kernel=KERNEL),
+        lambda: layers.GraphEncoderBlock(2, graph_kernel=KERNEL),
         (N, C),
     ),
 }
@@ -80,7 +80,7 @@ MASKED = {
     **ATTENTION,
     "pooling": (lambda: layers.GraphPooling(), (N, C)),
     "propagation": (
-        lambda: layers.GraphPropagation(fixed_kernel=KERNEL),
+        lambda: layers.GraphPropagation(graph_kernel=KERNEL),
         (N, C),
     ),
 }

@@ -28,16 +28,16 @@ GRAPHS = {
 
 LAYERS = {
     "softmax": lambda graph: layers.GraphKernelAttention(
-        2, 3, fixed_kernel=graph
+        2, 3, graph_kernel=graph
     ),
     "relu": lambda graph: layers.GraphKernelAttention(
-        2, 3, similarity="relu", fixed_kernel=graph
+        2, 3, similarity="relu", graph_kernel=graph
     ),
     "additive": lambda graph: layers.GraphKernelAttention(
-        2, 3, similarity="additive", fixed_kernel=graph
+        2, 3, similarity="additive", graph_kernel=graph
     ),
-    "block": lambda graph: layers.GraphEncoderBlock(2, fixed_kernel=graph),
-    "propagation": lambda graph: layers.GraphPropagation(fixed_kernel=graph),
+    "block": lambda graph: layers.GraphEncoderBlock(2, graph_kernel=graph),
+    "propagation": lambda graph: layers.GraphPropagation(graph_kernel=graph),
 }
 
 # Every graph in one layer, and every layer on one graph.

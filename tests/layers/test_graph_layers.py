@@ -268,7 +268,7 @@ FIXED = {
 @pytest.mark.few_on_jax("GraphEncoderBlock-sparse")
 @pytest.mark.parametrize("form", FIXED)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_fixed_kernel(form, layer, tmp_path):
+def test_graph_kernel(form, layer, tmp_path):
     """A Sequential on one graph; the file holds the graph."""
     nodes, forms = graph_tensors()
     kernel = forms["kernel"][0]
@@ -277,7 +277,7 @@ def test_fixed_kernel(form, layer, tmp_path):
         if form == "factors"
         else FIXED[form](kernel)
     )
-    fixed_layer = make(layer=layer, fixed_kernel=fixed)
+    fixed_layer = make(layer=layer, graph_kernel=fixed)
     model = keras.Sequential(
         [keras.Input((NODES, CHANNELS)), fixed_layer, keras.layers.Dense(2)]
     )
@@ -297,7 +297,7 @@ def test_fixed_kernel(form, layer, tmp_path):
     with pytest.raises(ValueError, match="graph of 8 nodes"):
         loaded.layers[0](nodes[:1, :5])
     with pytest.raises(ValueError, match="made for one graph"):
-        make(fixed_kernel=kernel)(nodes[:1], kernel[None])
+        make(graph_kernel=kernel)(nodes[:1], kernel[None])
 
 
 @pytest.mark.slow_on_jax
@@ -458,7 +458,7 @@ ERRORS = {
         "`value_dim`",
     ),
     "kernels": (
-        lambda: GraphKernelAttention(3, 1, fixed_kernel=np.ones((2, 3, 3)))(N),
+        lambda: GraphKernelAttention(3, 1, graph_kernel=np.ones((2, 3, 3)))(N),
         "`num_heads` expects a multiple of the 2",
     ),
     "attention": (
@@ -467,8 +467,8 @@ ERRORS = {
     ),
     "flat": (lambda: GraphKernelAttention(1, 1)(N[0], K), "nodes of shape"),
     "fixed": (
-        lambda: GraphKernelAttention(1, 1, fixed_kernel=[[np.nan]]),
-        "`fixed_kernel`",
+        lambda: GraphKernelAttention(1, 1, graph_kernel=[[np.nan]]),
+        "`graph_kernel`",
     ),
     "lengths": (lambda: RandomWalkKernel(()), "`lengths`"),
     "times": (lambda: DiffusionKernel((np.inf,)), "`times`"),

@@ -84,7 +84,7 @@ MASKS = {
 def layer(mask, similarity="relu", **options):
     keras.utils.set_random_seed(1)
     return GraphKernelAttention(
-        HEADS, 4, similarity=similarity, fixed_kernel=mask, **options
+        HEADS, 4, similarity=similarity, graph_kernel=mask, **options
     )
 
 
@@ -248,7 +248,7 @@ def test_forest_attention(tmp_path):
             ref.numpy(again(x)), ref.numpy(model(x)), atol=1e-6
         )
         config = model.layers[0].get_config()
-        assert "fixed_kernel" not in config and len(config["parents"]) == NODES
+        assert "graph_kernel" not in config and len(config["parents"]) == NODES
 
 
 @eager
@@ -366,7 +366,7 @@ def test_one_mask_for_many_layers():
     x = nodes()
     second(first(x))
     assert first.graph_mask is not second.graph_mask
-    propagation = GraphPropagation(fixed_kernel=mask)
+    propagation = GraphPropagation(graph_kernel=mask)
     matrix = propagation.graph_mask
     found = propagation(x)
     ref.assert_close(found, ref.numpy(matrix.operator().to_dense()) @ x, 1e-5)
@@ -538,7 +538,7 @@ def test_no_call_looks_for_negative_entries(name, similarity, monkeypatch):
         (lambda: layer(DiffusionMask(graph(), times=(1, 2, 3))), "3 kernels"),
         (
             lambda: GraphPropagation(
-                fixed_kernel=DiffusionMask(graph(), times=(1, 2))
+                graph_kernel=DiffusionMask(graph(), times=(1, 2))
             )(nodes()),
             "2 kernels",
         ),

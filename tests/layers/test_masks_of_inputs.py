@@ -26,10 +26,10 @@ LAYERS = {
     "block": lambda: TopologicalEncoderBlock(2),
     "block-softmax": lambda: TopologicalEncoderBlock(2, attention="softmax"),
     "graph": lambda: GraphKernelAttention(
-        2, 4, fixed_kernel=np.ones((TOKENS, TOKENS))
+        2, 4, graph_kernel=np.ones((TOKENS, TOKENS))
     ),
     "graph-block": lambda: GraphEncoderBlock(
-        2, fixed_kernel=np.ones((TOKENS, TOKENS))
+        2, graph_kernel=np.ones((TOKENS, TOKENS))
     ),
 }
 

@@ -97,7 +97,7 @@ def on_grid(**options):
 
 def attention_by(mask):
     """Arguments of a layer that attends by a mask of one large graph."""
-    return {"num_heads": 2, "key_dim": 3, "fixed_kernel": mask}
+    return {"num_heads": 2, "key_dim": 3, "graph_kernel": mask}
 
 
 CASES = [
@@ -289,7 +289,7 @@ CASES = [
     *(
         Case(
             layers.GraphPropagation,
-            {"fixed_kernel": kind(CYCLE, num_walks=4, length=3)},
+            {"graph_kernel": kind(CYCLE, num_walks=4, length=3)},
             nodes(),
             covers=kind.__name__,
         )

@@ -24,11 +24,11 @@ SEEDED = {
     ),
     "graph": (
         layers.GraphKernelAttention,
-        dict(num_heads=2, key_dim=4, fixed_kernel=NODES, dropout=0.3),
+        dict(num_heads=2, key_dim=4, graph_kernel=NODES, dropout=0.3),
     ),
     "graph-favor": (
         layers.GraphKernelAttention,
-        dict(num_heads=2, key_dim=4, fixed_kernel=NODES, similarity="favor"),
+        dict(num_heads=2, key_dim=4, graph_kernel=NODES, similarity="favor"),
     ),
     "forest": (
         layers.ForestAttention,
@@ -36,7 +36,7 @@ SEEDED = {
     ),
     "graph-block": (
         layers.GraphEncoderBlock,
-        dict(num_heads=2, fixed_kernel=NODES, **RATES),
+        dict(num_heads=2, graph_kernel=NODES, **RATES),
     ),
     "node-dropout": (layers.NodeDropout, dict(rate=0.3)),
     **{

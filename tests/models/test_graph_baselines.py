@@ -413,7 +413,7 @@ BAD = {
     "gates": (lambda: models.gat(3, 2, num_edge_features=2), "`num_kernels`"),
     "fixed": (
         lambda: models.gcn(3, 2, np.eye(4), batching="joined"),
-        "`fixed_kernel`.*'joined'",
+        "`graph_kernel`.*'joined'",
     ),
     "model": (
         lambda: keras_topo.GraphClassifier(model="gnn"),

@@ -210,7 +210,7 @@ def test_attention_with_sampled_walks(implementation):
 @pytest.mark.tensorflow_only
 def test_gradients_in_blocks_of_entries(monkeypatch):
     """Those with respect to values gather a block of entries at a time."""
-    from keras_topo._backend import tensorflow as backend
+    from keras_topo._backend import tensorflow_sparse as backend
 
     rng = np.random.default_rng(0)
     pairs = rng.integers(0, 6, (50, 2)).astype("int32")
