@@ -427,16 +427,7 @@ def _outside(query, key, value, axis, counts, tiles, matrices):
         rest = tuple(x.shape[1:])
         return ops.reshape(ops.repeat(x, outer, axis=0), (-1, *rest))
 
-    # From tokens to the border that they reach first, from one border to the
-    # others, from a border to the tokens behind it.
-    f = ops.reshape(matrices[axis], (-1, count, tile, count, tile))
-    blocks = _diagonal_blocks(matrices[axis], count, tile)
-    starts, ends = f[:, 1:, 0], f[:, :-1, -1]
-    entering = [
-        ops.reshape(x, (-1, steps * steps, tile))[:, :: steps + 1]
-        for x in (starts[:, :, :-1], ends[:, :, 1:])
-    ]
-    leaving = [blocks[:, 1:, :, 0], blocks[:, :-1, :, -1]]
+    entering, leaving, carry = _borders(matrices[axis], count, tile)
     entering, leaving = [
         [per_tile(x) for x in pair] for pair in (entering, leaving)
     ]
@@ -450,37 +441,13 @@ def _outside(query, key, value, axis, counts, tiles, matrices):
     value = ops.stack([value[:, :-1], value[:, 1:]], 1)
     states = ops.matmul(value, ops.stack(key, 1))
 
+    size = others * columns * features
     if steps > 1:
-        lower = np.tril(np.ones((steps, steps)))
-        carry = ops.stack(
-            [
-                starts[:, :, 1:, 0] * ops.cast(lower, f.dtype),
-                ends[:, :, :-1, -1] * ops.cast(lower.T, f.dtype),
-            ],
-            axis=1,
-        )
-        size = others * columns * features
         states = ops.reshape(states, (-1, 2, steps, size))
         states = ops.matmul(per_tile(carry), states)
-    # Matrix products that broadcast are laid out anew by XLA: their matrices
-    # are repeated.
-    size = others * columns * features
-    for k, f in enumerate(matrices):
-        if k == axis or padded[k] == 1:
-            continue
-        if k < axis:
-            n, split_before = tiles[k], math.prod(tiles[:k])
-            f = _diagonal_blocks(f, counts[k], n)
-            f = ops.repeat(f, math.prod(before[:k]), axis=0)
-            f = ops.reshape(f, (-1, 1, n, n))
-            f = ops.repeat(f, math.prod(before[k + 1 :]), axis=0)
-        else:
-            n = padded[k]
-            split_before = math.prod([*inner, *padded[axis + 1 : k]])
-            f = per_tile(ops.expand_dims(f, 1))
-        lines = 2 * steps * split_before
-        states = ops.reshape(states, (-1, lines, n, size // split_before // n))
-        states = ops.matmul(ops.repeat(f, lines, axis=1), states)
+    states = _along_others(
+        states, size, axis, counts, tiles, matrices, per_tile
+    )
     states = ops.reshape(states, (-1, 2, steps, others, columns, features))
 
     query = by_line(query, [*lead, last, 2 * axis + 2])
@@ -496,3 +463,72 @@ def _outside(query, key, value, axis, counts, tiles, matrices):
     y = ops.reshape(y, (-1, *before, count, *inner, *after, columns, tile))
     y = ops.transpose(y, np.argsort(tokens_last).tolist())
     return ops.reshape(y, (-1, *padded, columns))
+
+
+def _borders(matrix, count, tile):
+    """From tokens to borders between tiles, from those to tokens, and on.
+
+    Args:
+        matrix: `(N, count * tile, count * tile)`, a decay along one axis.
+
+    Returns:
+        Two lists, of both directions: from tokens to the border that they
+        reach first, and from a border to the tokens behind it, each `(N,
+        count - 1, tile)`; and from one border to the others, `(N, 2, count - 1,
+        count - 1)`.
+    """
+    steps = count - 1
+    f = ops.reshape(matrix, (-1, count, tile, count, tile))
+    blocks = _diagonal_blocks(matrix, count, tile)
+    starts, ends = f[:, 1:, 0], f[:, :-1, -1]
+    entering = [
+        ops.reshape(x, (-1, steps * steps, tile))[:, :: steps + 1]
+        for x in (starts[:, :, :-1], ends[:, :, 1:])
+    ]
+    leaving = [blocks[:, 1:, :, 0], blocks[:, :-1, :, -1]]
+    lower = np.tril(np.ones((steps, steps)))
+    carry = ops.stack(
+        [
+            starts[:, :, 1:, 0] * ops.cast(lower, f.dtype),
+            ends[:, :, :-1, -1] * ops.cast(lower.T, f.dtype),
+        ],
+        axis=1,
+    )
+    return entering, leaving, carry
+
+
+def _along_others(states, size, axis, counts, tiles, matrices, per_tile):
+    """States at the borders of `axis`, after the decays along all other axes.
+
+    Along axes before `axis` states stay within their tile: what is outside of
+    it is added where those axes have their turn.
+
+    Args:
+        states: the elements of `(M, 2, s, O, columns, m)`.
+        size: int, of the last three axes together.
+        per_tile: function that repeats `(N, ...)` for the tiles before.
+
+    Returns:
+        The same elements, in the same order.
+    """
+    padded = [p * t for p, t in zip(counts, tiles, strict=True)]
+    lines = 2 * (counts[axis] - 1)
+    for k, f in enumerate(matrices):
+        if k == axis or padded[k] == 1:
+            continue
+        if k < axis:
+            n, split_before = tiles[k], math.prod(tiles[:k])
+            f = _diagonal_blocks(f, counts[k], n)
+            f = ops.repeat(f, math.prod(counts[:k]), axis=0)
+            f = ops.reshape(f, (-1, 1, n, n))
+            f = ops.repeat(f, math.prod(counts[k + 1 : axis]), axis=0)
+        else:
+            n = padded[k]
+            split_before = math.prod([*tiles[:axis], *padded[axis + 1 : k]])
+            f = per_tile(ops.expand_dims(f, 1))
+        count, rest = lines * split_before, size // split_before // n
+        # Matrix products that broadcast are laid out anew by XLA: their
+        # matrices are repeated.
+        states = ops.reshape(states, (-1, count, n, rest))
+        states = ops.matmul(ops.repeat(f, count, axis=1), states)
+    return states
