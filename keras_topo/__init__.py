@@ -18,7 +18,7 @@ from keras_topo.export import (
 from keras_topo.linearize import linearize
 from keras_topo.presets import from_preset, presets, save_preset
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Estimators, which need the models.
 _ESTIMATORS = (
