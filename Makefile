@@ -45,6 +45,7 @@ test-jax: $(VENV)/.dev
 # The lowest versions that setup.cfg admits, by tests of what depends on them.
 FLOOR_TESTS := tests/test_floor.py tests/test_backend.py \
   tests/test_export_models.py tests/test_presets.py \
+  tests/test_preset_folders.py tests/test_preset_kinds.py \
   tests/layers/test_run_layer.py
 FLOOR_JAX_TESTS := tests/test_backend.py tests/layers/test_masks_of_inputs.py
 

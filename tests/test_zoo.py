@@ -63,8 +63,6 @@ def image_requests(model, random):
 
 def graph_requests(name, random):
     """GraphTensors and padded arrays, and graphs that are none."""
-    import tensorflow as tf
-
     from keras_topo.export.graph_tensors import (
         GraphTensorSpec,
         graph_to_example,
@@ -104,6 +102,13 @@ def graph_requests(name, random):
         ]
         good.append(("serve_examples", {"examples": examples}, outputs))
     inputs = raw_inputs([a_graph(), a_graph()], found)
+    return good, graph_refusals(examples, inputs, random)
+
+
+def graph_refusals(examples, inputs, random):
+    """Requests that are answered with an error: a name, a signature, inputs."""
+    import tensorflow as tf
+
     example = tf.train.Example.FromString(examples[0])
     ends = example.features.feature["edges/edges.#source"].int64_list.value
     assert "edges/edges.#source" in example.features.feature
@@ -141,7 +146,7 @@ def graph_requests(name, random):
             {**inputs, "node_labels": labels[0]},
         ),
     ]
-    if channels:
+    if "features" in inputs:
         features = inputs["features"]
         bad += [
             (
@@ -155,7 +160,7 @@ def graph_requests(name, random):
                 {**inputs, "features": features * np.nan},
             ),
         ]
-    return good, bad
+    return bad
 
 
 def node_requests(model, random, shared_data, name):

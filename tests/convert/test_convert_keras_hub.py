@@ -37,16 +37,10 @@ class Weight(types.SimpleNamespace):
         return np.asarray(self.value, dtype)
 
 
-def like_keras_hub(kind, config, tensors):
-    """An object with the attributes and weights of a backbone of KerasHub.
-
-    Args:
-        kind: "vit", "deit" or "dinov2".
-        config, tensors: of transformers, with the same numbers.
-    """
+def weights_of(kind, config, tensors):
+    """Weights of a backbone by their paths, from tensors of transformers."""
+    found = embeddings_of(kind, tensors)
     c, heads = config["hidden_size"], config["num_attention_heads"]
-    at = AT[kind]
-    found = {}
 
     def dense(new, old):
         found[f"{new}/kernel"] = tensors[f"{old}.weight"].T
@@ -56,28 +50,6 @@ def like_keras_hub(kind, config, tensors):
         found[f"{new}/gamma"] = tensors[f"{old}.weight"]
         found[f"{new}/beta"] = tensors[f"{old}.bias"]
 
-    patches = {"dinov2": "patch_embeddings/projection"}
-    patches = f"{at}/{patches.get(kind, 'patch_embedding')}"
-    old = "embeddings.patch_embeddings.projection"
-    kernel = tensors[f"{old}.weight"]
-    found[f"{patches}/kernel"] = kernel.transpose(2, 3, 1, 0)
-    found[f"{patches}/bias"] = tensors[f"{old}.bias"]
-    positions = tensors["embeddings.position_embeddings"]
-    token = tensors["embeddings.cls_token"]
-    if kind == "vit":
-        found[f"{at}/position_embedding/embeddings"] = positions[0]
-        found[f"{at}/class_token"] = token
-    elif kind == "deit":
-        found[f"{at}/position_embedding"] = positions
-        found[f"{at}/class_token"] = token
-        name = "distillation_token"
-        found[f"{at}/{name}"] = tensors[f"embeddings.{name}"]
-    else:
-        found[f"{at}/position_embeddings"] = positions
-        found[f"{at}/interpolated_position_embeddings"] = positions
-        found[f"{at}/cls_token"] = token
-        for name in ("mask_token", "register_tokens"):
-            found[f"{at}/{name}"] = tensors[f"embeddings.{name}"]
     for k in range(config["num_hidden_layers"]):
         old = f"encoder.layer.{k}."
         new = f"{kind}_encoder/transformer_block_{k + 1}/"
@@ -111,12 +83,51 @@ def like_keras_hub(kind, config, tensors):
         found[f"{name}/kernel"] = tensors[f"{b}.weight"].T.reshape(heads, -1, c)
         found[f"{name}/bias"] = tensors[f"{b}.bias"]
     norm("layernorm" if kind == "dinov2" else f"{kind}_encoder/ln", "layernorm")
+    return found
+
+
+def embeddings_of(kind, tensors):
+    """Weights of patches, positions and tokens by their paths."""
+    at, found = AT[kind], {}
+    patches = {"dinov2": "patch_embeddings/projection"}
+    patches = f"{at}/{patches.get(kind, 'patch_embedding')}"
+    old = "embeddings.patch_embeddings.projection"
+    kernel = tensors[f"{old}.weight"]
+    found[f"{patches}/kernel"] = kernel.transpose(2, 3, 1, 0)
+    found[f"{patches}/bias"] = tensors[f"{old}.bias"]
+    positions = tensors["embeddings.position_embeddings"]
+    token = tensors["embeddings.cls_token"]
+    if kind == "vit":
+        found[f"{at}/position_embedding/embeddings"] = positions[0]
+        found[f"{at}/class_token"] = token
+    elif kind == "deit":
+        found[f"{at}/position_embedding"] = positions
+        found[f"{at}/class_token"] = token
+        name = "distillation_token"
+        found[f"{at}/{name}"] = tensors[f"embeddings.{name}"]
+    else:
+        found[f"{at}/position_embeddings"] = positions
+        found[f"{at}/interpolated_position_embeddings"] = positions
+        found[f"{at}/cls_token"] = token
+        for name in ("mask_token", "register_tokens"):
+            found[f"{at}/{name}"] = tensors[f"embeddings.{name}"]
+    return found
+
+
+def like_keras_hub(kind, config, tensors):
+    """An object with the attributes and weights of a backbone of KerasHub.
+
+    Args:
+        kind: "vit", "deit" or "dinov2".
+        config, tensors: of transformers, with the same numbers.
+    """
+    found = weights_of(kind, config, tensors)
     name = CLASSES.get(kind, "DINOV2Backbone")
     backbone = type(name, (), {"__module__": "keras_hub.src"})()
     size = config["image_size"]
     vars(backbone).update(
         name="mine",
-        hidden_dim=c,
+        hidden_dim=config["hidden_size"],
         patch_size=config["patch_size"],
         num_layers=config["num_hidden_layers"],
         image_shape=(size, size, 3),
