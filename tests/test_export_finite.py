@@ -89,6 +89,7 @@ def test_numbers_that_overflow_inside(tmp_path, name):
         assert all(np.isfinite(x).all() for x in answer.values())
 
 
+@pytest.mark.slow
 def test_models_of_one_output(tmp_path):
     """Its softmax would be one, whatever comes in."""
     model = keras.Sequential(

@@ -15,6 +15,9 @@ from keras_topo.graphs import (
 from keras_topo.link_predictor import LinkBatches, LinkPredictor
 from keras_topo.models import gkat_link_predictor
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 OPTIONS = {
     "num_heads": 2,
     "key_dim": 8,

@@ -300,6 +300,7 @@ def check_growth(lines, refused):
         assert said.startswith("refused" if no else "['class'")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_short_request(tmp_path):
     """1.5 kB get an answer in less than 300 MB, or none (G13)."""

@@ -50,6 +50,7 @@ def test_graphs(tmp_path, monkeypatch):
     assert again.predict(names["graphs"][60:62]).tolist() == ["path", "ring"]
 
 
+@pytest.mark.slow_on_jax
 def test_long_sequences(tmp_path, monkeypatch):
     names = run("Long sequences", tmp_path, monkeypatch)
     assert names["whole"].shape == (1, 16384, 64)
@@ -66,6 +67,7 @@ def test_export(tmp_path, monkeypatch):
         assert (tmp_path / "model.onnx").is_file()
 
 
+@pytest.mark.slow_on_jax
 def test_a_mask_of_your_own(tmp_path, monkeypatch):
     model = run("A mask of your own", tmp_path, monkeypatch)["model"]
     assert model(np.zeros((1, 40, 48, 3))).shape == (1, 10)

@@ -14,6 +14,9 @@ from keras_topo.layers import (
 )
 from keras_topo.models import topvit
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 pytest.importorskip("matplotlib")
 
 

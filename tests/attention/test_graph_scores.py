@@ -13,6 +13,9 @@ from keras_topo.attention import (
 )
 from keras_topo.operators import Dense, DenseExp, SparsePairs, blocks
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 B, H, L, D = 2, 3, 7, 4
 FUNCTIONS = {
     "softmax": (masked_softmax_attention, D),

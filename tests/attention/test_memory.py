@@ -10,6 +10,7 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parent / "peak_memory.py"
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_jax
 def test_gradients_on_many_tokens_hold_no_whole_intermediate():
     """Neither scores (9,216^2: 324 MiB a copy, of which a gradient keeps

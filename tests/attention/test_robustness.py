@@ -21,6 +21,9 @@ from keras_topo.operators import (
 )
 from keras_topo.operators.forms import Problem, choose
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def qkv(length, features=3, width=4, batch=1, heads=1):
     random = np.random.default_rng(0)

@@ -50,6 +50,7 @@ def test_goes_on_after_finished_runs(tmp_path, capsys, monkeypatch):
     assert row in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run(monkeypatch):
     monkeypatch.setitem(edge_features.COMMON, "depth", 1)
     line = edge_features.measure("gine", 1, 1e-2, (12, 4, 4), 2)

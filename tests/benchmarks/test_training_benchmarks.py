@@ -88,6 +88,7 @@ def test_throughput_in_training_and_serving(monkeypatch, capsys):
     assert workers.asked == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["training", pytest.param("serving", marks=pytest.mark.slow)]
 )

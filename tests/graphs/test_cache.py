@@ -469,6 +469,7 @@ def test_an_interrupt_at_any_line(tmp_path, capsys):
     assert line > 100 and left < 5
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_processes_that_are_killed():

@@ -76,9 +76,9 @@ def check(layer, x, mask, output, scores, padding=None):
 GRIDS = [None, *(name for name in masks.registry.NAMES if name != "causal")]
 
 
+@pytest.mark.few_on_jax("table-relu")
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.few_on_jax(*(f"table-{s}" for s in SIMILARITIES), "curves-softmax")
 def test_every_mask_on_a_grid(name, similarity):
     layer = MaskedAttention(HEADS, KEY_DIM, mask=name, similarity=similarity)
     x = inputs(2, 3, 4, CHANNELS)
@@ -113,7 +113,7 @@ def test_causal_sequences(name, similarity):
     assert not np.triu(ref.numpy(scores), k=1).any()
 
 
-@pytest.mark.few_on_jax("relu")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 def test_prefix_tokens_come_first(similarity):
     layer = ToeplitzAttention(
@@ -219,6 +219,7 @@ def some_pairs():
     return kernel, {"pairs": pairs, "pair_values": values}
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_pairs_have_scores_of_their_own(similarity):
     layer = GraphKernelAttention(HEADS, KEY_DIM, similarity=similarity)
@@ -263,8 +264,8 @@ FIXED = {
 }
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("name", FIXED)
-@pytest.mark.few_on_jax("sparse")
 def test_fixed_graphs_have_a_matrix(name):
     layer = FIXED[name]()
     x = inputs(2, NODES, CHANNELS)
@@ -329,8 +330,8 @@ BLOCKS = {
 }
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("name", BLOCKS)
-@pytest.mark.few_on_jax("toeplitz", "graph")
 def test_blocks(name):
     block = BLOCKS[name]()
     x = inputs(2, NODES, CHANNELS)
@@ -448,7 +449,7 @@ def test_dropout_leaves_scores(similarity):
     np.testing.assert_array_equal(ref.numpy(quiet), ref.numpy(scores))
 
 
-@pytest.mark.few_on_jax("mixed_bfloat16")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(policy):
     layer = MaskedAttention(

@@ -189,6 +189,7 @@ def test_what_is_refused(make, message):
     assert "Received: " in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_exports(tmp_path):
     """Served, nothing is copied or dropped; the export compares."""

@@ -132,7 +132,7 @@ def test_forms_agree(similarity, kernels):
         ref.assert_close(output, outputs[0], 2e-6)
 
 
-@pytest.mark.few_on_jax("2-softmax")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("similarity", SIMILARITIES[:2])
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2])
 def test_log_kernel(similarity, kernels):
@@ -300,6 +300,7 @@ def test_graph_kernel(form, layer, tmp_path):
         make(graph_kernel=kernel)(nodes[:1], kernel[None])
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_jax
 def test_sequential_of_graphs(tmp_path):
     """A dict of tensors goes through a Sequential; it trains and saves."""

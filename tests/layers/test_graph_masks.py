@@ -28,6 +28,9 @@ from keras_topo.layers import (
 )
 from keras_topo.operators import Dense
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 NODES, CHANNELS, HEADS = 40, 6, 2
 
 # On JAX what is eager is compiled step by step, for a minute.

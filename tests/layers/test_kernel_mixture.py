@@ -122,6 +122,7 @@ def test_kernels_of_walks_in_a_model(jit):
         np.testing.assert_allclose(ends[k], expected, 1e-5, 1e-6)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("form", ["dense", "pairs"])
 def test_learns_which_kernel_matters(form):
     """Where neighbors agree or differ, of graphs otherwise alike: the mean of

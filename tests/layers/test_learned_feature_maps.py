@@ -74,6 +74,7 @@ def test_starts_as_the_identity(activation):
         ref.assert_close(*scaled, 1e-5)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_attention_by_the_definition(activation):
     """The scales that keep features finite change nothing."""
@@ -122,7 +123,7 @@ def test_large_inputs_stay_finite(activation):
         assert np.isfinite(y).all()
 
 
-@pytest.mark.few_on_jax("exp")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_token_by_token(activation):
     layer = MaskedAttention(
@@ -219,7 +220,7 @@ def magnitude_layer(mask, **options):
     return randomised(layer)
 
 
-@pytest.mark.few_on_jax("table")
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("mask", [None, "table"])
 def test_magnitude_by_the_definition(mask):
     layer = magnitude_layer(mask)

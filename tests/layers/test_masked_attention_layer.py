@@ -270,6 +270,7 @@ def test_precision(policy):
                 assert {w.dtype for w in layer.mask.weights} <= {wide}
 
 
+@pytest.mark.slow_on_jax
 def test_sums_in_float64():
     mask = masks.get("table") + masks.get("decay") * masks.get("causal")
     layer = MaskedAttention(HEADS, KEY_DIM, mask=mask, dtype="float64")

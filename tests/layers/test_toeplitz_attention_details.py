@@ -11,6 +11,9 @@ from keras import ops
 
 from keras_topo.layers import ToeplitzAttention
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 CHANNELS = 6
 
 MASKS = {

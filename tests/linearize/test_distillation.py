@@ -115,6 +115,7 @@ def test_losses_by_the_definition(models):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.usefixtures("eagerly")
 def test_what_is_trained(models):
     """The attention of the changed blocks first, then all; never the
@@ -143,6 +144,7 @@ def test_what_is_trained(models):
 
 @pytest.mark.slow_on_jax
 # Compilation by XLA takes longer than all the rest.
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "jit",
     [

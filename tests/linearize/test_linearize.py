@@ -228,6 +228,7 @@ def test_errors():
         keras_topo.linearize(teacher, mask="tables")
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_jax
 def test_what_is_quantized_is_refused():
     teacher = softmax_model()

@@ -191,9 +191,7 @@ def test_oracles(name, edges, level):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.few_on_jax(
-    "gcn-graphs-False", "gat-nodes-True", "appnp-graphs-False", "gin-nodes-True"
-)
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     ("name", "level", "edges"),
     [

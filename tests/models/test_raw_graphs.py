@@ -23,6 +23,9 @@ from keras_topo.models import (
     with_preprocessing,
 )
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 on_jax = keras.backend.backend() == "jax"
 
 

@@ -111,6 +111,7 @@ def test_refused(arguments, message):
 NUMBERS = (24, 2, 32, 2)
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.few(
     "gap-2-shape3",
     "None-3-shape1",

@@ -368,6 +368,7 @@ def test_tables_are_no_longer_than_trees_are_large():
     assert len(few.values) < 10
 
 
+@pytest.mark.slow
 def test_integer_weights_of_a_large_tree():
     """Where distances are many, and the step is short."""
     random = np.random.default_rng(0)

@@ -22,6 +22,9 @@ from keras_topo.operators import (
     personalized_pagerank,
 )
 
+# On TensorFlow; the contracts of operators and layers run on JAX, too.
+pytestmark = pytest.mark.slow_on_jax
+
 RING = np.array([[0, 1], [1, 2], [2, 0]])
 
 

@@ -37,6 +37,9 @@ from keras_topo.operators import (
     torus_diffusion,
 )
 
+# On TensorFlow; the contracts of operators and layers run on JAX, too.
+pytestmark = pytest.mark.slow_on_jax
+
 GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 TIMES = np.array([0.0, 0.3, 1.0])
 

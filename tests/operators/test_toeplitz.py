@@ -10,6 +10,9 @@ from keras import ops
 
 from keras_topo.operators import BlockToeplitz, Kronecker, Toeplitz, slab, table
 
+# On TensorFlow; the contracts of operators and layers run on JAX, too.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def random(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)

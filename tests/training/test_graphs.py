@@ -347,6 +347,7 @@ def test_options_of_the_family(tmp_path, archive, name, no_export, eagerly):
     assert ("edge_gates" in layers) == (name == "local-gates")
 
 
+@pytest.mark.slow
 def test_the_family_for_all_data(tmp_path, archive, eagerly):
     """Its variant with choices of kernels, through folds and with labels."""
     labeled = write_archive(tmp_path, "LABELED", labels=True)
@@ -476,6 +477,7 @@ def test_numbers_to_predict_are_refused(tmp_path):
         load_graphs("TOY", tmp_path)
 
 
+@pytest.mark.slow
 def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     """The kernel, the features and all but the last layer are the preset's."""
     archive = write_archive(tmp_path, labels=True)

@@ -149,6 +149,7 @@ def test_a_run_of_other_arguments_is_refused(finished_run, capsys):
     assert "seed (then 0, now 5)" in error and "Received:" in error
 
 
+@pytest.mark.slow
 def test_killed_in_epoch_2_and_started_again(
     finished_run, tmp_path, capfd, no_export
 ):
@@ -365,6 +366,7 @@ def test_the_last_layer_stays_where_the_classes_do(
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sizes_make_one_model_of_all(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(Images, "_draw", lambda *_: None)
     run, _ = finished_run

@@ -135,6 +135,7 @@ def test_a_large_graph(tmp_path, no_export, eagerly):
         assert summary["epochs"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_this_process")
 def test_learns_from_two_nodes(tmp_path, planetoid):
     out = tmp_path / "run"
@@ -250,6 +251,7 @@ def test_a_choice_is_trained_once(tmp_path, planetoid, eagerly):
         assert finals[0][name] == candidate[name]
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_is_told(
     tmp_path, planetoid, no_export, eagerly, monkeypatch, capsys
 ):

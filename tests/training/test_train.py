@@ -346,6 +346,7 @@ def test_a_damaged_line_of_results_is_named_and_kept(texts, tmp_path, capsys):
     assert len(file.read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_the_best_epoch_counts_also_after_a_resume(
     texts, tmp_path, monkeypatch
 ):
