@@ -1,0 +1,30 @@
+"""Names of types in annotations.
+
+Keras runs on several backends whose tensors share no base class, and none of
+them is imported for the sake of an annotation. So `Tensor` and `TensorLike` say
+to readers and editors what is meant, and a type checker takes anything for
+them: dtypes and shapes are checked when the code runs.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+#: A tensor of the backend that Keras runs on: `tf.Tensor`, `jax.Array`, or a
+#: `keras.KerasTensor` while a functional model is put together.
+Tensor: TypeAlias = Any
+
+#: What `keras.ops.convert_to_tensor` takes: a tensor, a variable, an array, a
+#: number, or numbers in nested lists.
+TensorLike: TypeAlias = Any
+
+#: Sizes of axes; `None` for one that is not known before the call.
+Shape: TypeAlias = tuple[int | None, ...]
+
+#: The form of attention: `"auto"`, the cheapest; `"fast"`, the cheapest but
+#: `"explicit"`; or the name of one, as `MaskOperator.explain` lists them.
+Implementation: TypeAlias = (
+    Literal["auto", "explicit", "fast", "columns", "low rank"] | str
+)
+
+#: An activation: its name, a function of a tensor, or `None` for none.
+Activation: TypeAlias = str | Callable[[Tensor], Tensor] | None
