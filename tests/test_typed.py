@@ -39,8 +39,6 @@ NOT_YET = {
     "keras_topo.models",
     "keras_topo.models.causal_lm.causal_lm",
     "keras_topo.models.topvit.topvit",
-    "keras_topo.operators",
-    "keras_topo.operators.hadamard.hadamard",
     "keras_topo.presets",
     "keras_topo.testing",
     "keras_topo.visualize",
