@@ -75,7 +75,7 @@ class ForestExponential(MaskOperator):
     ):
         forest = parents
         if not isinstance(forest, Forest):
-            forest = Forest.from_parents(parents)
+            forest = Forest.from_parents(forest)
         up, down, self._vectors = check_edge_weights(edge_weights, forest)
         self.a = as_tensor(a, "a", int(self._vectors))
         if self._vectors and self.a.shape[-1] != up.shape[-1]:

@@ -89,7 +89,7 @@ class ForestDistance(MaskOperator):
     ):
         forest = parents
         if not isinstance(forest, Forest):
-            forest = Forest.from_parents(parents)
+            forest = Forest.from_parents(forest)
         weights = check_weights(edge_weights, forest)
         self._tree = shared_plan(CentroidPlan, forest, weights)
         distances = self._tree.distances
