@@ -33,7 +33,6 @@ NOT_YET = {
     "keras_topo.linearize",
     "keras_topo.linearize.distillation",
     "keras_topo.link_predictor.LinkPredictor",
-    "keras_topo.masks",
     "keras_topo.models",
     "keras_topo.models.causal_lm.causal_lm",
     "keras_topo.models.topvit.topvit",
