@@ -59,6 +59,7 @@ test-floor: $(FLOOR)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
