@@ -6,6 +6,7 @@ to readers and editors what is meant, and a type checker takes anything for
 them: dtypes and shapes are checked when the code runs.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -28,3 +29,19 @@ Implementation: TypeAlias = (
 
 #: An activation: its name, a function of a tensor, or `None` for none.
 Activation: TypeAlias = str | Callable[[Tensor], Tensor] | None
+
+#: A path, as a string or any object that has one.
+StrPath: TypeAlias = str | os.PathLike[str]
+
+#: A graph of some library: a `Graph`; one of networkx, PyTorch Geometric or
+#: DGL; or an adjacency matrix, alone or in a pair with features of nodes.
+AnyGraph: TypeAlias = Any
+
+#: `(nodes, nodes)`, SciPy sparse, an array or nested lists; or a `Graph`.
+Adjacency: TypeAlias = Any
+
+#: What targets belong to; `"auto"` where their shape shows it.
+Level: TypeAlias = Literal["auto", "graphs", "nodes"]
+
+#: How graphs are put into a batch: see `GraphSequence`.
+Batching: TypeAlias = Literal["padded", "joined", "factors"]

@@ -91,8 +91,9 @@ def from_graphs(model, preprocessor, name=None):
         edges, nodes, inputs.get("edge_weights")
     )
     labels = None
-    if p.learned["label_values"]:
-        labels = OneHotValues(p.learned["label_values"], name="labels")(
+    label_values = p._learned()["label_values"]
+    if label_values:
+        labels = OneHotValues(label_values, name="labels")(
             inputs["node_labels"]
         )
     x = _node_features(p, inputs, labels, adjacency, mask)
@@ -140,7 +141,7 @@ def l1_normalized(model, name=None):
 
 
 def _inputs(p):
-    learned = p.learned
+    learned = p._learned()
     shapes = {
         "node_mask": ((None,), "bool"),
         "edges": ((None, 2), "int32"),
@@ -166,7 +167,7 @@ def _inputs(p):
 
 def _node_features(p, inputs, labels, adjacency, mask):
     """In the order of `GraphPreprocessor`; `None` without any."""
-    learned, parts = p.learned, []
+    learned, parts = p._learned(), []
     if labels is not None:
         parts.append(labels)
     if learned["num_own_features"]:
@@ -196,7 +197,7 @@ def _node_features(p, inputs, labels, adjacency, mask):
 
 
 def _edge_features(p, inputs):
-    learned, parts = p.learned, []
+    learned, parts = p._learned(), []
     if learned["edge_label_values"]:
         parts.append(
             OneHotValues(learned["edge_label_values"], name="bonds")(

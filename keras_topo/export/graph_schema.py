@@ -59,7 +59,7 @@ class GraphTensorSpec:
 
         Labels are called `label`, features `features` and weights `weight`.
         """
-        learned = preprocessor.learned
+        learned = preprocessor._learned()
 
         def label(values):
             if not values:

@@ -119,7 +119,7 @@ def _task_of(preprocessor, model):
 
 
 def _random_graph(num_nodes, preprocessor, random):
-    learned = preprocessor.learned
+    learned = preprocessor._learned()
     directed = learned["directed"]
     adjacent = random.random((num_nodes, num_nodes)) < 0.4
     edges = np.argwhere(np.triu(adjacent, k=1))

@@ -43,7 +43,7 @@ def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
     inputs = of_one_shape(inputs)
     inputs = of_bounded_size(inputs, max_nodes, max_elements)
     inputs = at_real_nodes(inputs, names)
-    learned = preprocessor.learned
+    learned = preprocessor._learned()
     inputs, checks = _without_padding(inputs, learned), []
     for key, field in (
         ("node_labels", "label_values"),

@@ -196,7 +196,7 @@ def _meanings(signatures, report, preprocessor):
     """What inputs and outputs are, sentence by sentence."""
     found = []
     if preprocessor is not None:
-        learned = preprocessor.learned
+        learned = preprocessor._learned()
         text = (
             "Graphs are raw: features, degrees and kernels are computed "
             "inside. "
@@ -242,7 +242,7 @@ def _request(name, preprocessor):
         if key == "node_labels":
             values[key] = f"tf.constant([{value}])"
         else:
-            width = preprocessor.learned["num_own_features"]
+            width = preprocessor._learned()["num_own_features"]
             values[key] = f"tf.zeros((1, 3, {width}))"
     lines = [
         "import tensorflow as tf",
@@ -264,7 +264,7 @@ def _shown(signatures):
 
 def _example_values(preprocessor):
     """Code for what three nodes have."""
-    learned, values = preprocessor.learned, {}
+    learned, values = preprocessor._learned(), {}
     if learned["label_values"]:
         known = learned["label_values"]
         values["node_labels"] = repr([known[0], known[0], known[-1]])
