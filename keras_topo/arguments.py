@@ -2,8 +2,13 @@
 
 import functools
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 def positive(value, name, optional=False):
@@ -61,12 +66,18 @@ def by_former_name(kwargs, old, new, value=None):
     return kwargs.pop(old)
 
 
-def renamed_argument(old, new):
+def renamed_argument(
+    old: str, new: str
+) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
     """Makes a function take the argument `new` by its former name too."""
 
-    def decorate(function):
+    def decorate(
+        function: Callable[_Parameters, _Result],
+    ) -> Callable[_Parameters, _Result]:
         @functools.wraps(function)
-        def call(*args, **kwargs):
+        def call(
+            *args: _Parameters.args, **kwargs: _Parameters.kwargs
+        ) -> _Result:
             if old in kwargs:
                 kwargs[new] = by_former_name(kwargs, old, new, kwargs.get(new))
             return function(*args, **kwargs)
@@ -80,6 +91,6 @@ def renamed_argument(old, new):
 _RENAMED = {"fixed_kernel": "graph_kernel"}
 
 
-def with_new_names(config):
+def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, of whatever version, with the names of today."""
     return {_RENAMED.get(key, key): value for key, value in config.items()}

@@ -7,7 +7,7 @@ them: dtypes and shapes are checked when the code runs.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 #: A tensor of the backend that Keras runs on: `tf.Tensor`, `jax.Array`, or a
@@ -17,6 +17,10 @@ Tensor: TypeAlias = Any
 #: What `keras.ops.convert_to_tensor` takes: a tensor, a variable, an array, a
 #: number, or numbers in nested lists.
 TensorLike: TypeAlias = Any
+
+#: What tokens leave behind for later ones: a tensor, or a tuple or a dict of
+#: tensors.
+State: TypeAlias = Any
 
 #: Sizes of axes; `None` for one that is not known before the call.
 Shape: TypeAlias = tuple[int | None, ...]
@@ -45,3 +49,14 @@ Level: TypeAlias = Literal["auto", "graphs", "nodes"]
 
 #: How graphs are put into a batch: see `GraphSequence`.
 Batching: TypeAlias = Literal["padded", "joined", "factors"]
+
+#: How like queries and keys are: a name, a learned feature map, or its
+#: configuration. See `MaskedAttention` and `GraphKernelAttention`.
+Similarity: TypeAlias = str | Any
+
+#: A kernel that a layer holds: an array or SciPy sparse array `(nodes, nodes)`,
+#: or `(kernels, nodes, nodes)`; or the pairs that `keep_largest` makes of it.
+GraphKernel: TypeAlias = Any
+
+#: Mean and variance, or deviation, of each feature or target.
+Statistics: TypeAlias = Sequence[Sequence[float]]
