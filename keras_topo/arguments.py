@@ -2,16 +2,24 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast, overload
 
 import numpy as np
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
+Choice = TypeVar("Choice")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def positive(value, name, optional=False):
+@overload
+def positive(value: Any, name: str) -> int: ...
+
+
+@overload
+def positive(value: Any, name: str, optional: bool) -> int | None: ...
+
+
+def positive(value: Any, name: str, optional: bool = False) -> int | None:
     """`value`, which must be a positive int; or `None`, if `optional`."""
     if optional and value is None:
         return None
@@ -22,7 +30,7 @@ def positive(value, name, optional=False):
     return int(value)
 
 
-def rate(value, name):
+def rate(value: float, name: str) -> float:
     """`value`, which must be from 0 to below 1."""
     if not 0 <= value < 1:
         raise ValueError(
@@ -32,7 +40,7 @@ def rate(value, name):
     return value
 
 
-def one_of(value, name, choices):
+def one_of(value: Choice, name: str, choices: Collection[Any]) -> Choice:
     """`value`, which must be one of `choices`."""
     # An array has no single answer to whether it is one of them.
     if not isinstance(value, (str, int, type(None))) or value not in choices:
@@ -43,7 +51,9 @@ def one_of(value, name, choices):
     return value
 
 
-def by_former_name(kwargs, old, new, value=None):
+def by_former_name(
+    kwargs: dict[str, Any], old: str, new: str, value: Any = None
+) -> Any:
     """The value of an argument, which may have come by its former name.
 
     Args:
@@ -66,23 +76,17 @@ def by_former_name(kwargs, old, new, value=None):
     return kwargs.pop(old)
 
 
-def renamed_argument(
-    old: str, new: str
-) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
     """Makes a function take the argument `new` by its former name too."""
 
-    def decorate(
-        function: Callable[_Parameters, _Result],
-    ) -> Callable[_Parameters, _Result]:
+    def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def call(
-            *args: _Parameters.args, **kwargs: _Parameters.kwargs
-        ) -> _Result:
+        def call(*args, **kwargs):
             if old in kwargs:
                 kwargs[new] = by_former_name(kwargs, old, new, kwargs.get(new))
             return function(*args, **kwargs)
 
-        return call
+        return cast(Function, call)
 
     return decorate
 
@@ -91,6 +95,6 @@ def renamed_argument(
 _RENAMED = {"fixed_kernel": "graph_kernel"}
 
 
-def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration, of whatever version, with the names of today."""
     return {_RENAMED.get(key, key): value for key, value in config.items()}

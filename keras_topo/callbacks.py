@@ -1,5 +1,7 @@
 """Callbacks for training."""
 
+from typing import Any
+
 import keras
 
 
@@ -23,7 +25,7 @@ class Resample(keras.callbacks.Callback):
     >>> model.fit(x, y, epochs=10, callbacks=[Resample(every=2)])
     """
 
-    def __init__(self, every=1):
+    def __init__(self, every: int = 1):
         super().__init__()
         if not isinstance(every, int) or every < 1:
             raise ValueError(
@@ -31,7 +33,7 @@ class Resample(keras.callbacks.Callback):
             )
         self.every = every
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._sampled = [
             layer
             for layer in self.model._flatten_layers()
@@ -43,7 +45,9 @@ class Resample(keras.callbacks.Callback):
                 f"Received: the model {self.model.name!r} without one"
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         # By the number of the epoch: a training that resumes, as one goes on.
         if epoch and epoch % self.every == 0:
             for layer in self._sampled:
@@ -65,9 +69,11 @@ class FollowEpochs(keras.callbacks.Callback):
     ...           callbacks=[FollowEpochs(train)])
     """
 
-    def __init__(self, sequence):
+    def __init__(self, sequence: Any):
         super().__init__()
         self.sequence = sequence
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         self.sequence.epoch = epoch

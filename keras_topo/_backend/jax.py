@@ -1,14 +1,21 @@
 """JAX: slices with traced starts, FFTs, checkpointed maps."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+from jax.core import Tracer
+
+from keras_topo.typing import Tensor
 
 
-def slice_axis(x, start, size, axis):
+def slice_axis(
+    x: Tensor, start: int | Tensor, size: int | Tensor, axis: int
+) -> Tensor:
     """`x[start : start + size]` along `axis`; `start` may be traced."""
     return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
@@ -28,7 +35,7 @@ def ensure_size(x, size, axis):
     return x
 
 
-def matmul(x, y):
+def matmul(x: Tensor, y: Tensor) -> Tensor:
     """`jax.numpy.matmul`; the TensorFlow module says why it is here."""
     return jnp.matmul(x, y)
 
@@ -49,12 +56,12 @@ def divide(x, total):
     return (x * scale) / (total * scale)
 
 
-def concrete(x):
+def concrete(x: Tensor) -> np.ndarray | None:
     """The value of a tensor as an array; `None` where it is traced."""
-    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    return None if isinstance(x, Tracer) else np.asarray(x)
 
 
-def constant(array):
+def constant(array: np.ndarray) -> Tensor:
     """An array of the host as a tensor."""
     return jnp.asarray(array)
 
@@ -71,7 +78,13 @@ def register_pytree(registered, take_apart, put_together):
     jax.tree_util.register_pytree_node(registered, take_apart, put_together)
 
 
-def sparse_sum(x, rows, columns, weights, num_rows):
+def sparse_sum(
+    x: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    weights: Tensor | None,
+    num_rows: int | Tensor,
+) -> Tensor:
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`."""
     terms = x[columns]
     if weights is not None:
@@ -83,7 +96,13 @@ def sparse_sum(x, rows, columns, weights, num_rows):
 ENTRY_BLOCK = 2**24
 
 
-def sparse_product(values, x, rows, columns, num_rows):
+def sparse_product(
+    values: Tensor,
+    x: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    num_rows: int | Tensor,
+) -> Tensor:
     """`A x`: `y[r] = sum values[e] x[columns[e]]` over entries of row `r`.
 
     Args:
@@ -120,7 +139,9 @@ def sparse_product(values, x, rows, columns, num_rows):
     return jax.lax.scan(step, y, tuple(map(split, (values, rows, columns))))[0]
 
 
-def entry_products(x, y, rows, columns):
+def entry_products(
+    x: Tensor, y: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
     """`sum_c x[rows[e], c] y[columns[e], c]` for each entry, `(entries,)`.
 
     Large ones, and their gradients, gather a block of entries at a time.
@@ -146,7 +167,9 @@ def entry_products(x, y, rows, columns):
     return found.reshape(-1)[:count]
 
 
-def with_derivatives(y, sources, pullback):
+def with_derivatives(
+    y: Tensor, sources: Sequence[Tensor], pullback: Callable[..., Any]
+) -> Tensor:
     """`y` with the derivatives that `pullback` states; the TensorFlow module
     says what for."""
 
@@ -168,7 +191,9 @@ def with_derivatives(y, sources, pullback):
     return attach(jax.lax.stop_gradient(y), *sources)
 
 
-def add_in_steps(y, targets, sources, weights):
+def add_in_steps(
+    y: Tensor, targets: Tensor, sources: Tensor, weights: Tensor
+) -> Tensor:
     """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another;
     the TensorFlow module says more."""
 
@@ -218,7 +243,9 @@ def serial_loop(start, stop, body, state):
     )
 
 
-def toeplitz_fft(x, kernel, grid_shape):
+def toeplitz_fft(
+    x: Tensor, kernel: Tensor, grid_shape: Sequence[int]
+) -> Tensor:
     """Circular convolution of zero-padded `x` with `kernel`, then cropped.
 
     Args:
@@ -289,7 +316,7 @@ def _tiled(x, queries, keys):
     return x[..., queries - 1 : queries - 1 + keys, :]
 
 
-def keep_whole(x):
+def keep_whole(x: Tensor) -> Tensor:
     """`x`, computed once and kept, not again for all that it enters into."""
     return jax.lax.optimization_barrier(x)
 
@@ -304,7 +331,11 @@ def has_fused_attention(length, dtype):
     return known and dtype == "float32" and length <= 1024
 
 
-def checkpointed_map(function, blocks, shared):
+def checkpointed_map(
+    function: Callable[..., Tensor],
+    blocks: Sequence[Tensor],
+    shared: Sequence[Tensor],
+) -> Tensor:
     """Maps `function(block, shared)` over blocks, one after the other.
 
     Args:

@@ -1,5 +1,8 @@
 """TensorFlow: slices with traced starts, FFTs, checkpointed maps."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +11,8 @@ from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
     xla_optimization_barrier,
 )
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from keras_topo.typing import Tensor
 
 
 def _leave_unconverted(package):
@@ -31,7 +36,9 @@ def _leave_unconverted(package):
 _leave_unconverted("keras_topo")
 
 
-def slice_axis(x, start, size, axis):
+def slice_axis(
+    x: Tensor, start: int | Tensor, size: int | Tensor, axis: int
+) -> Tensor:
     """`x[..., start : start + size, ...]` along `axis`; `start` may be traced.
 
     `tf.slice` with explicit sizes is the one form of slicing that XLA accepts
@@ -61,7 +68,7 @@ def update_axis(x, update, start, axis):
 
     @tf.custom_gradient
     def write(x, update):
-        starts = [0] * len(x.shape)
+        starts: list[Tensor] = [0] * len(x.shape)
         starts[axis] = start
 
         def gradient(upstream):
@@ -85,7 +92,7 @@ def ensure_size(x, size, axis):
     return tf.ensure_shape(x, shape)
 
 
-def matmul(x, y):
+def matmul(x: Tensor, y: Tensor) -> Tensor:
     """`keras.ops.matmul`, around a fault of TensorFlow on CPUs.
 
     Up to 2.21 the oneDNN product of `(batch, 1, i, k)`, one head, with a single
@@ -127,7 +134,7 @@ def divide(x, total):
     return y, gradient
 
 
-def concrete(x):
+def concrete(x: Tensor) -> np.ndarray | None:
     """The value of a tensor as an array; `None` where it is traced."""
     # Variables always have the method, and refuse it in a graph.
     variable = isinstance(x, (tf.Variable, keras.Variable))
@@ -136,7 +143,7 @@ def concrete(x):
     return x.numpy() if hasattr(x, "numpy") else None
 
 
-def constant(array):
+def constant(array: np.ndarray) -> Tensor:
     """An array of the host as a tensor.
 
     A large one is made outside of a function that is being traced, which
@@ -159,11 +166,11 @@ def register_pytree(registered, take_apart, put_together):
         put_together: from a structure and an iterable of tensors to an object.
     """
 
-    def flatten(self):
+    def flatten(self) -> tuple[Any, tuple[Tensor, ...]]:
         leaves, structure = take_apart(self)
         return (structure,), tuple(leaves)
 
-    def unflatten(metadata, leaves):
+    def unflatten(metadata: Any, leaves: Any) -> Any:
         return put_together(*metadata, leaves)
 
     # The protocol of tf.nest for classes of one's own.
@@ -171,7 +178,9 @@ def register_pytree(registered, take_apart, put_together):
     registered.__tf_unflatten__ = staticmethod(unflatten)
 
 
-def with_derivatives(y, sources, pullback):
+def with_derivatives(
+    y: Tensor, sources: Sequence[Tensor], pullback: Callable[..., Any]
+) -> Tensor:
     """`y` with the derivatives that `pullback` states.
 
     For solutions of equations: how `y` was found, in loops that keep nothing,
@@ -259,7 +268,9 @@ def serial_loop(start, stop, body, state):
     return state
 
 
-def toeplitz_fft(x, kernel, grid_shape):
+def toeplitz_fft(
+    x: Tensor, kernel: Tensor, grid_shape: Sequence[int]
+) -> Tensor:
     """Circular convolution of zero-padded `x` with `kernel`, then cropped.
 
     Args:
@@ -400,7 +411,7 @@ def _add_windows(y, queries, keys):
     return tf.reduce_sum(y, axis=-3)
 
 
-def keep_whole(x):
+def keep_whole(x: Tensor) -> Tensor:
     """`x`, computed once and kept, not again for all that it enters into."""
     if not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
         return x
@@ -420,7 +431,11 @@ def has_fused_attention(length, dtype):
     return False
 
 
-def checkpointed_map(function, blocks, shared):
+def checkpointed_map(
+    function: Callable[..., Tensor],
+    blocks: Sequence[Tensor],
+    shared: Sequence[Tensor],
+) -> Tensor:
     """Maps `function(block, shared)` over blocks, one after the other.
 
     Args:
@@ -469,7 +484,7 @@ def checkpointed_map(function, blocks, shared):
                 with tf.GradientTape(watch_accessed_variables=False) as tape:
                     tape.watch(sources)
                     y = function(slices, shared)
-                gradients = tape.gradient(
+                gradients: list[Tensor] = tape.gradient(
                     y,
                     sources,
                     output_gradients=upstream[index],
@@ -529,7 +544,8 @@ def _stack_loop(num_blocks, body, num_stacked=1):
 
 def equal_to_strings(x, values):
     """`(..., len(values))`, bool, of a tensor of strings."""
-    return tf.equal(tf.convert_to_tensor(x)[..., None], tf.constant(values))
+    x = tf.expand_dims(tf.convert_to_tensor(x), -1)
+    return tf.equal(x, tf.constant(values))
 
 
 def compiles_by_default():

@@ -4,9 +4,16 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_topo._backend.tensorflow import serial_loop
+from keras_topo.typing import Tensor
 
 
-def sparse_sum(x, rows, columns, weights, num_rows):
+def sparse_sum(
+    x: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    weights: Tensor | None,
+    num_rows: int | Tensor,
+) -> Tensor:
     """`A x`, a sparse matrix by its entries, sorted by rows, times `(n, c)`.
 
     Args:
@@ -29,7 +36,13 @@ def sparse_sum(x, rows, columns, weights, num_rows):
     return tf.math.unsorted_segment_sum(terms, rows, num_rows)
 
 
-def sparse_product(values, x, rows, columns, num_rows):
+def sparse_product(
+    values: Tensor,
+    x: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    num_rows: int | Tensor,
+) -> Tensor:
     """`A x`: `y[r] = sum values[e] x[columns[e]]` over entries of row `r`.
 
     Nothing of the size of entries times columns is held, in either direction.
@@ -100,7 +113,9 @@ SPARSE_COLUMNS = 16
 ENTRY_BLOCK = 2**24
 
 
-def entry_products(x, y, rows, columns):
+def entry_products(
+    x: Tensor, y: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
     """`sum_c x[rows[e], c] y[columns[e], c]` for each entry, `(entries,)`.
 
     Outside of XLA, entries are gathered a block at a time, in both directions.
@@ -149,7 +164,9 @@ def _entry_products(x, y, rows, columns):
     return found
 
 
-def add_in_steps(y, targets, sources, weights):
+def add_in_steps(
+    y: Tensor, targets: Tensor, sources: Tensor, weights: Tensor
+) -> Tensor:
     """`y[targets[k]] += weights[k] y[sources[k]]` for one `k` after another.
 
     Not differentiable.

@@ -18,12 +18,14 @@ keys, stay within the range of float32. Where features would be larger than
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
 
 from keras_topo._backend import matmul
 from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.typing import Seed, Tensor
 
 # Keeps rows of features from vanishing altogether.
 EPSILON = 1e-3
@@ -128,7 +130,7 @@ RANDOM_FEATURE_MAPS = ("favor", "hyperbolic_favor")
 SCALED_FEATURE_MAPS = ("relu", "topvit_relu", "elu")
 
 
-def get_feature_map(name):
+def get_feature_map(name: str) -> Callable[..., Tensor]:
     """The feature map called `name`.
 
     Raises:
@@ -142,7 +144,9 @@ def get_feature_map(name):
     return FEATURE_MAPS[name]
 
 
-def key_level(name, x, projection=None):
+def key_level(
+    name: str, x: Tensor, projection: Tensor | None = None
+) -> Tensor | None:
     """The logarithm of the scale of keys: their features are divided by it,
     and the normalizer of attention cancels it.
 
@@ -169,7 +173,9 @@ def key_level(name, x, projection=None):
     return ops.stop_gradient(ops.max(logits[name](), (-2, -1), keepdims=True))
 
 
-def orthogonal_projection(shape, seed=None, dtype="float32"):
+def orthogonal_projection(
+    shape: Sequence[int], seed: Seed = None, dtype: str = "float32"
+) -> Tensor:
     """Gaussian rows, orthogonal in groups of `d_qk`, for random features.
 
     Args:

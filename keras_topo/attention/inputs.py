@@ -7,6 +7,7 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.shapes import agree
+from keras_topo.typing import Tensor, TensorLike
 
 
 def check_inputs(**tensors):
@@ -40,7 +41,9 @@ def check_inputs(**tensors):
     return *[ops.cast(x, dtype) for x in (query, key, value)], result
 
 
-def as_operator(mask, value, allow_negative):
+def as_operator(
+    mask: MaskOperator | TensorLike | None, value: Tensor, allow_negative: bool
+) -> MaskOperator | None:
     """`mask` as an operator that fits `value`; `None` stays.
 
     Raises:
@@ -71,7 +74,9 @@ def as_operator(mask, value, allow_negative):
     return mask
 
 
-def refuse_negative(output, mask, allow_negative):
+def refuse_negative(
+    output: Tensor, mask: MaskOperator | None, allow_negative: bool
+) -> Tensor:
     """`output`, or NaN where a traced mask has negative entries.
 
     Compiled functions cannot raise: what is an error elsewhere must not look
@@ -86,7 +91,7 @@ def refuse_negative(output, mask, allow_negative):
     return ops.where(negative, nan, output)
 
 
-def drop_padding(x, padding_mask):
+def drop_padding(x: Tensor, padding_mask: TensorLike | None) -> Tensor:
     """Zeros at padded tokens of `(batch, heads, L, n)`."""
     if padding_mask is None:
         return x
@@ -94,7 +99,7 @@ def drop_padding(x, padding_mask):
     return ops.where(visible, x, ops.zeros_like(x))
 
 
-def padding_axes(padding_mask, x):
+def padding_axes(padding_mask: TensorLike, x: Tensor) -> Tensor:
     """`(batch, L)` to `(batch, 1, L, 1)`, in the dtype of `x`."""
     padding_mask = ops.convert_to_tensor(padding_mask)
     expected = (x.shape[0], x.shape[-2])
@@ -113,7 +118,7 @@ def padding_axes(padding_mask, x):
     return visible[:, None, :, None]
 
 
-def normalize(numerator, denominator):
+def normalize(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divides; where a row has no weight at all, the result is zero.
 
     Only the denominator is guarded: an epsilon in the scores would make the

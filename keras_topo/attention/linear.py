@@ -13,19 +13,21 @@ from keras_topo.attention.inputs import (
     normalize,
     refuse_negative,
 )
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forms import IMPLEMENTATIONS
 from keras_topo.operators.linear import linear_attention
+from keras_topo.typing import Implementation, Tensor, TensorLike
 
 
 def masked_linear_attention(
-    query_features,
-    key_features,
-    value,
-    mask=None,
-    padding_mask=None,
-    implementation="auto",
-    allow_negative=False,
-):
+    query_features: TensorLike,
+    key_features: TensorLike,
+    value: TensorLike,
+    mask: MaskOperator | TensorLike | None = None,
+    padding_mask: TensorLike | None = None,
+    implementation: Implementation = "auto",
+    allow_negative: bool = False,
+) -> Tensor:
     """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalised by row.
 
     The lemma of Choromanski et al. (2022): with

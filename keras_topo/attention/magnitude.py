@@ -1,14 +1,24 @@
 """Magnitude-aware linear attention (MALA)."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.typing import Tensor, TensorLike
 
 # Of the factor: where it is larger, products with values might not be finite.
 LARGEST_FACTOR = 1e3
 
 
-def magnitude_aware(output, query_features, key_features, value, scale, mean):
+def magnitude_aware(
+    output: TensorLike,
+    query_features: TensorLike,
+    key_features: TensorLike,
+    value: TensorLike,
+    scale: TensorLike,
+    mean: Callable[[Tensor], Tensor],
+) -> Tensor:
     """Gives linear attention back the magnitude of queries (Fan et al., 2025).
 
     The normalizer of linear attention cancels the length of `phi(q)`: a query
@@ -46,7 +56,13 @@ def magnitude_aware(output, query_features, key_features, value, scale, mean):
     return ops.cast(x + factor * (x - mean_value), output.dtype)
 
 
-def magnitude_scores(scores, query_features, key_features, scale, shares):
+def magnitude_scores(
+    scores: Tensor,
+    query_features: Tensor,
+    key_features: Tensor,
+    scale: Tensor,
+    shares: Tensor,
+) -> Tensor:
     """The scores of `magnitude_aware`, normalized.
 
     Args:

@@ -1,6 +1,7 @@
 """The scores of attention, normalized: what the output averages values by."""
 
 import math
+from typing import Literal
 
 from keras import ops
 
@@ -14,22 +15,24 @@ from keras_topo.attention.inputs import (
 )
 from keras_topo.attention.pairs import linear_pairs, softmax_pairs
 from keras_topo.attention.softmax import ADDITIVE, DOT, softmax
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import HIDDEN, DenseExp
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.sparse import SparsePairs
+from keras_topo.typing import Tensor, TensorLike
 
 KINDS = ("linear", "softmax", "additive")
 
 
 def attention_scores(
-    kind,
-    query,
-    key,
-    mask=None,
-    padding_mask=None,
-    allow_negative=False,
-    of_pairs=False,
-):
+    kind: Literal["linear", "softmax", "additive"],
+    query: TensorLike,
+    key: TensorLike,
+    mask: MaskOperator | TensorLike | None = None,
+    padding_mask: TensorLike | None = None,
+    allow_negative: bool = False,
+    of_pairs: bool = False,
+) -> Tensor:
     """Normalized scores, `A = D^-1 (M (.) K)`, computed explicitly.
 
     `A V` is the output of `masked_linear_attention`,

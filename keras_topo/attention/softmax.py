@@ -18,21 +18,23 @@ from keras_topo.attention.inputs import (
     refuse_negative,
 )
 from keras_topo.attention.pairs import attend_pairs
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.blocks import map_rows
 from keras_topo.operators.dense import HIDDEN, DenseExp
 from keras_topo.operators.sparse import SparsePairs
+from keras_topo.typing import Seed, Tensor, TensorLike
 
 
 def masked_softmax_attention(
-    query,
-    key,
-    value,
-    mask=None,
-    padding_mask=None,
-    dropout=0.0,
-    seed=None,
-    allow_negative=False,
-):
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    mask: MaskOperator | TensorLike | None = None,
+    padding_mask: TensorLike | None = None,
+    dropout: float = 0.0,
+    seed: Seed = None,
+    allow_negative: bool = False,
+) -> Tensor:
     """Softmax attention whose exponentials are multiplied by a mask.
 
     Scores `M[i, j] exp(q_i . k_j / sqrt(d_qk))`, normalized by row: with
@@ -80,15 +82,15 @@ def masked_softmax_attention(
 
 
 def masked_additive_attention(
-    query_scores,
-    key_scores,
-    value,
-    mask=None,
-    padding_mask=None,
-    dropout=0.0,
-    seed=None,
-    allow_negative=False,
-):
+    query_scores: TensorLike,
+    key_scores: TensorLike,
+    value: TensorLike,
+    mask: MaskOperator | TensorLike | None = None,
+    padding_mask: TensorLike | None = None,
+    dropout: float = 0.0,
+    seed: Seed = None,
+    allow_negative: bool = False,
+) -> Tensor:
     """Attention with additive scores, the form of GAT, times a mask.
 
     Scores `M[i, j] exp(leaky_relu(s_i + t_j))` with a slope of 0.2 below zero,

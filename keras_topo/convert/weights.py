@@ -263,7 +263,8 @@ def attention_weights(
     pairs: list[tuple[Any, Any]]
     if isinstance(layer, MaskedAttention):
         # Head by head, its queries, keys and values.
-        qkv, out = layer.qkv_dense, layer.output_dense
+        qkv: Any = layer.qkv_dense
+        out: Any = layer.output_dense
         pairs = [
             (qkv.kernel, np.concatenate(kernels, axis=-1)),
             (out.kernel, output),

@@ -13,7 +13,7 @@ import numpy as np
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
 from keras_topo.export.served import Served
-from keras_topo.typing import Tensor
+from keras_topo.typing import Shape, Tensor
 
 # The extent of axes that a model leaves open, in what it is tried with.
 SIZE = 32
@@ -50,7 +50,7 @@ class ServedTensors(Served):
         import tensorflow as tf
 
         check_model(model)
-        self.shape = _shape_of(model, input_shape)
+        self.shape: Shape = _shape_of(model, input_shape)
         self.is_ids = "int" in model.inputs[0].dtype
         self.name = "tokens" if self.is_ids else "inputs"
         if len(self.shape) == 3:

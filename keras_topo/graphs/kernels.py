@@ -1,7 +1,7 @@
 """Graph kernels as dense matrices, exact: diffusion, random walks, PageRank."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -11,12 +11,7 @@ from numpy.typing import ArrayLike
 
 from keras_topo.host.adjacency import as_adjacency, check_symmetric
 from keras_topo.host.diffusion_generator import GENERATORS
-from keras_topo.typing import Adjacency
-
-#: `T` of `exp(-time T)`.
-GeneratorName: TypeAlias = Literal[
-    "laplacian", "adjacency", "normalized_laplacian"
-]
+from keras_topo.typing import Adjacency, GeneratorName
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05

@@ -1,10 +1,15 @@
 """Checks of what describes a graph: adjacency matrices, ids, numbers."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
+
+from keras_topo.typing import Adjacency
 
 
-def as_adjacency(adjacency, dtype="float32"):
+def as_adjacency(adjacency: Adjacency, dtype: str = "float32") -> Any:
     """`adjacency`, checked, as a CSR array without stored zeros.
 
     Args:
@@ -17,7 +22,7 @@ def as_adjacency(adjacency, dtype="float32"):
     """
     # That of a `Graph`, a class above host code, has been checked.
     checked = getattr(adjacency, "adjacency", None)
-    if scipy.sparse.issparse(checked):
+    if checked is not None and scipy.sparse.issparse(checked):
         return checked.astype(dtype)
     if not scipy.sparse.issparse(adjacency):
         adjacency = as_array(adjacency, "adjacency")
@@ -52,7 +57,7 @@ def as_adjacency(adjacency, dtype="float32"):
     return adjacency
 
 
-def check_symmetric(adjacency):
+def check_symmetric(adjacency: Any) -> None:
     """Raises a ValueError unless a sparse matrix is, but for rounding."""
     difference = abs(adjacency - adjacency.T).tocoo()
     if difference.nnz and difference.max() > 1e-6 * adjacency.data.max():
@@ -65,7 +70,7 @@ def check_symmetric(adjacency):
         )
 
 
-def check_node_ids(ids, num_nodes, name):
+def check_node_ids(ids: np.ndarray, num_nodes: int, name: str) -> None:
     """Raises a ValueError unless `ids` are ints from 0 to below num_nodes."""
     if ids.size and ids.dtype.kind not in "iu":
         raise ValueError(
@@ -80,7 +85,7 @@ def check_node_ids(ids, num_nodes, name):
         )
 
 
-def as_array(values, name):
+def as_array(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as an array of any dtype."""
     try:
         return np.asarray(values)
@@ -91,7 +96,7 @@ def as_array(values, name):
         ) from error
 
 
-def as_numbers(values, name):
+def as_numbers(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as a float32 array, if they are numbers."""
     array = as_array(values, name)
     if array.dtype.kind not in "biuf" and array.size:
@@ -102,7 +107,7 @@ def as_numbers(values, name):
     return array.astype("float32", copy=False)
 
 
-def as_integers(values, name):
+def as_integers(values: ArrayLike, name: str) -> np.ndarray:
     """`values` as an int64 array, if they are integers, of any dtype."""
     array = as_array(values, name)
     integral = array.dtype.kind in "biu" or not array.size

@@ -1,9 +1,11 @@
 """Generators of graph diffusion, ready for products on any backend."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.host.adjacency import (
     as_adjacency,
@@ -11,6 +13,7 @@ from keras_topo.host.adjacency import (
     check_symmetric,
 )
 from keras_topo.host.local_order import local_order
+from keras_topo.typing import Adjacency, GeneratorName
 
 GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 
@@ -52,11 +55,15 @@ class DiffusionGenerator:
     inverse: np.ndarray | None = None
 
     @property
-    def num_entries(self):
+    def num_entries(self) -> int:
         return self.rows.shape[0]
 
     @classmethod
-    def from_adjacency(cls, adjacency, name="laplacian"):
+    def from_adjacency(
+        cls,
+        adjacency: Adjacency | tuple[ArrayLike, ArrayLike, int],
+        name: GeneratorName = "laplacian",
+    ) -> "DiffusionGenerator":
         """Checks a graph and bounds the spectrum of its generator.
 
         Args:
@@ -76,23 +83,23 @@ class DiffusionGenerator:
                 f"`generator` expects one of {GENERATORS}. Received: "
                 f"generator={name!r}"
             )
-        adjacency = as_adjacency(_matrix(adjacency), "float64")
-        check_symmetric(adjacency)
-        adjacency.sort_indices()
-        order, inverse = local_order(adjacency), None
+        matrix = as_adjacency(_matrix(adjacency), "float64")
+        check_symmetric(matrix)
+        matrix.sort_indices()
+        order, inverse = local_order(matrix), None
         if order is not None:
-            adjacency = adjacency[order][:, order]
-            adjacency.sort_indices()
+            matrix = matrix[order][:, order]
+            matrix.sort_indices()
             inverse = np.argsort(order).astype("int32")
-        degrees = np.asarray(adjacency.sum(axis=1)).ravel()
+        degrees = np.asarray(matrix.sum(axis=1)).ravel()
         diagonal = scale = None
         if name == "adjacency":
-            top = spectral_radius_bound(adjacency)
+            top = spectral_radius_bound(matrix)
             bounds = (-top, top)
         elif name == "laplacian":
             diagonal = degrees
             # Entry by entry, `|D - A|` is at most `D + A`.
-            signless = adjacency + scipy.sparse.diags_array(degrees)
+            signless = matrix + scipy.sparse.diags_array(degrees)
             bounds = (0.0, spectral_radius_bound(signless.tocsr()))
         else:
             connected = degrees > 0
@@ -100,10 +107,10 @@ class DiffusionGenerator:
             scale = np.zeros_like(degrees)
             scale[connected] = degrees[connected] ** -0.5
             bounds = (0.0, 2.0)
-        coo = adjacency.tocoo()
+        coo = matrix.tocoo()
         return cls(
             name,
-            adjacency.shape[0],
+            matrix.shape[0],
             coo.row.astype("int32"),
             coo.col.astype("int32"),
             None if (coo.data == 1).all() else coo.data,
@@ -138,7 +145,7 @@ def _matrix(adjacency):
     )
 
 
-def spectral_radius_bound(matrix):
+def spectral_radius_bound(matrix: Any) -> float:
     """An upper bound of the largest eigenvalue of a matrix without negative
     entries (Collatz and Wielandt): `max_i (M v)_i / v_i` for any positive `v`,
     the best of some power iterations."""

@@ -1,12 +1,15 @@
 """Rooted forests on the host: checks, orders, heavy paths."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
+from numpy.typing import ArrayLike
 
 from keras_topo.host.adjacency import as_adjacency, check_node_ids
+from keras_topo.typing import Adjacency
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Forest:
     head: np.ndarray
 
     @classmethod
-    def from_parents(cls, parents):
+    def from_parents(cls, parents: ArrayLike) -> "Forest":
         """Checks `parents`, the parent of each node or -1, and orders nodes.
 
         Raises:
@@ -68,7 +71,7 @@ class Forest:
         return cls(parents, depth, order, position, size, tree, head)
 
     @classmethod
-    def from_trees(cls, forests):
+    def from_trees(cls, forests: Sequence["Forest | ArrayLike"]) -> "Forest":
         """A batch of trees as one forest, their nodes one after another.
 
         Args:
@@ -92,10 +95,10 @@ class Forest:
         return cls.from_parents(np.concatenate(parents))
 
     @property
-    def num_nodes(self):
+    def num_nodes(self) -> int:
         return len(self.parents)
 
-    def light_depth(self):
+    def light_depth(self) -> np.ndarray:
         """`(nodes,)`: heavy paths between the path of a node and its root."""
         heads = np.unique(self.head)
         index = np.full(self.num_nodes, -1)
@@ -105,7 +108,7 @@ class Forest:
         return depths(above)[index[self.head]]
 
 
-def minimum_spanning_forest(adjacency):
+def minimum_spanning_forest(adjacency: Adjacency) -> tuple[Forest, np.ndarray]:
     """The forest of least total weight that connects what the graph connects.
 
     A mask on it is an approximation of one on the graph: distances between
@@ -135,7 +138,9 @@ def minimum_spanning_forest(adjacency):
     return _rooted(tree + tree.T)
 
 
-def breadth_first_forest(adjacency, roots=None):
+def breadth_first_forest(
+    adjacency: Adjacency, roots: ArrayLike | None = None
+) -> tuple[Forest, np.ndarray]:
     """Trees of shortest paths, in edges, from one root a component.
 
     Distances from a root are those of the graph; others are longer on the
@@ -221,7 +226,7 @@ def _rooted(adjacency, roots=()):
     return Forest.from_parents(parents), weights
 
 
-def check_parents(parents):
+def check_parents(parents: ArrayLike) -> np.ndarray:
     """`parents` as an int64 vector, checked but for cycles."""
     array = np.asarray(parents)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
@@ -243,7 +248,7 @@ def check_parents(parents):
     return array
 
 
-def depths(parents):
+def depths(parents: np.ndarray) -> np.ndarray:
     """Edges between each node and its root, by doubling: `O(L log L)`.
 
     Raises:

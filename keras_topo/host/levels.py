@@ -84,7 +84,7 @@ def level_plan(edges, num_tokens):
     """
     edges = np.ascontiguousarray(edges, "int64")
     digest = hashlib.blake2b(f"{num_tokens} {edges.shape}".encode())
-    digest.update(edges)
+    digest.update(edges.data)
     key = digest.digest()
     plan = _PLANS.get(key)
     if plan is None:

@@ -1,18 +1,21 @@
 """Sums and multiples of masks."""
 
+from collections.abc import Callable, Sequence
+
 from keras import ops
 
 from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination, Wrapper
-from keras_topo.operators.forms import Form, choose
+from keras_topo.operators.forms import Form, Problem, choose
 from keras_topo.operators.parameters import (
     as_tensor,
     nonnegative_values,
     traced_negative,
 )
 from keras_topo.operators.shapes import broadcast_batch, broadcast_leading
+from keras_topo.typing import Tensor, TensorLike
 
 
 class Sum(Combination):
@@ -42,16 +45,17 @@ class Sum(Combination):
     def _rows_at(self, ids):
         return self._total(lambda operator: operator._rows_at(ids))
 
-    def _total(self, rows):
+    def _total(self, rows: Callable[[MaskOperator], Tensor]) -> Tensor:
         return sum(ops.cast(rows(o), self.dtype) for o in self.operators)
 
-    def _nonnegative(self):
+    def _nonnegative(self) -> bool | None:
         # What is negative in one term may not be in the sum.
         return super()._nonnegative() or None
 
-    def factors(self):
-        pairs = [operator.factors() for operator in self.operators]
-        if any(pair is None for pair in pairs):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        found = [operator.factors() for operator in self.operators]
+        pairs = [pair for pair in found if pair is not None]
+        if len(pairs) < len(found):
             return None
         return tuple(
             concatenate_columns([pair[k] for pair in pairs]) for k in (0, 1)
@@ -63,7 +67,7 @@ class Sum(Combination):
             operator._cost(columns) for operator in self.operators
         )
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         best = [choose(operator.forms(problem)) for operator in self.operators]
 
         def attend(query, key, value):
@@ -83,7 +87,7 @@ class Sum(Combination):
         )
 
     @property
-    def carries_state(self):
+    def carries_state(self) -> bool:
         return all(operator.carries_state for operator in self.operators)
 
     def _initial_state(self, sizes, dtype):
@@ -128,7 +132,7 @@ class Scaled(Wrapper):
 
     _fields = ("operator", "scalar")
 
-    def __init__(self, operator, scalar):
+    def __init__(self, operator: MaskOperator, scalar: TensorLike):
         if isinstance(operator, MaskOperator):
             if isinstance(scalar, (int, float)):
                 # Not by way of float32, where 1e-100 is zero.
@@ -174,7 +178,7 @@ class Scaled(Wrapper):
             return None
         return ops.logical_and(negative, ops.all(self.scalar > 0))
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
         pair = self.operator.factors()
         return pair and (self._times(pair[0], 2), pair[1])
 
@@ -182,7 +186,7 @@ class Scaled(Wrapper):
         passes = costs.ELEMENT * self.num_tokens * columns
         return passes + self.operator._cost(columns)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         best = choose(self.operator.forms(problem))
         output = problem.pairs * problem.length * (problem.value_dim + 1)
 
@@ -196,7 +200,7 @@ class Scaled(Wrapper):
         return tuple(self._times(x, trailing) for x in parts)
 
     @property
-    def carries_state(self):
+    def carries_state(self) -> bool:
         return self.operator.carries_state
 
     def _initial_state(self, sizes, dtype):
@@ -217,7 +221,7 @@ class Scaled(Wrapper):
 MaskOperator._sum_of, MaskOperator._scaled_by = Sum, Scaled
 
 
-def concatenate_columns(factors):
+def concatenate_columns(factors: Sequence[Tensor]) -> Tensor:
     """Concatenates `(*batch, L, r)` along `r`, broadcasting the batch."""
     return ops.concatenate(broadcast_leading(factors, trailing=2), -1)
 

@@ -1,6 +1,8 @@
 """`MaskOperator`: a mask as a linear operator that owns its attention."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -17,6 +19,14 @@ from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import agree, static_size
 from keras_topo.operators.tensor_holder import TensorHolder
+from keras_topo.typing import (
+    Implementation,
+    Shape,
+    Size,
+    State,
+    Tensor,
+    TensorLike,
+)
 
 
 class MaskOperator(TensorHolder):
@@ -64,9 +74,10 @@ class MaskOperator(TensorHolder):
     __array_ufunc__ = None
 
     #: Sums and multiples, set by the module that defines them.
-    _sum_of = _scaled_by = None
+    _sum_of: Any = None
+    _scaled_by: Any = None
 
-    def __init__(self, shape, dtype):
+    def __init__(self, shape: Iterable[Size], dtype: str):
         self._shape = tuple(shape)
         self._dtype = keras.backend.standardize_dtype(dtype)
         if self._shape[-1] is not None and self._shape[-1] < 1:
@@ -76,22 +87,22 @@ class MaskOperator(TensorHolder):
             )
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         """`(*batch, L, L)`."""
         return self._shape
 
     @property
-    def dtype(self):
+    def dtype(self) -> str:
         """Dtype of the entries, as a string."""
         return self._dtype
 
     @property
-    def batch_shape(self):
+    def batch_shape(self) -> Shape:
         """Leading axes of the mask: heads, or examples and heads."""
         return self._shape[:-2]
 
     @property
-    def num_tokens(self):
+    def num_tokens(self) -> Size:
         """`L`; `None` where a traced function does not know it.
 
         `Dense`, `LowRank` and `SparsePairs` work without knowing it, which
@@ -101,7 +112,7 @@ class MaskOperator(TensorHolder):
 
     # Products and rows.
 
-    def matmul(self, x):
+    def matmul(self, x: TensorLike) -> Tensor:
         """The product `M x`.
 
         Args:
@@ -130,21 +141,21 @@ class MaskOperator(TensorHolder):
         # (..., L, columns) is the layout A = L with a trailing axis of one.
         return ops.squeeze(self.apply(ops.expand_dims(x, -1)), -1)
 
-    def __matmul__(self, x):
+    def __matmul__(self, x: TensorLike) -> Tensor:
         return self.matmul(x)
 
-    def apply(self, x):
+    def apply(self, x: Tensor) -> Tensor:
         """The product in any layout `(..., A, columns, B)`: see the class."""
         split, layouts = x.shape[-3], self.plan.layouts
         if split in layouts:
             return self._apply(x)
         return relayout(self._apply(relayout(x, layouts[0])), split)
 
-    def to_dense(self):
+    def to_dense(self) -> Tensor:
         """The matrix, `(*batch, L, L)`."""
         return self.rows(0, self.num_tokens)
 
-    def rows(self, start, stop):
+    def rows(self, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of the matrix, `(*batch, stop - start, L)`.
 
         Entries are exact: those that are zero are zero, not rounded.
@@ -159,25 +170,25 @@ class MaskOperator(TensorHolder):
             )
         return self._rows(start, stop - start)
 
-    def transpose(self):
+    def transpose(self) -> "MaskOperator":
         """The operator of the transposed matrix."""
         return self._transpose()
 
     @property
-    def T(self):  # noqa: N802
+    def T(self) -> "MaskOperator":  # noqa: N802
         return self._transpose()
 
     # Attention.
 
     def attend(
         self,
-        query_features,
-        key_features,
-        value,
-        implementation="auto",
-        state=None,
-        return_state=False,
-    ):
+        query_features: TensorLike,
+        key_features: TensorLike,
+        value: TensorLike,
+        implementation: Implementation = "auto",
+        state: State | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Masked linear attention, numerators and denominators.
 
         `numerator_i = sum_j M_ij (phi(q_i) . phi(k_j)) v_j`, and the
@@ -225,12 +236,15 @@ class MaskOperator(TensorHolder):
                     '`implementation` expects "auto" with a state, which has '
                     f"one form. Received: implementation={implementation!r}"
                 )
-            *output, state = self._attend_with_state(*tensors, state)
+            query, key, value = tensors
+            *output, state = self._attend_with_state(query, key, value, state)
             return (*output, state) if return_state else tuple(output)
         problem = Problem.of(tensors[0], tensors[2])
         return choose(self.forms(problem), implementation).attend(*tensors)
 
-    def explain(self, num_features, value_dim, batch=1, heads=1):
+    def explain(
+        self, num_features: int, value_dim: int, batch: int = 1, heads: int = 1
+    ) -> Explanation:
         """Which form attention takes, and why.
 
         Args:
@@ -255,13 +269,13 @@ class MaskOperator(TensorHolder):
         forms = sorted(self.forms(problem), key=lambda form: form.weight)
         return Explanation(type(self).__name__, problem, tuple(forms))
 
-    def attend_cost(self, num_features, value_dim):
+    def attend_cost(self, num_features: int, value_dim: int) -> float:
         """Estimated work of `attend` for one head of one example."""
         length = static_size((self.num_tokens,))
         problem = Problem(1, 1, length, num_features, value_dim)
         return choose(self.forms(problem)).cost
 
-    def forms(self, problem):
+    def forms(self, problem: Problem) -> list[Form]:
         """The forms of attention that the operator knows, a list of `Form`."""
         forms = list(self._own_forms(problem))
         factors = self.factors()
@@ -288,7 +302,7 @@ class MaskOperator(TensorHolder):
             forms.append(Form("columns", cost, columns, self.plan.exact))
         return forms
 
-    def cost(self, columns):
+    def cost(self, columns: int) -> float:
         """Estimated work of a product with `columns` columns, per batch entry.
 
         The unit, shared by all operators, is one multiply-add inside a large
@@ -296,7 +310,7 @@ class MaskOperator(TensorHolder):
         """
         return self._cost(columns)
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
         """`(u, w)` of shapes `(*batch, L, r)` with `M = u w^T`, or `None`.
 
         Where they exist, masked linear attention is plain linear attention
@@ -305,7 +319,7 @@ class MaskOperator(TensorHolder):
         return None
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> bool | None:
         """Whether no entry is below zero; `None` where that is not known.
 
         A promise, not an estimate: `True` is what keeps the normalizer of
@@ -324,13 +338,18 @@ class MaskOperator(TensorHolder):
     # State, of causal masks.
 
     @property
-    def carries_state(self):
+    def carries_state(self) -> bool:
         """Whether tokens leave a state of fixed size to those after them."""
         return False
 
     def initial_state(
-        self, batch_size, num_heads, num_features, value_dim, dtype="float32"
-    ):
+        self,
+        batch_size: int,
+        num_heads: int,
+        num_features: int,
+        value_dim: int,
+        dtype: str = "float32",
+    ) -> State:
         """The state before the first token, of causal masks.
 
         Returns:
@@ -345,7 +364,13 @@ class MaskOperator(TensorHolder):
             (batch_size, num_heads, num_features, value_dim), dtype
         )
 
-    def step(self, query_features, key_features, value, state):
+    def step(
+        self,
+        query_features: Tensor,
+        key_features: Tensor,
+        value: Tensor,
+        state: State,
+    ) -> tuple[Tensor, Tensor, State]:
         """Attention of one more token, at constant cost.
 
         Args:
@@ -374,7 +399,7 @@ class MaskOperator(TensorHolder):
 
     # Arithmetic.
 
-    def __add__(self, other):
+    def __add__(self, other: "MaskOperator | float") -> "MaskOperator":
         if isinstance(other, (int, float)) and other == 0:
             return self  # the start of Python's `sum`
         if not isinstance(other, MaskOperator):
@@ -383,63 +408,63 @@ class MaskOperator(TensorHolder):
 
     __radd__ = __add__
 
-    def __neg__(self):
+    def __neg__(self) -> "MaskOperator":
         return self._scaled_by(self, -1.0)
 
-    def __sub__(self, other):
+    def __sub__(self, other: "MaskOperator") -> "MaskOperator":
         if not isinstance(other, MaskOperator):
             return NotImplemented
         return self._sum_of([self, -other])
 
-    def __mul__(self, scalar):
+    def __mul__(self, scalar: TensorLike) -> "MaskOperator":
         if isinstance(scalar, MaskOperator):
             return NotImplemented
         return self._scaled_by(self, scalar)
 
     __rmul__ = __mul__
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
 
     # What a subclass implements.
 
-    def _apply(self, x):
+    def _apply(self, x: Tensor) -> Tensor:
         raise NotImplementedError(
             f"{type(self).__name__} must implement `_apply(x)`, its product"
         )
 
-    def _transpose(self):
+    def _transpose(self) -> "MaskOperator":
         raise NotImplementedError(
             f"{type(self).__name__} must implement `_transpose()`, the "
             "transposed operator"
         )
 
-    def _plan(self):
+    def _plan(self) -> Plan:
         """How the operator likes its work divided, a `Plan`."""
         return Plan(held_per_column=self.num_tokens, rows_cost=self._unit_cost)
 
-    def _cost(self, columns):
+    def _cost(self, columns: int) -> float:
         """The default is that of a dense matrix."""
         return product_cost(self.num_tokens, self.num_tokens, columns)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         """Forms of attention beside the general ones, a tuple of `Form`."""
         return ()
 
-    def _nonnegative(self):
+    def _nonnegative(self) -> bool | None:
         """`True`, `False` or `None`; see `nonnegative`."""
         return None
 
-    def _traced_negative(self):
+    def _traced_negative(self) -> Tensor | None:
         """Where `_nonnegative` knows nothing because parameters are traced: a
         traced bool, whether there are entries below zero, or `None`."""
         return None
 
-    def _rows(self, start, size):
+    def _rows(self, start: int | Tensor, size: int) -> Tensor:
         """`size` rows from any `start`, an int or a traced scalar."""
         return self._rows_at(start + ops.arange(size, dtype="int32"))
 
-    def _rows_at(self, ids):
+    def _rows_at(self, ids: Tensor) -> Tensor:
         """Rows at int32 ids `(n,)`, in any order, `(*batch, n, L)`.
 
         The default multiplies unit vectors, `E M = (M^T E^T)^T`.
@@ -454,24 +479,30 @@ class MaskOperator(TensorHolder):
         rows = ops.squeeze(self._transpose()._unit_product(unit), -3)
         return ops.cast(rows, self.dtype)
 
-    def _unit_product(self, x):
+    def _unit_product(self, x: Tensor) -> Tensor:
         """`apply` on unit vectors, for `_rows_at`: zeros have to be zeros
         there, for softmax attention sees what is not."""
         return self.apply(x)
 
-    def _for_rows(self):
+    def _for_rows(self) -> "MaskOperator":
         """An equal operator whose rows are cheap, for what they share has been
         computed: once for each attention."""
         return self
 
-    def _initial_state(self, sizes, dtype):
+    def _initial_state(
+        self, sizes: tuple[int, int, int, int], dtype: str
+    ) -> State:
         """The state before the first token; `sizes` are batch, heads, m, d."""
         raise NotImplementedError
 
-    def _step(self, query, key, value, state):
+    def _step(
+        self, query: Tensor, key: Tensor, value: Tensor, state: State
+    ) -> tuple[Tensor, Tensor, State]:
         raise NotImplementedError
 
-    def _attend_with_state(self, query, key, value, state):
+    def _attend_with_state(
+        self, query: Tensor, key: Tensor, value: Tensor, state: State | None
+    ) -> tuple[Tensor, Tensor, State]:
         """Numerators, denominators and the state after the tokens; a `state`
         of `None` is that before the first."""
         raise NotImplementedError
@@ -479,7 +510,7 @@ class MaskOperator(TensorHolder):
     # What attention asks.
 
     @property
-    def plan(self):
+    def plan(self) -> Plan:
         """How the operator likes its work divided, a `Plan`."""
         return self._plan()
 

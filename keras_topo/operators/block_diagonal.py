@@ -1,6 +1,7 @@
 """`BlockDiagonal`: masks side by side."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -8,10 +9,12 @@ from keras import ops
 from keras_topo._backend import slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import concatenate_columns
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination
-from keras_topo.operators.forms import Form, choose
+from keras_topo.operators.forms import Form, Problem, choose
 from keras_topo.operators.rows import pad_tokens, rows_beyond
 from keras_topo.operators.shapes import broadcast_leading
+from keras_topo.typing import Tensor
 
 
 class BlockDiagonal(Combination):
@@ -23,7 +26,7 @@ class BlockDiagonal(Combination):
         operators: non-empty list of operators, in the order of their tokens.
     """
 
-    def __init__(self, operators):
+    def __init__(self, operators: Sequence[MaskOperator]):
         super().__init__(operators, lambda os: sum(o.num_tokens for o in os))
         sizes = [operator.num_tokens for operator in self.operators]
         self._starts = tuple(np.cumsum([0, *sizes]).tolist())
@@ -86,9 +89,10 @@ class BlockDiagonal(Combination):
         found = [negative for negative in found if negative is not None]
         return ops.any(ops.stack(found)) if found else None
 
-    def factors(self):
-        pairs = [operator.factors() for operator in self.operators]
-        if any(pair is None for pair in pairs):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        found = [operator.factors() for operator in self.operators]
+        pairs = [pair for pair in found if pair is not None]
+        if len(pairs) < len(found):
             return None
         return tuple(
             concatenate_columns(
@@ -110,7 +114,7 @@ class BlockDiagonal(Combination):
         passes = costs.ELEMENT * self.num_tokens * columns
         return passes + sum(o._cost(columns) for o in self.operators)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         best = [
             choose(
                 operator.forms(

@@ -1,9 +1,13 @@
 """How attention divides its work so that no intermediate tensor is large."""
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 from keras import ops
 
 from keras_topo._backend import checkpointed_map, slice_axis
 from keras_topo.operators.shapes import static_size
+from keras_topo.typing import Tensor
 
 # Elements that the largest intermediate tensor of a block may have: 8 MB of
 # float32. Several such tensors fit the last-level cache of a server, and
@@ -15,7 +19,12 @@ BLOCK_ELEMENTS = 2**21
 WHOLE_TOKENS = 1024
 
 
-def map_rows(function, query, shared, step=1):
+def map_rows(
+    function: Callable[..., Tensor],
+    query: Tensor,
+    shared: Sequence[Tensor],
+    step: int = 1,
+) -> Tensor:
     """`function` on blocks of query rows, of a size to bound the scores.
 
     Args:
@@ -36,14 +45,14 @@ def map_rows(function, query, shared, step=1):
 
 
 def map_blocks(
-    function,
-    tensors,
-    shared,
-    axis,
-    block,
-    checkpoint=True,
-    reduce="concatenate",
-):
+    function: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    shared: Sequence[Tensor],
+    axis: int,
+    block: int,
+    checkpoint: bool = True,
+    reduce: Literal["concatenate", "sum"] = "concatenate",
+) -> Tensor:
     """Maps `function` over blocks of an axis and puts the results together.
 
     Args:

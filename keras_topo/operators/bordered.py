@@ -1,16 +1,19 @@
 """`Bordered`: prefix tokens in front of a mask."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from keras import ops
 
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import concatenate_columns
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Wrapper
-from keras_topo.operators.forms import Form, choose
+from keras_topo.operators.forms import Form, Problem, choose
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.rows import pad_tokens, rows_beyond
 from keras_topo.operators.shapes import broadcast_leading
+from keras_topo.typing import Tensor
 
 
 class Bordered(Wrapper):
@@ -31,7 +34,7 @@ class Bordered(Wrapper):
         ValueError: if `num_prefix_tokens` is negative.
     """
 
-    def __init__(self, operator, num_prefix_tokens):
+    def __init__(self, operator: MaskOperator, num_prefix_tokens: int):
         if not isinstance(num_prefix_tokens, int) or num_prefix_tokens < 0:
             raise ValueError(
                 "`num_prefix_tokens` expects an int of at least 0. Received: "
@@ -81,7 +84,7 @@ class Bordered(Wrapper):
         ones = ops.ones(shape[:-1] + (self.num_prefix_tokens,), rows.dtype)
         return ops.concatenate([ones, rows], -1)
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
         pair = self.operator.factors()
         if pair is None:
             return None
@@ -102,7 +105,7 @@ class Bordered(Wrapper):
         passes = 3 * costs.ELEMENT * self.num_tokens * columns
         return costs.LAUNCH + passes + self.operator._cost(columns)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         prefix = self.num_prefix_tokens
         inner = dataclasses.replace(problem, length=problem.length - prefix)
         best = choose(self.operator.forms(inner))

@@ -5,6 +5,7 @@ from keras import ops
 from keras_topo.operators import cost as costs
 from keras_topo.operators.ordered import OrderedDecay, split_length
 from keras_topo.operators.plan import Plan
+from keras_topo.typing import Tensor
 
 
 class Causal(OrderedDecay):
@@ -31,7 +32,12 @@ class Causal(OrderedDecay):
 
     _fields = ("traced_length",)
 
-    def __init__(self, length, reverse=False, dtype="float32"):
+    def __init__(
+        self,
+        length: int | Tensor,
+        reverse: bool = False,
+        dtype: str = "float32",
+    ):
         length, self.traced_length = split_length(length)
         super().__init__((length, length), dtype)
         self.reverse = bool(reverse)

@@ -50,7 +50,7 @@ class CentroidPlan:
     def _prepare_dense(self, forest, weights):
         """Takes the plan of the fewest values of `f`: with many distinct
         distances that is the matrix itself."""
-        found, error, leaf_size = [], None, LEAF_SIZE
+        found, errors, leaf_size = [], [], LEAF_SIZE
         while leaf_size == LEAF_SIZE or (
             min(leaf_size, self.num_nodes) * self.num_nodes <= MOST_ENTRIES
             # Of smaller trees nothing has been cut before.
@@ -61,12 +61,12 @@ class CentroidPlan:
             try:
                 found.append((*self._plans(cuts, number), None, number))
             except ValueError as too_many:
-                error = too_many
+                errors.append(too_many)
             if len(found) > 1 and found[-1][-1].entries > found[-2][-1].entries:
                 break
             leaf_size *= 8
         if not found:
-            raise error
+            raise errors[-1]
         self._prepare(*min(found, key=lambda plans: plans[-1].entries))
 
     def _plans(self, cuts, number=None):

@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_topo._backend import checkpointed_map, matmul
 from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.typing import State, Tensor
 
 # Tokens whose scores are explicit.
 CHUNK = 64
@@ -35,16 +36,16 @@ _Decay = namedtuple("_Decay", ("scores", "entry", "exit", "totals"))
 
 
 def chunked_attention(
-    query,
-    key,
-    value,
-    forward,
-    backward,
-    state=None,
-    return_state=False,
-    chunk=CHUNK,
-    block=BLOCK,
-):
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    forward: Tensor | None,
+    backward: Tensor | None,
+    state: State | None = None,
+    return_state: bool = False,
+    chunk: int = CHUNK,
+    block: int = BLOCK,
+) -> tuple[Tensor, ...]:
     """Masked linear attention under decays, not yet divided.
 
     `numerator_i = sum_j M_ij (q_i . k_j) v_j`, and the denominator the same

@@ -1,5 +1,7 @@
 """Bases of operators that are made of operators."""
 
+from collections.abc import Callable, Sequence
+
 from keras_topo.operators.base import (
     MaskOperator,
     require_operator,
@@ -8,6 +10,7 @@ from keras_topo.operators.base import (
 from keras_topo.operators.parameters import all_known
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.typing import Shape, Size
 
 
 class Wrapper(MaskOperator):
@@ -19,7 +22,12 @@ class Wrapper(MaskOperator):
 
     _fields = ("operator",)
 
-    def __init__(self, operator, batch_shape=None, num_tokens=None):
+    def __init__(
+        self,
+        operator: MaskOperator,
+        batch_shape: Shape | None = None,
+        num_tokens: Size = None,
+    ):
         require_operator(operator, "operator")
         self.operator = operator
         batch = operator.batch_shape if batch_shape is None else batch_shape
@@ -35,7 +43,7 @@ class Wrapper(MaskOperator):
     def _transpose(self):
         return self._rewrap(self.operator._transpose())
 
-    def _for_rows(self):
+    def _for_rows(self) -> MaskOperator:
         prepared = self.operator._for_rows()
         return self if prepared is self.operator else self._rewrap(prepared)
 
@@ -62,7 +70,12 @@ class Combination(MaskOperator):
 
     _fields = ("operators",)
 
-    def __init__(self, operators, num_tokens=None, name="operators"):
+    def __init__(
+        self,
+        operators: Sequence[MaskOperator],
+        num_tokens: Callable[[Sequence[MaskOperator]], int] | None = None,
+        name: str = "operators",
+    ):
         if not isinstance(operators, (list, tuple)) or not operators:
             raise ValueError(
                 f"`{name}` expects a non-empty list of operators. Received: "
@@ -84,13 +97,13 @@ class Combination(MaskOperator):
     def _transpose(self):
         return self._recombine([o._transpose() for o in self.operators])
 
-    def _for_rows(self):
+    def _for_rows(self) -> MaskOperator:
         prepared = [operator._for_rows() for operator in self.operators]
         if all(a is b for a, b in zip(prepared, self.operators, strict=True)):
             return self
         return self._recombine(prepared)
 
-    def _nonnegative(self):
+    def _nonnegative(self) -> bool | None:
         return all_known(o.nonnegative for o in self.operators)
 
 

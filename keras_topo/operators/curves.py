@@ -7,9 +7,11 @@ separates others; the mean over a few curves keeps them all.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
 from keras_topo.operators import cost as costs
@@ -17,15 +19,21 @@ from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.chunked import CHUNK, chunked_attention
 from keras_topo.operators.decay import ExponentialDecay
-from keras_topo.operators.forms import Form
+from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.ordered import as_rates
 from keras_topo.operators.parameters import as_tensor, nonnegative_values
 from keras_topo.operators.permuted import Permuted
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.typing import Tensor, TensorLike
 
 
-def curve_decay(grid_shape, rates, curves=("rows", "columns"), scale=None):
+def curve_decay(
+    grid_shape: Sequence[int],
+    rates: TensorLike,
+    curves: Sequence[str | ArrayLike] = ("rows", "columns"),
+    scale: TensorLike | None = None,
+) -> "CurveDecay":
     """The mask of the mean of decays along curves through a grid.
 
     `M = s * mean_k P_k^T E(gamma_k) P_k`, where `P_k` brings the tokens of the
@@ -73,7 +81,11 @@ class CurveDecay(MaskOperator):
     _fields = ("rates", "scale")
 
     def __init__(
-        self, grid_shape, rates, curves=("rows", "columns"), scale=None
+        self,
+        grid_shape: Sequence[int],
+        rates: TensorLike,
+        curves: Sequence[str | ArrayLike] = ("rows", "columns"),
+        scale: TensorLike | None = None,
     ):
         self.grid_shape = check_curve_grid(grid_shape)
         self.rates = as_rates(rates, "rates", 1)
@@ -133,7 +145,7 @@ class CurveDecay(MaskOperator):
     def _cost(self, columns):
         return self._sum()._cost(columns)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         cost = self._curves_cost(problem)
         return (Form("curves in chunks", cost, self._attend_curves),)
 
@@ -181,7 +193,7 @@ class CurveDecay(MaskOperator):
 # scattered.
 
 
-def along_curves(x, orders):
+def along_curves(x: Tensor, orders: np.ndarray) -> Tensor:
     """`(..., L, columns)` to `(..., K, L, columns)`, for `orders` `(K, L)`."""
 
     @ops.custom_gradient
@@ -196,7 +208,7 @@ def along_curves(x, orders):
     return gather(x)
 
 
-def from_curves(y, orders):
+def from_curves(y: Tensor, orders: np.ndarray) -> Tensor:
     """The transpose: each curve back in the order of the grid, and summed."""
     count, length = orders.shape
     back = np.argsort(orders, axis=-1) + length * np.arange(count)[:, None]
@@ -224,7 +236,7 @@ def _upstream(arguments, upstream):
 # The curves.
 
 
-def curve_order(grid_shape, curve):
+def curve_order(grid_shape: Sequence[int], curve: str) -> np.ndarray:
     """The order in which a curve visits the cells of a grid.
 
     - `"rows"`: the snake by rows, back and forth along the last axis; layer by
@@ -285,7 +297,7 @@ def check_curve_grid(grid_shape):
 
 def _orders(grid_shape, curves):
     """The orders of curves given by names or as arrays."""
-    if isinstance(curves, str) or not np.iterable(curves) or not len(curves):
+    if isinstance(curves, str) or not np.iterable(curves) or not tuple(curves):
         raise ValueError(
             "`curves` expects a non-empty list of names and orders. Received: "
             f"curves={curves!r}"

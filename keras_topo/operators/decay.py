@@ -14,6 +14,7 @@ from keras_topo.operators.ordered import (
 )
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
+from keras_topo.typing import Tensor, TensorLike
 
 # Long enough for matrix products to be worth their while, short enough for
 # them to be few.
@@ -55,7 +56,13 @@ class ExponentialDecay(OrderedDecay):
 
     _fields = ("rate", "traced_length")
 
-    def __init__(self, rate, length, causal=False, reverse=False):
+    def __init__(
+        self,
+        rate: TensorLike,
+        length: int | Tensor,
+        causal: bool = False,
+        reverse: bool = False,
+    ):
         require_direction(causal, reverse)
         self.rate = as_rates(rate, "rate", 0)
         self.causal = bool(causal)

@@ -1,11 +1,13 @@
 """Masks without structure to exploit, and the one that hides nothing."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator, product_cost
-from keras_topo.operators.forms import Form
+from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.parameters import (
     as_tensor,
@@ -13,6 +15,7 @@ from keras_topo.operators.parameters import (
     traced_negative,
 )
 from keras_topo.operators.plan import Plan
+from keras_topo.typing import Tensor, TensorLike
 
 # A logarithm that stands for an entry of zero, and still is finite.
 HIDDEN = -1e30
@@ -38,7 +41,7 @@ class Dense(MaskOperator):
 
     _fields = ("matrix",)
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: TensorLike):
         self.matrix = _square(matrix, "matrix")
         super().__init__(self.matrix.shape, self.matrix.dtype)
 
@@ -90,17 +93,17 @@ class DenseExp(Dense):
 
     _fields = ("log_matrix",)
 
-    def __init__(self, log_matrix):
+    def __init__(self, log_matrix: TensorLike):
         self.log_matrix = _square(log_matrix, "log_matrix")
         MaskOperator.__init__(
             self, self.log_matrix.shape, self.log_matrix.dtype
         )
 
     @property
-    def matrix(self):
+    def matrix(self) -> Tensor:
         return ops.exp(self.log_matrix)
 
-    def log_rows(self, start, size):
+    def log_rows(self, start: int | Tensor, size: int) -> Tensor:
         """Rows of `N`, `(*batch, size, L)`."""
         return slice_axis(self.log_matrix, start, size, -2)
 
@@ -130,7 +133,7 @@ def _square(matrix, name):
     return matrix
 
 
-def apply_matrix(matrix, x):
+def apply_matrix(matrix: Tensor, x: Tensor) -> Tensor:
     """`M x` for a dense `M` and `x` in the layout `A = 1` or `A = L`."""
     matrix = ops.cast(matrix, x.dtype)
     if x.shape[-3] == 1:
@@ -149,7 +152,7 @@ class Ones(MaskOperator):
         dtype: dtype of the entries.
     """
 
-    def __init__(self, length, dtype="float32"):
+    def __init__(self, length: int, dtype: str = "float32"):
         super().__init__((length, length), dtype)
 
     def _plan(self):
@@ -172,14 +175,14 @@ class Ones(MaskOperator):
     def _nonnegative(self):
         return True
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor]:
         ones = ops.ones((self.num_tokens, 1), self.dtype)
         return ones, ones
 
     def _cost(self, columns):
         return costs.LAUNCH + costs.ELEMENT * self.num_tokens * columns
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         features = problem.num_features * (problem.value_dim + 1)
         work = 2 * problem.pairs * problem.length * features
         return (Form("linear", 4 * costs.LAUNCH + work, linear_attention),)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import scipy.special
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import (
     constant,
@@ -19,6 +20,7 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import as_tensor, known_value
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import sum_to
+from keras_topo.typing import Adjacency, GeneratorName, TensorLike
 
 # Of the expansion, relative to the norm of the kernel.
 MOST_GROWTH = 80.0
@@ -80,11 +82,13 @@ class GraphDiffusion(MaskOperator):
 
     def __init__(
         self,
-        adjacency,
-        generator="laplacian",
-        time=1.0,
-        max_time=None,
-        tolerance=None,
+        adjacency: Adjacency
+        | DiffusionGenerator
+        | tuple[ArrayLike, ArrayLike, int],
+        generator: GeneratorName = "laplacian",
+        time: TensorLike = 1.0,
+        max_time: float | None = None,
+        tolerance: float | None = None,
     ):
         if not isinstance(adjacency, DiffusionGenerator):
             adjacency = DiffusionGenerator.from_adjacency(adjacency, generator)
@@ -132,7 +136,7 @@ class GraphDiffusion(MaskOperator):
         length = adjacency.num_nodes
         super().__init__((*self.time.shape, length, length), self.time.dtype)
 
-    def degree(self, dtype="float32"):
+    def degree(self, dtype: str = "float32") -> int:
         """Sparse products that a product takes."""
         tolerance = self.tolerance or TOLERANCE[dtype]
         low, high = self.generator.bounds

@@ -30,9 +30,8 @@ class Buckets:
         groups = int(group.max()) + 1
         if single is None:
             single = np.zeros(groups, bool)
-        if number is None:
-            place = distance
-        else:
+        place, values, owner = distance, np.empty(0), np.empty(0, int)
+        if number is not None:
             place, values, owner = ranks(group, distance)
         most = np.zeros(groups, np.int64)
         np.maximum.at(most, group, place)

@@ -5,18 +5,23 @@ returns a callable from distances `(n,)` to values `(*batch, n)`, positive or
 zero, in the dtype of the parameters, through which gradients reach them.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
 from keras_topo.operators.parameters import accumulation_dtype, as_tensor
+from keras_topo.typing import Tensor, TensorLike
 
 # The logarithm of the range of a mask: beyond it, float32 sums of its entries
 # would lose the smaller ones altogether.
 MAX_EXPONENT = 30.0
 
 
-def exponentiated_polynomial(coefficients):
+def exponentiated_polynomial(
+    coefficients: TensorLike,
+) -> Callable[[Tensor], Tensor]:
     """`f(d) = exp(c_0 + c_1 d + c_2 d^2 + ...)`.
 
     The exponent is clipped to `[-30, 30]`, so that values are finite in
@@ -60,7 +65,7 @@ def exponentiated_polynomial(coefficients):
     return f
 
 
-def rational(a):
+def rational(a: TensorLike) -> Callable[[Tensor], Tensor]:
     """`f(d) = 1 / (1 + a d^2)`, which decays slowly.
 
     Args:
@@ -86,7 +91,9 @@ def rational(a):
     return f
 
 
-def damped_cosine(rate, frequency):
+def damped_cosine(
+    rate: TensorLike, frequency: TensorLike
+) -> Callable[[Tensor], Tensor]:
     """`f(d) = exp(-rate d) (1 + cos(frequency d)) / 2`.
 
     A wave that stays between zero and its envelope: with `frequency = pi`

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
 from keras_topo.host.forest import Forest
@@ -16,6 +17,7 @@ from keras_topo.operators.parameters import accumulation_dtype, as_tensor
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.scan import SegmentedScan, exponents
 from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.typing import TensorLike
 
 
 class ForestExponential(MaskOperator):
@@ -64,10 +66,16 @@ class ForestExponential(MaskOperator):
 
     _fields = ("a", "b")
 
-    def __init__(self, parents, edge_weights=None, a=-1.0, b=0.0):
+    def __init__(
+        self,
+        parents: Forest | ArrayLike,
+        edge_weights: ArrayLike | tuple[ArrayLike, ArrayLike] | None = None,
+        a: TensorLike = -1.0,
+        b: TensorLike = 0.0,
+    ):
         forest = parents
         if not isinstance(forest, Forest):
-            forest = Forest.from_parents(parents)
+            forest = Forest.from_parents(forest)
         up, down, self._vectors = check_edge_weights(edge_weights, forest)
         self.a = as_tensor(a, "a", int(self._vectors))
         if self._vectors and self.a.shape[-1] != up.shape[-1]:
@@ -193,7 +201,7 @@ def shared_plan(kind, forest, *arrays):
         if array is None:
             continue
         digest.update(str((array.dtype, array.shape)).encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     key = digest.digest()
     plan = _PLANS.get(key)
     if plan is None:
@@ -252,11 +260,10 @@ class HeavyPathPlan:
                 child = self.levels[k + 1]
                 own[k] = own[k] + child.sum_to_parents(below[k + 1], a, own[k])
             below[k] = self.levels[k].sweep_up(own[k], a)
-        y, outside = [], None
+        y, above = [], None
         for k, lv in enumerate(self.levels):
-            above = None if k == 0 else outside + below[k - 1]
-            outside = lv.sweep_down(above, below[k], own[k], a)
-            y.append(outside + below[k])
+            above = lv.sweep_down(above, below[k], own[k], a) + below[k]
+            y.append(above)
         y = ops.concatenate(y, axis=-2)
         return ops.take(y, constant(self.rank), axis=-2)
 

@@ -1,10 +1,12 @@
 """Masks that are any function of the distance in a forest."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import concrete
 from keras_topo.host.forest import Forest
@@ -19,6 +21,7 @@ from keras_topo.operators.parameters import (
     nonnegative_values,
 )
 from keras_topo.operators.plan import Plan
+from keras_topo.typing import Tensor, TensorLike
 
 # Tokens up to which zeros in explicit rows of the mask are exact by themselves.
 EXACT_ROWS = 8192
@@ -78,10 +81,15 @@ class ForestDistance(MaskOperator):
 
     _fields = ("values",)
 
-    def __init__(self, parents, f, edge_weights=None):
+    def __init__(
+        self,
+        parents: Forest | ArrayLike,
+        f: Callable[[Tensor], Tensor] | TensorLike,
+        edge_weights: ArrayLike | None = None,
+    ):
         forest = parents
         if not isinstance(forest, Forest):
-            forest = Forest.from_parents(parents)
+            forest = Forest.from_parents(forest)
         weights = check_weights(edge_weights, forest)
         self._tree = shared_plan(CentroidPlan, forest, weights)
         distances = self._tree.distances

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from keras_topo.operators.shapes import static_size
+from keras_topo.typing import Implementation, Tensor
 
 # How much slower an exact form may be than one whose products lose what is
 # small beside what is large (`Plan.exact`): regions without strong activations
@@ -26,12 +27,12 @@ class Problem:
     value_dim: int
 
     @property
-    def pairs(self):
+    def pairs(self) -> int:
         """Heads of all examples."""
         return self.batch * self.heads
 
     @staticmethod
-    def of(query, value):
+    def of(query: Tensor, value: Tensor) -> "Problem":
         """That of queries `(batch, heads, L, m)` and values `(..., d)`."""
         # An empty batch is divided as one example is.
         batch, heads, length, num_features = (
@@ -57,12 +58,14 @@ class Form:
     exact: bool = True
 
     @property
-    def weight(self):
+    def weight(self) -> float:
         """The cost, an inexact form being taken for more expensive."""
         return self.cost * (1.0 if self.exact else PREFERENCE_FOR_EXACT)
 
 
-def choose(forms, implementation="auto"):
+def choose(
+    forms: Sequence[Form], implementation: Implementation = "auto"
+) -> Form:
     """The form that `implementation` stands for.
 
     Args:
@@ -104,11 +107,11 @@ class Explanation:
     forms: tuple
 
     @property
-    def form(self):
+    def form(self) -> str:
         """The name of the form that is taken."""
         return self.forms[0].name
 
-    def __str__(self):
+    def __str__(self) -> str:
         sizes = dataclasses.asdict(self.problem)
         lines = [
             f"{self.operator}: {self.form}",

@@ -18,6 +18,7 @@ from keras_topo.operators.shapes import (
     broadcast_batch,
     broadcast_sizes,
 )
+from keras_topo.typing import Tensor, TensorLike
 
 
 class GatedDecay(OrderedDecay):
@@ -54,7 +55,13 @@ class GatedDecay(OrderedDecay):
     # `_sums` holds what `_for_rows` has prepared.
     _fields = ("rates", "backward_rates", "_sums")
 
-    def __init__(self, rates, causal=False, backward_rates=None, reverse=False):
+    def __init__(
+        self,
+        rates: TensorLike,
+        causal: bool = False,
+        backward_rates: TensorLike | None = None,
+        reverse: bool = False,
+    ):
         require_direction(causal, reverse)
         self.rates = as_rates(rates, "rates", 1)
         self.backward_rates = None
@@ -79,7 +86,7 @@ class GatedDecay(OrderedDecay):
         super().__init__((*batch, length, length), self.rates.dtype)
 
     @property
-    def length(self):
+    def length(self) -> int | Tensor:
         return tuple(ops.shape(self.rates))[-1]
 
     def _plan(self):
@@ -121,19 +128,22 @@ class GatedDecay(OrderedDecay):
 
     def _for_rows(self):
         prepared = copy.copy(self)
-        prepared._sums = [
+        prepared._sums = self._sums_of_rates()
+        return prepared
+
+    def _sums_of_rates(self):
+        return [
             part
             for rates in self._distinct_rates()
             for part in LongSums.of(rates).parts
         ]
-        return prepared
 
     def _distinct_rates(self):
         found = [self.rates, self.backward_rates]
         return [rates for rates in found if rates is not None]
 
     def _rows_at(self, ids):
-        parts = self._sums or self._for_rows()._sums
+        parts = self._sums or self._sums_of_rates()
         sums = [LongSums(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
         later = ids[:, None] - ops.arange(self.length, dtype="int32")
         # Of the tokens between, on either side of the diagonal.

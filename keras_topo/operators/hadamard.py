@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_topo._backend import matmul
 from keras_topo.operators.algebra import Scaled, Sum
-from keras_topo.operators.base import widest_dtype
+from keras_topo.operators.base import MaskOperator, widest_dtype
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.causal import Causal
 from keras_topo.operators.composite import Combination
@@ -18,9 +18,10 @@ from keras_topo.operators.ordered import OrderedDecay
 from keras_topo.operators.shapes import static_size
 from keras_topo.operators.toeplitz import BlockToeplitz
 from keras_topo.operators.unsized import UnsizedToeplitz
+from keras_topo.typing import Tensor
 
 
-def hadamard(first, second):
+def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:
     """The elementwise product of two masks, in the simplest form.
 
     Ones leave the other mask as it is, and the rates of decays along one
@@ -57,12 +58,11 @@ def _decay_product(first, second):
         # there are as many of them.
         rates.append(sum(ops.cast(side, dtype) for side in sides))
     forward, backward = rates
-    if forward is None and backward is None:
+    known = [side for side in rates if side is not None]
+    if not known:
         # Only the diagonal is left, which no decay has.
         return None
-    causal = backward is None or forward is None
-    rate = forward if forward is not None else backward
-    reverse = forward is None
+    rate, causal, reverse = known[0], len(known) == 1, forward is None
     length = first.length
     if all(side is None or side.shape[-1] == 1 for side in rates):
         if not causal and any(ahead is not back for ahead, back in directions):
@@ -75,7 +75,7 @@ def _decay_product(first, second):
     return GatedDecay(forward, backward_rates=backward)
 
 
-def causal_part(operator, length):
+def causal_part(operator: MaskOperator, length: int | Tensor) -> MaskOperator:
     """The mask with zeros for later tokens, `j > i`, in its own form.
 
     Args:
@@ -90,14 +90,15 @@ def causal_part(operator, length):
         return Scaled(causal_part(operator.operator, length), operator.scalar)
     if isinstance(operator, Dense) and not isinstance(operator, DenseExp):
         return Dense(ops.tril(operator.matrix))
-    table = getattr(operator, "table", None)
     if isinstance(operator, BlockToeplitz) and len(operator.grid_shape) == 1:
+        table = operator.table
         seen = np.arange(table.shape[-1]) >= length - 1
         return BlockToeplitz(
             table * ops.convert_to_tensor(seen, table.dtype),
             operator.grid_shape,
         )
     if isinstance(operator, UnsizedToeplitz) and not operator.reverse:
+        table = operator.table
         seen = ops.arange(1 - length, length) >= 0
         return UnsizedToeplitz(
             table * ops.cast(seen, table.dtype), (length,), (False,)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from keras import ops
 
@@ -9,10 +10,11 @@ from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination
 from keras_topo.operators.dense import Dense
-from keras_topo.operators.forms import Form
+from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.ordered import OrderedDecay
 from keras_topo.operators.shapes import broadcast_leading, static_size
 from keras_topo.operators.tiled import tiled_attention, tiled_cost
+from keras_topo.typing import TensorLike
 
 # Attention in tiles holds a matrix per axis and head: no more entries than
 # this, 32 MB of float32.
@@ -42,7 +44,7 @@ class Kronecker(Combination):
     [[1., 0.5, 0.5, 0.25, 0.5, 0.25, 0.25, 0.125]]
     """
 
-    def __init__(self, factors):
+    def __init__(self, factors: Sequence[MaskOperator | TensorLike]):
         if isinstance(factors, (list, tuple)):
             factors = [
                 f if isinstance(f, MaskOperator) else Dense(f) for f in factors
@@ -114,7 +116,7 @@ class Kronecker(Combination):
             return self
         return Kronecker(prepared)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         line = self._line()
         if line is not None:
             return line._own_forms(problem)

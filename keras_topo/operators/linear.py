@@ -7,9 +7,12 @@ from keras import ops
 
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.shapes import static_size
+from keras_topo.typing import Tensor
 
 
-def linear_attention(query, key, value):
+def linear_attention(
+    query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
     """Without a mask, `phi(Q) (phi(K)^T [V, 1])`."""
     keys = ops.swapaxes(key, -1, -2)
     context = ops.matmul(keys, value)
@@ -17,7 +20,9 @@ def linear_attention(query, key, value):
     return ops.matmul(query, context), ops.matmul(query, total)
 
 
-def low_rank_attention(query, key, value, factors):
+def low_rank_attention(
+    query: Tensor, key: Tensor, value: Tensor, factors: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Linear attention with the features `u (x) phi(q)` and `w (x) phi(k)`.
 
     Term by term, `phi(K)^T diag(w_r) V` and `diag(u_r) phi(Q)` times it: the

@@ -12,6 +12,7 @@ from keras_topo.operators.parameters import (
 )
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
+from keras_topo.typing import Tensor, TensorLike
 
 
 class LowRank(MaskOperator):
@@ -38,26 +39,25 @@ class LowRank(MaskOperator):
 
     _fields = ("u", "w")
 
-    def __init__(self, u, w=None):
-        self.u = as_tensor(u, "u", 2)
-        self.w = None if w is None else as_tensor(w, "w", 2)
-        if w is not None and self.w.shape[-2:] != self.u.shape[-2:]:
+    def __init__(self, u: TensorLike, w: TensorLike | None = None):
+        left = as_tensor(u, "u", 2)
+        right = left if w is None else as_tensor(w, "w", 2)
+        if right.shape[-2:] != left.shape[-2:]:
             raise ValueError(
                 "`w` expects the tokens and the rank of `u`. Received: u of "
-                f"shape {tuple(self.u.shape)}, w of shape "
-                f"{tuple(self.w.shape)}"
+                f"shape {tuple(left.shape)}, w of shape {tuple(right.shape)}"
             )
-        u, w = self.factors()
-        length = u.shape[-2]
-        batch = broadcast_batch(u.shape[:-2], w.shape[:-2])
-        super().__init__((*batch, length, length), u.dtype)
+        self.u, self.w = left, None if w is None else right
+        length = left.shape[-2]
+        batch = broadcast_batch(left.shape[:-2], right.shape[:-2])
+        super().__init__((*batch, length, length), left.dtype)
 
     @property
-    def rank(self):
+    def rank(self) -> int:
         """`r`."""
         return self.u.shape[-1]
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor]:
         return self.u, (self.u if self.w is None else self.w)
 
     def _plan(self):

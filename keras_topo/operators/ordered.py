@@ -1,5 +1,7 @@
 """What masks that decay along the order of the tokens have in common."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from keras import ops
 
@@ -7,12 +9,13 @@ from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.chunked import CHUNK, chunked_attention
-from keras_topo.operators.forms import Form
+from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.parameters import (
     CHECKED_ENTRIES,
     accumulation_dtype,
     as_tensor,
 )
+from keras_topo.typing import Size, Tensor
 
 
 class OrderedDecay(MaskOperator):
@@ -31,20 +34,20 @@ class OrderedDecay(MaskOperator):
     traced_length = None
 
     @property
-    def length(self):
+    def length(self) -> int | Tensor:
         """The number of tokens, an int or a traced scalar."""
         if self.traced_length is not None:
             return self.traced_length
         return self.num_tokens
 
-    def _directions(self):
+    def _directions(self) -> tuple[Tensor | None, Tensor | None]:
         """Rates of the entries with `j < i`, and of those with `j > i`, each
         `(..., L)`, `(..., 1)` if all tokens have the same, or `None` where the
         entries are zero."""
         raise NotImplementedError
 
     @property
-    def carries_state(self):
+    def carries_state(self) -> bool:
         forward, backward = self._directions()
         return forward is not None and backward is None
 
@@ -54,7 +57,7 @@ class OrderedDecay(MaskOperator):
 
     def _step(self, query, key, value, state):
         rates = self._directions()[0]
-        if rates.shape[-1] != 1:
+        if rates is None or rates.shape[-1] != 1:
             raise ValueError(
                 "step expects the rate of one token, an operator of length 1. "
                 f"Received: an operator of length {self.num_tokens}"
@@ -83,7 +86,7 @@ class OrderedDecay(MaskOperator):
             query, key, value, *self._directions(), state, return_state=True
         )
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         def attend(query, key, value):
             return chunked_attention(query, key, value, *self._directions())
 
@@ -109,7 +112,7 @@ class OrderedDecay(MaskOperator):
         return True
 
 
-def split_length(length):
+def split_length(length: int | Tensor) -> tuple[Size, Tensor | None]:
     """`(length, None)` for ints and unknown lengths, `(None, length)` for
     traced ones."""
     if length is None or isinstance(length, (int, np.integer)):

@@ -4,6 +4,8 @@ import math
 
 from keras import ops
 
+from keras_topo.typing import Tensor
+
 
 class PairLayout:
     """Where the two ends of pairs find their tokens.
@@ -83,7 +85,9 @@ class PairLayout:
         return ops.moveaxis(total, 0, 2)
 
 
-def pair_attention(query, key, value, pairs, values):
+def pair_attention(
+    query: Tensor, key: Tensor, value: Tensor, pairs: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor]:
     """Linear attention over pairs: `M_ij (phi(q_i) . phi(k_j))` at each.
 
     Args:

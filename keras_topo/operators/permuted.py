@@ -1,14 +1,17 @@
 """`Permuted`: a mask whose tokens come in another order."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_topo.operators import cost as costs
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Wrapper
-from keras_topo.operators.forms import Form, choose
+from keras_topo.operators.forms import Form, Problem, choose
+from keras_topo.typing import Tensor, TensorLike
 
 
 class Permuted(Wrapper):
@@ -32,7 +35,9 @@ class Permuted(Wrapper):
             the tokens.
     """
 
-    def __init__(self, operator, order, inverse):
+    def __init__(
+        self, operator: MaskOperator, order: TensorLike, inverse: TensorLike
+    ):
         super().__init__(operator)
         self.order = _permutation(order, self.num_tokens, "order")
         self.inverse = _permutation(inverse, self.num_tokens, "inverse")
@@ -59,7 +64,7 @@ class Permuted(Wrapper):
         rows = self.operator._rows_at(ids)
         return permute(rows, self.inverse, self.order, -1)
 
-    def factors(self):
+    def factors(self) -> tuple[Tensor, Tensor] | None:
         pair = self.operator.factors()
         if pair is None:
             return None
@@ -71,7 +76,7 @@ class Permuted(Wrapper):
         passes = 4 * costs.ELEMENT * self.num_tokens * columns
         return 2 * costs.LAUNCH + passes + self.operator._cost(columns)
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         best = choose(self.operator.forms(problem))
 
         def attend(query, key, value):
@@ -103,7 +108,7 @@ def _permutation(ids, length, name):
     return ids.astype("int32")
 
 
-def permute(x, order, inverse, axis):
+def permute(x: Tensor, order: Tensor, inverse: Tensor, axis: int) -> Tensor:
     """`x` in another order along an axis; the gradient is a permutation too,
     where that of a gather would be a sum over equal ids."""
 

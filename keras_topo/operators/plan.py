@@ -1,6 +1,9 @@
 """`Plan`: what attention knows of an operator when it divides its work."""
 
 import dataclasses
+from collections.abc import Sequence
+
+from keras_topo.typing import Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +27,14 @@ class Plan:
     """
 
     layouts: tuple = (1,)
-    held_per_column: int | None = None
+    held_per_column: Size = None
     fewest_columns: int = 1
     row_step: int = 1
     rows_cost: float = 0.0
     exact: bool = True
 
     @staticmethod
-    def joint(plans):
+    def joint(plans: Sequence["Plan"]) -> "Plan":
         """The plan of operators that are applied one after another."""
         # A layout that all share, so that x is laid out once.
         first, *others = plans

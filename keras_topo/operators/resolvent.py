@@ -5,6 +5,7 @@ import math
 import numpy as np
 import scipy.sparse
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
 from keras_topo.host.levels import Cycle, level_plan, row_sums
@@ -20,6 +21,7 @@ from keras_topo.operators.resolvent_solvers import (
     solve,
 )
 from keras_topo.operators.sparse import check_pairs
+from keras_topo.typing import TensorLike
 
 
 class Resolvent(MaskOperator):
@@ -86,13 +88,13 @@ class Resolvent(MaskOperator):
 
     def __init__(
         self,
-        edges,
-        weights,
-        num_tokens,
-        acyclic=None,
-        max_row_sum=None,
-        symmetric=None,
-        tolerance=None,
+        edges: TensorLike,
+        weights: TensorLike,
+        num_tokens: int,
+        acyclic: bool | None = None,
+        max_row_sum: float | None = None,
+        symmetric: bool | None = None,
+        tolerance: float | None = None,
     ):
         if not isinstance(num_tokens, (int, np.integer)) or num_tokens < 1:
             raise ValueError(
@@ -139,18 +141,24 @@ class Resolvent(MaskOperator):
         )
 
     @property
-    def acyclic(self):
+    def acyclic(self) -> bool:
         """Whether the product goes by levels."""
         return isinstance(self._solver, LevelSolver)
 
     @property
-    def num_levels(self):
+    def num_levels(self) -> int | None:
         """Steps of a product by levels, one after another; `None` in series."""
-        return self._solver.plan.num_steps if self.acyclic else None
+        solver = self._solver
+        return (
+            solver.plan.num_steps if isinstance(solver, LevelSolver) else None
+        )
 
-    def num_products(self, dtype="float32"):
+    def num_products(self, dtype: str = "float32") -> int:
         """Products with `A` that a product takes, 1 by levels."""
-        return 1 if self.acyclic else self._solver.num_products(dtype)
+        solver = self._solver
+        return (
+            1 if isinstance(solver, LevelSolver) else solver.num_products(dtype)
+        )
 
     @property
     def _num_edges(self):
@@ -159,7 +167,8 @@ class Resolvent(MaskOperator):
 
     def _plan(self):
         solver = self._solver
-        gathered = solver.plan.width if self.acyclic else self._num_edges
+        by_level = isinstance(solver, LevelSolver)
+        gathered = solver.plan.width if by_level else self._num_edges
         return Plan(
             layouts=(self.num_tokens,),
             held_per_column=3 * self.num_tokens + gathered,
@@ -183,7 +192,7 @@ class Resolvent(MaskOperator):
 
     def _cost(self, columns):
         work = 3 * costs.ELEMENT * (self._num_edges + self.num_tokens) * columns
-        if self.acyclic:
+        if self.num_levels is not None:
             return 4 * costs.LAUNCH * (1 + self.num_levels) + work
         return self.num_products() * (4 * costs.LAUNCH + work)
 
@@ -290,13 +299,13 @@ def _is_symmetric(edges, weights, num_tokens):
 
 
 def personalized_pagerank(
-    edges,
-    num_tokens,
-    damping=0.85,
-    weights=None,
-    max_damping=None,
-    tolerance=None,
-):
+    edges: ArrayLike,
+    num_tokens: int,
+    damping: TensorLike = 0.85,
+    weights: ArrayLike | None = None,
+    max_damping: float | None = None,
+    tolerance: float | None = None,
+) -> MaskOperator:
     """Personalized PageRank, `(1 - a) (I - a T)^-1`, as a mask.
 
     `T = D^-1 A` steps from `i` to a neighbor `j`, in proportion to weights.
@@ -361,10 +370,13 @@ def personalized_pagerank(
         symmetric=False,
         tolerance=tolerance,
     )
-    if _is_symmetric(edges, weights, num_tokens):
+    solver = resolvent._solver
+    if isinstance(solver, SeriesSolver) and _is_symmetric(
+        edges, weights, num_tokens
+    ):
         # T is D^-1/2 (D^-1/2 A D^-1/2) D^1/2.
         positive = degrees[degrees > 0]
         spread = positive.max() / positive.min() if len(positive) else 1.0
-        resolvent._solver.chebyshev = True
-        resolvent._solver.condition = math.sqrt(spread)
+        solver.chebyshev = True
+        solver.condition = math.sqrt(spread)
     return Scaled(resolvent, 1 - damping)

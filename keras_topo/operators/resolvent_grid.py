@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -17,6 +18,7 @@ from keras_topo.operators.plan import Plan
 from keras_topo.operators.resolvent import check_weights
 from keras_topo.operators.resolvent_solvers import nodes_first, solve
 from keras_topo.operators.toeplitz import BlockToeplitz
+from keras_topo.typing import TensorLike
 
 
 class GridResolvent(MaskOperator):
@@ -70,7 +72,13 @@ class GridResolvent(MaskOperator):
 
     _fields = ("weights",)
 
-    def __init__(self, weights, grid_shape, corner=None, per_edge=False):
+    def __init__(
+        self,
+        weights: TensorLike,
+        grid_shape: Sequence[int],
+        corner: Sequence[int] | None = None,
+        per_edge: bool = False,
+    ):
         self.grid_shape = _check_grid(grid_shape)
         axes = len(self.grid_shape)
         self.corner = _check_corner(corner, axes)
@@ -151,7 +159,12 @@ class GridResolvent(MaskOperator):
         )
 
 
-def grid_resolvent(grid_shape, weights, corner=None, per_edge=False):
+def grid_resolvent(
+    grid_shape: Sequence[int],
+    weights: TensorLike,
+    corner: tuple[int, ...] | list[tuple[int, ...]] | None = None,
+    per_edge: bool = False,
+) -> MaskOperator:
     """The sum of the resolvents from several corners of a grid, all of them by
     default: the mask of Chimera for images.
 

@@ -58,7 +58,7 @@ class Solver:
         """`(I - A)^-1 x`, not differentiable."""
         raise NotImplementedError
 
-    @property
+    @functools.cached_property
     def transposed(self):
         """The solver of the transposed matrix."""
         raise NotImplementedError

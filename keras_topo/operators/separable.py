@@ -1,6 +1,8 @@
 """Masks on grids whose table is a sum of products of per-axis tables."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -20,6 +22,7 @@ from keras_topo.operators.table import (
     table_shape,
     unrolled,
 )
+from keras_topo.typing import TensorLike
 
 
 class SeparableSum(Sum):
@@ -89,7 +92,12 @@ class SeparableSum(Sum):
         return self._table()._nonnegative() if known is None else known
 
 
-def separable(terms, grid_shape, method="auto", periodic=False):
+def separable(
+    terms: Sequence[Sequence[TensorLike]],
+    grid_shape: Sequence[int],
+    method: Any = "auto",
+    periodic: bool | Sequence[bool] = False,
+) -> OffsetTable | SeparableSum:
     """The mask whose table is the sum of the outer products of `terms`.
 
     Args:

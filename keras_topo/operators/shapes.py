@@ -5,14 +5,18 @@ size. A dynamic shape, from `ops.shape`, holds ints and traced scalars.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from keras import ops
+
+from keras_topo.typing import Shape, Size, Tensor
 
 # Stands for an unknown size where work is estimated or divided into blocks.
 NOMINAL_SIZE = 32
 
 
-def broadcast_batch(*shapes):
+def broadcast_batch(*shapes: Iterable[Size]) -> Shape:
     """Broadcasts static shapes.
 
     Raises:
@@ -31,7 +35,7 @@ def broadcast_batch(*shapes):
     return tuple(result)
 
 
-def broadcast_sizes(*shapes):
+def broadcast_sizes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
     """Broadcasts dynamic shapes, each of any number of axes."""
     result = []
     for sizes in _aligned(shapes):
@@ -42,18 +46,18 @@ def broadcast_sizes(*shapes):
     return tuple(result)
 
 
-def broadcast_leading(tensors, trailing):
+def broadcast_leading(tensors: Sequence[Tensor], trailing: int) -> list[Tensor]:
     """Broadcasts all axes of `tensors` but the trailing ones."""
     lead = broadcast_sizes(*[tuple(ops.shape(x))[:-trailing] for x in tensors])
     return [broadcast_lead(x, lead, trailing) for x in tensors]
 
 
-def broadcast_lead(x, lead, trailing):
+def broadcast_lead(x: Tensor, lead: tuple[Any, ...], trailing: int) -> Tensor:
     """`x` with the leading axes `lead`, a dynamic shape."""
     return ops.broadcast_to(x, lead + tuple(ops.shape(x))[-trailing:])
 
 
-def sum_to(gradient, like):
+def sum_to(gradient: Tensor, like: Tensor) -> Tensor:
     """Sums `gradient` over the axes along which `like` was broadcast."""
     extra = len(gradient.shape) - len(like.shape)
     if extra:
@@ -66,12 +70,12 @@ def sum_to(gradient, like):
     return ops.sum(gradient, axis=axes, keepdims=True) if axes else gradient
 
 
-def static_size(shape):
+def static_size(shape: Iterable[Size]) -> int:
     """Product of a static shape, an unknown axis counting as a nominal one."""
     return math.prod(n if isinstance(n, int) else NOMINAL_SIZE for n in shape)
 
 
-def agree(shape, other):
+def agree(shape: Iterable[Size], other: Iterable[Size]) -> bool:
     """Whether two static shapes may be equal."""
     return all(
         a == b or None in (a, b) for a, b in zip(shape, other, strict=True)

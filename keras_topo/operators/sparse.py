@@ -1,6 +1,7 @@
 """Masks that are zero almost everywhere."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -9,11 +10,12 @@ from keras import ops
 from keras_topo._backend import concrete
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
-from keras_topo.operators.forms import Form
+from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.pairs import flat_pairs, pair_attention
 from keras_topo.operators.parameters import as_tensor, nonnegative_values
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
+from keras_topo.typing import Size, TensorLike
 
 
 class SparsePairs(MaskOperator):
@@ -47,7 +49,7 @@ class SparsePairs(MaskOperator):
     # Not the pairs: nothing is differentiated with respect to node ids.
     _fields = ("values",)
 
-    def __init__(self, pairs, values, num_tokens):
+    def __init__(self, pairs: TensorLike, values: TensorLike, num_tokens: Size):
         self.pairs = check_pairs(pairs, (num_tokens, num_tokens))
         self.values = as_tensor(values, "values", 1)
         if self.values.shape[-1] != self.pairs.shape[-2]:
@@ -60,7 +62,7 @@ class SparsePairs(MaskOperator):
         super().__init__((*batch, num_tokens, num_tokens), self.values.dtype)
 
     @property
-    def num_pairs(self):
+    def num_pairs(self) -> Size:
         return self.values.shape[-1]
 
     def _plan(self):
@@ -116,17 +118,17 @@ class SparsePairs(MaskOperator):
             return known
         # The sum of a pair listed twice may not be negative; those of value
         # zero fill up.
-        pairs = concrete(self.pairs)
-        if pairs is None:
+        pairs, values = concrete(self.pairs), concrete(self.values)
+        if pairs is None or values is None:
             return None
         pairs = pairs.astype("int64")
         place = pairs[..., 0] * (1 + pairs.max(initial=0)) + pairs[..., 1]
-        place, value = np.broadcast_arrays(place, concrete(self.values))
+        place, value = np.broadcast_arrays(place, values)
         place = np.where(value == 0, -1 - np.arange(place.shape[-1]), place)
         place = np.sort(place, axis=-1)
         return None if (place[..., 1:] == place[..., :-1]).any() else False
 
-    def _own_forms(self, problem):
+    def _own_forms(self, problem: Problem) -> Sequence[Form]:
         def attend(query, key, value):
             return pair_attention(query, key, value, self.pairs, self.values)
 

@@ -20,6 +20,7 @@ from keras_topo.operators.sparse import (
     check_pairs,
     dense_rows,
 )
+from keras_topo.typing import TensorLike
 
 
 class SparseFactors(MaskOperator):
@@ -62,12 +63,12 @@ class SparseFactors(MaskOperator):
 
     def __init__(
         self,
-        pairs,
-        values,
-        num_nodes,
-        num_features=None,
-        right_pairs=None,
-        right_values=None,
+        pairs: TensorLike,
+        values: TensorLike,
+        num_nodes: int,
+        num_features: int | None = None,
+        right_pairs: TensorLike | None = None,
+        right_values: TensorLike | None = None,
     ):
         num_features = num_nodes if num_features is None else num_features
         for name, size in (

@@ -7,11 +7,13 @@ parameter.
 """
 
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
 from keras_topo.host.diffusion_generator import GENERATORS
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.diffusion import MOST_GROWTH
 from keras_topo.operators.kronecker import Kronecker, kronecker_product
@@ -22,13 +24,14 @@ from keras_topo.operators.parameters import (
 )
 from keras_topo.operators.toeplitz import check_grid_shape
 from keras_topo.operators.torus import Torus
+from keras_topo.typing import GeneratorName, TensorLike
 
 # Dimensions of the cube in one factor: a product with a 16 x 16 matrix takes
 # about as long as its input takes to pass through memory.
 BLOCK_DIMENSIONS = 4
 
 
-def hypercube(decay, dimensions):
+def hypercube(decay: TensorLike, dimensions: int) -> Kronecker:
     """The mask `M[i, j] = decay^h` on a hypercube, `h` the Hamming distance.
 
     Token `i` is the corner whose coordinates are the binary digits of `i`: the
@@ -62,7 +65,9 @@ def hypercube(decay, dimensions):
     return _cube(ops.ones_like(decay), decay, dimensions)
 
 
-def hypercube_diffusion(time, dimensions, generator="laplacian"):
+def hypercube_diffusion(
+    time: TensorLike, dimensions: int, generator: GeneratorName = "laplacian"
+) -> Kronecker:
     """The diffusion kernel `exp(-time T)` of a hypercube.
 
     At the Hamming distance `h` on the cube of `m` dimensions
@@ -98,7 +103,9 @@ def hypercube_diffusion(time, dimensions, generator="laplacian"):
     return _cube(*_edge(time, generator), dimensions)
 
 
-def cartesian_product(operators):
+def cartesian_product(
+    operators: Sequence[MaskOperator | TensorLike],
+) -> Kronecker:
     """The mask of a Cartesian product of graphs, from masks of the graphs.
 
     A token is a tuple of nodes, one of each graph, in row-major order, and the
@@ -136,7 +143,11 @@ def cartesian_product(operators):
     return Kronecker(operators)
 
 
-def torus_diffusion(time, grid_shape, generator="laplacian"):
+def torus_diffusion(
+    time: TensorLike,
+    grid_shape: Sequence[int],
+    generator: GeneratorName = "laplacian",
+) -> Torus | Kronecker:
     """The diffusion kernel `exp(-time T)` of a torus.
 
     A torus is the Cartesian product of rings, and the kernel of a ring of `n`

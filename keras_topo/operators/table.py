@@ -3,6 +3,8 @@
 import functools
 import math
 import operator
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from keras import ops
@@ -25,12 +27,14 @@ from keras_topo.operators.slab import (
     toeplitz_rows,
     without_ones,
 )
+from keras_topo.typing import Tensor, TensorLike
 
 # Attention multiplies masks by m (d + 1) columns; methods are compared at this
 # number of them.
 TYPICAL_COLUMNS = 1024
 
-METHODS = ("auto", "dense", "fft")
+Method: TypeAlias = Literal["auto", "dense", "fft"]
+METHODS: tuple[Method, ...] = ("auto", "dense", "fft")
 
 
 class OffsetTable(MaskOperator):
@@ -46,7 +50,13 @@ class OffsetTable(MaskOperator):
 
     _fields = ("table",)
 
-    def __init__(self, table, grid_shape, method="auto", periodic=False):
+    def __init__(
+        self,
+        table: TensorLike,
+        grid_shape: Sequence[int],
+        method: Method | Literal["kronecker"] = "auto",
+        periodic: bool | Sequence[bool] = False,
+    ):
         self.grid_shape = check_grid_shape(grid_shape)
         self.periodic = check_periodic(periodic, self.grid_shape)
         self.method = check_method(method, METHODS)
@@ -63,20 +73,20 @@ class OffsetTable(MaskOperator):
         length = math.prod(self.grid_shape)
         super().__init__((*batch, length, length), self.table.dtype)
 
-    def full_table(self):
+    def full_table(self) -> Tensor:
         """The table of signed offsets, `(*batch, 2 n_1 - 1, ..., 2 n_d - 1)`,
         along periodic axes too."""
         return unrolled(self.table, self.periodic)
 
     @property
-    def chosen_method(self):
+    def chosen_method(self) -> str:
         """The way that products are computed: `method`, or the cheapest."""
         if self.method != "auto":
             return self.method
         method_costs = self._method_costs(TYPICAL_COLUMNS)
-        return min(method_costs, key=method_costs.get)
+        return min(method_costs, key=lambda name: method_costs[name])
 
-    def _method_costs(self, columns):
+    def _method_costs(self, columns: int) -> dict[str, float]:
         length = self.num_tokens
         rows = row_cost(length) * length
         return {

@@ -1,12 +1,15 @@
 """What is defined by tensors: taken apart, put together, a pytree."""
 
 import copy
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from keras_topo.operators.pytrees import register
 from keras_topo.operators.shapes import agree
+from keras_topo.typing import Tensor
 
 
 class TensorHolder:
@@ -21,11 +24,11 @@ class TensorHolder:
     #: `None`.
     _fields = ()
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         register(cls)
 
-    def tensors(self):
+    def tensors(self) -> list[Tensor]:
         """The tensors that define the operator, as a flat list.
 
         Raises:
@@ -44,7 +47,7 @@ class TensorHolder:
             found.extend(_flatten(getattr(self, name)))
         return found
 
-    def with_tensors(self, tensors):
+    def with_tensors(self, tensors: Iterable[Tensor]) -> Self:
         """A copy of the operator that holds `tensors`, in the same order.
 
         Raises:
@@ -64,7 +67,7 @@ class TensorHolder:
             )
         return self._rebuild(iter(tensors))
 
-    def _rebuild(self, iterator):
+    def _rebuild(self, iterator: Iterator[Tensor]) -> Self:
         clone = copy.copy(self)
         for name in self._fields:
             setattr(clone, name, _unflatten(getattr(self, name), iterator))

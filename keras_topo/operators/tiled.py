@@ -16,6 +16,7 @@ those after it anywhere: there, `F` mixes the states.
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -24,6 +25,7 @@ from keras_topo._backend import checkpointed_map, matmul
 from keras_topo.operators import cost as costs
 from keras_topo.operators.chunked import capped
 from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.typing import Tensor
 
 # Passing one number of a state through memory takes as long as so many
 # multiply-adds: states mostly fit into the last-level cache.
@@ -44,7 +46,14 @@ GRADIENTS = 1.1
 TILE_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 
 
-def tiled_attention(query, key, value, grid_shape, axes, tile_shape=None):
+def tiled_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grid_shape: Sequence[int],
+    axes: Sequence[tuple[Tensor | None, Tensor | None]],
+    tile_shape: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Masked attention on a grid, not divided: see the module.
 
     `numerator[i] = sum_j M_ij (q_i . k_j) v_j`, and `denominator[i]` the same
@@ -270,12 +279,13 @@ def _attend_columns(tensors, matrices, sizes, tiles, states):
     width = -(-columns // count)
     value = ops.pad(value, [(0, 0), (0, 0), (0, count * width - columns)])
     value = ops.reshape(value, (-1, length, count, width))
+
+    def attend_columns(block, shared):
+        query, key, *matrices = shared
+        return attend_tiles(query, key, block[0], sizes, tiles, matrices)
+
     output = checkpointed_map(
-        lambda block, shared: attend_tiles(
-            *shared[:2], block[0], sizes, tiles, shared[2:]
-        ),
-        [ops.moveaxis(value, 2, 0)],
-        [query, key, *matrices],
+        attend_columns, [ops.moveaxis(value, 2, 0)], [query, key, *matrices]
     )
     output = ops.reshape(
         ops.moveaxis(output, 0, 2), (-1, length, count * width)

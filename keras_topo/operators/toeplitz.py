@@ -7,6 +7,8 @@ per-axis tables is a sum of Kronecker products, and on a small grid the matrix
 itself is the fastest of all.
 """
 
+from typing import Any, Self
+
 from keras import ops
 
 from keras_topo.operators.parameters import accumulation_dtype, as_tensor
@@ -14,10 +16,12 @@ from keras_topo.operators.separable import is_separable, separable
 from keras_topo.operators.shapes import broadcast_batch
 from keras_topo.operators.slab import toeplitz_rows
 from keras_topo.operators.table import (
+    Method,
     OffsetTable,
     check_grid_shape,
     fft_cost,
 )
+from keras_topo.typing import TensorLike
 
 __all__ = [
     "BlockToeplitz",
@@ -78,9 +82,12 @@ class BlockToeplitz(OffsetTable):
     """
 
     # Copies are made without arguments.
-    def __new__(cls, table=None, *args, **kwargs):
+    def __new__(
+        cls, table: TensorLike = None, *args: Any, **kwargs: Any
+    ) -> Self:
         if cls is BlockToeplitz and is_separable(table):
-            return separable(table, *args, **kwargs)
+            # It answers as one: see the class.
+            return separable(table, *args, **kwargs)  # pyright: ignore[reportReturnType]
         return super().__new__(cls)
 
 
@@ -108,23 +115,28 @@ class Toeplitz(BlockToeplitz):
      [3., 2., 1.]]
     """
 
-    def __init__(self, column, row=None, method="auto"):
+    def __init__(
+        self,
+        column: TensorLike,
+        row: TensorLike | None = None,
+        method: Method = "auto",
+    ):
         column = as_tensor(column, "column", 1)
-        row = column if row is None else as_tensor(row, "row", 1)
-        if column.shape[-1] != row.shape[-1]:
+        first = column if row is None else as_tensor(row, "row", 1)
+        if column.shape[-1] != first.shape[-1]:
             raise ValueError(
                 "`row` expects as many entries as `column`. Received: column "
                 f"of shape {tuple(column.shape)}, row of shape "
-                f"{tuple(row.shape)}"
+                f"{tuple(first.shape)}"
             )
         # Only to tell batch axes that do not broadcast.
-        broadcast_batch(column.shape[:-1], row.shape[:-1])
-        if column.dtype != row.dtype:
-            dtype = accumulation_dtype(column.dtype, row.dtype)
-            column, row = ops.cast(column, dtype), ops.cast(row, dtype)
-        if tuple(column.shape) != tuple(row.shape):
+        broadcast_batch(column.shape[:-1], first.shape[:-1])
+        if column.dtype != first.dtype:
+            dtype = accumulation_dtype(column.dtype, first.dtype)
+            column, first = ops.cast(column, dtype), ops.cast(first, dtype)
+        if tuple(column.shape) != tuple(first.shape):
             # By addition, which broadcasts axes of unknown size as well.
-            row = row + ops.zeros_like(column)
-            column = column + ops.zeros_like(row)
-        table = ops.concatenate([ops.flip(row[..., 1:], -1), column], -1)
+            first = first + ops.zeros_like(column)
+            column = column + ops.zeros_like(first)
+        table = ops.concatenate([ops.flip(first[..., 1:], -1), column], -1)
         super().__init__(table, (column.shape[-1],), method)

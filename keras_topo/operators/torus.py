@@ -1,6 +1,10 @@
 """Masks on grids whose ends meet: rings and tori."""
 
+from collections.abc import Sequence
+
+from keras_topo.operators.table import Method
 from keras_topo.operators.toeplitz import BlockToeplitz
+from keras_topo.typing import TensorLike
 
 
 class Torus(BlockToeplitz):
@@ -39,5 +43,10 @@ class Torus(BlockToeplitz):
      [3., 2., 1.]]
     """
 
-    def __init__(self, table, grid_shape, method="auto"):
+    def __init__(
+        self,
+        table: TensorLike,
+        grid_shape: Sequence[int],
+        method: Method = "auto",
+    ):
         super().__init__(table, grid_shape, method, periodic=True)

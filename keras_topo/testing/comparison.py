@@ -1,24 +1,29 @@
 """Arrays compared, gradients and compilation on whichever backend runs."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.typing import Tensor, TensorLike
 
-def tensor(array, dtype=None):
+
+def tensor(array: TensorLike, dtype: str | None = None) -> Tensor:
     """An array as a tensor of the backend, in its own dtype or in `dtype`."""
     x = ops.convert_to_tensor(np.asarray(array))
     return x if dtype is None else ops.cast(x, dtype)
 
 
-def numpy(x):
+def numpy(x: TensorLike) -> np.ndarray:
     """A tensor as a NumPy array; half precision becomes float32."""
     if keras.backend.standardize_dtype(x.dtype) in ("bfloat16", "float16"):
         x = ops.cast(x, "float32")
     return np.asarray(ops.convert_to_numpy(x))
 
 
-def relative_error(actual, expected):
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference, relative to the largest expected magnitude.
 
     Args:
@@ -41,7 +46,9 @@ def relative_error(actual, expected):
     return float(np.max(np.abs(actual - expected)) / scale)
 
 
-def assert_close(actual, expected, tolerance, what=""):
+def assert_close(
+    actual: TensorLike, expected: np.ndarray, tolerance: float, what: str = ""
+) -> None:
     """Checks that `relative_error` is at most `tolerance`.
 
     Args:
@@ -90,7 +97,7 @@ def with_gradients(function):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        def compute(upstream, *tensors):
+        def recorded(upstream, *tensors):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(tensors)
                 y = function(*tensors)
@@ -101,7 +108,7 @@ def with_gradients(function):
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
 
-        return compute
+        return recorded
     import jax
 
     def compute(upstream, *tensors):
@@ -111,7 +118,9 @@ def with_gradients(function):
     return compute
 
 
-def complex_step_gradients(function, arrays):
+def complex_step_gradients(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray]
+) -> list[np.ndarray]:
     """Gradients of a real-analytic scalar function, exact to rounding.
 
     `Im f(p + i h) / h`: no difference is taken, so `h` can be tiny.

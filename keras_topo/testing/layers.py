@@ -6,12 +6,16 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo.testing.comparison import assert_close, numpy, tensor
+from keras_topo.typing import Tensor
 
 #: Largest relative differences from float32, by dtype policy.
 POLICIES = {
@@ -41,17 +45,17 @@ CHECKS = (
 
 
 def run_layer_test(
-    layer_class,
-    init_kwargs,
-    input_shape=None,
-    inputs=None,
-    unknown_axes=None,
-    padding_mask=None,
-    output=None,
-    policies=tuple(POLICIES),
-    custom_objects=None,
-    skip=(),
-):
+    layer_class: type,
+    init_kwargs: dict[str, Any],
+    input_shape: Sequence[int] | None = None,
+    inputs: Any = None,
+    unknown_axes: Any = None,
+    padding_mask: ArrayLike | None = None,
+    output: Callable[[Any], Tensor] | None = None,
+    policies: Sequence[str] = tuple(POLICIES),
+    custom_objects: dict[str, Any] | None = None,
+    skip: Sequence[str] = (),
+) -> None:
     """Checks that a Keras layer does what is expected of every layer.
 
     - `config`: `get_config` is JSON, before and after `build`, and
@@ -129,7 +133,7 @@ def run_layer_test(
             )
     if inputs is None:
         random = np.random.default_rng(0)
-        inputs = random.normal(size=input_shape).astype("float32")
+        inputs = np.asarray(random.normal(size=input_shape), "float32")
     test = _LayerTest(
         layer_class,
         dict(init_kwargs),
@@ -516,4 +520,5 @@ def _has_float64():
         return True
     import jax
 
-    return bool(jax.config.jax_enable_x64)
+    # JAX sets the attributes of its options when it is imported.
+    return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,8 +1,11 @@
 """Products, rows and gradients of an operator, against its dense matrix."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo.operators import LowRank, MaskOperator, Sum
 from keras_topo.testing.comparison import (
@@ -25,12 +28,12 @@ class ProductTest:
 
     def __init__(
         self,
-        make_operator,
-        dense,
-        parameters=(),
-        make_piece=None,
-        low_rank=None,
-        rounding=0.0,
+        make_operator: Callable[..., MaskOperator],
+        dense: Callable[..., np.ndarray],
+        parameters: Sequence[ArrayLike] = (),
+        make_piece: Callable[..., MaskOperator] | None = None,
+        low_rank: bool | None = None,
+        rounding: float = 0.0,
     ):
         self.make_operator = make_operator
         self.dense = dense
@@ -41,11 +44,11 @@ class ProductTest:
         self.matrix = np.asarray(dense(*self.parameters))
         self.length = self.matrix.shape[-1]
 
-    def operator(self, dtype="float64"):
+    def operator(self, dtype: str = "float64") -> MaskOperator:
         """The operator in a dtype."""
         return self._make(self._tensors(self.parameters, dtype), dtype)
 
-    def check_description(self):
+    def check_description(self) -> None:
         """Shapes, dtypes, costs and layouts that an operator states."""
         for dtype in ("float64", "float32"):
             operator = self.operator(dtype)
@@ -78,7 +81,9 @@ class ProductTest:
                 f"layouts that divide {self.length}, not {layouts}",
             )
 
-    def check_methods(self, dtype="float64", jit=False, brief=False):
+    def check_methods(
+        self, dtype: str = "float64", jit: bool = False, brief: bool = False
+    ) -> None:
         """Products, gradients, rows, layouts, transposes, sums, factors.
 
         Args:
@@ -136,7 +141,7 @@ class ProductTest:
             not wrong, f"the results of the dense matrix. Wrong are {wrong}"
         )
 
-    def check_parts(self):
+    def check_parts(self) -> None:
         """`tensors` and `with_tensors`, which checkpointed loops use and
         through which gradients reach every tensor."""
         operator = self.operator()
@@ -158,7 +163,7 @@ class ProductTest:
             all(a is b for a, b in kept), "no change through `with_tensors`"
         )
 
-    def check_zeros(self):
+    def check_zeros(self) -> None:
         """Zeros are zeros, not small numbers, in rows, which softmax
         attention takes for visible where they are not zero."""
         matrix, length = self.matrix, self.length
@@ -187,7 +192,7 @@ class ProductTest:
                 f"{np.sum((actual == 0) != hidden)} other entries",
             )
 
-    def check_second_derivatives(self):
+    def check_second_derivatives(self) -> None:
         """Hessian-vector products of a loss of the product, against
         differences of its gradient."""
         random = np.random.default_rng(2)
@@ -226,7 +231,7 @@ class ProductTest:
             wanted = (numpy(a) - numpy(b)) / (2 * step)
             self._close(h, wanted, 1e-6, f"second derivatives, argument {k}")
 
-    def check_pytree(self):
+    def check_pytree(self) -> None:
         """The operator as an argument of a compiled function, which is traced
         once and returns it."""
         operator = self.operator()

@@ -1,10 +1,15 @@
 """`run_operator_test`: the contract of `MaskOperator`, checked on one."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo.attention import masked_linear_attention
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forms import Problem
 from keras_topo.testing.comparison import (
     numpy,
@@ -18,13 +23,13 @@ FEATURES, VALUES = 2, 3
 
 
 def run_operator_test(
-    make_operator,
-    dense,
-    parameters=(),
-    make_piece=None,
-    low_rank=None,
-    rounding=0.0,
-):
+    make_operator: Callable[..., MaskOperator],
+    dense: Callable[..., np.ndarray],
+    parameters: Sequence[ArrayLike] = (),
+    make_piece: Callable[..., MaskOperator] | None = None,
+    low_rank: bool | None = None,
+    rounding: float = 0.0,
+) -> None:
     """Checks a mask operator against its dense matrix, in every respect.
 
     All checks of `OperatorTest`, one after the other: products in float64 and
@@ -101,13 +106,14 @@ class OperatorTest(ProductTest):
     Each check raises an AssertionError that names it.
     """
 
-    def check_attention(self):
+    def check_attention(self) -> None:
         """Every form of attention, and the gradients of each."""
         operator = self.operator()
         require = self._requirement("attention", operator)
         lead = self._lead()
         arrays = self._query_key_value(lead)
-        problem = Problem(*lead, self.length, FEATURES, VALUES)
+        batch, heads = lead
+        problem = Problem(batch, heads, self.length, FEATURES, VALUES)
         names = [form.name for form in operator.forms(problem)]
         require(
             "explicit" in names and len(set(names)) == len(names),
@@ -144,7 +150,7 @@ class OperatorTest(ProductTest):
                     found, wanted, 1e-10, f"attention, {name}, gradient {k}"
                 )
 
-    def can_hide_sizes(self):
+    def can_hide_sizes(self) -> bool:
         """Whether `check_unknown_sizes` applies: on TensorFlow, of an operator
         all of whose parameters have its batch axes."""
         batch = self.matrix.shape[:-2]
@@ -154,7 +160,7 @@ class OperatorTest(ProductTest):
             and all(p.shape[: len(batch)] == batch for p in self.parameters)
         )
 
-    def check_unknown_sizes(self, axes):
+    def check_unknown_sizes(self, axes: tuple[int, ...]) -> None:
         """Attention where a traced function does not know how many examples
         or heads there are, of queries and of parameters of one mask each.
 
@@ -194,7 +200,7 @@ class OperatorTest(ProductTest):
                 f"unknown sizes of axes {axes}, {implementation}",
             )
 
-    def check_empty_batch(self):
+    def check_empty_batch(self) -> None:
         """Attention of no examples, and a product of none. An operator of one
         mask per example is left out."""
         if self.matrix.ndim == 4 and self.matrix.shape[0] != 1:
@@ -208,9 +214,9 @@ class OperatorTest(ProductTest):
         wanted = (0, heads, self.length, VALUES)
         for form in operator.forms(problem):
 
-            def attend(*arrays, name=form.name):
+            def attend(query, key, value, name=form.name):
                 return masked_linear_attention(
-                    *arrays, operator, implementation=name
+                    query, key, value, operator, implementation=name
                 )
 
             shape = _shape_of(attend, *arrays)
@@ -219,7 +225,7 @@ class OperatorTest(ProductTest):
         shape = _shape_of(operator.matmul, x)
         require(shape == x.shape, f"a product {x.shape}, not {shape}")
 
-    def check_tiny_weights(self):
+    def check_tiny_weights(self) -> None:
         """Attention of 1e-200 times the mask: rows are averages, however
         small their weights."""
         operator = self.operator()
@@ -231,12 +237,13 @@ class OperatorTest(ProductTest):
 
         def attend(tensors, arrays):
             tiny = 1e-200 * operator.with_tensors(tensors)
-            return masked_linear_attention(*arrays, tiny)
+            query, key, value = arrays
+            return masked_linear_attention(query, key, value, tiny)
 
         y = staged(attend)(operator.tensors(), list(map(tensor, arrays)))
         self._close(y, expected, 1e-10, "tiny weights")
 
-    def check_state(self, cuts=None):
+    def check_state(self, cuts: Sequence[Sequence[int]] | None = None) -> None:
         """Whole sequences, pieces and single steps give the same outputs, last
         states and gradients, from any state before them.
 
@@ -298,31 +305,36 @@ class OperatorTest(ProductTest):
         """Numerators and denominators of all pieces, and the last state as a
         list; `state` is a list, or `None`."""
         query, key, value, *parameters = tensors
+        assert self.make_piece is not None
         if state is not None:
-            like = self.operator().initial_state(*self._lead(), 1, 1)
+            batch, heads = self._lead()
+            like = self.operator().initial_state(batch, heads, 1, 1)
             state = keras.tree.pack_sequence_as(like, list(state))
         outputs = []
         for first, last in zip(cuts[:-1], cuts[1:], strict=True):
             operator = self.make_piece(
                 first, last, *(parameters or [query.dtype])
             )
-            part = [x[:, :, first:last] for x in (query, key, value)]
+            q, k, v = (x[:, :, first:last] for x in (query, key, value))
             if last - first == 1 and state is not None:
                 *output, state = operator.step(
-                    *[x[:, :, 0] for x in part], state
+                    q[:, :, 0], k[:, :, 0], v[:, :, 0], state
                 )
                 output = [x[:, :, None] for x in output]
             else:
                 *output, state = operator.attend(
-                    *part, state=state, return_state=True
+                    q, k, v, state=state, return_state=True
                 )
             outputs.append(ops.concatenate(output, -1))
         return ops.concatenate(outputs, axis=2), keras.tree.flatten(state)
 
-    def _lead(self, default=2):
+    def _lead(self, default: int = 2) -> tuple[int, int]:
         """Batch and heads that suit the matrix."""
-        found = (1, 1, *self.matrix.shape[:-2])[-2:]
-        return tuple(default if n == 1 else n for n in found)
+        batch, heads = (1, 1, *self.matrix.shape[:-2])[-2:]
+        return (
+            default if batch == 1 else batch,
+            default if heads == 1 else heads,
+        )
 
     def _query_key_value(self, lead):
         random = np.random.default_rng(0)
@@ -336,7 +348,7 @@ class OperatorTest(ProductTest):
         return scores @ value
 
 
-def _shape_of(function, *arrays):
+def _shape_of(function: Callable[..., Any], *arrays: Any) -> Any:
     """The shape of a result; JAX need not compute what has no entries."""
     if keras.backend.backend() == "jax":
         import jax

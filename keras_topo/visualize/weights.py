@@ -156,6 +156,8 @@ def mask_rows(
         if getattr(layer, "mask", None) is None or layer.mask.uses_inputs:
             # None, or another one for each input.
             continue
+        if grid is None:  # Of a layer that has seen no tokens yet.
+            continue
         grid = tuple(n or NOMINAL_SIDE for n in grid)
         operator = layer.mask_operator(grid)
         index = prefix + index_of(token, grid)
