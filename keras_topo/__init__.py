@@ -1,5 +1,7 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
+from typing import TYPE_CHECKING, Any
+
 from keras_topo import _startup  # noqa: F401  isort: skip
 from keras_topo import attention, layers, masks, operators
 
@@ -18,6 +20,21 @@ from keras_topo.export import (
 from keras_topo.linearize import linearize
 from keras_topo.presets import from_preset, presets, save_preset
 
+if TYPE_CHECKING:
+    # What `__getattr__` below imports when it is asked for.
+    from keras_topo import graphs as graphs
+    from keras_topo import models as models
+    from keras_topo import testing as testing
+    from keras_topo import training as training
+    from keras_topo import visualize as visualize
+    from keras_topo.estimators import (
+        GraphClassifier,
+        GraphRegressor,
+        NodeClassifier,
+        NodeRegressor,
+    )
+    from keras_topo.link_predictor import LinkPredictor
+
 __version__ = "0.2.0"
 
 # Estimators, which need the models.
@@ -30,8 +47,11 @@ _ESTIMATORS = (
 _LINKS = ("LinkPredictor",)
 
 __all__ = [
-    *_ESTIMATORS,
-    *_LINKS,
+    "GraphClassifier",
+    "GraphRegressor",
+    "LinkPredictor",
+    "NodeClassifier",
+    "NodeRegressor",
     "attention",
     "convert",
     "export",
@@ -50,13 +70,13 @@ __all__ = [
 ]
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(
         {*globals(), *__all__, "graphs", "models", "testing", "visualize"}
     )
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in ("graphs", "models", "testing", "training", "visualize"):
         import importlib
 

@@ -1,7 +1,14 @@
 """Figures of matplotlib, for what draws (extra: `plots`)."""
 
+from typing import TYPE_CHECKING, Any, Literal
 
-def new_figure(layout="constrained", **options):
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(
+    layout: Literal["constrained"] | None = "constrained", **options: Any
+) -> "Figure":
     """A figure of its own: no window, and no state of pyplot to change.
 
     Raises:
@@ -16,6 +23,6 @@ def new_figure(layout="constrained", **options):
     return Figure(layout=layout, dpi=130, **options)
 
 
-def by_title(models):
+def by_title(models: Any) -> dict[str, Any]:
     """Models by their titles; one alone has none."""
     return models if isinstance(models, dict) else {"": models}

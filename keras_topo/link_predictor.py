@@ -1,7 +1,12 @@
 """`LinkPredictor`: which pairs of the nodes of one graph are linked."""
 
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_topo._backend import compiles_by_default
 from keras_topo.arguments import one_of, positive
@@ -10,15 +15,12 @@ from keras_topo.graphs.any_graph import library_of
 from keras_topo.graphs.largest import largest_pairs
 from keras_topo.graphs.links import (
     check_pairs,
-    count_negatives,
     edges_of,
     is_directed,
-    sample_negatives,
     split_edges,
-    without_edges,
 )
 from keras_topo.graphs.preprocessor import GraphPreprocessor
-from keras_topo.graphs.ranking import average_precision, hits_at, roc_auc
+from keras_topo.link_batches import LinkBatches, ValidateLinks, rankings
 from keras_topo.presets import (
     find_preset,
     from_preset,
@@ -26,6 +28,7 @@ from keras_topo.presets import (
     save_preset,
 )
 from keras_topo.presets.builders import recipe_of
+from keras_topo.typing import AnyGraph, StrPath
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("auto", "dot", "hadamard", "concat")
@@ -99,13 +102,13 @@ class LinkPredictor:
 
     def __init__(
         self,
-        preprocessor=None,
-        encoder="gkat",
-        decoder="auto",
-        build=None,
-        verbose="auto",
-        **options,
-    ):
+        preprocessor: GraphPreprocessor | None = None,
+        encoder: Literal["gkat", "gkat-modern", "gcn"] = "gkat",
+        decoder: Literal["auto", "dot", "hadamard", "concat"] = "auto",
+        build: Callable[..., keras.Model] | None = None,
+        verbose: bool | int | Literal["auto"] = "auto",
+        **options: Any,
+    ) -> None:
         self.encoder = one_of(encoder, "encoder", ENCODERS)
         self.decoder = one_of(decoder, "decoder", DECODERS)
         if preprocessor is None:
@@ -136,9 +139,17 @@ class LinkPredictor:
                 f"Received: validation_share={share!r}"
             )
         self.model_options = options
-        self.model = self.history = self._nodes = self._names = None
+        self.model: keras.Model | None = None
+        self.history: keras.callbacks.History | None = None
+        self._nodes: np.ndarray | None = None
+        self._names: dict[Any, int] | None = None
 
-    def fit(self, graph, validation_data=None, callbacks=()):
+    def fit(
+        self,
+        graph: AnyGraph,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+    ) -> Self:
         """Trains a new model.
 
         Args:
@@ -171,18 +182,7 @@ class LinkPredictor:
                 "`decoder='concat'` expects a directed graph, where the order "
                 "of a pair counts. Received: one that is not"
             )
-        known = graph
-        if validation_data is not None:
-            validation_data = tuple(
-                self._ids(pairs, graph.num_nodes) for pairs in validation_data
-            )
-        elif options["validation_share"]:
-            # At least one edge, of however few.
-            edges = len(edges_of(graph, directed))
-            share = max(options["validation_share"], 1 / max(edges, 2))
-            split = split_edges(graph, (1 - share, share, 0), options["seed"])
-            known = split.graph
-            validation_data = split.validation, split.validation_negatives
+        known, held_out = self._held_out(graph, directed, validation_data)
         kernel = "normalized" if self.encoder == "gcn" else "random_walk"
         self.preprocessor.adapt([known], kernel=kernel)
         folds = options["folds"]
@@ -197,25 +197,11 @@ class LinkPredictor:
             seed=options["seed"],
             directed=directed,
         )
-        trained = self._build(None, directed)
-        optimizer = keras.optimizers.AdamW(
-            options["learning_rate"],
-            weight_decay=options["weight_decay"],
-            global_clipnorm=options["clip_norm"],
-        )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        trained.compile(
-            optimizer,
-            keras.losses.BinaryCrossentropy(True),
-            jit_compile=compiles_by_default(),
-        )
+        trained = self._compiled(directed)
         watching = [FollowEpochs(batches)]
-        if validation_data is not None:
+        if held_out is not None:
             watching += [
-                ValidateLinks(
-                    self._inputs(known),
-                    *validation_data,
-                ),
+                ValidateLinks(self._inputs(known), *held_out),
                 keras.callbacks.EarlyStopping(
                     "val_average_precision",
                     mode="max",
@@ -231,24 +217,11 @@ class LinkPredictor:
             verbose=self.verbose,
         )
         self.model = self._build(self._kernel(graph), directed)
-        for layer in trained.layers:
-            # Inputs of the kernel are no layers of the other model, which
-            # holds the kernel among the weights of its attention.
-            if not layer.weights:
-                continue
-            known = {w.path: w for w in layer.weights}
-            for weight in self.model.get_layer(layer.name).weights:
-                if weight.path in known:
-                    weight.assign(known.pop(weight.path))
-            if known:
-                raise RuntimeError(
-                    "The model with a kernel of its own expects all weights "
-                    f"of the trained one. Received: {sorted(known)} left over"
-                )
+        _copy_weights(trained, self.model)
         self._use(graph)
         return self
 
-    def predict_raw(self, pairs):
+    def predict_raw(self, pairs: ArrayLike) -> np.ndarray:
         """Logits of pairs of nodes.
 
         Args:
@@ -262,7 +235,7 @@ class LinkPredictor:
         Raises:
             ValueError: before `fit`, or if these are no pairs of nodes.
         """
-        if self.model is None:
+        if self.model is None or self._nodes is None:
             raise ValueError(
                 "LinkPredictor expects fit or from_preset first. Received: a "
                 "predictor without a model"
@@ -273,7 +246,7 @@ class LinkPredictor:
         inputs = {"nodes": self._nodes, "pairs": pairs[None].astype("int32")}
         return np.asarray(self.model.predict_on_batch(inputs))[0]
 
-    def predict(self, pairs):
+    def predict(self, pairs: ArrayLike) -> np.ndarray:
         """Whether pairs of nodes are linked: probabilities above 1/2.
 
         Args:
@@ -287,7 +260,7 @@ class LinkPredictor:
         """
         return self.predict_raw(pairs) > 0
 
-    def predict_proba(self, pairs):
+    def predict_proba(self, pairs: ArrayLike) -> np.ndarray:
         """Probabilities that pairs of nodes are linked.
 
         They are those among examples as in training: one edge to `negatives`
@@ -305,7 +278,12 @@ class LinkPredictor:
         # Of either sign, without overflow.
         return 0.5 + 0.5 * np.tanh(0.5 * self.predict_raw(pairs))
 
-    def evaluate(self, positive, negative, hits=(20, 50, 100)):
+    def evaluate(
+        self,
+        positive: ArrayLike,
+        negative: ArrayLike,
+        hits: Iterable[int] = (20, 50, 100),
+    ) -> dict[str, float]:
         """How well pairs that are linked are told from others.
 
         Args:
@@ -321,7 +299,12 @@ class LinkPredictor:
         scores = self.predict_raw(positive), self.predict_raw(negative)
         return rankings(*scores, hits)
 
-    def save(self, folder, metrics=None, card=None):
+    def save(
+        self,
+        folder: StrPath,
+        metrics: Mapping[str, Any] | None = None,
+        card: str | None = None,
+    ) -> Path | str:
         """Saves model and preprocessing as a preset: see `save_preset`.
 
         The preset holds the kernel of the graph, but not the features of its
@@ -345,7 +328,12 @@ class LinkPredictor:
         return save_preset(self.model, folder, described, metrics, card)
 
     @classmethod
-    def from_preset(cls, name_or_path, graph, attributes=None):
+    def from_preset(
+        cls,
+        name_or_path: StrPath,
+        graph: AnyGraph,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Self:
         """An estimator with a trained model: see `keras_topo.from_preset`.
 
         Args:
@@ -381,8 +369,10 @@ class LinkPredictor:
         estimator.model = from_preset(name_or_path)
         estimator._names = names_of(graph)
         (graph,) = preprocessor.read([graph])
-        kernel = recipe_of(estimator.model).arguments["graph_kernel"]
-        if graph.num_nodes != kernel["num_nodes"]:
+        # A model of a function of one's own need not say which kernel it has.
+        recipe = recipe_of(estimator.model)
+        kernel = recipe and recipe.arguments.get("graph_kernel")
+        if kernel and graph.num_nodes != kernel["num_nodes"]:
             raise ValueError(
                 f"`graph` expects the {kernel['num_nodes']} nodes of the graph "
                 f"of fit. Received: {graph.num_nodes}"
@@ -397,6 +387,40 @@ class LinkPredictor:
         cache = self.preprocessor.cache
         self.preprocessor = GraphPreprocessor.from_config(config)
         self.preprocessor.cache = cache
+
+    def _held_out(self, graph, directed, validation_data):
+        """The graph to learn from, and pairs, linked and not, for validation;
+        `None` without validation."""
+        if validation_data is not None:
+            positive, negative = validation_data
+            return graph, (
+                self._ids(positive, graph.num_nodes),
+                self._ids(negative, graph.num_nodes),
+            )
+        share = self.training["validation_share"]
+        if not share:
+            return graph, None
+        # At least one edge, of however few.
+        share = max(share, 1 / max(len(edges_of(graph, directed)), 2))
+        split = split_edges(graph, (1 - share, share, 0), self.training["seed"])
+        return split.graph, (split.validation, split.validation_negatives)
+
+    def _compiled(self, directed):
+        """A model that takes kernels as inputs, with its optimizer."""
+        options = self.training
+        model = self._build(None, directed)
+        optimizer = keras.optimizers.AdamW(
+            options["learning_rate"],
+            weight_decay=options["weight_decay"],
+            global_clipnorm=options["clip_norm"],
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        model.compile(
+            optimizer,
+            keras.losses.BinaryCrossentropy(True),
+            jit_compile=compiles_by_default(),
+        )
+        return model
 
     def _ids(self, pairs, num_nodes):
         """Pairs of names, or numbers, of nodes as numbers."""
@@ -461,101 +485,7 @@ class LinkPredictor:
         return build(**options)
 
 
-class LinkBatches(keras.utils.PyDataset):
-    """Edges of a graph and random pairs, with kernels that lack the edges.
-
-    Args:
-        graph: `Graph`.
-        inputs: function of a `Graph` to a dict of arrays: `nodes`,
-            `kernel_pairs` and `kernel_values`.
-        folds: int, batches. Each has as many edges; where `folds` does not
-            divide them, a few come twice.
-        negatives: int, pairs without an edge for each edge, as far as there
-            are so many. They depend on `seed`, `epoch` and the batch alone.
-        seed: int.
-        directed: see `split_edges`.
-
-    Raises:
-        ValueError: if there are fewer than two edges a fold, or all pairs are
-            edges.
-    """
-
-    def __init__(
-        self, graph, inputs, folds=10, negatives=1, seed=0, directed=None
-    ):
-        super().__init__()
-        self.graph, self.seed, self.epoch = graph, seed, 0
-        self.directed = is_directed(graph, directed)
-        edges = edges_of(graph, self.directed)
-        if not 1 <= folds <= len(edges) // 2:
-            raise ValueError(
-                "`folds` expects an int from 1 to half the training edges, "
-                f"{len(edges)}. Received: folds={folds}"
-            )
-        # Equal sizes: Keras takes the shapes of the first batches for all.
-        size = -(-len(edges) // folds)
-        order = np.random.default_rng(seed).permutation(len(edges))
-        self.positives = edges[np.resize(order, (folds, size))]
-        available = count_negatives(graph, self.directed)
-        self.num_negatives = min(negatives * size, available)
-        if not self.num_negatives:
-            raise ValueError(
-                "`graph` expects pairs of nodes without an edge. Received: a "
-                "complete graph"
-            )
-        graphs = [graph]
-        if folds > 1:
-            graphs = [
-                without_edges(graph, pairs, self.directed)
-                for pairs in self.positives
-            ]
-        self.inputs = [inputs(graph) for graph in graphs]
-        most = max(len(x["kernel_pairs"]) for x in self.inputs)
-        for x in self.inputs:
-            _pad_kernel(x, most)
-
-    def __len__(self):
-        return len(self.positives)
-
-    def __getitem__(self, index):
-        """Inputs, a dict, and targets `(1, pairs)`, float32."""
-        random = np.random.default_rng([self.seed, self.epoch, index])
-        edges = self.positives[index]
-        others = sample_negatives(
-            self.graph, self.num_negatives, random, self.directed
-        )
-        pairs = np.concatenate([edges, others]).astype("int32")
-        targets = np.zeros(len(pairs), "float32")
-        targets[: len(edges)] = 1.0
-        inputs = {**self.inputs[index], "pairs": pairs}
-        return {name: x[None] for name, x in inputs.items()}, targets[None]
-
-
-class ValidateLinks(keras.callbacks.Callback):
-    """Adds exact measures of held-out pairs to the logs of each epoch.
-
-    Has to come before what reads them. They are `val_average_precision` and
-    `val_roc_auc`, which Keras computes by thresholds.
-
-    Args:
-        inputs: dict of arrays without a batch axis, see `LinkBatches`.
-        positive, negative: `(pairs, 2)`, int64.
-    """
-
-    def __init__(self, inputs, positive, negative):
-        super().__init__()
-        pairs = np.concatenate([positive, negative]).astype("int32")
-        inputs = {**inputs, "pairs": pairs}
-        self.inputs = {name: x[None] for name, x in inputs.items()}
-        self.count = len(positive)
-
-    def on_epoch_end(self, epoch, logs=None):
-        scores = np.asarray(self.model.predict_on_batch(self.inputs))[0]
-        found = rankings(scores[: self.count], scores[self.count :])
-        logs.update({f"val_{name}": value for name, value in found.items()})
-
-
-def names_of(graph):
+def names_of(graph: AnyGraph) -> dict[Any, int] | None:
     """Numbers of the nodes of a graph of networkx by their names.
 
     `None` where these are the numbers, or there are no names.
@@ -566,23 +496,19 @@ def names_of(graph):
     return None if all(name == k for name, k in names.items()) else names
 
 
-def rankings(positive_scores, negative_scores, hits=()):
-    """Average precision, ROC AUC and Hits@k, a dict of floats."""
-    scores = positive_scores, negative_scores
-    return {
-        "average_precision": average_precision(*scores),
-        "roc_auc": roc_auc(*scores),
-        **{f"hits@{k}": hits_at(k, *scores) for k in hits},
-    }
-
-
-def _pad_kernel(inputs, count):
-    """Entries of value 0 at the last pair, which keeps pairs sorted."""
-    missing = count - len(inputs["kernel_pairs"])
-    last = len(inputs["nodes"]) - 1
-    inputs["kernel_pairs"] = np.pad(
-        inputs["kernel_pairs"], ((0, missing), (0, 0)), constant_values=last
-    )
-    inputs["kernel_values"] = np.pad(
-        inputs["kernel_values"], ((0, 0), (0, missing))
-    )
+def _copy_weights(trained, model):
+    """Gives a model with a kernel of its own the weights of one without."""
+    for layer in trained.layers:
+        # Inputs of the kernel are no layers of the other model, which holds the
+        # kernel among the weights of its attention.
+        if not layer.weights:
+            continue
+        known = {w.path: w for w in layer.weights}
+        for weight in model.get_layer(layer.name).weights:
+            if weight.path in known:
+                weight.assign(known.pop(weight.path))
+        if known:
+            raise RuntimeError(
+                "The model with a kernel of its own expects all weights of the "
+                f"trained one. Received: {sorted(known)} left over"
+            )

@@ -6,7 +6,8 @@ to readers and editors what is meant, and a type checker takes anything for
 them: dtypes and shapes are checked when the code runs.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 #: A tensor of the backend that Keras runs on: `tf.Tensor`, `jax.Array`, or a
@@ -54,3 +55,27 @@ Seed: TypeAlias = int | Any | None
 Initializer: TypeAlias = str | dict[str, Any] | Callable[..., Tensor] | None
 Regularizer: TypeAlias = Initializer
 Constraint: TypeAlias = Initializer
+
+#: A path, as a string or any object that has one.
+StrPath: TypeAlias = str | os.PathLike[str]
+
+#: A graph of some library: a `Graph`; one of networkx, PyTorch Geometric or
+#: DGL; or an adjacency matrix, alone or in a pair with features of nodes.
+AnyGraph: TypeAlias = Any
+
+#: What targets belong to; `"auto"` where their shape shows it.
+Level: TypeAlias = Literal["auto", "graphs", "nodes"]
+
+#: How graphs are put into a batch: see `GraphSequence`.
+Batching: TypeAlias = Literal["padded", "joined", "factors"]
+
+#: How like queries and keys are: a name, a learned feature map, or its
+#: configuration. See `MaskedAttention` and `GraphKernelAttention`.
+Similarity: TypeAlias = str | Any
+
+#: A kernel that a layer holds: an array or SciPy sparse array `(nodes, nodes)`,
+#: or `(kernels, nodes, nodes)`; or the pairs that `keep_largest` makes of it.
+GraphKernel: TypeAlias = Any
+
+#: Mean and variance, or deviation, of each feature or target.
+Statistics: TypeAlias = Sequence[Sequence[float]]

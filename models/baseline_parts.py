@@ -1,5 +1,8 @@
 """What the baselines of graphs have in common: inputs, pooling, logits."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import keras
 
 from keras_topo.arguments import one_of
@@ -9,25 +12,31 @@ from keras_topo.layers import (
     GraphPropagation,
 )
 from keras_topo.models.gkat import LEVELS, layer_seed
-from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
+from keras_topo.models.graph_inputs import (
+    GraphInputs,
+    graph_inputs,
+    in_units,
+    logits_of,
+)
+from keras_topo.typing import Batching, GraphKernel, Statistics
 
 
 def baseline(
-    layers,
-    num_features,
-    num_classes,
-    graph_kernel,
-    pooling,
-    feature_statistics,
-    name,
-    num_kernels,
-    num_edge_features,
-    level,
-    batching,
-    target_statistics,
-    num_heads=None,
-    gives_logits=False,
-):
+    layers: Sequence[keras.layers.Layer],
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel | None,
+    pooling: str,
+    feature_statistics: Statistics | None,
+    name: str | None,
+    num_kernels: int | None,
+    num_edge_features: int,
+    level: Literal["graphs", "nodes"],
+    batching: Batching,
+    target_statistics: Statistics | None,
+    num_heads: int | None = None,
+    gives_logits: bool = False,
+) -> keras.Model:
     """A Sequential for the nodes of one graph, or a model of many graphs.
 
     Args:
@@ -72,14 +81,14 @@ def baseline(
 
 
 def one_kernel_graph(
-    num_features,
-    feature_statistics,
-    num_kernels,
-    num_edge_features,
-    level,
-    batching,
-    num_heads=None,
-):
+    num_features: int,
+    feature_statistics: Statistics | None,
+    num_kernels: int | None,
+    num_edge_features: int,
+    level: Literal["graphs", "nodes"],
+    batching: Batching,
+    num_heads: int | None = None,
+) -> GraphInputs:
     """The inputs of a model of many graphs, of which each has one kernel."""
     one_of(level, "level", LEVELS)
     if num_kernels not in (None, 1):
@@ -102,7 +111,7 @@ def one_kernel_graph(
     )
 
 
-def dense(units, k, weight_decay):
+def dense(units: int, k: int, weight_decay: float) -> keras.layers.Dense:
     return keras.layers.Dense(
         units,
         kernel_regularizer=regularizer(weight_decay),
@@ -110,11 +119,13 @@ def dense(units, k, weight_decay):
     )
 
 
-def regularizer(weight_decay):
+def regularizer(weight_decay: float) -> keras.regularizers.Regularizer | None:
     return keras.regularizers.L2(weight_decay) if weight_decay else None
 
 
-def dropout_layer(rate, seed, k):
+def dropout_layer(
+    rate: float, seed: int | None, k: int
+) -> keras.layers.Dropout:
     return keras.layers.Dropout(
         rate,
         # Not those of the attention layers, which would drop the same units.

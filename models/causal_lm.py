@@ -1,10 +1,13 @@
 """Causal language models, which predict the next token from those before."""
 
+import math
 import types
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo import masks
 from keras_topo._backend import compiled, concrete
@@ -13,23 +16,24 @@ from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
 from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.presets.builders import builder
+from keras_topo.typing import Shape, Similarity, State, Tensor
 
 
 @builder
 def causal_lm(
-    vocabulary_size=256,
-    channels=128,
-    num_heads=4,
-    mlp_dim=None,
-    depth=4,
-    mask="decay",
-    similarity="relu",
-    positions=None,
-    max_length=None,
-    dropout=0.0,
-    seed=None,
-    name="causal_lm",
-):
+    vocabulary_size: int = 256,
+    channels: int = 128,
+    num_heads: int = 4,
+    mlp_dim: int | None = None,
+    depth: int = 4,
+    mask: str | masks.Mask | None = "decay",
+    similarity: Similarity = "relu",
+    positions: Literal["learned"] | None = None,
+    max_length: int | None = None,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "causal_lm",
+) -> "CausalLanguageModel":
     """A causal language model: embeddings, Transformer blocks, logits.
 
     Args:
@@ -100,19 +104,19 @@ class CausalLanguageModel(keras.Model):
 
     def __init__(
         self,
-        vocabulary_size,
-        channels,
-        num_heads,
-        mlp_dim,
-        depth,
-        mask,
-        similarity,
-        positions,
-        max_length,
-        dropout,
-        seed,
-        **kwargs,
-    ):
+        vocabulary_size: int,
+        channels: int,
+        num_heads: int,
+        mlp_dim: int | None,
+        depth: int,
+        mask: str | dict[str, Any] | masks.Mask | None,
+        similarity: Similarity,
+        positions: Literal["learned"] | None,
+        max_length: int | None,
+        dropout: float,
+        seed: int | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.vocabulary_size = positive(vocabulary_size, "vocabulary_size")
         self.channels = positive(channels, "channels")
@@ -182,7 +186,7 @@ class CausalLanguageModel(keras.Model):
         # In an object that Keras does not track.
         self._compiled_functions = types.SimpleNamespace(by_name={})
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Shape) -> None:
         if self.built:
             # By `causal_lm`, and again by a file or a caller.
             return
@@ -195,17 +199,19 @@ class CausalLanguageModel(keras.Model):
         self.norm.build(shape)
         self.logits.build(shape)
 
-    def call(self, tokens, training=None):
+    def call(self, tokens: Tensor, training: bool | None = None) -> Tensor:
         x = self._embed(tokens, 0)
         x = self.dropout_layer(x, training=training)
         for block in self.blocks:
             x = block(x, training=training)
         return self.logits(self.norm(x))
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Shape) -> Shape:
         return (*tokens_shape, self.vocabulary_size)
 
-    def initial_state(self, batch_size, max_tokens=None):
+    def initial_state(
+        self, batch_size: int, max_tokens: int | None = None
+    ) -> State:
         """The state before the first token.
 
         Args:
@@ -219,7 +225,7 @@ class CausalLanguageModel(keras.Model):
         """
         if not self.built:
             self.build((None, None))
-        if self.positions and (max_tokens or 0) > self.max_length:
+        if (max_tokens or 0) > self._most_tokens():
             raise ValueError(
                 "`max_tokens` expects at most the learned positions, "
                 f"{self.max_length}. Received: max_tokens={max_tokens}"
@@ -232,7 +238,7 @@ class CausalLanguageModel(keras.Model):
             ],
         }
 
-    def step(self, tokens, state):
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The logits after one more token.
 
         Args:
@@ -245,7 +251,7 @@ class CausalLanguageModel(keras.Model):
         logits, state = self.extend(ops.expand_dims(tokens, 1), state)
         return logits[:, 0], state
 
-    def extend(self, tokens, state):
+    def extend(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The logits after a few more tokens, at once.
 
         Args:
@@ -259,7 +265,7 @@ class CausalLanguageModel(keras.Model):
         tokens = ops.convert_to_tensor(tokens)
         position = concrete(state["position"])
         end = None if position is None else int(position) + tokens.shape[1]
-        if self.positions and end is not None and end > self.max_length:
+        if end is not None and end > self._most_tokens():
             raise ValueError(
                 "`tokens` expects at most as many as there are learned "
                 f"positions, {self.max_length}. Received: {end} tokens, those "
@@ -275,8 +281,13 @@ class CausalLanguageModel(keras.Model):
         return self.logits(self.norm(x)), state
 
     def generate(
-        self, prompt, max_new_tokens, temperature=1.0, top_k=None, seed=None
-    ):
+        self,
+        prompt: ArrayLike,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> np.ndarray:
         """Samples tokens one after the other.
 
         Args:
@@ -343,7 +354,7 @@ class CausalLanguageModel(keras.Model):
             functions[name] = state, function
         return function
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
@@ -360,12 +371,18 @@ class CausalLanguageModel(keras.Model):
             "seed": self.seed,
         }
 
+    def _most_tokens(self):
+        """How many learned positions hold, if there are any."""
+        if self.positions and self.max_length is not None:
+            return self.max_length
+        return math.inf
+
     def _embed(self, tokens, position):
         x = self.embedding(tokens)
         if self.position_embedding is None:
             return x
         length = tuple(ops.shape(tokens))[1]
-        if isinstance(length, int) and length > self.max_length:
+        if isinstance(length, int) and length > self._most_tokens():
             raise ValueError(
                 "`tokens` expects at most as many as there are learned "
                 f"positions, {self.max_length}. Received: {length} tokens"

@@ -1,7 +1,11 @@
 """A model that makes copies of what it learns from."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_topo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -27,8 +31,13 @@ class SequentialOfCopies(keras.Sequential):
     """
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor | None:
         return super().compute_loss(
             x,
             _for_each_copy(y, y_pred),
@@ -37,7 +46,9 @@ class SequentialOfCopies(keras.Sequential):
             training,
         )
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         return super().compute_metrics(
             x,
             _for_each_copy(y, y_pred),

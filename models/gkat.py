@@ -1,5 +1,7 @@
 """GKAT: graph kernel attention Transformers, for nodes and for graphs."""
 
+from typing import Literal
+
 import keras
 
 from keras_topo.arguments import one_of, positive, renamed_argument
@@ -15,6 +17,13 @@ from keras_topo.layers.graph_inputs import count_kernels
 from keras_topo.models.copies import SequentialOfCopies
 from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
+from keras_topo.typing import (
+    Batching,
+    GraphKernel,
+    Similarity,
+    Statistics,
+    Tensor,
+)
 
 FORMS = ("modern", "published")
 LEVELS = ("graphs", "nodes")
@@ -25,29 +34,29 @@ SCORE_DECAY = 1e-2
 
 @builder
 def gkat_graph_classifier(
-    num_features,
-    num_classes,
-    num_kernels=4,
-    form="modern",
-    depth=3,
-    num_heads=4,
-    key_dim=16,
-    similarity="softmax",
-    pooling="mean+max",
-    dropout=0.1,
-    attention_dropout=0.0,
-    feature_statistics=None,
-    num_edge_features=0,
-    local=False,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-    seed=None,
-    name=None,
-    learned_kernel=False,
-    edge_gates=True,
-    rank=None,
-):
+    num_features: int,
+    num_classes: int,
+    num_kernels: int = 4,
+    form: Literal["modern", "published"] = "modern",
+    depth: int = 3,
+    num_heads: int = 4,
+    key_dim: int = 16,
+    similarity: Similarity = "softmax",
+    pooling: str = "mean+max",
+    dropout: float = 0.1,
+    attention_dropout: float = 0.0,
+    feature_statistics: Statistics | None = None,
+    num_edge_features: int = 0,
+    local: bool = False,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    learned_kernel: bool = False,
+    edge_gates: bool = True,
+    rank: int | None = None,
+) -> keras.Model:
     """Classifies graphs by attention between nodes, masked by graph kernels.
 
     The published form is a stack of attention layers with ELU between them and
@@ -135,41 +144,22 @@ def gkat_graph_classifier(
         learned_kernel=learned_kernel,
         rank=rank,
     )
-    x, kernel, seen = graph.nodes, graph.kernel, graph.mask
-    channels = num_heads * key_dim
     attention = {
         "num_heads": num_heads,
         "key_dim": key_dim,
         "similarity": similarity,
     }
+    rates = {"dropout": dropout, "attention_dropout": attention_dropout}
     if form == "modern":
-        x = keras.layers.Dense(channels, name="embedding")(x)
-        for k in range(depth):
-            x = GraphEncoderBlock(
-                **attention,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                seed=layer_seed(seed, k),
-                name=f"block_{k + 1}",
-            )(with_messages(x, graph.edges, k) if local else x, kernel, seen)
-        x = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
+        x = _modern_nodes(graph, attention, depth, local, seed, **rates)
     else:
-        for k in range(depth):
-            x = GraphKernelAttention(
-                **attention,
-                combine="concatenate",
-                dropout=attention_dropout,
-                seed=layer_seed(seed, k),
-                name=f"attention_{k + 1}",
-            )(x, kernel, seen)
-            x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
-            x = keras.layers.Dropout(
-                dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k + 1}"
-            )(x)
+        x = _published_nodes(graph, attention, depth, seed, **rates)
     if level == "graphs":
         x = GraphPooling(pooling, name="pooling")(x, **graph.pooling)
     if form == "modern":
-        x = keras.layers.Dense(channels, activation="gelu", name="hidden")(x)
+        x = keras.layers.Dense(
+            num_heads * key_dim, activation="gelu", name="hidden"
+        )(x)
         x = keras.layers.Dropout(
             dropout, seed=layer_seed(seed, 100 + depth), name="dropout"
         )(x)
@@ -177,29 +167,65 @@ def gkat_graph_classifier(
     return keras.Model(graph.inputs, outputs, name=name or f"gkat_{form}")
 
 
+def _modern_nodes(
+    graph, attention, depth, local, seed, dropout, attention_dropout
+):
+    """Nodes behind an embedding and pre-norm residual blocks."""
+    x, kernel, seen = graph.nodes, graph.kernel, graph.mask
+    channels = attention["num_heads"] * attention["key_dim"]
+    x = keras.layers.Dense(channels, name="embedding")(x)
+    for k in range(depth):
+        x = GraphEncoderBlock(
+            **attention,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            seed=layer_seed(seed, k),
+            name=f"block_{k + 1}",
+        )(with_messages(x, graph.edges, k) if local else x, kernel, seen)
+    return keras.layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
+
+
+def _published_nodes(graph, attention, depth, seed, dropout, attention_dropout):
+    """Nodes behind layers of attention, with ELU between them."""
+    x, kernel, seen = graph.nodes, graph.kernel, graph.mask
+    for k in range(depth):
+        x = GraphKernelAttention(
+            **attention,
+            combine="concatenate",
+            dropout=attention_dropout,
+            seed=layer_seed(seed, k),
+            name=f"attention_{k + 1}",
+        )(x, kernel, seen)
+        x = keras.layers.ELU(name=f"elu_{k + 1}")(x)
+        x = keras.layers.Dropout(
+            dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k + 1}"
+        )(x)
+    return x
+
+
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_node_classifier(
-    num_features,
-    num_classes,
-    graph_kernel,
-    form="published",
-    depth=2,
-    num_heads=8,
-    key_dim=8,
-    similarity="additive",
-    dropout=0.6,
-    attention_dropout=0.6,
-    weight_decay=5e-4,
-    seed=None,
-    name=None,
-    input_dropout=None,
-    feature_dropout=0.0,
-    node_dropout=0.0,
-    copies=1,
-    consistency=0.0,
-    temperature=0.5,
-):
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel,
+    form: Literal["modern", "published", "propagation"] = "published",
+    depth: int = 2,
+    num_heads: int = 8,
+    key_dim: int = 8,
+    similarity: Similarity = "additive",
+    dropout: float = 0.6,
+    attention_dropout: float = 0.6,
+    weight_decay: float = 5e-4,
+    seed: int | None = None,
+    name: str | None = None,
+    input_dropout: float | None = None,
+    feature_dropout: float = 0.0,
+    node_dropout: float = 0.0,
+    copies: int = 1,
+    consistency: float = 0.0,
+    temperature: float = 0.5,
+) -> keras.Sequential:
     """Classifies the nodes of one graph, whose kernel the model holds.
 
     The published form is that of GAT with a graph kernel in place of the
@@ -274,38 +300,34 @@ def gkat_node_classifier(
                 name="feature_dropout",
             )
         )
+    heads = {"num_heads": num_heads, "key_dim": key_dim}
+    attention = {
+        "similarity": similarity,
+        "graph_kernel": graph_kernel,
+    }
+    kind = keras.Sequential
     if form == "modern":
-        layers.append(
-            keras.layers.Dense(
-                num_heads * key_dim,
-                kernel_regularizer=regularizer,
-                name="embedding",
-            )
+        layers += _modern_layers(
+            num_classes,
+            depth,
+            {**heads, **attention},
+            dropout,
+            attention_dropout,
+            regularizer,
+            seed,
         )
-        layers += [
-            GraphEncoderBlock(
-                num_heads,
-                key_dim,
-                similarity=similarity,
-                graph_kernel=graph_kernel,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                seed=layer_seed(seed, k),
-                name=f"block_{k + 1}",
-            )
-            for k in range(depth)
-        ]
-        layers += [
-            keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
-            keras.layers.Dense(
-                num_classes,
-                kernel_regularizer=regularizer,
-                dtype="float32",
-                name="logits",
-            ),
-        ]
-        return keras.Sequential(layers, name=name or "gkat_modern")
-    if form == "propagation":
+    elif form == "published":
+        layers += _published_layers(
+            num_classes,
+            depth,
+            heads,
+            attention,
+            dropout,
+            attention_dropout,
+            regularizer,
+            seed,
+        )
+    else:
         dropped = []
         if node_dropout or copies > 1:
             dropped = [
@@ -316,43 +338,17 @@ def gkat_node_classifier(
                     name="node_dropout",
                 )
             ]
-        for k in range(1, depth):
-            # Behind the first layer, before which there are many more channels
-            # to copy. A node that is dropped loses the bias of that layer, too.
-            first = dropped if k == 1 else []
-            layers += [
-                keras.layers.Dense(
-                    num_heads * key_dim,
-                    activation=None if first else "relu",
-                    kernel_regularizer=regularizer,
-                    name=f"hidden_{k}",
-                ),
-                *first,
-                *([keras.layers.ReLU(name=f"relu_{k}")] if first else []),
-                keras.layers.Dropout(
-                    dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k}"
-                ),
-            ]
-        if depth == 1:
-            layers += dropped
-        additive = similarity == "additive"
+        layers += _predicting_layers(
+            depth, num_heads * key_dim, dropped, dropout, regularizer, seed
+        )
         layers.append(
-            GraphKernelAttention(
-                count_kernels(graph_kernel),
+            _propagating_layer(
                 num_classes,
-                similarity=similarity,
-                combine="average",
-                graph_kernel=graph_kernel,
-                dropout=attention_dropout,
-                attention_initializer="zeros" if additive else None,
-                attention_regularizer=(
-                    keras.regularizers.L2(SCORE_DECAY) if additive else None
-                ),
+                attention,
+                attention_dropout,
                 # Its own matrix is the only one where nothing comes before.
-                kernel_regularizer=regularizer if depth == 1 else None,
-                seed=layer_seed(seed, 0),
-                dtype="float32",
-                name="logits",
+                regularizer if depth == 1 else None,
+                seed,
             )
         )
         if consistency:
@@ -366,17 +362,59 @@ def gkat_node_classifier(
                 )
             )
         kind = SequentialOfCopies if copies > 1 else keras.Sequential
-        return kind(layers, name=name or "gkat_propagation")
+    return kind(layers, name=name or f"gkat_{form}")
+
+
+def _modern_layers(
+    num_classes, depth, attention, dropout, attention_dropout, regularizer, seed
+):
+    """An embedding, pre-norm residual blocks and a classifier of nodes."""
+    channels = attention["num_heads"] * attention["key_dim"]
+    return [
+        keras.layers.Dense(
+            channels, kernel_regularizer=regularizer, name="embedding"
+        ),
+        *(
+            GraphEncoderBlock(
+                **attention,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                seed=layer_seed(seed, k),
+                name=f"block_{k + 1}",
+            )
+            for k in range(depth)
+        ),
+        keras.layers.LayerNormalization(epsilon=1e-6, name="norm"),
+        keras.layers.Dense(
+            num_classes,
+            kernel_regularizer=regularizer,
+            dtype="float32",
+            name="logits",
+        ),
+    ]
+
+
+def _published_layers(
+    num_classes,
+    depth,
+    heads,
+    attention,
+    dropout,
+    attention_dropout,
+    regularizer,
+    seed,
+):
+    """Layers of attention, of which the last one averages its heads."""
+    layers = []
     for k in range(depth):
         last = k == depth - 1
         layers.append(
             GraphKernelAttention(
                 # The last layer: one head of logits for each kernel at least.
-                num_heads,
-                num_classes if last else key_dim,
-                similarity=similarity,
+                heads["num_heads"],
+                num_classes if last else heads["key_dim"],
+                **attention,
                 combine="average" if last else "concatenate",
-                graph_kernel=graph_kernel,
                 dropout=attention_dropout,
                 kernel_regularizer=regularizer,
                 seed=layer_seed(seed, k),
@@ -393,10 +431,57 @@ def gkat_node_classifier(
                     name=f"dropout_{k + 1}",
                 ),
             ]
-    return keras.Sequential(layers, name=name or "gkat_published")
+    return layers
 
 
-def with_messages(x, edges, k):
+def _predicting_layers(depth, channels, dropped, dropout, regularizer, seed):
+    """Dense layers, which predict each node for itself.
+
+    Args:
+        dropped: list of what drops nodes, one layer or none. It stands behind
+            the first layer, before which there are many more channels to copy.
+            A node that is dropped loses the bias of that layer, too.
+    """
+    layers = []
+    for k in range(1, depth):
+        first = dropped if k == 1 else []
+        layers += [
+            keras.layers.Dense(
+                channels,
+                activation=None if first else "relu",
+                kernel_regularizer=regularizer,
+                name=f"hidden_{k}",
+            ),
+            *first,
+            *([keras.layers.ReLU(name=f"relu_{k}")] if first else []),
+            keras.layers.Dropout(
+                dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k}"
+            ),
+        ]
+    return dropped if depth == 1 else layers
+
+
+def _propagating_layer(num_classes, attention, dropout, regularizer, seed):
+    """Kernel attention between logits."""
+    additive = attention["similarity"] == "additive"
+    return GraphKernelAttention(
+        count_kernels(attention["graph_kernel"]),
+        num_classes,
+        **attention,
+        combine="average",
+        dropout=dropout,
+        attention_initializer="zeros" if additive else None,
+        attention_regularizer=(
+            keras.regularizers.L2(SCORE_DECAY) if additive else None
+        ),
+        kernel_regularizer=regularizer,
+        seed=layer_seed(seed, 0),
+        dtype="float32",
+        name="logits",
+    )
+
+
+def with_messages(x: Tensor, edges: tuple[Tensor, Tensor], k: int) -> Tensor:
     """`x` and a round of messages along edges, before the attention."""
     norm = keras.layers.LayerNormalization(
         epsilon=1e-6, name=f"messages_norm_{k + 1}"
@@ -405,7 +490,9 @@ def with_messages(x, edges, k):
     return keras.layers.Add(name=f"local_{k + 1}")([x, messages])
 
 
-def local_messages(x, edges, units, name):
+def local_messages(
+    x: Tensor, edges: tuple[Tensor, Tensor], units: int, name: str
+) -> Tensor:
     """`LocalMessages` along the `edges` of `GraphInputs`."""
     ends, features = edges
     of_pairs = ends.name == "pairs"
@@ -419,6 +506,6 @@ def _check_form(form, forms):
         )
 
 
-def layer_seed(seed, k):
+def layer_seed(seed: int | None, k: int) -> int | None:
     """Another seed for each layer: equal ones drop the same units."""
     return None if seed is None else 1000 * seed + k

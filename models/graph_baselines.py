@@ -6,6 +6,8 @@ classifier of its nodes. `keras_topo.models.MODELS` says which kernel each of
 them takes.
 """
 
+from typing import Literal
+
 import keras
 
 from keras_topo.arguments import positive, renamed_argument
@@ -25,28 +27,29 @@ from keras_topo.models.baseline_parts import (
 from keras_topo.models.gkat import layer_seed, local_messages
 from keras_topo.models.graph_inputs import in_units, logits_of
 from keras_topo.presets.builders import builder
+from keras_topo.typing import Batching, GraphKernel, Statistics
 
 
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gcn(
-    num_features,
-    num_classes,
-    graph_kernel=None,
-    depth=2,
-    channels=64,
-    pooling="mean",
-    feature_statistics=None,
-    dropout=0.5,
-    weight_decay=0.0,
-    seed=None,
-    name="gcn",
-    num_kernels=None,
-    num_edge_features=0,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-):
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel | None = None,
+    depth: int = 2,
+    channels: int = 64,
+    pooling: str = "mean",
+    feature_statistics: Statistics | None = None,
+    dropout: float = 0.5,
+    weight_decay: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "gcn",
+    num_kernels: int | None = None,
+    num_edge_features: int = 0,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+) -> keras.Model:
     """Graph convolutional network (Kipf and Welling, 2017).
 
     `X <- relu(S X W)` with `S = D^-1/2 (A + I) D^-1/2`: see
@@ -126,25 +129,25 @@ def gcn(
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gat(
-    num_features,
-    num_classes,
-    graph_kernel=None,
-    depth=2,
-    num_heads=8,
-    key_dim=8,
-    pooling="mean",
-    feature_statistics=None,
-    dropout=0.6,
-    attention_dropout=0.6,
-    weight_decay=0.0,
-    seed=None,
-    name="gat",
-    num_kernels=None,
-    num_edge_features=0,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-):
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel | None = None,
+    depth: int = 2,
+    num_heads: int = 8,
+    key_dim: int = 8,
+    pooling: str = "mean",
+    feature_statistics: Statistics | None = None,
+    dropout: float = 0.6,
+    attention_dropout: float = 0.6,
+    weight_decay: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "gat",
+    num_kernels: int | None = None,
+    num_edge_features: int = 0,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+) -> keras.Model:
     """Graph attention network (Velickovic et al., 2018).
 
     Additive attention over the neighbors and the node itself: the kernel is
@@ -233,23 +236,23 @@ def gat(
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def sgc(
-    num_features,
-    num_classes,
-    graph_kernel=None,
-    steps=2,
-    channels=None,
-    pooling="mean",
-    feature_statistics=None,
-    dropout=0.0,
-    weight_decay=0.0,
-    seed=None,
-    name="sgc",
-    num_kernels=None,
-    num_edge_features=0,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-):
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel | None = None,
+    steps: int = 2,
+    channels: int | None = None,
+    pooling: str = "mean",
+    feature_statistics: Statistics | None = None,
+    dropout: float = 0.0,
+    weight_decay: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "sgc",
+    num_kernels: int | None = None,
+    num_edge_features: int = 0,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+) -> keras.Model:
     """Simple graph convolution (Wu et al., 2019): `S^steps X W`.
 
     The kernel is that of `gcn`.
@@ -311,25 +314,25 @@ def sgc(
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def appnp(
-    num_features,
-    num_classes,
-    graph_kernel=None,
-    depth=2,
-    channels=64,
-    steps=10,
-    alpha=0.1,
-    pooling="mean",
-    feature_statistics=None,
-    dropout=0.5,
-    weight_decay=0.0,
-    seed=None,
-    name="appnp",
-    num_kernels=None,
-    num_edge_features=0,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-):
+    num_features: int,
+    num_classes: int,
+    graph_kernel: GraphKernel | None = None,
+    depth: int = 2,
+    channels: int = 64,
+    steps: int = 10,
+    alpha: float = 0.1,
+    pooling: str = "mean",
+    feature_statistics: Statistics | None = None,
+    dropout: float = 0.5,
+    weight_decay: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "appnp",
+    num_kernels: int | None = None,
+    num_edge_features: int = 0,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+) -> keras.Model:
     """Predict, then propagate: APPNP (Klicpera et al., 2019).
 
     A network predicts each node for itself, `H`, and `steps` times
@@ -410,22 +413,22 @@ def appnp(
 
 @builder
 def gin(
-    num_features,
-    num_classes,
-    depth=3,
-    channels=64,
-    pooling="sum",
-    feature_statistics=None,
-    dropout=0.5,
-    weight_decay=0.0,
-    seed=None,
-    name="gin",
-    num_kernels=None,
-    num_edge_features=0,
-    level="graphs",
-    batching="padded",
-    target_statistics=None,
-):
+    num_features: int,
+    num_classes: int,
+    depth: int = 3,
+    channels: int = 64,
+    pooling: str = "sum",
+    feature_statistics: Statistics | None = None,
+    dropout: float = 0.5,
+    weight_decay: float = 0.0,
+    seed: int | None = None,
+    name: str | None = "gin",
+    num_kernels: int | None = None,
+    num_edge_features: int = 0,
+    level: Literal["graphs", "nodes"] = "graphs",
+    batching: Batching = "padded",
+    target_statistics: Statistics | None = None,
+) -> keras.Model:
     """Graph isomorphism network (Xu et al., 2019).
 
     Each layer sums over neighbors, with a learned `eps` and a network of two

@@ -2,16 +2,21 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.layers import EdgeGates, KernelMixture, LogKernel
+from keras_topo.typing import Batching, Similarity, Statistics, Tensor
 
 BATCHING = ("padded", "joined", "factors")
 
 
-def check_takes(builder, arguments):
+def check_takes(
+    builder: Callable[..., Any], arguments: Mapping[str, Any]
+) -> None:
     """Refuses kernels as factors for a model that has none.
 
     Raises:
@@ -39,26 +44,26 @@ class GraphInputs:
         edges: tuple of edges and their features; `None` without.
     """
 
-    inputs: dict
-    nodes: object
-    kernel: dict
-    mask: object
-    pooling: dict
-    edges: tuple | None
+    inputs: dict[str, Tensor]
+    nodes: Tensor
+    kernel: dict[str, Tensor]
+    mask: Tensor | None
+    pooling: dict[str, Tensor]
+    edges: tuple[Tensor, Tensor] | None
 
 
 def graph_inputs(
-    num_features,
-    num_kernels,
-    similarity,
-    num_heads=None,
-    num_edge_features=0,
-    batching="padded",
-    gates=True,
-    statistics=None,
-    learned_kernel=False,
-    rank=None,
-):
+    num_features: int,
+    num_kernels: int | None,
+    similarity: Similarity | None,
+    num_heads: int | None = None,
+    num_edge_features: int = 0,
+    batching: Batching = "padded",
+    gates: bool = True,
+    statistics: Statistics | None = None,
+    learned_kernel: bool = False,
+    rank: int | None = None,
+) -> GraphInputs:
     """Inputs of a model of graphs: see `GraphSequence`.
 
     Args:
@@ -148,7 +153,9 @@ def graph_inputs(
     return GraphInputs(inputs, nodes, kernel, mask, pooling, edges)
 
 
-def shared_kernel(kernel, mask, similarity):
+def shared_kernel(
+    kernel: Tensor, mask: Tensor | None, similarity: Similarity | None
+) -> tuple[dict[str, Tensor], Tensor | None]:
     """The kernel for all attention layers of a model, and their node mask.
 
     Where it is made once for all of them, the mask is in it.
@@ -159,14 +166,14 @@ def shared_kernel(kernel, mask, similarity):
     return {"kernel": kernel}, mask
 
 
-def real_nodes(nodes, mask):
+def real_nodes(nodes: Tensor, mask: Tensor) -> Tensor:
     """Zeros at padded nodes, once for all layers: zero times what else may
     stand there need not be zero."""
     mask = keras.ops.expand_dims(mask, -1)
     return keras.ops.where(mask, nodes, keras.ops.zeros_like(nodes))
 
 
-def standardised(nodes, statistics):
+def standardised(nodes: Tensor, statistics: Statistics | None) -> Tensor:
     """Features of mean 0 and variance 1, or as they are without statistics."""
     if statistics is None:
         return nodes
@@ -176,14 +183,18 @@ def standardised(nodes, statistics):
     )(nodes)
 
 
-def logits_of(x, count, regularizer=None):
+def logits_of(
+    x: Tensor,
+    count: int,
+    regularizer: keras.regularizers.Regularizer | None = None,
+) -> Tensor:
     """The last layer of a model."""
     return keras.layers.Dense(
         count, kernel_regularizer=regularizer, dtype="float32", name="logits"
     )(x)
 
 
-def in_units(outputs, statistics):
+def in_units(outputs: Tensor, statistics: Statistics | None) -> Tensor:
     """Standardised outputs as real targets, or as they are without
     statistics, `(mean, deviation)` of each."""
     if statistics is None:

@@ -1,6 +1,7 @@
 """From a graph as a client sends it to the classes of a classifier."""
 
 import warnings
+from typing import Any
 
 import keras
 
@@ -14,13 +15,13 @@ from keras_topo.presets.builders import builder
 
 @builder
 def with_edge_inputs(
-    classifier,
-    kernel_layer,
-    num_features,
-    max_degree=None,
-    return_steps=0,
-    name=None,
-):
+    classifier: keras.Model,
+    kernel_layer: keras.layers.Layer,
+    num_features: int,
+    max_degree: int | None = None,
+    return_steps: int = 0,
+    name: str | None = None,
+) -> keras.Model:
     """Puts a classifier of graphs behind what computes its inputs.
 
     The model takes the features that nodes have themselves, and edges; degrees,
@@ -86,7 +87,7 @@ def with_edge_inputs(
     return keras.Model(inputs, logits, name=name or classifier.name)
 
 
-def from_edges(*args, **kwargs):
+def from_edges(*args: Any, **kwargs: Any) -> keras.Model:
     """The former name of `with_edge_inputs`."""
     warnings.warn(
         "`models.from_edges` is now called `models.with_edge_inputs`; the "

@@ -1,5 +1,7 @@
 """Link prediction: an encoder of the nodes of one graph, a decoder of pairs."""
 
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -12,6 +14,7 @@ from keras_topo.layers import (
 from keras_topo.models.gkat import layer_seed
 from keras_topo.models.graph_inputs import standardised
 from keras_topo.presets.builders import builder
+from keras_topo.typing import GraphKernel, Shape, Similarity, Statistics, Tensor
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("dot", "hadamard", "concat")
@@ -20,23 +23,23 @@ DECODERS = ("dot", "hadamard", "concat")
 @renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_link_predictor(
-    num_features,
-    graph_kernel=None,
-    num_kernels=1,
-    encoder="gkat",
-    decoder="hadamard",
-    depth=1,
-    num_heads=4,
-    key_dim=16,
-    embedding_dim=64,
-    decoder_dim=64,
-    similarity="additive",
-    dropout=0.2,
-    attention_dropout=0.0,
-    feature_statistics=None,
-    seed=None,
-    name=None,
-):
+    num_features: int,
+    graph_kernel: GraphKernel | None = None,
+    num_kernels: int = 1,
+    encoder: Literal["gkat", "gkat-modern", "gcn"] = "gkat",
+    decoder: Literal["dot", "hadamard", "concat"] = "hadamard",
+    depth: int = 1,
+    num_heads: int = 4,
+    key_dim: int = 16,
+    embedding_dim: int = 64,
+    decoder_dim: int = 64,
+    similarity: Similarity = "additive",
+    dropout: float = 0.2,
+    attention_dropout: float = 0.0,
+    feature_statistics: Statistics | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> keras.Model:
     """Predicts which pairs of the nodes of one graph are linked.
 
     An encoder of nodes and a decoder of pairs, as in graph auto-encoders (Kipf
@@ -174,7 +177,14 @@ class PairDecoder(keras.layers.Layer):
     >>> PairDecoder("dot")(np.ones((1, 30, 4)), np.zeros((1, 5, 2), "int32"))
     """
 
-    def __init__(self, kind, units=64, dropout=0.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        kind: Literal["dot", "hadamard", "concat"],
+        units: int = 64,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.kind = one_of(kind, "kind", DECODERS)
         self.units = positive(units, "units")
@@ -182,7 +192,9 @@ class PairDecoder(keras.layers.Layer):
         self.seed = seed
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, pairs_shape=None):
+    def build(
+        self, inputs_shape: Shape, pairs_shape: Shape | None = None
+    ) -> None:
         del pairs_shape
         if self.kind == "dot":
             self.bias = self.add_weight(
@@ -203,7 +215,9 @@ class PairDecoder(keras.layers.Layer):
         )
         self.score.build((None, self.units))
 
-    def call(self, inputs, pairs, training=None):
+    def call(
+        self, inputs: Tensor, pairs: Tensor, training: bool | None = None
+    ) -> Tensor:
         first, second = (
             # `take_along_axis` wants indices with all axes of what it reads.
             ops.take_along_axis(
@@ -220,11 +234,13 @@ class PairDecoder(keras.layers.Layer):
         x = self.drop(self.hidden(x), training=training)
         return ops.squeeze(self.score(x), -1)
 
-    def compute_output_shape(self, inputs_shape, pairs_shape):
+    def compute_output_shape(
+        self, inputs_shape: Shape, pairs_shape: Shape
+    ) -> Shape:
         del inputs_shape
         return tuple(pairs_shape[:-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kind": self.kind,

@@ -1,5 +1,8 @@
 """From graphs as they come to the outputs of a model."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
 from keras_topo.graphs import GraphPreprocessor
@@ -26,7 +29,9 @@ from keras_topo.layers import (
 from keras_topo.presets.builders import BUILDERS, builder, recipe_of
 
 
-def with_preprocessing(model, preprocessor):
+def with_preprocessing(
+    model: keras.Model, preprocessor: GraphPreprocessor
+) -> keras.Model:
     """Puts a model behind its `GraphPreprocessor`: raw graphs in.
 
     Of a model of joined graphs, or of factors, the padded twin is taken, with
@@ -41,8 +46,8 @@ def with_preprocessing(model, preprocessor):
         A functional `keras.Model`: see `from_graphs`.
     """
     recipe = recipe_of(model)
-    batching = recipe and recipe.arguments.get("batching", "padded")
-    if batching in ("joined", "factors"):
+    joined = "joined", "factors"
+    if recipe is not None and recipe.arguments.get("batching") in joined:
         arguments = {**recipe.arguments, "batching": "padded"}
         arguments.pop("rank", None)
         padded = BUILDERS[recipe.builder](**arguments)
@@ -52,7 +57,9 @@ def with_preprocessing(model, preprocessor):
 
 
 @builder
-def from_graphs(model, preprocessor, name=None):
+def from_graphs(
+    model: keras.Model, preprocessor: Mapping[str, Any], name: str | None = None
+) -> keras.Model:
     """A model of raw graphs: what `GraphPreprocessor` does, inside.
 
     Args:
@@ -91,8 +98,9 @@ def from_graphs(model, preprocessor, name=None):
         edges, nodes, inputs.get("edge_weights")
     )
     labels = None
-    if p.learned["label_values"]:
-        labels = OneHotValues(p.learned["label_values"], name="labels")(
+    label_values = p._learned()["label_values"]
+    if label_values:
+        labels = OneHotValues(label_values, name="labels")(
             inputs["node_labels"]
         )
     x = _node_features(p, inputs, labels, adjacency, mask)
@@ -121,7 +129,7 @@ def from_graphs(model, preprocessor, name=None):
 
 
 @builder
-def l1_normalized(model, name=None):
+def l1_normalized(model: keras.Model, name: str | None = None) -> keras.Model:
     """Puts a model of nodes behind `L1Normalization`: raw features in.
 
     Args:
@@ -140,7 +148,7 @@ def l1_normalized(model, name=None):
 
 
 def _inputs(p):
-    learned = p.learned
+    learned = p._learned()
     shapes = {
         "node_mask": ((None,), "bool"),
         "edges": ((None, 2), "int32"),
@@ -166,7 +174,7 @@ def _inputs(p):
 
 def _node_features(p, inputs, labels, adjacency, mask):
     """In the order of `GraphPreprocessor`; `None` without any."""
-    learned, parts = p.learned, []
+    learned, parts = p._learned(), []
     if labels is not None:
         parts.append(labels)
     if learned["num_own_features"]:
@@ -196,7 +204,7 @@ def _node_features(p, inputs, labels, adjacency, mask):
 
 
 def _edge_features(p, inputs):
-    learned, parts = p.learned, []
+    learned, parts = p._learned(), []
     if learned["edge_label_values"]:
         parts.append(
             OneHotValues(learned["edge_label_values"], name="bonds")(

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
+
 from keras_topo.models.gkat import gkat_graph_classifier
 from keras_topo.models.graph_baselines import appnp, gat, gcn, gin, sgc
 
@@ -17,7 +19,7 @@ class GraphModel:
         kernel: str, `kernel` of the `GraphPreprocessor` before it.
     """
 
-    builder: Callable
+    builder: Callable[..., keras.Model]
     kernel: str
 
 

@@ -1,5 +1,8 @@
 """TopViT: vision Transformers with block-Toeplitz masked linear attention."""
 
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
 import keras
 
 from keras_topo import masks
@@ -20,6 +23,12 @@ SIZES = {
     "L": (1024, 16, 4096, 24),
 }
 
+#: A name of `SIZES`.
+Size: TypeAlias = Literal["mini", "Ti", "S", "B", "L"]
+
+#: A name of `POOLINGS`.
+Pooling: TypeAlias = Literal["gap", "mean", "token", "token+gap", "prefix"]
+
 #: What makes tokens of pixels.
 STEMS = ("patches", "convolutions", "residual")
 
@@ -36,30 +45,30 @@ POOLINGS = {
 
 @builder
 def topvit(
-    size="mini",
-    patch_size=4,
-    image_shape=(32, 32, 3),
-    num_classes=10,
-    attention="toeplitz",
-    mask="table",
-    pooling="gap",
-    dropout=0.0,
-    attention_dropout=0.0,
-    stochastic_depth=0.0,
-    seed=None,
-    name=None,
-    stem="patches",
-    reference_grid=None,
-    prefix_tokens=None,
-    pre_logits=None,
-    epsilon=1e-6,
-    patch_padding="same",
-    patch_bias=True,
-    interpolation="linear",
-    pixel_scale=1 / 127.5,
-    pixel_offset=-1.0,
-    **options,
-):
+    size: Size | Sequence[int] = "mini",
+    patch_size: int | Sequence[int] = 4,
+    image_shape: Sequence[int | None] = (32, 32, 3),
+    num_classes: int | None = 10,
+    attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz",
+    mask: str | masks.Mask | None = "table",
+    pooling: Pooling | None = "gap",
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    seed: int | None = None,
+    name: str | None = None,
+    stem: Literal["patches", "convolutions", "residual"] = "patches",
+    reference_grid: Sequence[int] | None = None,
+    prefix_tokens: int | None = None,
+    pre_logits: int | None = None,
+    epsilon: float = 1e-6,
+    patch_padding: Literal["same", "valid"] = "same",
+    patch_bias: bool = True,
+    interpolation: str = "linear",
+    pixel_scale: float | Sequence[float] = 1 / 127.5,
+    pixel_offset: float | Sequence[float] = -1.0,
+    **options: Any,
+) -> keras.Model:
     """A vision Transformer on grids: TopViT, Performer or ViT.
 
     Patches, learned positions, pre-norm encoder blocks, a final normalization,
@@ -146,29 +155,12 @@ def topvit(
         pooling, num_classes, prefix_tokens, stem, patch_padding, patch_bias
     )
     _check_grids(image_shape, reference_grid)
-    own = {"grid_shape", "num_prefix_tokens"} & set(options)
-    if own:
-        raise ValueError(
-            "topvit sets the grid and the prefix tokens itself, by "
-            "image_shape, patch_size, pooling and prefix_tokens. Received: "
-            f"{sorted(own)}"
-        )
+    _check_options(options)
     images = keras.Input(image_shape, name="images", dtype="float32")
     x = keras.layers.Rescaling(
         pixel_scale, offset=pixel_offset, name="rescaling"
     )(images)
-    if stem != "patches":
-        convolutions = _residual if stem == "residual" else _convolutions
-        x = convolutions(x, channels, _halvings(x, patch_size))
-        x = keras.layers.Dense(channels, name="patches")(x)
-    else:
-        x = PatchEmbedding(
-            channels,
-            patch_size,
-            use_bias=patch_bias,
-            padding=patch_padding,
-            name="patches",
-        )(x)
+    x = _patches(x, channels, stem, patch_size, patch_padding, patch_bias)
     if reference_grid is None and None in image_shape:
         reference_grid = (8, 8)
     x = PositionEmbedding(
@@ -201,11 +193,7 @@ def topvit(
         )(x, **inside)
     x = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")(x)
     x = _pooled(x, pooling, prefix_tokens)
-    if pre_logits is not None:
-        x = keras.layers.Dense(pre_logits, "tanh", name="pre_logits")(x)
-    if num_classes is not None:
-        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
-        x = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    x = _classified(x, pre_logits, num_classes, dropout, seed)
     kind = f"topvit_{size.lower()}" if isinstance(size, str) else "topvit"
     return keras.Model(images, x, name=name or kind)
 
@@ -276,6 +264,16 @@ def _check_grids(image_shape, reference_grid):
         )
 
 
+def _check_options(options):
+    own = {"grid_shape", "num_prefix_tokens"} & set(options)
+    if own:
+        raise ValueError(
+            "topvit sets the grid and the prefix tokens itself, by "
+            "image_shape, patch_size, pooling and prefix_tokens. Received: "
+            f"{sorted(own)}"
+        )
+
+
 def _is_positive(n):
     return isinstance(n, int) and n > 0
 
@@ -315,6 +313,31 @@ def _pooled(x, pooling, prefix_tokens):
     if pooling == "gap":
         return gap
     return keras.layers.Concatenate(name="features")([x[:, 0], gap])
+
+
+def _classified(x, pre_logits, num_classes, dropout, seed):
+    """Features to logits, as far as either layer is asked for."""
+    if pre_logits is not None:
+        x = keras.layers.Dense(pre_logits, "tanh", name="pre_logits")(x)
+    if num_classes is not None:
+        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
+        x = keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return x
+
+
+def _patches(x, channels, stem, patch_size, padding, use_bias):
+    """Pixels to tokens, by a name of `STEMS`."""
+    if stem == "patches":
+        return PatchEmbedding(
+            channels,
+            patch_size,
+            use_bias=use_bias,
+            padding=padding,
+            name="patches",
+        )(x)
+    convolutions = _residual if stem == "residual" else _convolutions
+    x = convolutions(x, channels, _halvings(x, patch_size))
+    return keras.layers.Dense(channels, name="patches")(x)
 
 
 def _halvings(x, patch_size):

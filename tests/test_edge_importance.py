@@ -178,3 +178,12 @@ def test_picture(tmp_path):
     )
     assert figure.axes[0].get_title() == "Degrees"
     assert "value of node 1 is lower" in figure.get_supxlabel()
+
+
+def test_a_picture_says_what_labels_are():
+    pytest.importorskip("matplotlib")
+    estimator = Stub(lambda graph: [0.0, total(graph)], multi_label=True)
+    figure = plot_edge_importance(estimator, PATH, target=1)
+    axis, bar = figure.axes
+    assert axis.get_title().startswith("Predicted log-odds of label 1: ")
+    assert "log-odds of label 1" in bar.get_ylabel()

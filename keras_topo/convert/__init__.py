@@ -3,7 +3,13 @@
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from keras_topo.typing import StrPath
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["convert"]
 
@@ -13,14 +19,17 @@ _TRAINING = ("attention_dropout", "dropout", "name", "seed", "stochastic_depth")
 
 
 def convert(
-    model_or_path,
-    image_shape=None,
-    num_classes=None,
-    pooling="source",
-    pixels=None,
-    dtype=None,
-    **options,
-):
+    model_or_path: StrPath | Mapping[str, Any] | Any,
+    image_shape: Sequence[int | None] | None = None,
+    num_classes: int | None = None,
+    pooling: Literal[
+        "source", "gap", "mean", "token", "token+gap", "prefix"
+    ] = "source",
+    pixels: tuple[float | Sequence[float], float | Sequence[float]]
+    | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> "keras.Model":
     """A model of keras_topo with the weights of another library's model.
 
     Sources are vision Transformers: ViT, DeiT and DINOv2 (with register

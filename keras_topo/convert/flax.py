@@ -2,19 +2,25 @@
 google-research, by their trees of Flax parameters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from keras_topo.convert.pixels import HALF, from_mean
+from keras_topo.convert.pixels import HALF, Pixels, from_mean
 from keras_topo.convert.tensors import Tensors
 from keras_topo.convert.weights import Block, Weights
+from keras_topo.typing import StrPath
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
-def read_file(path, image_shape=None, pixels=None):
+def read_file(
+    path: StrPath,
+    image_shape: Sequence[int | None] | None = None,
+    pixels: Pixels | None = None,
+) -> Weights:
     """The `Weights` of an `.npz` file; arguments as of `read_tree`."""
     try:
         # Opened here: NumPy leaves a file open that it refuses.
@@ -30,7 +36,12 @@ def read_file(path, image_shape=None, pixels=None):
     return read_tree(arrays, image_shape, pixels, str(path))
 
 
-def read_tree(tree, image_shape=None, pixels=None, source="The tree"):
+def read_tree(
+    tree: Mapping[str, Any],
+    image_shape: Sequence[int | None] | None = None,
+    pixels: Pixels | None = None,
+    source: str = "The tree",
+) -> Weights:
     """The `Weights` of a tree of parameters.
 
     Args:
@@ -167,13 +178,13 @@ def _block(tensors, at, names, channels, shapes, grid):
     attention = at + names["attention"]
     shape = shapes.get(f"{attention}/query/kernel", ())
     heads, units = shape[1:] if len(shape) == 3 else (None, None)
-    projections = [
+    query, key, value = (
         (
             tensors.take(f"{attention}/{name}/kernel", channels, heads, units),
             tensors.take(f"{attention}/{name}/bias", heads, units),
         )
         for name in ("query", "key", "value")
-    ]
+    )
     output = (
         tensors.take(f"{attention}/out/kernel", heads, units, channels),
         tensors.take(f"{attention}/out/bias", channels),
@@ -194,7 +205,9 @@ def _block(tensors, at, names, channels, shapes, grid):
             _norm(tensors, f"{at}LayerNorm_0", channels),
             _norm(tensors, at + names["mlp_norm"], channels),
         ],
-        *projections,
+        query,
+        key,
+        value,
         output,
         hidden,
         _dense(tensors, f"{mlp}/Dense_1", len(hidden[1]), channels),

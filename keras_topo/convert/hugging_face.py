@@ -3,10 +3,12 @@ safetensors, read without PyTorch."""
 
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
-from keras_topo.convert.pixels import of_preprocessor
+from keras_topo.convert.pixels import Pixels, of_preprocessor
 from keras_topo.convert.safetensors import INDEX, SINGLE, read_folder
 from keras_topo.convert.tensors import Renamed, Tensors
 from keras_topo.convert.weights import Block, Weights
@@ -51,7 +53,7 @@ _VIT_RENAMES = [
 _VIT_NORMS = ("layernorm_before", "layernorm_after")
 
 
-def download(handle):
+def download(handle: str) -> pathlib.Path:
     """The folder of `hf://owner/name`, from the hub or its local cache.
 
     Raises:
@@ -76,12 +78,12 @@ def download(handle):
     return pathlib.Path(folder)
 
 
-def is_folder(path):
+def is_folder(path: pathlib.Path) -> bool:
     """Whether it is a folder of transformers: a preset has other keys."""
     return path.is_dir() and "model_type" in read_json(path / CONFIG)
 
 
-def read(folder, pixels=None):
+def read(folder: pathlib.Path, pixels: Pixels | None = None) -> Weights:
     """The `Weights` of a folder.
 
     Args:
@@ -160,7 +162,7 @@ def _weights(tensors, config, kind, pixels):
         pooling="token+gap" if dino else "token",
         image_shape=(*image, pixel_channels),
         settings={
-            "epsilon": config.float("layer_norm_eps", 1e-6 if dino else 1e-12),
+            "epsilon": config.real("layer_norm_eps", 1e-6 if dino else 1e-12),
             "activation": config.choice("hidden_act", "gelu", _ACTIVATIONS),
             "interpolation": "cubic_antialias" if with_registers else "bicubic",
             "pixel_scale": pixels[0],
@@ -206,11 +208,16 @@ def _block(tensors, at, config, channels, dino):
             tensors.take(f"{at}layer_scale{k}.lambda1", channels)
             for k in (1, 2)
         )
+    query, key, value = attention
+    hidden, mlp = _mlp(tensors, at, config, channels, dino)
     return Block(
         [_norm(tensors, at + name, channels) for name in norms],
-        *attention,
+        query,
+        key,
+        value,
         output,
-        *_mlp(tensors, at, config, channels, dino),
+        hidden,
+        mlp,
         scales,
     )
 
@@ -221,7 +228,7 @@ def _mlp(tensors, at, config, channels, dino):
         units = config.number("intermediate_size", 3072)
         names = ("intermediate.dense", "output.dense")
     else:
-        units = int(channels * config.float("mlp_ratio", 4))
+        units = int(channels * config.real("mlp_ratio", 4))
         names = ("mlp.fc1", "mlp.fc2")
     if not (dino and config.flag("use_swiglu_ffn", False)):
         return (
@@ -238,8 +245,10 @@ def _mlp(tensors, at, config, channels, dino):
         _dense(tensors, f"{at}mlp.{name}_proj", channels, units)
         for name in ("gate", "up")
     ]
-    joined = tuple(np.concatenate(x, -1) for x in zip(*parts, strict=True))
-    return joined, _dense(tensors, f"{at}mlp.down_proj", units, channels)
+    kernel, bias = (np.concatenate(x, -1) for x in zip(*parts, strict=True))
+    return (kernel, bias), _dense(
+        tensors, f"{at}mlp.down_proj", units, channels
+    )
 
 
 def _classifier(tensors, config, channels, dino):
@@ -290,39 +299,39 @@ class Config:
         source: path, for messages.
     """
 
-    def __init__(self, values, source):
+    def __init__(self, values: Mapping[str, Any], source: Any) -> None:
         self._values = values
         self.source = source
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
-    def is_of(self, ending):
+    def is_of(self, ending: str) -> bool:
         """Whether the model has classes, and one of a name that ends so."""
         names = self._values.get("architectures")
         first = names[0] if isinstance(names, list) and names else ""
         without = self._values.get("id2label") == {}
         return str(first).endswith(ending) and not without
 
-    def number(self, name, default, least=1):
+    def number(self, name: str, default: int, least: int = 1) -> int:
         value = self._get(name, default)
         if type(value) is not int or value < least:
             self._refuse(name, f"an int of at least {least}", value)
         return value
 
-    def float(self, name, default):
+    def real(self, name: str, default: float) -> float:
         value = self._get(name, default)
         if type(value) not in (int, float) or not 0 < value < 1e6:
             self._refuse(name, "a positive number", value)
         return value
 
-    def flag(self, name, default):
+    def flag(self, name: str, default: bool) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
             self._refuse(name, "true or false", value)
         return value
 
-    def pair(self, name, default):
+    def pair(self, name: str, default: int) -> tuple[int, int]:
         value = self._get(name, default)
         pair = [value, value] if isinstance(value, int) else value
         if (
@@ -331,9 +340,12 @@ class Config:
             or any(type(n) is not int or n < 1 for n in pair)
         ):
             self._refuse(name, "a positive int, or two", value)
-        return tuple(pair)
+        height, width = pair
+        return height, width
 
-    def choice(self, name, default, choices):
+    def choice(
+        self, name: str, default: str | None, choices: Mapping[str, str]
+    ) -> str:
         value = self._get(name, default)
         if not isinstance(value, str) or value not in choices:
             self._refuse(name, f"one of {sorted(choices)}", value)
@@ -343,7 +355,7 @@ class Config:
         value = self._values.get(name)
         return default if value is None else value
 
-    def _refuse(self, name, expected, value):
+    def _refuse(self, name: str, expected: str, value: Any) -> NoReturn:
         raise ValueError(
             f"{self.source} expects {expected} as {name}. Received: "
             f"{name}={value!r}"

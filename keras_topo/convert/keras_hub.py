@@ -4,9 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.convert.pixels import check_pixels, published
+from keras_topo.convert.pixels import Pixels, check_pixels, published
 from keras_topo.convert.tensors import Tensors
-from keras_topo.convert.weights import Block, Weights
+from keras_topo.convert.weights import Block, Pair, Weights
 from keras_topo.layers.interpolation import resample_grid
 
 _BACKBONES = {
@@ -18,7 +18,7 @@ _CLASSIFIERS = ("ViTImageClassifier", "DeiTImageClassifier")
 _POOLINGS = {"token": "token", "gap": "mean"}
 
 
-def read(model, pixels=None):
+def read(model: keras.Model, pixels: Pixels | None = None) -> Weights:
     """The `Weights` of a backbone or an image classifier.
 
     Args:
@@ -54,11 +54,11 @@ def read(model, pixels=None):
 
 
 def _class_of(model):
-    """The name of a class of KerasHub, or of one derived of it."""
+    """The name of a class of KerasHub, or of one derived of it; or `""`."""
     for kind in type(model).__mro__:
         if kind.__module__.partition(".")[0] == "keras_hub":
             return kind.__name__
-    return None
+    return ""
 
 
 class _ByPath(dict):
@@ -249,14 +249,16 @@ def _dinov2_block(tensors, k, channels, backbone):
         *_attention(tensors, f"{at}attention/attention", channels),
         hidden,
         _dense(tensors, f"{at}mlp/{names[1]}", units, channels),
-        tuple(
+        scales=tuple(
             tensors.take(f"{at}layer_scale{j}/lambda1", channels)
             for j in (1, 2)
         ),
     )
 
 
-def _attention(tensors, at, channels, use_bias=True):
+def _attention(
+    tensors, at, channels, use_bias=True
+) -> tuple[Pair, Pair, Pair, Pair]:
     """The projections of `keras.layers.MultiHeadAttention`, and its output."""
     projections = []
     heads = units = None
@@ -270,7 +272,8 @@ def _attention(tensors, at, channels, use_bias=True):
     name = f"{at}/attention_output"
     kernel = tensors.take(f"{name}/kernel", heads, units, channels)
     bias = tensors.take(f"{name}/bias", channels) if use_bias else None
-    return *projections, (kernel, bias)
+    query, key, value = projections
+    return query, key, value, (kernel, bias)
 
 
 def _dense(tensors, name, inputs, units, use_bias=True):

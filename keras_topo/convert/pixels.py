@@ -2,8 +2,14 @@
 
 import math
 import numbers
+import pathlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from keras_topo.presets.folders import read_json
+
+#: A factor and an offset: numbers, or one per channel.
+Pixels: TypeAlias = tuple[float | Sequence[float], float | Sequence[float]]
 
 #: Mean and standard deviation of the pixels of ImageNet, of 0 to 1.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -19,12 +25,14 @@ PUBLISHED = {
 }
 
 
-def published(kind):
+def published(kind: str) -> Pixels:
     """Factor and offset of a family."""
     return from_mean(*PUBLISHED[kind])
 
 
-def from_mean(mean, deviation, rescale=1 / 255):
+def from_mean(
+    mean: Sequence[float], deviation: Sequence[float], rescale: float = 1 / 255
+) -> Pixels:
     """`(rescale x - mean) / deviation` as a factor and an offset.
 
     Returns:
@@ -37,7 +45,7 @@ def from_mean(mean, deviation, rescale=1 / 255):
     return scale, offset
 
 
-def of_preprocessor(file, kind):
+def of_preprocessor(file: pathlib.Path, kind: str) -> Pixels:
     """The same of a `preprocessor_config.json`.
 
     Args:
@@ -72,7 +80,7 @@ def of_preprocessor(file, kind):
     return from_mean(mean, deviation, rescale)
 
 
-def check_pixels(pixels):
+def check_pixels(pixels: Any) -> Pixels:
     """`pixels` as given to `convert`: a factor and an offset.
 
     Raises:
@@ -89,13 +97,14 @@ def check_pixels(pixels):
             "`pixels` expects (scale, offset), each a number or one number "
             f"per channel. Received: pixels={pixels!r}"
         )
-    return tuple(
+    scale, offset = (
         list(part) if isinstance(part, (tuple, list)) else part
         for part in parts
     )
+    return scale, offset
 
 
-def is_finite(x):
+def is_finite(x: Any) -> bool:
     """Whether it is a finite number."""
     return (
         isinstance(x, numbers.Real)

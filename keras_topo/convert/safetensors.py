@@ -11,11 +11,13 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
 
 from keras_topo.convert.tensors import Renamed
+from keras_topo.typing import StrPath
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -49,7 +51,7 @@ class SafetensorsFile(collections.abc.Mapping):
         ValueError: naming the file, if it is not what the format says.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: StrPath) -> None:
         self.path = pathlib.Path(path)
         self._places = {}
         try:
@@ -90,7 +92,7 @@ class SafetensorsFile(collections.abc.Mapping):
         if end != size:
             raise ValueError(f"tensors end at byte {end} of {size}")
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         dtype, shape, start, stop = self._places[name]
         if start == stop:
             return np.zeros(shape, dtype)
@@ -98,14 +100,14 @@ class SafetensorsFile(collections.abc.Mapping):
             self.path, dtype, "r", self._start + start, shape or (1,)
         ).reshape(shape)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._places)
 
 
-def read_folder(folder):
+def read_folder(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
     """The tensors of a folder, in one file or in several.
 
     Args:

@@ -1,6 +1,7 @@
 """Named tensors of a source, of which each is used once."""
 
 import collections.abc
+from collections.abc import Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -13,17 +14,19 @@ class Renamed(collections.abc.Mapping):
         places: dict from names to pairs of a mapping and a name there.
     """
 
-    def __init__(self, places):
+    def __init__(
+        self, places: Mapping[str, tuple[Mapping[str, np.ndarray], str]]
+    ) -> None:
         self._places = places
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         arrays, name = self._places[name]
         return arrays[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._places)
 
 
@@ -36,15 +39,15 @@ class Tensors:
         source: str, where they are from; for messages.
     """
 
-    def __init__(self, arrays, source):
+    def __init__(self, arrays: Mapping[str, np.ndarray], source: str) -> None:
         self._arrays = arrays
         self._left = set(arrays)
         self.source = source
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self._arrays
 
-    def take(self, name, *shape):
+    def take(self, name: str, *shape: int | None) -> np.ndarray:
         """The tensor called `name`, which nothing else takes, in float32.
 
         Args:
@@ -87,7 +90,7 @@ class Tensors:
             )
         return array
 
-    def ignore(self, *names):
+    def ignore(self, *names: str) -> list[str]:
         """Leaves out tensors that have no part in what the source computes.
 
         Args:
@@ -100,7 +103,7 @@ class Tensors:
         self._left.difference_update(found)
         return found
 
-    def finish(self):
+    def finish(self) -> None:
         """Refuses what nobody took.
 
         Raises:

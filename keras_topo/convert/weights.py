@@ -2,11 +2,16 @@
 model of `keras_topo.models.topvit` that has them."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_topo.layers import MaskedAttention, PrefixTokens
+
+#: Kernel, or scale, and bias; of some layers without a bias `None`.
+Pair: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclasses.dataclass
@@ -24,14 +29,14 @@ class Block:
             `None`.
     """
 
-    norms: list
-    query: tuple
-    key: tuple
-    value: tuple
-    output: tuple
-    hidden: tuple
-    mlp: tuple
-    scales: tuple | None = None
+    norms: list[Pair]
+    query: Pair
+    key: Pair
+    value: Pair
+    output: Pair
+    hidden: Pair
+    mlp: Pair
+    scales: tuple[np.ndarray, ...] | None = None
     table: np.ndarray | None = None
 
 
@@ -59,18 +64,18 @@ class Weights:
     """
 
     source: str
-    patches: tuple
-    positions: np.ndarray
+    patches: Any
+    positions: Any
     prefix: np.ndarray | None
-    blocks: list
-    norm: tuple
-    image_shape: tuple
+    blocks: list[Block]
+    norm: Pair
+    image_shape: tuple[int, ...]
     pooling: str
-    logits: tuple | None = None
-    pre_logits: tuple | None = None
-    pooler: tuple | None = None
-    settings: dict = dataclasses.field(default_factory=dict)
-    left_out: list = dataclasses.field(default_factory=list)
+    logits: Pair | None = None
+    pre_logits: Pair | None = None
+    pooler: Pair | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -84,20 +89,19 @@ class Head:
         num_classes: int, or `None` without a classifier.
     """
 
-    pooling: str | None
-    pre_logits: tuple | None
-    logits: tuple | None
+    pooling: Any
+    pre_logits: Pair | None
+    logits: Pair | None
     num_classes: int | None
 
 
-def head_of(weights, num_classes, pooling):
+def head_of(weights: Weights, num_classes: int | None, pooling: str) -> Head:
     """The `Head` that `convert` is asked for; see there.
 
     Raises:
         ValueError: if a classifier is to take what it was not trained on.
     """
-    keeps = num_classes is None and weights.logits is not None
-    if keeps:
+    if num_classes is None and weights.logits is not None:
         if pooling not in ("source", weights.pooling):
             raise ValueError(
                 f"`pooling` expects 'source' or {weights.pooling!r}, which the "
@@ -108,20 +112,27 @@ def head_of(weights, num_classes, pooling):
         return Head(
             weights.pooling, weights.pre_logits, weights.logits, classes
         )
+    source = pooling == "source"
     if num_classes:
-        if pooling == "source":
-            pooling = weights.pooling
-        return Head(pooling, weights.pre_logits, None, num_classes)
-    if pooling == "source":
-        headless = weights.logits is None and weights.pre_logits is None
-        pooling = None if headless else weights.pooling
-    pre_logits = weights.pre_logits if pooling is not None else None
-    if pooling == "token" and weights.pooler is not None:
+        taken = weights.pooling if source else pooling
+        return Head(taken, weights.pre_logits, None, num_classes)
+    headless = weights.logits is None and weights.pre_logits is None
+    if source and headless:
+        return Head(None, None, None, None)
+    taken = weights.pooling if source else pooling
+    pre_logits = weights.pre_logits
+    if taken == "token" and weights.pooler is not None:
         pre_logits = weights.pooler
-    return Head(pooling, pre_logits, None, None)
+    return Head(taken, pre_logits, None, None)
 
 
-def build(weights, head, image_shape=None, dtype=None, **options):
+def build(
+    weights: Weights,
+    head: Head,
+    image_shape: Sequence[int | None] | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> keras.Model:
     """The model of `weights`.
 
     Args:
@@ -148,7 +159,9 @@ def build(weights, head, image_shape=None, dtype=None, **options):
         settings["layer_scale"] = 1.0
     if hidden.shape[1] == 2 * mlp.shape[0]:
         settings["activation"] = "swiglu"
-    pre_logits = None if head.pre_logits is None else len(head.pre_logits[1])
+    pre_logits = None
+    if head.pre_logits is not None:
+        pre_logits = head.pre_logits[0].shape[1]
     for part in ("pixel_scale", "pixel_offset"):
         value = settings[part]
         if isinstance(value, list) and len(value) != kernel.shape[2]:
@@ -232,7 +245,9 @@ def _assign(model, weights, head):
         )
 
 
-def attention_weights(layer, block):
+def attention_weights(
+    layer: keras.layers.Layer, block: Block
+) -> list[tuple[Any, Any]]:
     """Pairs of a variable of an attention layer and its values in a block.
 
     Args:
@@ -245,9 +260,11 @@ def attention_weights(layer, block):
         for kernel, bias in (block.query, block.key, block.value)
     ]
     output, output_bias = block.output
+    pairs: list[tuple[Any, Any]]
     if isinstance(layer, MaskedAttention):
         # Head by head, its queries, keys and values.
-        qkv, out = layer.qkv_dense, layer.output_dense
+        qkv: Any = layer.qkv_dense
+        out: Any = layer.output_dense
         pairs = [
             (qkv.kernel, np.concatenate(kernels, axis=-1)),
             (out.kernel, output),

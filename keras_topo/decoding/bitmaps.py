@@ -13,6 +13,7 @@ from keras_topo.decoding.octets import (
     signed,
     where,
 )
+from keras_topo.typing import Tensor
 
 # Masks of red, green and blue where each pixel is B, G, R and alpha.
 USUAL_MASKS = bytes.fromhex("0000ff00 00ff0000 ff000000")
@@ -31,12 +32,12 @@ class Header(NamedTuple):
     num_colors: tf.Tensor
 
     @property
-    def row_bytes(self):
+    def row_bytes(self) -> Tensor:
         """Rows are padded to a multiple of four bytes."""
         return (self.width * self.bits + 31) // 32 * 4
 
 
-def header_of(encoded):
+def header_of(encoded: Tensor) -> Header:
     head = octets(encoded, 0, 54)
 
     def number(start, count=4):
@@ -61,7 +62,7 @@ def header_of(encoded):
     )
 
 
-def problem(encoded, head):
+def problem(encoded: Tensor, head: Header) -> Tensor:
     """Why a BMP cannot be decoded, a string (); empty where it can."""
     has_palette = _is_one_of(head.bits, 1, 4, 8)
     is_plain = (head.compression == 0) & (
@@ -93,7 +94,7 @@ def problem(encoded, head):
     return tf.where(head.palette < 54, "a BMP with a header of OS/2", found)
 
 
-def pixels(encoded, head):
+def pixels(encoded: Tensor, head: Header) -> Tensor:
     """uint8 (height, width, 3 or 4) of a BMP without a problem."""
     return tf.cond(
         head.bits <= 8,

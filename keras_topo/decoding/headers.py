@@ -11,6 +11,7 @@ from keras_topo.decoding.octets import (
     signed,
     where,
 )
+from keras_topo.typing import Tensor
 
 # Kinds of files, as branches of `tf.switch_case`.
 JPEG, PNG, BMP, GIF, WEBP, OTHER = range(6)
@@ -21,7 +22,7 @@ NAMES = "a JPEG, a PNG, a BMP, a GIF or a WebP"
 MAX_GIF_BLOCKS = 1 << 12
 
 
-def kind_of(encoded):
+def kind_of(encoded: Tensor) -> Tensor:
     """The kind of a file by its first bytes, int32 (): one of the above."""
     # What is shorter has none of these places.
     head = tf.strings.join([tf.strings.substr(encoded, 0, 16), b"\0" * 16])
@@ -45,22 +46,22 @@ def kind_of(encoded):
     return tf.cond(has(0, b"\xff\xd8\xff"), lambda: tf.constant(JPEG), others)
 
 
-def jpeg_size(encoded):
+def jpeg_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     shape = tf.io.extract_jpeg_shape(encoded, output_type=tf.int32)
     return tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
 
 
-def png_size(encoded):
+def png_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     head = octets(encoded, 16, 8)
     return big_endian(head[4:]), big_endian(head[:4])
 
 
-def bmp_size(encoded):
+def bmp_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     head = octets(encoded, 18, 8)
     return tf.abs(signed(little_endian(head[4:]))), little_endian(head[:4])
 
 
-def gif_size(encoded, frame):
+def gif_size(encoded: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
     """The size of the screen, or of the frame at a place where it is larger."""
     screen, described = octets(encoded, 6, 4), octets(encoded, frame + 5, 4)
     height = tf.maximum(little_endian(screen[2:]), little_endian(described[2:]))
@@ -68,7 +69,7 @@ def gif_size(encoded, frame):
     return height, width
 
 
-def webp_size(encoded):
+def webp_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     """From the first chunk, of one of three kinds."""
     head = octets(encoded, 12, 18)
     name, content = head[:4], head[8:]
@@ -102,12 +103,12 @@ def webp_size(encoded):
     )
 
 
-def is_animated_webp(encoded):
+def is_animated_webp(encoded: Tensor) -> Tensor:
     head = octets(encoded, 12, 9)
     return equal(head[:4], b"VP8X") & (head[8] // 2 % 2 == 1)
 
 
-def first_frame(encoded):
+def first_frame(encoded: Tensor) -> tuple[Tensor, Tensor]:
     """Where the first frame of a GIF begins, and where it ends.
 
     Returns:

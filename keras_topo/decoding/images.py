@@ -1,6 +1,7 @@
 """Encoded images to pixels: checked, decoded, turned upright, resized."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from keras_topo.decoding.orientation import (
     orientation_of,
     upright,
 )
+from keras_topo.typing import Tensor
 
 # In the messages of decoders, too: a server reports the name of the operation
 # that failed.
@@ -21,7 +23,12 @@ SCOPE = "image_bytes_must_be_whole_images"
 CANNOT = " must be an image that can be decoded. Received: "
 
 
-def images_from_bytes(image_bytes, image_shape, max_pixels, sample_bits=16):
+def images_from_bytes(
+    image_bytes: Tensor,
+    image_shape: Sequence[int],
+    max_pixels: int,
+    sample_bits: int = 16,
+) -> Tensor:
     """Encoded images to pixels of one size.
 
     Args:
@@ -48,7 +55,7 @@ def images_from_bytes(image_bytes, image_shape, max_pixels, sample_bits=16):
     )
 
 
-def resized(pixels, size):
+def resized(pixels: Tensor, size: Sequence[int]) -> Tensor:
     """Pixels stretched to a size, bilinear and antialiased.
 
     They are rounded, so that training, which keeps its images as uint8, and a
@@ -65,7 +72,13 @@ def resized(pixels, size):
     return tf.clip_by_value(tf.round(found), 0.0, 255.0)
 
 
-def decode(encoded, name, channels, max_pixels, sample_bits=16):
+def decode(
+    encoded: Tensor,
+    name: Tensor,
+    channels: int,
+    max_pixels: int,
+    sample_bits: int = 16,
+) -> Tensor:
     """Decodes an image file of any kind that is known, and turns it upright.
 
     Args:

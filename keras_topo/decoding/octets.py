@@ -2,8 +2,10 @@
 
 import tensorflow as tf
 
+from keras_topo.typing import Tensor
 
-def octets(encoded, start, count):
+
+def octets(encoded: Tensor, start: Tensor, count: int) -> Tensor:
     """Bytes of a scalar string, from a place that need not be there.
 
     Args:
@@ -20,38 +22,38 @@ def octets(encoded, start, count):
     return tf.cast(tf.ensure_shape(found, (count,)), tf.int64)
 
 
-def length(encoded):
+def length(encoded: Tensor) -> Tensor:
     """Number of bytes of a scalar string, int64 ()."""
     return tf.cast(tf.strings.length(encoded), tf.int64)
 
 
-def part(encoded, start, count):
+def part(encoded: Tensor, start: Tensor, count: Tensor) -> Tensor:
     """`count` bytes of a scalar string, a string; fewer where it ends."""
     start = tf.minimum(tf.cast(start, tf.int64), length(encoded))
     return tf.strings.substr(encoded, start, tf.cast(count, tf.int64))
 
 
-def big_endian(digits):
+def big_endian(digits: Tensor) -> Tensor:
     """An unsigned integer of bytes (..., n), the first one largest."""
     return tf.reduce_sum(digits * _places(digits)[::-1], axis=-1)
 
 
-def little_endian(digits):
+def little_endian(digits: Tensor) -> Tensor:
     """An unsigned integer of bytes (..., n), the first one smallest."""
     return tf.reduce_sum(digits * _places(digits), axis=-1)
 
 
-def signed(number):
+def signed(number: Tensor) -> Tensor:
     """What an unsigned number of 32 bits says as a signed one."""
     return number - where(number >= 1 << 31, 1 << 32, 0)
 
 
-def where(condition, yes, no):
+def where(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """One of two integers, int64 (); `tf.where` makes int32 of Python's."""
     return tf.where(condition, tf.cast(yes, tf.int64), tf.cast(no, tf.int64))
 
 
-def equal(digits, text):
+def equal(digits: Tensor, text: bytes) -> Tensor:
     """Whether bytes (n,) are those of `text`, of n bytes; bool ()."""
     return tf.reduce_all(digits == tf.constant(list(text), tf.int64))
 

@@ -17,6 +17,7 @@ from keras_topo.decoding.octets import (
     part,
     where,
 )
+from keras_topo.typing import Tensor
 
 # The block of EXIF is looked for in so many segments or chunks and read if it
 # has so many entries: a file of nothing else would keep a server busy.
@@ -28,7 +29,7 @@ ORIENTATION = 274
 SHORT, LONG = 3, 4
 
 
-def exif_of_jpeg(encoded):
+def exif_of_jpeg(encoded: Tensor) -> tuple[Tensor, Tensor]:
     """Where the block of EXIF of a JPEG begins and ends."""
 
     def look(step, position, start, end):
@@ -55,7 +56,7 @@ def exif_of_jpeg(encoded):
     return _found(encoded, r"Exif\x00\x00", 2, look)
 
 
-def exif_of_png(encoded):
+def exif_of_png(encoded: Tensor) -> tuple[Tensor, Tensor]:
     """Where the block of EXIF of a PNG begins and ends."""
 
     def look(step, position, start, end):
@@ -76,7 +77,7 @@ def exif_of_png(encoded):
     return _found(encoded, "eXIf", 8, look)
 
 
-def exif_of_webp(encoded):
+def exif_of_webp(encoded: Tensor) -> tuple[Tensor, Tensor]:
     """Where the block of EXIF of a WebP begins and ends."""
 
     def look(step, position, start, end):
@@ -125,7 +126,7 @@ def _found(encoded, text, first, look):
     return tf.cond(may_have, walk, lambda: (zero, zero))
 
 
-def orientation_of(encoded, start, end):
+def orientation_of(encoded: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """The orientation in the first directory of a TIFF block, int64 ().
 
     Args:
@@ -164,7 +165,7 @@ def orientation_of(encoded, start, end):
     return found[0]
 
 
-def upright(pixels, orientation):
+def upright(pixels: Tensor, orientation: Tensor) -> Tensor:
     """Turns pixels so that the top of the scene is up.
 
     Args:

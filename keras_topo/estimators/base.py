@@ -1,6 +1,9 @@
 """`GraphEstimator`: what the estimators of graphs have in common."""
 
 import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -13,7 +16,7 @@ from keras_topo.estimators.options import (
     check_model_options,
     training_options,
 )
-from keras_topo.graphs import GraphPreprocessor, GraphSequence
+from keras_topo.graphs import GraphDataset, GraphPreprocessor, GraphSequence
 from keras_topo.graphs.targets import own_targets
 from keras_topo.models import MODELS, with_preprocessing
 from keras_topo.models.graph_inputs import check_takes
@@ -24,9 +27,14 @@ from keras_topo.presets import (
     save_preset,
 )
 from keras_topo.presets.builders import BUILDERS, recipe_of
+from keras_topo.typing import AnyGraph, StrPath
 
 # Builders of models that preprocess graphs themselves.
 WHOLE = ("with_edge_inputs", "from_graphs")
+#: Graphs of any library.
+Graphs: TypeAlias = Sequence[AnyGraph] | GraphDataset
+#: `verbose` of `keras.Model.fit`.
+Verbose: TypeAlias = bool | int | Literal["auto"]
 # Share of the updates in which the learning rate rises.
 WARMUP = 0.05
 
@@ -34,21 +42,23 @@ WARMUP = 0.05
 class GraphEstimator:
     """What `GraphClassifier` and its relatives have in common."""
 
-    task = level = None
+    task: str
+    level: Literal["graphs", "nodes"]
 
     def __init__(
         self,
-        preprocessor=None,
-        model="gkat",
-        loss=None,
-        metrics=None,
-        optimizer=None,
-        jit_compile="auto",
-        verbose="auto",
-        **options,
-    ):
+        preprocessor: GraphPreprocessor | None = None,
+        model: str | Callable[..., keras.Model] = "gkat",
+        loss: Any = None,
+        metrics: Any = None,
+        optimizer: Any = None,
+        jit_compile: bool | Literal["auto"] = "auto",
+        verbose: Verbose = "auto",
+        **options: Any,
+    ) -> None:
         self.preprocessor = preprocessor or GraphPreprocessor()
         # `self.model` is the Keras model that is made of it.
+        self.architecture: str | Callable[..., keras.Model] | None
         self.architecture = check_model(model)
         self.loss, self.metrics = loss, metrics
         self.optimizer, self.jit_compile = optimizer, jit_compile
@@ -58,23 +68,24 @@ class GraphEstimator:
         )
         check_model_options(model, options)
         self.model_options = options
-        self.model = None
-        self.history = None
+        self.model: keras.Model | None = None
+        self.history: keras.callbacks.History | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         model = self._model_name() or "a function"
         fitted = "" if self.model is None else ", fitted"
         return f"{type(self).__name__}({model!r}{fitted})"
 
     def fit(
         self,
-        graphs,
-        y=None,
-        validation_data=None,
-        sample_weight=None,
-        callbacks=(),
-        warm_start=False,
-    ):
+        graphs: Graphs,
+        y: Any = None,
+        validation_data: Graphs | tuple[Any, ...] | None = None,
+        sample_weight: Any = None,
+        callbacks: keras.callbacks.Callback
+        | Iterable[keras.callbacks.Callback] = (),
+        warm_start: bool = False,
+    ) -> Self:
         """Trains a new model, or goes on with the present one.
 
         Args:
@@ -120,7 +131,7 @@ class GraphEstimator:
                 "`y` expects one target per graph, or graphs that have them. "
                 "Received: y=None, and graphs without"
             )
-        builder = None
+        builder = outputs = None
         if not warm_start:
             builder, kernel = self._builder()
             self.preprocessor.adapt(graphs, targets, kernel, self.level)
@@ -136,10 +147,11 @@ class GraphEstimator:
         self._weigh(train)
         if validation is not None:
             self._check_targets(validation, "validation_data")
-        self._compile(self.model, len(train))
+        model = self._fitted()
+        self._compile(model, len(train))
         if isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
-        self.history = self.model.fit(
+        self.history = model.fit(
             train,
             epochs=options["epochs"],
             shuffle=False,
@@ -149,35 +161,37 @@ class GraphEstimator:
         )
         return self
 
-    def evaluate(self, graphs, y=None, sample_weight=None):
+    def evaluate(
+        self, graphs: Graphs, y: Any = None, sample_weight: Any = None
+    ) -> dict[str, float]:
         """Loss and metrics on graphs, a dict of floats."""
-        self._fitted()
+        model = self._fitted()
         sequence = self._sequence(graphs, y, sample_weight)
         self._check_targets(sequence, "y")
-        if not self.model.compiled:
-            self._compile(self.model, 1)
-        found = self.model.evaluate(sequence, verbose=0, return_dict=True)
+        if not model.compiled:
+            self._compile(model, 1)
+        found = model.evaluate(sequence, verbose=0, return_dict=True)
         return {name: float(value) for name, value in found.items()}
 
-    def predict_raw(self, graphs):
+    def predict_raw(self, graphs: Graphs) -> Any:
         """The outputs of the model, in the order of the graphs.
 
         Returns:
             `(graphs, outputs)`, logits of classes and labels; for nodes a list
             of `(nodes, outputs)`.
         """
-        self._fitted()
+        model = self._fitted()
         graphs = self._read(graphs)
         if not graphs:
-            empty = np.zeros((0, self.model.output_shape[-1]), "float32")
+            empty = np.zeros((0, model.output_shape[-1]), "float32")
             return empty if self.level == "graphs" else []
         sequence = self._sequence(graphs, False)
         if self.level == "graphs":
-            return self.model.predict(sequence, verbose=0)
+            return model.predict(sequence, verbose=0)
         found = []
         for index in range(len(sequence)):
             (inputs,) = sequence[index]
-            outputs = self.model.predict_on_batch(inputs)
+            outputs = model.predict_on_batch(inputs)
             sizes = sequence.nodes_of(index)
             if sequence.joined:
                 found += np.split(outputs[0, : sum(sizes)], np.cumsum(sizes))[
@@ -187,7 +201,12 @@ class GraphEstimator:
                 found += [x[:n] for x, n in zip(outputs, sizes, strict=True)]
         return found
 
-    def save(self, folder, metrics=None, card=None):
+    def save(
+        self,
+        folder: StrPath,
+        metrics: Mapping[str, Any] | None = None,
+        card: str | None = None,
+    ) -> Path | str:
         """Saves model and preprocessing as a preset: see `save_preset`."""
         self._fitted()
         described = {
@@ -203,7 +222,7 @@ class GraphEstimator:
         }
         return save_preset(self.model, folder, described, metrics, card)
 
-    def export(self, path, **options):
+    def export(self, path: StrPath, **options: Any) -> dict[str, Any]:
         """Writes a SavedModel that takes raw graphs, for TensorFlow Serving.
 
         Options, report and errors are those of `keras_topo.export`.
@@ -213,7 +232,7 @@ class GraphEstimator:
         model, own = self.exportable()
         return export(model, path, **{**own, **options})
 
-    def exportable(self):
+    def exportable(self) -> tuple[keras.Model, dict[str, Any]]:
         """The model with its preprocessing inside, and the options, a dict, of
         `keras_topo.export`."""
         self._fitted()
@@ -221,7 +240,12 @@ class GraphEstimator:
         return whole, {"task": self._outputs}
 
     @classmethod
-    def from_preset(cls, name_or_path, attributes=None, **options):
+    def from_preset(
+        cls,
+        name_or_path: StrPath,
+        attributes: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """An estimator with a trained model: see `keras_topo.from_preset`.
 
         Args:
@@ -332,7 +356,8 @@ class GraphEstimator:
         if self.loss is not None:
             return  # Which knows what it takes.
         values = targets.values[0] if targets.of_nodes else targets.values
-        classes, outputs = self.preprocessor.classes, self.model.output_shape
+        classes = self.preprocessor.classes
+        outputs = self._fitted().output_shape
         if classes is None and values.shape[1:] != outputs[-1:]:
             raise ValueError(
                 f"`{name}` expects {outputs[-1]} values each, as the model "
@@ -366,7 +391,9 @@ class GraphEstimator:
         if isinstance(self.architecture, str):
             return self.architecture
         name = getattr(self.architecture, "__name__", None)
-        return name if BUILDERS.get(name) is self.architecture else None
+        if name is None or BUILDERS.get(name) is not self.architecture:
+            return None
+        return name
 
     def _build(self, builder, outputs):
         options = {
@@ -425,12 +452,14 @@ class GraphEstimator:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer
 
-    def _fitted(self):
+    def _fitted(self) -> keras.Model:
+        """The model, which there has to be."""
         if self.model is None:
             raise ValueError(
                 f"{type(self).__name__} expects fit or from_preset first. "
                 "Received: an estimator without a model"
             )
+        return self.model
 
 
 def _validation(given):

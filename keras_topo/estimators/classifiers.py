@@ -1,9 +1,12 @@
 """`GraphClassifier` and `NodeClassifier`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
 
-from keras_topo.estimators.base import GraphEstimator
+from keras_topo.estimators.base import GraphEstimator, Graphs
 from keras_topo.estimators.losses import (
     KnownBinaryAccuracy,
     KnownBinaryCrossentropy,
@@ -13,7 +16,13 @@ from keras_topo.estimators.options import non_negative
 
 
 class _Classifier(GraphEstimator):
-    def __init__(self, *args, multi_label=None, class_weight=None, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        multi_label: bool | None = None,
+        class_weight: Mapping[Any, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         # What was asked for, and what the targets are.
         self._wanted_multi_label = multi_label
@@ -35,7 +44,7 @@ class _Classifier(GraphEstimator):
         # One class each in an array of its own, as in PyTorch Geometric.
         arrays = [None if t is None else np.asarray(t) for t in targets]
         if all(a is not None and a.shape == (1,) for a in arrays):
-            return [a[0] for a in arrays]
+            return [a[0] for a in arrays if a is not None]
         return targets
 
     def _weigh(self, train):
@@ -47,14 +56,15 @@ class _Classifier(GraphEstimator):
                 "`class_weight` expects one class per graph or node. Received: "
                 "several labels each"
             )
-        unknown = sorted(set(self.class_weight) - set(self.classes), key=str)
+        classes = self.classes or []
+        unknown = sorted(set(self.class_weight) - set(classes), key=str)
         if unknown:
             raise ValueError(
-                f"`class_weight` expects a dict from classes, {self.classes}, "
+                f"`class_weight` expects a dict from classes, {classes}, "
                 f"to numbers. Received: {unknown} among its keys"
             )
         weights = np.array(
-            [self.class_weight.get(c, 1.0) for c in self.classes], "float32"
+            [self.class_weight.get(c, 1.0) for c in classes], "float32"
         )
         values = train.targets.values
         if train.targets.of_nodes:
@@ -104,7 +114,7 @@ class _Classifier(GraphEstimator):
         self.multi_label = True
         return values.shape[1]
 
-    def predict(self, graphs):
+    def predict(self, graphs: Graphs) -> Any:
         """The class of each graph or node, or its labels.
 
         Returns:
@@ -116,7 +126,7 @@ class _Classifier(GraphEstimator):
             return self._decided(outputs)
         return [self._decided(x) for x in outputs]
 
-    def predict_proba(self, graphs):
+    def predict_proba(self, graphs: Graphs) -> Any:
         """Probabilities of classes, or of labels, as `predict`."""
         outputs = self.predict_raw(graphs)
         if self.level == "graphs":
@@ -124,7 +134,7 @@ class _Classifier(GraphEstimator):
         return [self._probabilities(x) for x in outputs]
 
     @property
-    def classes(self):
+    def classes(self) -> list[Any] | None:
         """Values of the classes, in the order of probabilities."""
         return self.preprocessor.classes
 
@@ -143,7 +153,7 @@ class _Classifier(GraphEstimator):
         if self.multi_label:
             return KnownBinaryCrossentropy(smoothing)
         if smoothing:
-            return SmoothedCrossentropy(len(self.classes), smoothing)
+            return SmoothedCrossentropy(len(self.classes or ()), smoothing)
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     def _metrics(self):

@@ -2,6 +2,8 @@
 
 import inspect
 import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ OF_THE_DATA = {
 }
 
 
-def training_options(given):
+def training_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """`TRAINING` with what was given, checked.
 
     Raises:
@@ -54,7 +56,7 @@ def training_options(given):
     return options
 
 
-def check_model(model):
+def check_model(model: Any) -> str | Callable[..., Any]:
     """`model`, a key of `MODELS` or a function."""
     known = isinstance(model, str) and model in MODELS
     if not known and not callable(model):
@@ -65,7 +67,9 @@ def check_model(model):
     return model
 
 
-def check_model_options(model, options):
+def check_model_options(
+    model: str | Callable[..., Any], options: Mapping[str, Any]
+) -> None:
     """Raises a ValueError for options that the model does not have."""
     builder = MODELS[model].builder if isinstance(model, str) else model
     parameters = inspect.signature(builder).parameters
@@ -80,7 +84,7 @@ def check_model_options(model, options):
         )
 
 
-def non_negative(value, name):
+def non_negative(value: float, name: str) -> float:
     """`value`, which must be a finite number from zero."""
     is_number = isinstance(value, numbers.Real) and np.isfinite(value)
     if not is_number or value < 0:

@@ -1,8 +1,10 @@
 """`GraphRegressor` and `NodeRegressor`."""
 
+from typing import Any
+
 import numpy as np
 
-from keras_topo.estimators.base import GraphEstimator
+from keras_topo.estimators.base import GraphEstimator, Graphs
 from keras_topo.estimators.losses import (
     KnownAbsoluteError,
     KnownSquaredError,
@@ -11,7 +13,8 @@ from keras_topo.estimators.losses import (
 
 
 class _Regressor(GraphEstimator):
-    statistics = None
+    #: Mean and deviation of each target, two lists, once they are known.
+    statistics: Any = None
     _outputs = "regression"
 
     def _targets(self, graphs, y):
@@ -65,7 +68,7 @@ class _Regressor(GraphEstimator):
         )
         return values.shape[1]
 
-    def predict(self, graphs):
+    def predict(self, graphs: Graphs) -> Any:
         """Numbers, `(graphs,)` or `(graphs, values)`; for nodes a list."""
         outputs = self.predict_raw(graphs)
         squeeze = len(self.statistics[0]) == 1

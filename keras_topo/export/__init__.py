@@ -100,9 +100,17 @@ graphs in LiteRT, and in ONNX some axes that a model leaves open, unless
 Nothing here imports TensorFlow before a model is exported.
 """  # noqa: E501
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
 import keras
+from numpy.typing import ArrayLike
 
 from keras_topo.arguments import one_of
+from keras_topo.typing import StrPath
+
+if TYPE_CHECKING:
+    from keras_topo.export.graph_schema import GraphTensorSpec
 
 __all__ = [
     "export",
@@ -113,21 +121,24 @@ __all__ = [
     "export_saved_model",
 ]
 
+#: What the outputs of a model are.
+Task: TypeAlias = Literal["classification", "multilabel", "regression"]
+
 FORMATS = ("saved_model", "litert", "onnx")
 
 
 def export(
-    model,
-    path,
-    format="saved_model",
+    model: keras.Model,
+    path: StrPath,
+    format: Literal["saved_model", "litert", "onnx"] = "saved_model",
     *,
-    task=None,
-    class_names=None,
-    overwrite=False,
-    verify=True,
-    tolerance=None,
-    **options,
-):
+    task: Task | None = None,
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+    tolerance: float | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Writes a model for serving, and tries it outside of Keras.
 
     The package `keras_topo.export` says which models, signatures and answers
@@ -195,20 +206,20 @@ def export(
 
 
 def export_saved_model(
-    model,
-    path,
+    model: keras.Model,
+    path: StrPath,
     *,
-    class_names=None,
-    top_k=None,
-    max_pixels=None,
-    sample_bits=None,
-    signatures=None,
-    input_shape=None,
-    task=None,
-    overwrite=False,
-    verify=True,
-    tolerance=None,
-):
+    class_names: Sequence[str] | None = None,
+    top_k: int | None = None,
+    max_pixels: int | None = None,
+    sample_bits: int | None = None,
+    signatures: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    task: Task | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+    tolerance: float | None = None,
+) -> dict[str, Any]:
     """Writes a model of images or other tensors as a TensorFlow SavedModel.
 
     `export` with the options of these models.
@@ -279,18 +290,18 @@ def export_saved_model(
 
 
 def export_graph_saved_model(
-    model,
-    path,
+    model: keras.Model,
+    path: StrPath,
     *,
-    task=None,
-    spec=None,
-    class_names=None,
-    max_nodes=4096,
-    max_elements=2**20,
-    overwrite=False,
-    verify=True,
-    tolerance=None,
-):
+    task: Task | None = None,
+    spec: "GraphTensorSpec | None" = None,
+    class_names: Sequence[str] | None = None,
+    max_nodes: int = 4096,
+    max_elements: int = 2**20,
+    overwrite: bool = False,
+    verify: bool = True,
+    tolerance: float | None = None,
+) -> dict[str, Any]:
     """Writes a model of graphs as a TensorFlow SavedModel.
 
     `export` with the options of these models. A client sends graphs as they
@@ -335,6 +346,7 @@ def export_graph_saved_model(
     """
     from keras_topo.export.kinds import check_graphs
 
+    own: dict[str, Any] = {} if spec is None else {"spec": spec}
     check_backend()
     check_graphs(model)
     return export(
@@ -347,11 +359,13 @@ def export_graph_saved_model(
         tolerance=tolerance,
         max_nodes=max_nodes,
         max_elements=max_elements,
-        **({} if spec is None else {"spec": spec}),
+        **own,
     )
 
 
-def export_node_saved_model(model, path, features, **options):
+def export_node_saved_model(
+    model: keras.Model, path: StrPath, features: ArrayLike, **options: Any
+) -> dict[str, Any]:
     """Writes a model of the nodes of one graph as a TensorFlow SavedModel.
 
     `export(model, path, features=features)`. Features that are not as many as
@@ -373,7 +387,13 @@ def export_node_saved_model(model, path, features, **options):
     return export(model, path, features=features, **options)
 
 
-def export_litert(model, path, *, tolerance=None, **options):
+def export_litert(
+    model: keras.Model,
+    path: StrPath,
+    *,
+    tolerance: float | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Writes a model as a LiteRT (TensorFlow Lite) file; needs ai-edge-litert.
 
     `export(model, path, "litert")`; a file at `path` is replaced.
@@ -388,7 +408,13 @@ def export_litert(model, path, *, tolerance=None, **options):
     return export(model, path, "litert", tolerance=tolerance, **options)
 
 
-def export_onnx(model, path, *, tolerance=None, **options):
+def export_onnx(
+    model: keras.Model,
+    path: StrPath,
+    *,
+    tolerance: float | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Writes a model as an ONNX file; needs onnx, onnxruntime and tf2onnx.
 
     `export(model, path, "onnx")`; a file at `path` is replaced.
@@ -397,7 +423,7 @@ def export_onnx(model, path, *, tolerance=None, **options):
     return export(model, path, "onnx", tolerance=tolerance, **options)
 
 
-def check_backend():
+def check_backend() -> None:
     """Raises unless TensorFlow, which exports, is the backend of Keras."""
     backend = keras.config.backend()
     if backend != "tensorflow":

@@ -3,10 +3,17 @@
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 
 from keras_topo.arguments import one_of
+from keras_topo.typing import Tensor
+
+if TYPE_CHECKING:
+    from keras_topo.export.verification import Comparison
 
 TASKS = ("classification", "multilabel", "regression")
 
@@ -58,7 +65,12 @@ class Answers:
             names do not.
     """
 
-    def __init__(self, task, output, names=None):
+    def __init__(
+        self,
+        task: str | None,
+        output: Tensor,
+        names: Sequence[str] | None = None,
+    ) -> None:
         if task is not None:
             one_of(task, "task", TASKS)
         self.task = task
@@ -81,7 +93,7 @@ class Answers:
             )
         self.names = check_class_names(names, self.count)
 
-    def settle(self, rows, tolerance):
+    def settle(self, rows: np.ndarray, tolerance: float) -> None:
         """Decides whether outputs are logits or probabilities.
 
         Args:
@@ -131,7 +143,9 @@ class Answers:
                 "whose outputs do not"
             )
 
-    def __call__(self, outputs, real=None):
+    def __call__(
+        self, outputs: Tensor, real: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The answers, a dict of tensors.
 
         Args:
@@ -151,7 +165,9 @@ class Answers:
             found["labels"] = tf.where(here, names, tf.constant("", tf.string))
         return _at_real(found, real)
 
-    def numbers(self, outputs, real=None):
+    def numbers(
+        self, outputs: Tensor, real: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Those of the answers that are numbers."""
         import tensorflow as tf
 
@@ -169,7 +185,7 @@ class Answers:
         to_shares = softmax if self.task == "classification" else sigmoid
         return {"logits": outputs, "probabilities": to_shares(outputs)}
 
-    def report(self):
+    def report(self) -> dict[str, Any]:
         """What the report of an export says of them."""
         return {
             "task": self.task,
@@ -178,7 +194,7 @@ class Answers:
             "class_names": self.names,
         }
 
-    def check_finite(self, rows):
+    def check_finite(self, rows: np.ndarray) -> None:
         """Refuses outputs of the model in memory that are not to be served."""
         if np.isfinite(rows).all():
             return
@@ -189,7 +205,13 @@ class Answers:
             "was not exported. Train it again."
         )
 
-    def compare(self, comparison, answer, expected, real=None):
+    def compare(
+        self,
+        comparison: "Comparison",
+        answer: Mapping[str, np.ndarray],
+        expected: np.ndarray,
+        real: np.ndarray | None = None,
+    ) -> None:
         """Compares served answers with the outputs of the model in memory.
 
         Args:
@@ -219,7 +241,13 @@ class Answers:
                 f"logits. Received: {answer[key]} where {best} is expected"
             )
 
-    def compare_numbers(self, comparison, answer, expected, real=None):
+    def compare_numbers(
+        self,
+        comparison: "Comparison",
+        answer: Mapping[str, np.ndarray],
+        expected: np.ndarray,
+        real: np.ndarray | None = None,
+    ) -> None:
         """The same of answers that are numbers."""
         numbers = self._numbers(expected, softmax, _sigmoid)
         if real is not None:
@@ -245,7 +273,7 @@ def _at_real(answers, real):
     }
 
 
-def task_of(model):
+def task_of(model: keras.Model) -> str | None:
     """The task that the loss says that a model was compiled for, or `None`."""
     if not getattr(model, "compiled", False):
         return None
@@ -257,7 +285,7 @@ def task_of(model):
     return next((task for task in TASKS if name in _LOSSES[task]), None)
 
 
-def check_class_names(class_names, count):
+def check_class_names(class_names: Any, count: int) -> list[str] | None:
     """A list of str, one for each class or label, or `None`.
 
     Raises:
@@ -283,7 +311,7 @@ def check_class_names(class_names, count):
     return [str(name) for name in names]
 
 
-def last_activation(output):
+def last_activation(output: Tensor) -> str | None:
     """`"softmax"` or `"sigmoid"`, if a functional model ends in it, or `None`.
 
     Layers behind it that change no number do not count, and models inside are
@@ -316,7 +344,7 @@ def _ending(output):
         output = inputs[0]
 
 
-def are_probabilities(rows, tolerance):
+def are_probabilities(rows: np.ndarray, tolerance: float) -> bool:
     """Whether rows, `(rows, classes)`, are probabilities: none is negative,
     and each sums to one."""
     if not rows.size or not np.isfinite(rows).all() or rows.min() < 0:
@@ -324,7 +352,7 @@ def are_probabilities(rows, tolerance):
     return bool(np.abs(rows.sum(-1) - 1).max() <= max(1e-3, tolerance))
 
 
-def softmax(logits):
+def softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 

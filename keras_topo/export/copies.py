@@ -13,7 +13,7 @@ _FAST = ("auto", "fast")
 _FLOATS = ("bfloat16", "float16", "float64")
 
 
-def plain_copy(model):
+def plain_copy(model: keras.Model) -> keras.Model:
     """A model that computes the same in float32 with masks as matrices.
 
     Adapters of low rank are added to the weights that they adapt.

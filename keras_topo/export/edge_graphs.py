@@ -3,6 +3,9 @@
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import keras
 import numpy as np
 
@@ -14,11 +17,16 @@ from keras_topo.export.served_graphs import (
     of_bounded_size,
     of_one_shape,
 )
+from keras_topo.typing import Tensor
+
+if TYPE_CHECKING:
+    from keras_topo.export.graph_schema import GraphTensorSpec
+    from keras_topo.graphs import Graph
 
 INPUTS = ("nodes", "edges", "node_mask")
 
 
-def takes_graphs(model):
+def takes_graphs(model: keras.Model) -> bool:
     """Whether a model's inputs are those of a graph classifier."""
     structure = getattr(model, "input", None) if model.built else None
     return isinstance(structure, dict) and set(structure) == set(INPUTS)
@@ -38,8 +46,14 @@ class ServedEdgeGraphs(ServedGraphs):
     """
 
     def __init__(
-        self, model, task, class_names, max_nodes, max_elements, spec=None
-    ):
+        self,
+        model: keras.Model,
+        task: str | None,
+        class_names: Sequence[str] | None,
+        max_nodes: int,
+        max_elements: int,
+        spec: "GraphTensorSpec | None" = None,
+    ) -> None:
         import tensorflow as tf
 
         features, output = _check_model(model)
@@ -53,25 +67,27 @@ class ServedEdgeGraphs(ServedGraphs):
         answers = Answers(task, output, class_names)
         super().__init__(model, specs, answers, spec, max_nodes, max_elements)
 
-    def checked(self, graph):
+    def checked(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         import tensorflow as tf
 
-        graph = of_one_shape(graph)
-        graph = of_bounded_size(graph, self.max_nodes, self.max_elements)
-        graph = at_real_nodes(graph, {"edges": "`edges`"})
-        nodes = graph["nodes"]
-        real = graph["node_mask"][..., None]
-        graph["nodes"] = tf.where(real, nodes, tf.zeros_like(nodes))
+        inputs = of_one_shape(inputs)
+        inputs = of_bounded_size(inputs, self.max_nodes, self.max_elements)
+        inputs = at_real_nodes(inputs, {"edges": "`edges`"})
+        nodes = inputs["nodes"]
+        real = inputs["node_mask"][..., None]
+        inputs["nodes"] = tf.where(real, nodes, tf.zeros_like(nodes))
         finite = tf.debugging.assert_all_finite(
-            graph["nodes"],
+            inputs["nodes"],
             "`nodes` expects finite features of real nodes. Received",
         )
-        return after([finite], graph)
+        return after([finite], inputs)
 
-    def checked_examples(self, parsed):
+    def checked_examples(self, parsed: dict[str, Tensor]) -> dict[str, Tensor]:
         return parsed
 
-    def random_graph(self, num_nodes, random):
+    def random_graph(
+        self, num_nodes: int, random: np.random.Generator
+    ) -> "Graph":
         from keras_topo.graphs import Graph
 
         upper = np.triu(random.random((num_nodes, num_nodes)) < 0.4, k=1)
@@ -82,15 +98,15 @@ class ServedEdgeGraphs(ServedGraphs):
             features if channels else None,
         )
 
-    def inputs_of(self, graphs):
+    def inputs_of(self, graphs: "Sequence[Graph]") -> dict[str, np.ndarray]:
         from keras_topo.graphs import edge_inputs
 
         return edge_inputs(graphs, self.spec.num_features)
 
 
-def _check_spec(spec, num_features):
+def _check_spec(spec, num_features) -> "GraphTensorSpec":
     """The spec of examples, by default one feature."""
-    from keras_topo.export.graph_tensors import GraphTensorSpec
+    from keras_topo.export.graph_schema import GraphTensorSpec
 
     if spec is None:
         names = {"features": num_features} if num_features else {}

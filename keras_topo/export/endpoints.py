@@ -4,15 +4,19 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
+from keras_topo.typing import Tensor
 
-def describe(tensor):
+
+def describe(tensor: Any) -> str:
     return f"{tensor.dtype.name} {tuple(tensor.shape)}"
 
 
-def require(condition, message, values):
+def require(condition: Tensor, message: str, values: Tensor) -> Any:
     """An assertion in a signature that shows the first value that breaks it.
 
     Args:
@@ -38,7 +42,10 @@ def require(condition, message, values):
     return tf.debugging.Assert(tf.reduce_all(condition), [text])
 
 
-def add_endpoints(archive, endpoints):
+def add_endpoints(
+    archive: keras.export.ExportArchive,
+    endpoints: Mapping[str, tuple[Callable[..., Any], Any]],
+) -> dict[str, Any]:
     """Adds signatures to an archive, none of which answers NaN or infinity.
 
     Args:

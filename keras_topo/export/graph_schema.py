@@ -3,9 +3,16 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import tensorflow as tf
+
+from keras_topo.typing import StrPath
+
+if TYPE_CHECKING:
+    from keras_topo.graphs import GraphPreprocessor
 
 # What a schema says of edges, first word by first word.
 DIRECTED = "directed: an edge leads from its source to its target"
@@ -35,13 +42,13 @@ class GraphTensorSpec:
         ValueError: if a label has another dtype.
     """
 
-    features: dict
+    features: dict[str, int]
     node_set: str = "nodes"
     edge_set: str = "edges"
-    node_label: tuple | None = None
+    node_label: tuple[str, str] | None = None
     edge_weight: str | None = None
-    edge_label: tuple | None = None
-    edge_features: dict = dataclasses.field(default_factory=dict)
+    edge_label: tuple[str, str] | None = None
+    edge_features: dict[str, int] = dataclasses.field(default_factory=dict)
     directed: bool = False
 
     def __post_init__(self):
@@ -54,12 +61,12 @@ class GraphTensorSpec:
                 )
 
     @classmethod
-    def from_preprocessor(cls, preprocessor):
+    def from_preprocessor(cls, preprocessor: "GraphPreprocessor") -> Self:
         """What the graphs of an adapted `GraphPreprocessor` have.
 
         Labels are called `label`, features `features` and weights `weight`.
         """
-        learned = preprocessor.learned
+        learned = preprocessor._learned()
 
         def label(values):
             if not values:
@@ -79,16 +86,16 @@ class GraphTensorSpec:
         )
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         """Channels of all features of a node together."""
         return sum(self.features.values())
 
     @property
-    def num_edge_features(self):
+    def num_edge_features(self) -> int:
         """Channels of all features of an edge together."""
         return sum(self.edge_features.values())
 
-    def to_schema(self):
+    def to_schema(self) -> str:
         """The text of a `graph_schema.pbtxt`."""
         weight = {} if self.edge_weight is None else {self.edge_weight: None}
         nodes = _label_entry(self.node_label) + _entries(self.features)
@@ -125,15 +132,15 @@ def _entry(name, dtype, channels):
 
 
 def load_graph_schema(
-    path,
-    features=None,
-    node_set=None,
-    edge_set=None,
-    node_label=None,
-    edge_weight=None,
-    edge_label=None,
-    edge_features=(),
-):
+    path: StrPath,
+    features: Iterable[str] | None = None,
+    node_set: str | None = None,
+    edge_set: str | None = None,
+    node_label: str | None = None,
+    edge_weight: str | None = None,
+    edge_label: str | None = None,
+    edge_features: Iterable[str] = (),
+) -> GraphTensorSpec:
     """Reads a `graph_schema.pbtxt`.
 
     Args:
@@ -236,7 +243,7 @@ def _one_set(sets, name, argument, path):
     return name
 
 
-def _parse_schema(path):
+def _parse_schema(path) -> Any:
     from google.protobuf import text_format
 
     try:

@@ -7,12 +7,17 @@ inside a served graph. Graphs have one set of nodes and one set of edges.
 
 import functools
 import typing
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from keras_topo.export.endpoints import require
 from keras_topo.export.graph_schema import GraphTensorSpec, load_graph_schema
+from keras_topo.typing import Tensor
+
+if TYPE_CHECKING:
+    from keras_topo.graphs import Graph
 
 __all__ = [
     "GraphTensorSpec",
@@ -60,7 +65,7 @@ def _fields(spec):
     return fields
 
 
-def names_in_examples(spec):
+def names_in_examples(spec: GraphTensorSpec) -> dict[str, str]:
     """What the parts of `parse_graph_examples` are called in examples."""
     found = {}
     for field in _fields(spec):
@@ -69,7 +74,12 @@ def names_in_examples(spec):
     return {**names, "edges": f"`edges/{spec.edge_set}.#source`"}
 
 
-def parse_graph_examples(examples, spec, max_nodes=None, max_elements=None):
+def parse_graph_examples(
+    examples: Tensor,
+    spec: GraphTensorSpec,
+    max_nodes: int | None = None,
+    max_elements: int | None = None,
+) -> dict[str, tf.Tensor]:
     """Serialised GraphTensors to padded tensors, in a graph or eagerly.
 
     Args:
@@ -260,11 +270,13 @@ def _checks(parsed, ns, es, fields):
 
 def _padded(values, lengths, value=None):
     """Rows of so many values each, as one tensor."""
-    ragged = tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+    # The stubs of TensorFlow do not know it.
+    make = tf.RaggedTensor.from_row_lengths  # pyright: ignore[reportAttributeAccessIssue]
+    ragged = make(values, lengths, validate=False)
     return ragged.to_tensor(default_value=value)
 
 
-def within(sizes, max_elements):
+def within(sizes: Tensor, max_elements: int | None) -> tf.Operation:
     """Checks that padded matrices of graphs of these sizes are not too large.
 
     Args:
@@ -284,7 +296,7 @@ def within(sizes, max_elements):
     )
 
 
-def within_edges(counts, max_elements):
+def within_edges(counts: Tensor, max_elements: int | None) -> tf.Operation:
     """The same of padded edges.
 
     Args:
@@ -317,7 +329,7 @@ def _within(sizes, elements, max_elements, message, largest):
     )
 
 
-def graph_to_example(graph, spec):
+def graph_to_example(graph: "Graph", spec: GraphTensorSpec) -> tf.train.Example:
     """A `keras_topo.graphs.Graph` as a GraphTensor, a `tf.train.Example`.
 
     Args:
@@ -359,6 +371,8 @@ def graph_to_example(graph, spec):
                 f"`graph` expects {wanted} {which}. Received: a graph with "
                 f"{width}"
             )
+        if found is None:
+            continue
         first = 0
         for name, count in channels.items():
             values = found[:, first : first + count].ravel()

@@ -3,11 +3,16 @@
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_topo.export.answers import softmax
 from keras_topo.export.served import Case
 from keras_topo.export.tensors import ServedTensors, check_model
+from keras_topo.export.verification import Comparison
 
 SIGNATURES = ("serving_default", "classify_bytes")
 # Channels that files of images hold.
@@ -17,13 +22,13 @@ OF_FILES = {"top_k": 5, "max_pixels": 25_000_000, "sample_bits": 16}
 
 
 def served_tensors(
-    model,
-    task=None,
-    class_names=None,
-    signatures=None,
-    input_shape=None,
-    **of_files,
-):
+    model: keras.Model,
+    task: str | None = None,
+    class_names: Sequence[str] | None = None,
+    signatures: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    **of_files: int | None,
+) -> ServedTensors:
     """What a model of images or other tensors is served as.
 
     Args: see `keras_topo.export`.
@@ -88,21 +93,21 @@ class ServedImages(ServedTensors):
 
     def __init__(
         self,
-        model,
-        task,
-        class_names,
-        input_shape,
-        top_k,
-        max_pixels,
-        sample_bits,
-    ):
+        model: keras.Model,
+        task: str | None,
+        class_names: Sequence[str] | None,
+        input_shape: Sequence[int] | None,
+        top_k: int,
+        max_pixels: int,
+        sample_bits: int,
+    ) -> None:
         super().__init__(model, task, class_names, input_shape)
         count = self.answers.count
         self.top_k = min(top_k, count)
         self.limits = max_pixels, sample_bits
         self.names = self.answers.names or [str(k) for k in range(count)]
 
-    def endpoints(self):
+    def endpoints(self) -> dict[str, Any]:
         import tensorflow as tf
 
         from keras_topo.decoding import images_from_bytes
@@ -120,7 +125,7 @@ class ServedImages(ServedTensors):
             "classify_bytes": (classify_bytes, [spec]),
         }
 
-    def cases(self):
+    def cases(self) -> list[Case]:
         pixels = super().cases()
         files = [
             Case(
@@ -132,7 +137,12 @@ class ServedImages(ServedTensors):
         ]
         return pixels + files
 
-    def compare(self, comparison, case, answer):
+    def compare(
+        self,
+        comparison: Comparison,
+        case: Case,
+        answer: Mapping[str, np.ndarray],
+    ) -> None:
         if case.signature == "serving_default":
             return super().compare(comparison, case, answer)
         shares = self.answers.shares

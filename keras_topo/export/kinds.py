@@ -1,11 +1,15 @@
 """Which kind of model it is: what `export` serves it as."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 
 from keras_topo.export.edge_graphs import ServedEdgeGraphs, takes_graphs
 from keras_topo.export.images import served_tensors
 from keras_topo.export.nodes import ServedNodes
 from keras_topo.export.raw_graphs import ServedRawGraphs, takes_raw_graphs
+from keras_topo.export.served import Served
 
 # Options by kinds of models, beside those of all.
 OPTIONS = {
@@ -22,7 +26,12 @@ OPTIONS = {
 }
 
 
-def served(model, task, class_names, **options):
+def served(
+    model: keras.Model,
+    task: str | None,
+    class_names: Sequence[str] | None,
+    **options: Any,
+) -> Served:
     """What a model is served as.
 
     Args:
@@ -53,7 +62,7 @@ def served(model, task, class_names, **options):
     return ServedEdgeGraphs(model, task, class_names, *limits, **options)
 
 
-def kind_of(model, options):
+def kind_of(model: keras.Model, options: Mapping[str, Any]) -> str:
     """A key of `OPTIONS`."""
     if "features" in options:
         return "nodes of one graph"
@@ -64,7 +73,7 @@ def kind_of(model, options):
     return "tensors"
 
 
-def check_graphs(model):
+def check_graphs(model: keras.Model) -> None:
     """Raises unless a model is one of graphs."""
     if kind_of(model, {}) not in ("raw graphs", "graphs"):
         raise ValueError(

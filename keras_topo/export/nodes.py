@@ -4,13 +4,17 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
 from keras_topo.export.served import Case, Served
+from keras_topo.typing import Tensor
 
 
 class ServedNodes(Served):
@@ -26,7 +30,13 @@ class ServedNodes(Served):
             not fit it.
     """
 
-    def __init__(self, model, features, task, class_names):
+    def __init__(
+        self,
+        model: keras.Model,
+        features: ArrayLike,
+        task: str | None,
+        class_names: Sequence[str] | None,
+    ) -> None:
         import tensorflow as tf
 
         features = np.asarray(features, "float32")
@@ -38,7 +48,7 @@ class ServedNodes(Served):
         self.held = _Held(features)
         self.tracked = (self.held,)
 
-    def checked(self, inputs):
+    def checked(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         import tensorflow as tf
 
         ids, count = inputs["ids"], len(self.features)
@@ -50,10 +60,10 @@ class ServedNodes(Served):
         with tf.control_dependencies([check]):
             return {"ids": tf.identity(ids)}
 
-    def at_least_one(self, inputs):
+    def at_least_one(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         return inputs  # No id is no reason to fail.
 
-    def call(self, inputs):
+    def call(self, inputs: dict[str, Any]) -> Tensor:
         import tensorflow as tf
 
         return tf.gather(
@@ -64,7 +74,7 @@ class ServedNodes(Served):
         """Outputs of all nodes of graphs."""
         return super().call(nodes)
 
-    def endpoints(self):
+    def endpoints(self) -> dict[str, Any]:
         import tensorflow as tf
 
         expected = (1, *self.features.shape)
@@ -97,12 +107,12 @@ class ServedNodes(Served):
             "classify_features": (classify_features, [nodes]),
         }
 
-    def batches(self):
+    def batches(self) -> list[dict[str, np.ndarray]]:
         random = np.random.default_rng(0)
         ids = [], [0], random.integers(0, len(self.features), 50)
         return [{"ids": np.asarray(x, "int32")} for x in ids]
 
-    def cases(self):
+    def cases(self) -> list[Case]:
         import tensorflow as tf
 
         with tf.device("CPU:0"):
@@ -116,11 +126,13 @@ class ServedNodes(Served):
         ]
         return [*found, Case("classify_features", {"nodes": other}, others)]
 
-    def warmup(self, cases):
+    def warmup(
+        self, cases: Sequence[Case]
+    ) -> list[tuple[str, dict[str, np.ndarray]]]:
         # Not features of all nodes: they may take a lot of space.
         return [("serving_default", {"ids": np.zeros(1, "int32")})]
 
-    def files(self):
+    def files(self) -> list[tuple[str, str]]:
         kept = {"task": self.answers.task, "class_names": self.answers.names}
         return [("assets.extra/preprocessor.json", json.dumps(kept) + "\n")]
 
@@ -167,7 +179,7 @@ class _Held(keras.layers.Layer):
 
 def _check_model(model, features):
     """The output of a model, or the reason it is not one of nodes."""
-    shapes = [None, None]
+    shapes: list[Any] = [None, None]
     if isinstance(model, keras.Model) and getattr(model, "outputs", None):
         shapes = [model.input_shape, model.output_shape]
     if not all(isinstance(s, tuple) and len(s) == 3 and s[-1] for s in shapes):

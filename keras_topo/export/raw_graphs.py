@@ -4,6 +4,7 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import json
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -13,11 +14,12 @@ from keras_topo.export.graphs import ServedGraphs
 from keras_topo.export.served_graphs import checked_graphs, input_specs
 from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
 from keras_topo.presets.builders import recipe_of
+from keras_topo.typing import Tensor
 
 PREPROCESSOR_FILE = "assets.extra/preprocessor.json"
 
 
-def takes_raw_graphs(model):
+def takes_raw_graphs(model: keras.Model) -> bool:
     """Whether a model is one of `keras_topo.models.from_graphs`."""
     recipe = recipe_of(model) if isinstance(model, keras.Model) else None
     return recipe is not None and recipe.builder == "from_graphs"
@@ -36,10 +38,23 @@ class ServedRawGraphs(ServedGraphs):
             from it.
     """
 
-    def __init__(self, model, task, class_names, max_nodes, max_elements):
+    def __init__(
+        self,
+        model: keras.Model,
+        task: str | None,
+        class_names: Sequence[str] | None,
+        max_nodes: int,
+        max_elements: int,
+    ) -> None:
         from keras_topo.export.graph_tensors import GraphTensorSpec
 
-        arguments = recipe_of(model).arguments
+        recipe = recipe_of(model)
+        if recipe is None:
+            raise ValueError(
+                "`model` expects one of keras_topo.models.from_graphs. "
+                f"Received: model={model!r}"
+            )
+        arguments = recipe.arguments
         preprocessor = GraphPreprocessor.from_config(arguments["preprocessor"])
         output = _output(model)
         if task is None:
@@ -56,15 +71,16 @@ class ServedRawGraphs(ServedGraphs):
         )
         self.preprocessor = preprocessor
 
-    def checked(self, inputs):
+    def checked(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return self._checked(inputs, {name: f"`{name}`" for name in self.specs})
 
-    def checked_examples(self, parsed):
+    def checked_examples(self, parsed: dict[str, Tensor]) -> dict[str, Tensor]:
         from keras_topo.export.graph_tensors import names_in_examples
 
         parsed["features"] = parsed.pop("nodes")
         names = names_in_examples(self.spec)
-        names["features"] = names.pop("nodes", None)
+        if "nodes" in names:
+            names["features"] = names.pop("nodes")
         return self._checked({key: parsed[key] for key in self.specs}, names)
 
     def _checked(self, inputs, names):
@@ -76,13 +92,15 @@ class ServedRawGraphs(ServedGraphs):
             self.max_elements,
         )
 
-    def random_graph(self, num_nodes, random):
+    def random_graph(
+        self, num_nodes: int, random: np.random.Generator
+    ) -> Graph:
         return _random_graph(num_nodes, self.preprocessor, random)
 
-    def inputs_of(self, graphs):
+    def inputs_of(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
         return raw_inputs(graphs, self.preprocessor)
 
-    def files(self):
+    def files(self) -> list[tuple[str, str]]:
         kept = {
             "task": self.answers.task,
             "class_names": self.answers.names,
@@ -119,7 +137,7 @@ def _task_of(preprocessor, model):
 
 
 def _random_graph(num_nodes, preprocessor, random):
-    learned = preprocessor.learned
+    learned = preprocessor._learned()
     directed = learned["directed"]
     adjacent = random.random((num_nodes, num_nodes)) < 0.4
     edges = np.argwhere(np.triu(adjacent, k=1))

@@ -12,6 +12,8 @@ import re
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -22,6 +24,7 @@ from keras_topo.export.kinds import served
 from keras_topo.export.saved_models import check_local, check_tolerance
 from keras_topo.export.served import rows_of
 from keras_topo.export.verification import Comparison
+from keras_topo.typing import StrPath
 
 #: Greatest |answer - Keras| allowed, relative to max(1, the largest |logit|).
 TOLERANCE = 1e-4
@@ -44,7 +47,7 @@ OF_SAVED_MODELS = (
 BATCHES = (None, 1)
 
 
-def check_options(options):
+def check_options(options: Mapping[str, Any]) -> None:
     """Raises a ValueError for an option of what a file does not have: further
     signatures, and checks of requests."""
     for name in OF_SAVED_MODELS:
@@ -56,7 +59,15 @@ def check_options(options):
             )
 
 
-def write_file(model, path, runtime, options, overwrite, verify, tolerance):
+def write_file(
+    model: keras.Model,
+    path: StrPath,
+    runtime: Literal["litert", "onnx"],
+    options: Mapping[str, Any],
+    overwrite: bool,
+    verify: bool,
+    tolerance: float | None,
+) -> dict[str, Any]:
     """Writes, tries and publishes a file.
 
     Args:
@@ -73,7 +84,7 @@ def write_file(model, path, runtime, options, overwrite, verify, tolerance):
     if tolerance is not None:
         limit = check_tolerance(tolerance, model)
     plain, cases = _as_float32(model, options, limit)
-    differences = None
+    described = differences = None
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / ("model" + SUFFIXES[runtime])
         for batch in BATCHES:
@@ -243,8 +254,9 @@ def _write_litert(found, function, specs, file):
 
 
 def _write_onnx(found, function, specs, file):
-    import onnx
-    import tf2onnx
+    # Of an extra that type checks do not need.
+    import onnx  # pyright: ignore[reportMissingImports]
+    import tf2onnx  # pyright: ignore[reportMissingImports]
 
     know_erfc()
     with _quiet():
@@ -270,9 +282,9 @@ def _quiet():
         logger.setLevel(level)
 
 
-def know_erfc():
+def know_erfc() -> None:
     """Teaches tf2onnx the operation of the GELU: `erfc(x) = 1 - erf(x)`."""
-    from tf2onnx.handler import tf_op
+    from tf2onnx.handler import tf_op  # pyright: ignore[reportMissingImports]
 
     class Erfc:
         @classmethod
@@ -300,7 +312,9 @@ def know_erfc():
 
 def _run_litert(file, inputs):
     """The answers of a LiteRT file, a dict of arrays."""
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+        Interpreter,
+    )
 
     runner = Interpreter(str(file)).get_signature_runner()
     first = next(iter(runner.get_input_details().values()))
@@ -326,7 +340,7 @@ def _in_batches(run, size, inputs):
 
 def _run_onnx(file, inputs):
     """The answers of an ONNX file, a dict of arrays."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # What goes wrong is raised as well.

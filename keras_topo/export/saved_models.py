@@ -8,17 +8,20 @@ import os
 import pathlib
 import shutil
 import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_topo.export.endpoints import add_endpoints
-from keras_topo.export.served import rows_of
+from keras_topo.export.served import Case, Served, rows_of
 from keras_topo.export.verification import (
     Comparison,
     answers_of_a_clean_process,
 )
 from keras_topo.export.warmup import write_warmup
+from keras_topo.typing import StrPath
 
 # Greatest allowed |served - Keras|, relative to max(1, the largest |logit|).
 # Graph rewriting fuses and reorders sums, which moves a result by a few units
@@ -26,7 +29,13 @@ from keras_topo.export.warmup import write_warmup
 TOLERANCES = {"bfloat16": 5e-2, "float16": 1e-2, "float32": 1e-5}
 
 
-def write_saved_model(served, path, overwrite, verify, tolerance):
+def write_saved_model(
+    served: Served,
+    path: StrPath,
+    overwrite: bool,
+    verify: bool,
+    tolerance: float | None,
+) -> dict[str, Any]:
     """Writes, tries and publishes a SavedModel.
 
     Args:
@@ -66,7 +75,12 @@ def write_saved_model(served, path, overwrite, verify, tolerance):
     }
 
 
-def compare(folder, served, cases, tolerance):
+def compare(
+    folder: pathlib.Path,
+    served: Served,
+    cases: Sequence[Case],
+    tolerance: float,
+) -> dict[str, float]:
     """Asks a SavedModel, and compares its answers with what is expected.
 
     Returns:
@@ -88,7 +102,7 @@ def compare(folder, served, cases, tolerance):
     return comparison.differences
 
 
-def check_local(path):
+def check_local(path: StrPath) -> None:
     """Raises a ValueError for a path of an object store."""
     if "://" in str(path):
         raise ValueError(
@@ -98,7 +112,7 @@ def check_local(path):
         )
 
 
-def check_path(path, overwrite):
+def check_path(path: StrPath, overwrite: bool) -> pathlib.Path:
     check_local(path)
     path = pathlib.Path(path).expanduser().absolute()
     if not os.path.lexists(path):
@@ -118,7 +132,7 @@ def check_path(path, overwrite):
     return path
 
 
-def check_tolerance(tolerance, model):
+def check_tolerance(tolerance: float | None, model: keras.Model) -> float:
     """As given, or the loosest that the dtypes of the layers ask for."""
     if tolerance is None:
         dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
@@ -132,7 +146,7 @@ def check_tolerance(tolerance, model):
 
 
 @contextlib.contextmanager
-def hidden_sibling(path):
+def hidden_sibling(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A new folder name on the same file system, gone when the block ends.
 
     TensorFlow Serving ignores names that are not numbers. `tempfile.mkdtemp`
@@ -147,7 +161,7 @@ def hidden_sibling(path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write(archive, folder):
+def write(archive: keras.export.ExportArchive, folder: pathlib.Path) -> None:
     import tensorflow as tf
 
     # In a notebook, TensorFlow would announce the hidden folder's name.
@@ -160,7 +174,7 @@ def write(archive, folder):
         logger.setLevel(level)
 
 
-def publish(folder, path):
+def publish(folder: pathlib.Path, path: pathlib.Path) -> None:
     """Renames a finished folder to `path`, away with what is there."""
     if not path.exists():
         os.rename(folder, path)

@@ -6,9 +6,15 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+
+from keras_topo.export.answers import Answers
+from keras_topo.export.verification import Comparison
+from keras_topo.typing import Tensor
 
 
 class Case(typing.NamedTuple):
@@ -22,12 +28,12 @@ class Case(typing.NamedTuple):
     """
 
     signature: str
-    inputs: dict
+    inputs: dict[str, np.ndarray]
     expected: np.ndarray
     real: np.ndarray | None = None
 
 
-def rows_of(cases):
+def rows_of(cases: Sequence[Case]) -> np.ndarray:
     """All outputs that are not padding, `(rows, outputs)`."""
     found = [
         case.expected if case.real is None else case.expected[case.real]
@@ -47,21 +53,23 @@ class Served:
     """
 
     #: Layers beside the model that hold a part of what is served.
-    tracked = ()
+    tracked: tuple[keras.layers.Layer, ...] = ()
 
-    def __init__(self, model, specs, answers):
+    def __init__(
+        self, model: keras.Model, specs: Mapping[str, Any], answers: Answers
+    ) -> None:
         self.model = model
         self.specs = specs
         self.answers = answers
-        self._shared = None
+        self._shared: Any = None
 
     # What kinds of models differ in.
 
-    def checked(self, inputs):
+    def checked(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The inputs, from which nothing follows unless they are good."""
         return inputs
 
-    def at_least_one(self, inputs):
+    def at_least_one(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The inputs, or one example in place of none: some layers, such as
         Conv2D (eagerly) and LSTM, fail on an empty batch."""
         import tensorflow as tf
@@ -74,40 +82,40 @@ class Served:
             found[name].set_shape((None, *x.shape[1:]))
         return found
 
-    def call(self, inputs):
+    def call(self, inputs: dict[str, Any]) -> Tensor:
         """The one output of the model, float32."""
         import tensorflow as tf
 
         outputs = self.model(inputs, training=False)
         return tf.cast(keras.tree.flatten(outputs)[0], tf.float32)
 
-    def real(self, inputs):
+    def real(self, inputs: dict[str, Any]) -> Tensor | None:
         """Which of the outputs are not padding; `None`: all."""
         return None
 
-    def batches(self):
+    def batches(self) -> list[dict[str, np.ndarray]]:
         """A list of dicts of arrays to try `serving_default` with."""
         raise NotImplementedError
 
-    def files(self):
+    def files(self) -> list[tuple[str, str]]:
         """Further files of a SavedModel, pairs of a name and a text."""
         return []
 
     # What they share.
 
-    def outputs(self, inputs):
+    def outputs(self, inputs: dict[str, Any]) -> Tensor:
         """float32 outputs of good inputs, of an empty batch as well."""
         import tensorflow as tf
 
         batch = tf.shape(next(iter(inputs.values())))[0]
         return self.call(self.at_least_one(inputs))[:batch]
 
-    def answer(self, inputs):
+    def answer(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """The answers to good inputs."""
         # One function of all signatures, which the artefact holds once.
         return self.answers(self._shared(inputs), self.real(inputs))
 
-    def endpoints(self):
+    def endpoints(self) -> dict[str, Any]:
         """A dict from names of signatures to functions and their arguments."""
         import tensorflow as tf
 
@@ -118,7 +126,7 @@ class Served:
 
         return {"serving_default": (serving_default, [self.specs])}
 
-    def cases(self):
+    def cases(self) -> list[Case]:
         """A list of `Case`s, of all signatures."""
         found = []
         for inputs in self.batches():
@@ -127,7 +135,7 @@ class Served:
             found.append(Case("serving_default", inputs, expected, real))
         return found
 
-    def reference(self, inputs):
+    def reference(self, inputs: dict[str, Any]) -> np.ndarray:
         """What the model in memory gives to arrays."""
         import tensorflow as tf
 
@@ -140,10 +148,17 @@ class Served:
             }
             return np.asarray(self.outputs(tensors))
 
-    def warmup(self, cases):
+    def warmup(
+        self, cases: Sequence[Case]
+    ) -> list[tuple[str, dict[str, np.ndarray]]]:
         """Requests that a server is to try first."""
         return [(case.signature, case.inputs) for case in cases]
 
-    def compare(self, comparison, case, answer):
+    def compare(
+        self,
+        comparison: Comparison,
+        case: Case,
+        answer: Mapping[str, np.ndarray],
+    ) -> None:
         """Compares what was served with what is expected."""
         self.answers.compare(comparison, answer, case.expected, case.real)

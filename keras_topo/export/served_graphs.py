@@ -4,15 +4,23 @@ TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 from keras_topo.export.endpoints import require
+from keras_topo.typing import Tensor
+
+if TYPE_CHECKING:
+    from keras_topo.graphs import GraphPreprocessor
 
 # Inputs by what they are of; all have the batch first.
 OF_NODES = ("node_mask", "nodes", "node_labels", "features")
 OF_EDGES = ("edges", "edge_weights", "edge_labels", "edge_features")
 
 
-def input_specs(model):
+def input_specs(model: keras.Model) -> dict[str, Any]:
     """The `tf.TensorSpec`s of a model of raw graphs, by name."""
     import tensorflow as tf
 
@@ -22,7 +30,13 @@ def input_specs(model):
     }
 
 
-def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
+def checked_graphs(
+    inputs: dict[str, Tensor],
+    preprocessor: "GraphPreprocessor",
+    names: Mapping[str, str],
+    max_nodes: int,
+    max_elements: int,
+) -> dict[str, Tensor]:
     """Padded graphs, from which nothing follows unless all of them are good.
 
     Args:
@@ -43,7 +57,7 @@ def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
     inputs = of_one_shape(inputs)
     inputs = of_bounded_size(inputs, max_nodes, max_elements)
     inputs = at_real_nodes(inputs, names)
-    learned = preprocessor.learned
+    learned = preprocessor._learned()
     inputs, checks = _without_padding(inputs, learned), []
     for key, field in (
         ("node_labels", "label_values"),
@@ -66,7 +80,7 @@ def checked_graphs(inputs, preprocessor, names, max_nodes, max_elements):
     return after(checks, inputs)
 
 
-def of_one_shape(inputs):
+def of_one_shape(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same, of one batch size and one number of nodes and of edges."""
     import tensorflow as tf
 
@@ -91,7 +105,9 @@ def of_one_shape(inputs):
     return after(checks, inputs)
 
 
-def of_bounded_size(inputs, max_nodes, max_elements):
+def of_bounded_size(
+    inputs: dict[str, Tensor], max_nodes: int, max_elements: int
+) -> dict[str, Tensor]:
     """The same, unless they would take too much memory."""
     import tensorflow as tf
 
@@ -113,7 +129,9 @@ def of_bounded_size(inputs, max_nodes, max_elements):
     )
 
 
-def at_real_nodes(inputs, names):
+def at_real_nodes(
+    inputs: dict[str, Tensor], names: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Ids of edges are those of nodes that the mask has."""
     import tensorflow as tf
 
@@ -148,7 +166,7 @@ def _without_padding(inputs, learned):
     """What stands at padding does not matter."""
     import tensorflow as tf
 
-    real = {
+    real: dict[str, Any] = {
         **dict.fromkeys(OF_NODES, inputs["node_mask"]),
         **dict.fromkeys(OF_EDGES, inputs["edges"][..., 0] >= 0),
     }
@@ -225,7 +243,7 @@ def _shown(values, most=20):
     return f"[{shown}{', ...' if len(values) > most else ''}]"
 
 
-def one_if_empty(inputs):
+def one_if_empty(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """A batch of at least one graph: of none, one of one node."""
     import tensorflow as tf
 
@@ -242,7 +260,9 @@ def one_if_empty(inputs):
     return found
 
 
-def after(checks, tensors):
+def after(
+    checks: Sequence[Any], tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """The same tensors, once the checks have passed."""
     import tensorflow as tf
 

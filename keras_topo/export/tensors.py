@@ -4,12 +4,16 @@ they answer, also for each of their pixels or tokens.
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
 from keras_topo.export.served import Served
+from keras_topo.typing import Shape, Tensor
 
 # The extent of axes that a model leaves open, in what it is tried with.
 SIZE = 32
@@ -36,11 +40,17 @@ class ServedTensors(Served):
             the shape do not fit it.
     """
 
-    def __init__(self, model, task=None, class_names=None, input_shape=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        task: str | None = None,
+        class_names: Sequence[str] | None = None,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
         import tensorflow as tf
 
         check_model(model)
-        self.shape = _shape_of(model, input_shape)
+        self.shape: Shape = _shape_of(model, input_shape)
         self.is_ids = "int" in model.inputs[0].dtype
         self.name = "tokens" if self.is_ids else "inputs"
         if len(self.shape) == 3:
@@ -58,7 +68,7 @@ class ServedTensors(Served):
             model, {self.name: spec}, Answers(task, output, class_names)
         )
 
-    def checked(self, inputs):
+    def checked(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
         import tensorflow as tf
 
         x = inputs[self.name]
@@ -79,14 +89,14 @@ class ServedTensors(Served):
         )
         return {self.name: x}
 
-    def call(self, inputs):
+    def call(self, inputs: dict[str, Any]) -> Tensor:
         x = inputs[self.name]
         structure = getattr(self.model, "input", None)
         # Also where its one input is in a dict.
         named = isinstance(structure, dict)
         return super().call(dict.fromkeys(structure, x) if named else x)
 
-    def reference(self, inputs):
+    def reference(self, inputs: dict[str, Any]) -> np.ndarray:
         shape = inputs[self.name].shape[1:]
         try:
             return super().reference(inputs)
@@ -99,7 +109,7 @@ class ServedTensors(Served):
                 )
             raise
 
-    def batches(self):
+    def batches(self) -> list[dict[str, np.ndarray]]:
         """Of no, one and three examples, as pixels from 0 to 255."""
         random = np.random.default_rng(0)
         end = (self.num_tokens or FEW_TOKENS) if self.is_ids else 256
@@ -115,7 +125,7 @@ class ServedTensors(Served):
         return found
 
 
-def check_model(model):
+def check_model(model: keras.Model) -> None:
     """Raises unless a model goes from one tensor to one."""
     if not isinstance(model, keras.Model):
         raise ValueError(

@@ -6,18 +6,21 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from keras_topo.typing import StrPath
 
 
 class Comparison:
     """The largest difference of each output, held against a limit."""
 
-    def __init__(self, limit):
+    def __init__(self, limit: float) -> None:
         self.limit = limit
         self.differences = {}
 
-    def add(self, name, served, expected):
+    def add(self, name: str, served: np.ndarray, expected: np.ndarray) -> None:
         if served.shape != expected.shape or served.dtype != expected.dtype:
             raise RuntimeError(
                 f"The exported model answers `{name}` as {served.dtype} "
@@ -76,7 +79,9 @@ with open(answers, "wb") as file:
 """
 
 
-def answers_of_a_clean_process(folder, requests):
+def answers_of_a_clean_process(
+    folder: StrPath, requests: Sequence[tuple[str, Mapping[str, np.ndarray]]]
+) -> list[dict[str, np.ndarray]]:
     """What a SavedModel answers where there is TensorFlow and no Keras.
 
     Args:

@@ -3,10 +3,18 @@
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
-def write_warmup(folder, requests):
+def write_warmup(
+    folder: pathlib.Path,
+    requests: Sequence[tuple[str, Mapping[str, np.ndarray]]],
+) -> None:
     """Writes the requests that TensorFlow Serving sends to itself at first, a
     `PredictionLog` each, so that no client waits for a first call."""
     import tensorflow as tf
@@ -19,7 +27,7 @@ def write_warmup(folder, requests):
                 writer.write(prediction_log(signature, inputs))
 
 
-def prediction_log(signature, inputs):
+def prediction_log(signature: str, inputs: Mapping[str, np.ndarray]) -> bytes:
     """A serialized `tensorflow.serving.PredictionLog` of a request.
 
     Its messages are those of tensorflow-serving-api, which is not needed for

@@ -2,12 +2,15 @@
 
 import inspect
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
 
 from keras_topo.graphs import conversions
 from keras_topo.graphs.graph import Graph
+from keras_topo.typing import AnyGraph
 
 # What each library's graphs can be asked for.
 NAMES = {
@@ -20,7 +23,7 @@ NAMES = {
 }
 
 
-def check_attributes(attributes):
+def check_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """`attributes` as a dict, whose names some library knows."""
     attributes = dict(attributes or {})
     known = set().union(*NAMES.values())
@@ -33,7 +36,12 @@ def check_attributes(attributes):
     return attributes
 
 
-def as_graph(value, attributes=None, name="graphs", level=None):
+def as_graph(
+    value: AnyGraph,
+    attributes: Mapping[str, Any] | None = None,
+    name: str = "graphs",
+    level: Literal["graphs", "nodes"] | None = None,
+) -> Graph:
     """A `Graph` from what is one in some library.
 
     Args:
@@ -64,8 +72,8 @@ def as_graph(value, attributes=None, name="graphs", level=None):
         return Graph.from_networkx(value, **attributes)
     if library == "PyTorch Geometric":
         if level is not None:
-            level = {"graphs": "graph", "nodes": "nodes"}[level]
-            attributes = {"targets": level, **attributes}
+            targets = {"graphs": "graph", "nodes": "nodes"}[level]
+            attributes = {"targets": targets, **attributes}
         return Graph.from_pyg(value, **attributes)
     if library == "DGL":
         return Graph.from_dgl(value, **attributes)
@@ -80,7 +88,12 @@ def as_graph(value, attributes=None, name="graphs", level=None):
     )
 
 
-def as_graphs(values, attributes=None, name="graphs", level=None):
+def as_graphs(
+    values: Iterable[AnyGraph],
+    attributes: Mapping[str, Any] | None = None,
+    name: str = "graphs",
+    level: Literal["graphs", "nodes"] | None = None,
+) -> list[Graph]:
     """A list of `Graph`s: see `as_graph`. An error says which is none."""
     single = (
         isinstance(values, Graph) or library_of(values) or _is_matrix(values)
@@ -100,7 +113,7 @@ def as_graphs(values, attributes=None, name="graphs", level=None):
     return graphs
 
 
-def library_of(value):
+def library_of(value: AnyGraph) -> str | None:
     """The library whose graph a value is, or looks like; or `None`."""
     networkx = sys.modules.get("networkx")
     if networkx is not None and isinstance(value, networkx.Graph):
@@ -112,7 +125,7 @@ def library_of(value):
     return None
 
 
-def _is_matrix(value):
+def _is_matrix(value: Any) -> bool:
     return scipy.sparse.issparse(value) or (
         isinstance(value, np.ndarray)
         and value.ndim == 2

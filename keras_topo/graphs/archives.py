@@ -2,7 +2,10 @@
 
 import contextlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from keras_topo.typing import StrPath
 
 # COLLAB, the largest archive of the benchmarks, unpacks to 0.36 GB.
 MAX_BYTES = 2**30
@@ -17,7 +20,7 @@ ENCRYPTED = 1
 
 
 @contextlib.contextmanager
-def open_files(path, max_bytes=MAX_BYTES):
+def open_files(path: StrPath, max_bytes: int = MAX_BYTES) -> Iterator["_Files"]:
     """The files of a folder, or the members of a zip archive.
 
     Args:
@@ -66,10 +69,16 @@ def _count_members(path):
 class _Files:
     """What folders and archives have in common: the limit."""
 
-    def __init__(self, path, max_bytes):
+    def __init__(self, path: Path, max_bytes: int) -> None:
         self.path, self.max_bytes, self.left = path, max_bytes, max_bytes
 
-    def check_size(self, size, name):
+    def __contains__(self, name: str) -> bool:
+        raise NotImplementedError
+
+    def _read(self, name: str) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def check_size(self, size: int, name: str) -> None:
         """Raises a ValueError where `size` more bytes are too many."""
         if size > self.left:
             raise ValueError(
@@ -78,7 +87,7 @@ class _Files:
                 f"Received: {name}, with which they have more"
             )
 
-    def pieces(self, name):
+    def pieces(self, name: str) -> Iterator[bytes]:
         """Yields the content of a file; `ValueError` if it is too large."""
         for piece in self._read(name):
             self.check_size(len(piece), name)
@@ -87,17 +96,19 @@ class _Files:
 
 
 class _Folder(_Files):
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return (self.path / name).is_file()
 
-    def _read(self, name):
+    def _read(self, name: str) -> Iterator[bytes]:
         with (self.path / name).open("rb") as stream:
             while piece := stream.read(2**18):
                 yield piece
 
 
 class _Archive(_Files):
-    def __init__(self, archive, path, max_bytes):
+    def __init__(
+        self, archive: zipfile.ZipFile, path: Path, max_bytes: int
+    ) -> None:
         super().__init__(path, max_bytes)
         self.archive, self.members, self.repeated = archive, {}, set()
         for member in archive.infolist():
@@ -121,10 +132,10 @@ class _Archive(_Files):
                 self.repeated.add(parts.name)
             self.members[parts.name] = member
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self.members
 
-    def _read(self, name):
+    def _read(self, name: str) -> Iterator[bytes]:
         member = self.members[name]
         if name in self.repeated:
             raise ValueError(

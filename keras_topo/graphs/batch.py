@@ -1,8 +1,13 @@
 """`GraphBatch`: graphs padded to one size, and how to group them."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_topo.graphs.graph import Graph
 
 # What is below zero by no more, relative to the largest entry, is an error of
 # rounding.
@@ -27,7 +32,12 @@ class GraphBatch:
     labels: np.ndarray | None
 
     @classmethod
-    def from_graphs(cls, graphs, kernels=None, num_nodes=None):
+    def from_graphs(
+        cls,
+        graphs: Sequence[Graph],
+        kernels: Sequence[Any] | None = None,
+        num_nodes: int | None = None,
+    ) -> Self:
         """Pads and stacks graphs.
 
         Args:
@@ -67,13 +77,14 @@ class GraphBatch:
         widths = {
             None if g.features is None else g.features.shape[1] for g in graphs
         }
-        if len(widths) > 1 or None in widths:
+        width, *others = widths
+        if others or width is None:
             raise ValueError(
                 "`graphs` expects graphs with features, the same number each. "
                 f"Received: {widths} features"
             )
         batch = len(graphs)
-        nodes = np.zeros((batch, num_nodes, widths.pop()), "float32")
+        nodes = np.zeros((batch, num_nodes, width), "float32")
         lead = tuple(kernels[0].shape[:-2])
         kernel = np.zeros((batch, *lead, num_nodes, num_nodes), "float32")
         node_mask = np.zeros((batch, num_nodes), bool)
@@ -95,10 +106,10 @@ class GraphBatch:
             labels = np.array([graph.label for graph in graphs], "int32")
         return cls(nodes, kernel, node_mask, labels)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.nodes)
 
-    def inputs(self):
+    def inputs(self) -> dict[str, np.ndarray]:
         """A dict of `nodes`, `kernel` and `node_mask`: what models take."""
         return {
             "nodes": self.nodes,
@@ -107,7 +118,9 @@ class GraphBatch:
         }
 
 
-def edge_inputs(graphs, num_features=None):
+def edge_inputs(
+    graphs: Sequence[Graph], num_features: int | None = None
+) -> dict[str, np.ndarray]:
     """Graphs as what models that compute their kernels themselves take.
 
     Such are the trained models of graphs (`keras_topo.from_preset`), what
@@ -134,8 +147,8 @@ def edge_inputs(graphs, num_features=None):
     (1, 4, 2)
     """
     if num_features is None:
-        has = bool(graphs) and graphs[0].features is not None
-        num_features = graphs[0].features.shape[1] if has else 0
+        first = graphs[0].features if graphs else None
+        num_features = 0 if first is None else int(first.shape[1])
     num_nodes = max([graph.num_nodes for graph in graphs], default=0)
     lists = [graph.edge_index().T for graph in graphs]
     num_edges = max(map(len, lists), default=0)
@@ -180,7 +193,9 @@ def _check_kernel(kernel):
         np.maximum(kernel, 0.0, out=kernel)
 
 
-def bucket_sizes(sizes, num_buckets=6, power=2):
+def bucket_sizes(
+    sizes: ArrayLike, num_buckets: int = 6, power: int = 2
+) -> list[int]:
     """Padded sizes that waste little: at most `num_buckets` of them.
 
     Quantiles of the work, `size^power`, so that no bucket holds much more
@@ -202,8 +217,13 @@ def bucket_sizes(sizes, num_buckets=6, power=2):
 
 
 def group_by_size(
-    sizes, batch_size, buckets, max_elements=2**22, order=None, power=2
-):
+    sizes: ArrayLike,
+    batch_size: int,
+    buckets: ArrayLike,
+    max_elements: int = 2**22,
+    order: ArrayLike | None = None,
+    power: int = 2,
+) -> list[tuple[np.ndarray, int]]:
     """Puts graphs into batches of graphs with the same padded size.
 
     Args:

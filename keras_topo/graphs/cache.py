@@ -7,9 +7,12 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from keras_topo.graphs.cache_files import (
     Entry,
@@ -20,25 +23,28 @@ from keras_topo.graphs.cache_files import (
     remove,
 )
 from keras_topo.graphs.code_keys import UnknownState, as_bytes, code_key
+from keras_topo.graphs.graph import Graph
+from keras_topo.typing import StrPath
 
 _told = set()
+_Item = TypeVar("_Item")
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """`$KERAS_TOPO_CACHE`, or `~/.cache/keras_topo`."""
     folder = os.environ.get("KERAS_TOPO_CACHE") or "~/.cache/keras_topo"
     return Path(folder).expanduser()
 
 
 def compute_kernels(
-    graphs,
-    kernel,
-    cache=True,
-    progress=True,
-    dtype="float32",
-    labels=None,
-    **options,
-):
+    graphs: Sequence[Graph],
+    kernel: Callable[..., Any],
+    cache: bool | StrPath = True,
+    progress: bool = True,
+    dtype: DTypeLike = "float32",
+    labels: Sequence[ArrayLike] | None = None,
+    **options: Any,
+) -> list[np.ndarray]:
     """A dense kernel, or features, for every graph of a list.
 
     Results are kept in a file named by a hash of all adjacency matrices, of
@@ -103,8 +109,9 @@ def compute_kernels(
             found = kernel(graph.adjacency, **own, **options)
             yield np.asarray(found, dtype)
 
-    kept = cache and graphs and not dtype.hasobject
-    folder = _folder(cache) if kept else None
+    folder = None
+    if cache and graphs and not dtype.hasobject:
+        folder = _folder(cache)
     if folder is None:
         return list(compute())
     limit = cache_limit()
@@ -144,16 +151,24 @@ class SharedKernels:
     # Results that are kept open; of files the system keeps what is used.
     OPEN = 8
 
-    def __init__(self, graphs, cache=True):
+    def __init__(
+        self, graphs: Sequence[Graph], cache: bool | StrPath = True
+    ) -> None:
         self.graphs, self.cache = list(graphs), cache
         self._places = {id(graph): k for k, graph in enumerate(self.graphs)}
         self._found = {}
 
-    def has(self, graphs):
+    def has(self, graphs: Sequence[Graph]) -> bool:
         """Whether all of a list are among the graphs of the data set."""
         return all(id(graph) in self._places for graph in graphs)
 
-    def compute(self, graphs, kernel, labels_of=None, **options):
+    def compute(
+        self,
+        graphs: Sequence[Graph],
+        kernel: Callable[..., Any],
+        labels_of: Callable[[list[Graph]], Sequence[ArrayLike]] | None = None,
+        **options: Any,
+    ) -> list[np.ndarray]:
         """As `compute_kernels`.
 
         Args:
@@ -175,7 +190,7 @@ class SharedKernels:
         return [found[self._places[id(graph)]] for graph in graphs]
 
 
-def clear_cache(folder=None):
+def clear_cache(folder: StrPath | None = None) -> int:
     """Removes all kernels that `compute_kernels` has kept.
 
     Also what killed processes have left, and files of earlier versions of this
@@ -198,7 +213,7 @@ def clear_cache(folder=None):
     return sum(size for _, _, size, path in files if remove(path))
 
 
-def cache_limit():
+def cache_limit() -> float:
     """`$KERAS_TOPO_CACHE_LIMIT`, 10 gigabytes unless it is set, in bytes."""
     text = os.environ.get("KERAS_TOPO_CACHE_LIMIT") or "10"
     try:
@@ -213,7 +228,12 @@ def cache_limit():
     return 1e9 * limit
 
 
-def progress_bar(items, title, enabled=True, interval=0.5):
+def progress_bar(
+    items: Sequence[_Item],
+    title: str,
+    enabled: bool = True,
+    interval: float = 0.5,
+) -> Iterator[_Item]:
     """Yields `items` and shows how far they are, on a terminal."""
     started = shown = time.monotonic()
     enabled = enabled and sys.stderr.isatty()
@@ -234,7 +254,7 @@ def progress_bar(items, title, enabled=True, interval=0.5):
         print(f"\r{title}: {len(items):,} graphs.{'':24}", file=sys.stderr)
 
 
-def _folder(cache):
+def _folder(cache: Literal[True] | StrPath) -> Path | None:
     """The folder that an argument stands for; `None` where there is no home."""
     try:
         return cache_folder() if cache is True else Path(cache).expanduser()

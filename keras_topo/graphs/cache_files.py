@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_topo.graphs.code_keys import as_bytes
+from keras_topo.typing import StrPath
 
 # The length of the JSON, and the layout of the file; then comes the digest.
 TRAILER = struct.Struct("<Q8s")
@@ -51,7 +52,7 @@ class Entry:
     who may share the folder.
     """
 
-    def __init__(self, path, dtype, limit):
+    def __init__(self, path: Path, dtype: np.dtype, limit: float) -> None:
         self.path, self.dtype, self.limit = path, dtype, limit
         self.partial = Path(f"{path}.{secrets.token_hex(8)}.partial")
         self.shapes, self.size, self.digest = [], 0, DIGEST()
@@ -61,13 +62,13 @@ class Entry:
         except OSError as error:
             raise NotKept(error.strerror or error) from error
 
-    def add(self, kernel):
+    def add(self, kernel: np.ndarray) -> None:
         numbers = as_bytes(kernel)
         self._write(numbers)
         self.digest.update(numbers)
         self.shapes.append(kernel.shape)
 
-    def complete(self):
+    def complete(self) -> None:
         about = _description(self.path, self.dtype, self.shapes)
         tail = about + TRAILER.pack(len(about), LAYOUT)
         whole = self.digest.copy()
@@ -80,7 +81,7 @@ class Entry:
         except OSError as error:
             raise NotKept(error.strerror or error) from error
 
-    def read(self):
+    def read(self) -> list[np.ndarray] | None:
         """The kernels so far, in memory; `None` if the disk has lost some."""
         digest, kernels = DIGEST(), []
         try:
@@ -94,7 +95,7 @@ class Entry:
             return None
         return kernels if digest.digest() == self.digest.digest() else None
 
-    def discard(self):
+    def discard(self) -> None:
         with contextlib.suppress(OSError):
             self.file.close()
         remove(self.partial)
@@ -114,7 +115,7 @@ class Entry:
             raise NotKept(error.strerror or error) from error
 
 
-def load_entry(path, dtype):
+def load_entry(path: Path, dtype: np.dtype) -> list[np.ndarray] | None:
     """The kernels of an entry; `None` if there is none, or a damaged one."""
     try:
         file = path.open("rb")
@@ -145,7 +146,7 @@ def load_entry(path, dtype):
     return kernels
 
 
-def find_files(folder):
+def find_files(folder: Path) -> list[tuple[float, bool, int, str]]:
     """Time of last use, whether partial, bytes and path of each file."""
     found = []
     with contextlib.suppress(OSError):
@@ -160,7 +161,7 @@ def find_files(folder):
     return found
 
 
-def make_room(newest, limit):
+def make_room(newest: Path, limit: float) -> None:
     """Removes the entries that are too many, and what is left of others."""
     files = sorted(find_files(newest.parent))
     total = sum(size for _, partial, size, _ in files if not partial)
@@ -172,7 +173,7 @@ def make_room(newest, limit):
             total -= size
 
 
-def remove(path):
+def remove(path: StrPath) -> bool:
     """Whether a file is gone; that of another user may not be."""
     try:
         os.unlink(path)

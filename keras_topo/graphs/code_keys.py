@@ -22,6 +22,7 @@ import platform
 import re
 import sys
 import types
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class UnknownState(ValueError):
     """Something has a state that cannot be read, or too large a one."""
 
 
-def code_key(*values):
+def code_key(*values: Any) -> str:
     """A hash of callables, numbers, strings, arrays, and containers of these.
 
     Equal keys mean equal results. Unequal ones need not differ in theirs.
@@ -322,7 +323,7 @@ class _Hasher:
                 # Refuses where C code keeps more than attributes.
                 _, arguments, *state = object.__reduce_ex__(value, 2)
             except TypeError:
-                state = arguments = None
+                arguments, state = None, []
             # Items of a list or dict come after the attributes.
             if arguments == (kind,) and not any(state[1:]):
                 state = self.visit(state[0] if state else None)
@@ -332,9 +333,9 @@ class _Hasher:
         )
 
 
-def as_bytes(array):
-    """The numbers of an array, in C order, as one of uint8."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def as_bytes(array: np.ndarray) -> memoryview:
+    """The bytes of the numbers of an array, in C order."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _digest(tag, *parts):

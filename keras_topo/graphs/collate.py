@@ -1,9 +1,19 @@
 """Examples of a preprocessor as the arrays of a batch."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from keras_topo.typing import AnyGraph
 
-def pad_examples(examples, num_nodes, num_edges):
+if TYPE_CHECKING:
+    from keras_topo.graphs.preprocessor import GraphPreprocessor
+
+
+def pad_examples(
+    examples: Sequence[Mapping[str, np.ndarray]], num_nodes: int, num_edges: int
+) -> dict[str, np.ndarray]:
     """Stacks examples with matrices or factors, padded to one number of nodes.
 
     Args:
@@ -45,7 +55,9 @@ def pad_examples(examples, num_nodes, num_edges):
     return inputs
 
 
-def join_examples(examples, num_nodes, num_pairs):
+def join_examples(
+    examples: Sequence[Mapping[str, np.ndarray]], num_nodes: int, num_pairs: int
+) -> dict[str, np.ndarray]:
     """Joins examples of pairs into one graph without edges between them.
 
     Args:
@@ -75,13 +87,15 @@ def join_examples(examples, num_nodes, num_pairs):
     return inputs
 
 
-def pad_rows(x, count, value=0):
+def pad_rows(x: np.ndarray, count: int, value: float = 0) -> np.ndarray:
     """`(rows, ...)` to `(count, ...)`."""
     width = [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1)
     return np.pad(x, width, constant_values=value)
 
 
-def raw_inputs(graphs, preprocessor):
+def raw_inputs(
+    graphs: Sequence[AnyGraph], preprocessor: "GraphPreprocessor"
+) -> dict[str, np.ndarray]:
     """Graphs as they are, as the arrays of a model that preprocesses itself.
 
     Args:
@@ -99,7 +113,7 @@ def raw_inputs(graphs, preprocessor):
     """
     graphs = preprocessor.read(graphs)
     preprocessor.check(graphs)
-    learned = preprocessor.learned
+    learned = preprocessor._learned()
     nodes = max(graph.num_nodes for graph in graphs)
     edges = max(graph.adjacency.nnz for graph in graphs)
     ends = [graph.edge_index().T.astype("int32") for graph in graphs]

@@ -1,9 +1,20 @@
 """What the graphs of a list have in common, as a preprocessor learns it."""
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from keras_topo.graphs.graph import Graph
+from keras_topo.typing import Level
 
-def present(graphs, field, preprocessor):
+if TYPE_CHECKING:
+    from keras_topo.graphs.preprocessor import GraphPreprocessor
+
+
+def present(
+    graphs: Sequence[Graph], field: str, preprocessor: "GraphPreprocessor"
+) -> bool:
     """Whether a field is used: all graphs have it, or none does."""
     argument = "edges" if field.startswith("edge") else field
     wanted = getattr(preprocessor, argument)
@@ -25,7 +36,9 @@ def present(graphs, field, preprocessor):
     return all(has)
 
 
-def label_values(graphs, field, preprocessor):
+def label_values(
+    graphs: Sequence[Graph], field: str, preprocessor: "GraphPreprocessor"
+) -> list[Any] | None:
     """The values of labels, in order; or `None`."""
     if not present(graphs, field, preprocessor):
         return None
@@ -39,7 +52,9 @@ def label_values(graphs, field, preprocessor):
     return np.unique(values).tolist()
 
 
-def channels(graphs, field, preprocessor):
+def channels(
+    graphs: Sequence[Graph], field: str, preprocessor: "GraphPreprocessor"
+) -> int | None:
     """How many features there are; `None` without."""
     if not present(graphs, field, preprocessor):
         return None
@@ -53,7 +68,12 @@ def channels(graphs, field, preprocessor):
     return widths[0] or None
 
 
-def classes_of(graphs, y, known, level="auto"):
+def classes_of(
+    graphs: Sequence[Graph],
+    y: Iterable[Any],
+    known: Sequence[Any] | None,
+    level: Level = "auto",
+) -> tuple[list[Any] | None, list[str] | None]:
     """The values that classes have in targets, and their names.
 
     Both are `None` where the targets are no classes.
@@ -81,11 +101,13 @@ def classes_of(graphs, y, known, level="auto"):
     return values.tolist(), [str(value) for value in values.tolist()]
 
 
-def statistics_of(features):
+def statistics_of(
+    features: Sequence[np.ndarray],
+) -> tuple[list[float], list[float]]:
     """Mean and variance of each feature, over the nodes of all graphs."""
     count = sum(map(len, features))
     total = sum(x.sum(axis=0, dtype="float64") for x in features)
-    mean = total / count
+    mean = np.asarray(total / count)
     variance = sum(np.square(x - mean).sum(axis=0) for x in features) / count
     largest = np.max([np.square(x).max(axis=0) for x in features], axis=0)
     # A label that is rare, or never seen in training, is not to become a huge

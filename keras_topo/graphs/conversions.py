@@ -7,8 +7,11 @@ fields become the arguments of `Graph.from_edges`.
 import numbers
 import sys
 import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # What a `Graph` may hold, but for its edges.
 FIELDS = (
@@ -34,15 +37,15 @@ DGL_ATTRIBUTES = {
 
 
 def fields_of_networkx(
-    graph,
-    features=None,
-    node_labels=None,
-    weight="weight",
-    edge_features=None,
-    edge_labels=None,
-    label=None,
-    node_targets=None,
-):
+    graph: Any,
+    features: str | Sequence[str] | ArrayLike | None = None,
+    node_labels: str | ArrayLike | None = None,
+    weight: str | None = "weight",
+    edge_features: str | Sequence[str] | None = None,
+    edge_labels: str | None = None,
+    label: Any = None,
+    node_targets: str | ArrayLike | None = None,
+) -> dict[str, Any]:
     """A graph from one of networkx, nodes in its order.
 
     Arguments other than `graph` are names of attributes, or arrays of values
@@ -126,7 +129,12 @@ def fields_of_networkx(
     )
 
 
-def fields_of_pyg(data, targets="auto", mask="auto", **attributes):
+def fields_of_pyg(
+    data: Any,
+    targets: Literal["auto", "graph", "nodes"] = "auto",
+    mask: str | ArrayLike | None = "auto",
+    **attributes: Any,
+) -> dict[str, Any]:
     """A graph from a `Data` of PyTorch Geometric, or what looks like one.
 
     Edges keep the direction that `edge_index` gives them. `x`, `edge_attr` and
@@ -225,7 +233,7 @@ def _masked(targets, data, mask):
     return targets
 
 
-def fields_of_dgl(graph, **attributes):
+def fields_of_dgl(graph: Any, **attributes: Any) -> dict[str, Any]:
     """A graph from a homogeneous one of DGL, or what looks like one.
 
     `ndata["feat"]`, `edata["feat"]` and, as targets of nodes,

@@ -1,6 +1,8 @@
 """Data sets of graphs, and graphs whose nodes are the data set."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -24,22 +26,30 @@ class GraphDataset:
     """
 
     name: str
-    graphs: list
-    classes: list | None = None
-    node_label_values: list = dataclasses.field(default_factory=list)
-    edge_label_values: list = dataclasses.field(default_factory=list)
+    graphs: list[Graph]
+    classes: list[Any] | None = None
+    node_label_values: list[Any] = dataclasses.field(default_factory=list)
+    edge_label_values: list[Any] = dataclasses.field(default_factory=list)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.graphs)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int | np.integer) -> Graph: ...
+
+    @overload
+    def __getitem__(
+        self, index: slice | np.ndarray | Sequence[int]
+    ) -> Self: ...
+
+    def __getitem__(self, index: Any) -> Graph | Self:
         """A graph; or, of a slice or an array of ids or bools, a data set."""
         if isinstance(index, (int, np.integer)):
             return self.graphs[index]
         ids = np.arange(len(self))[index].tolist()
         return dataclasses.replace(self, graphs=[self.graphs[i] for i in ids])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         fields = [repr(self.name), f"graphs={len(self)}"]
         for name in ("classes", "node_label_values", "edge_label_values"):
             values = getattr(self, name)
@@ -50,17 +60,17 @@ class GraphDataset:
         return f"GraphDataset({', '.join(fields)})"
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Classes of graphs; 0 where `label` is no class."""
         return 0 if self.classes is None else len(self.classes)
 
     @property
-    def num_node_labels(self):
+    def num_node_labels(self) -> int:
         """Categories of nodes; 0 without node labels."""
         return len(self.node_label_values)
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """Targets: `(graphs,)`, classes or floats, or `(graphs, targets)`.
 
         Raises:
@@ -75,7 +85,7 @@ class GraphDataset:
         return np.array([graph.label for graph in self.graphs])
 
     @property
-    def class_ids(self):
+    def class_ids(self) -> np.ndarray:
         """`(graphs,)`, int64: the places of their classes in `classes`.
 
         Raises:
@@ -89,7 +99,7 @@ class GraphDataset:
         places = {value: k for k, value in enumerate(self.classes)}
         return np.array([places[k] for k in self.labels.tolist()], "int64")
 
-    def map(self, function):
+    def map(self, function: Callable[[Graph], Graph]) -> Self:
         """The data set with `function(graph)` in place of each graph."""
         graphs = [function(graph) for graph in self.graphs]
         return dataclasses.replace(self, graphs=graphs)
@@ -113,7 +123,7 @@ class NodeDataset:
     validation: np.ndarray
     test: np.ndarray
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"NodeDataset({self.name!r}, {self.graph!r}, "
             f"num_classes={self.num_classes}, train={len(self.train)}, "

@@ -7,12 +7,13 @@ import scipy.sparse.linalg
 
 from keras_topo.graphs.kernels import normalized_adjacency
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 # Nodes from which the eigenvectors are computed one by one.
 DENSE_NODES = 512
 
 
-def laplacian_eigenvectors(adjacency, count):
+def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
     """The first eigenvectors of the normalized Laplacian, but for the first.
 
     Dwivedi and Bresson (2021): positions of the nodes, in which neighbors are

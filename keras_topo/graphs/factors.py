@@ -1,20 +1,28 @@
 """Kernels of low rank, as factors: walks that meet at a few anchors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_topo.graphs.kernels import (
+    as_lengths,
     check_walk,
     normalize_rows,
     transition_matrix,
 )
 from keras_topo.graphs.largest import count_kernels, kinds_of
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 # Of these kernels there are factors.
 FACTORED = ("random_walk", "ones")
 
 
-def anchored_walk_factors(adjacency, length=4, anchors=8):
+def anchored_walk_factors(
+    adjacency: Adjacency,
+    length: int | Sequence[float] | np.ndarray = 4,
+    anchors: int = 8,
+) -> np.ndarray:
     """Factors of a random-walk kernel that tells a few nodes apart alone.
 
     Anchors are the nodes with the most edges, of equal ones the first; all
@@ -51,8 +59,7 @@ def anchored_walk_factors(adjacency, length=4, anchors=8):
            [0.707, 0.707],
            [0.707, 0.707]])
     """
-    several = isinstance(length, (list, tuple, np.ndarray))
-    lengths = list(length) if several else [length]
+    lengths, several = as_lengths(length)
     if None in lengths or anchors != int(anchors) or anchors < 1:
         raise ValueError(
             "`length` and `anchors` expect positive ints. Received: "
@@ -76,7 +83,12 @@ def anchored_walk_factors(adjacency, length=4, anchors=8):
     return np.stack(factors) if several else factors[0]
 
 
-def kernel_factors(adjacency, kind, sizes=(1.0,), anchors=8):
+def kernel_factors(
+    adjacency: Adjacency,
+    kind: str,
+    sizes: Sequence[float] = (1.0,),
+    anchors: int = 8,
+) -> np.ndarray:
     """Kernels of a graph as factors `F`, `M = F F^T`.
 
     Args:
@@ -107,7 +119,7 @@ def kernel_factors(adjacency, kind, sizes=(1.0,), anchors=8):
     return found
 
 
-def count_columns(kind, anchors):
+def count_columns(kind: str, anchors: int) -> int:
     """The rank of the factors of kernels.
 
     Raises:

@@ -1,17 +1,21 @@
 """Node features that a graph without any can be given."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.kernels import return_probabilities
 
 
 def node_features(
-    graph,
-    num_node_labels=0,
-    attributes=True,
-    max_degree=None,
-    return_steps=0,
-):
+    graph: Graph,
+    num_node_labels: int | Sequence[Any] = 0,
+    attributes: bool = True,
+    max_degree: int | None = None,
+    return_steps: int = 0,
+) -> np.ndarray:
     """Puts together the features of the nodes of a graph.
 
     Args:
@@ -77,7 +81,7 @@ def _places(labels, values):
     return found
 
 
-def one_hot(ids, size):
+def one_hot(ids: np.ndarray, size: int) -> np.ndarray:
     """`(nodes,)` ids to `(nodes, size)`, float32."""
     if len(ids) and (ids.min() < 0 or ids.max() >= size):
         raise ValueError(
@@ -87,7 +91,7 @@ def one_hot(ids, size):
     return np.eye(size, dtype="float32")[ids]
 
 
-def largest_neighbor_degrees(graph, count=5):
+def largest_neighbor_degrees(graph: Graph, count: int = 5) -> np.ndarray:
     """The `count` largest degrees of the neighbors of each node.
 
     The features of the motif tasks of Choromanski et al. (2022).

@@ -3,12 +3,20 @@
 What `GraphPreprocessor` reads of a graph, one field at a time.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 
+from keras_topo.graphs.graph import Graph
+
 CHOICE = ("auto", True, False)
+_Value = TypeVar("_Value")
 
 
-def one_hot(values, vocabulary, unknown, name):
+def one_hot(
+    values: np.ndarray, vocabulary: Sequence[Any], unknown: str, name: str
+) -> np.ndarray:
     """`(n,)` values to `(n, len(vocabulary))`, float32."""
     known = np.asarray(vocabulary)
     if (known.dtype.kind == "U") != (values.dtype.kind == "U"):
@@ -27,7 +35,7 @@ def one_hot(values, vocabulary, unknown, name):
     return found.astype("float32")
 
 
-def check_choice(name, value, allowed):
+def check_choice(name: str, value: _Value, allowed: Sequence[Any]) -> _Value:
     # Not by equality alone: 1 is no True.
     if not any(value == a and type(value) is type(a) for a in allowed):
         raise ValueError(
@@ -36,7 +44,7 @@ def check_choice(name, value, allowed):
     return value
 
 
-def check_natural(name, value, least=0):
+def check_natural(name: str, value: int, least: int = 0) -> int:
     if isinstance(value, bool) or int(value) != value or value < least:
         raise ValueError(
             f"`{name}` expects an int from {least} on. Received: "
@@ -45,14 +53,14 @@ def check_natural(name, value, least=0):
     return int(value)
 
 
-def degrees_of(graph, directed):
+def degrees_of(graph: Graph, directed: bool) -> Iterator[np.ndarray]:
     """Edges of each node, `(nodes,)`; of directed graphs out and in, two."""
     yield np.diff(graph.adjacency.indptr)
     if directed:
         yield np.bincount(graph.adjacency.indices, minlength=graph.num_nodes)
 
 
-def field_of(graph, field, name):
+def field_of(graph: Graph, field: str, name: str) -> np.ndarray:
     value = getattr(graph, field)
     if value is None:
         raise ValueError(
@@ -62,7 +70,9 @@ def field_of(graph, field, name):
     return value
 
 
-def field_of_width(graph, field, width, name):
+def field_of_width(
+    graph: Graph, field: str, width: int, name: str
+) -> np.ndarray:
     value = field_of(graph, field, name)
     if value.shape[1] != width:
         raise ValueError(
@@ -71,7 +81,9 @@ def field_of_width(graph, field, width, name):
     return value
 
 
-def at_pairs(graph, features, pairs):
+def at_pairs(
+    graph: Graph, features: np.ndarray, pairs: np.ndarray
+) -> np.ndarray:
     """Features of edges at the pairs of a kernel, and a one for each edge;
     zeros elsewhere."""
     found = np.zeros((pairs.shape[1], features.shape[1] + 1), "float32")

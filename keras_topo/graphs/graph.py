@@ -1,9 +1,11 @@
 """`Graph`: a sparse adjacency matrix and what is known about it."""
 
 import dataclasses
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs import conversions
 from keras_topo.host.adjacency import (
@@ -63,7 +65,7 @@ class Graph:
     edge_labels: np.ndarray | None = None
     node_targets: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         adjacency = as_adjacency(self.adjacency)
         nodes = "nodes", adjacency.shape[0]
         edges = "stored edges", adjacency.nnz
@@ -81,7 +83,7 @@ class Graph:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         fields = [f"num_nodes={self.num_nodes}", f"num_edges={self.num_edges}"]
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
@@ -94,14 +96,14 @@ class Graph:
     @classmethod
     def from_edges(
         cls,
-        edges,
-        num_nodes,
-        weights=None,
-        directed=False,
-        edge_features=None,
-        edge_labels=None,
-        **fields,
-    ):
+        edges: ArrayLike,
+        num_nodes: int,
+        weights: ArrayLike | None = None,
+        directed: bool = False,
+        edge_features: ArrayLike | None = None,
+        edge_labels: ArrayLike | None = None,
+        **fields: Any,
+    ) -> Self:
         """A graph from a list of edges.
 
         Args:
@@ -169,7 +171,7 @@ class Graph:
         return cls(adjacency, **of_edges, **fields)
 
     @classmethod
-    def from_networkx(cls, graph, **attributes):
+    def from_networkx(cls, graph: Any, **attributes: Any) -> Self:
         """A graph from one of networkx.
 
         See `keras_topo.graphs.conversions.fields_of_networkx`, which has the
@@ -187,7 +189,7 @@ class Graph:
         )
 
     @classmethod
-    def from_pyg(cls, data, **attributes):
+    def from_pyg(cls, data: Any, **attributes: Any) -> Self:
         """A graph from a `Data` of PyTorch Geometric, or what looks like one.
 
         See `keras_topo.graphs.conversions.fields_of_pyg`.
@@ -199,7 +201,7 @@ class Graph:
         return cls.from_edges(**conversions.fields_of_pyg(data, **attributes))
 
     @classmethod
-    def from_dgl(cls, graph, **attributes):
+    def from_dgl(cls, graph: Any, **attributes: Any) -> Self:
         """A graph from a homogeneous one of DGL, or what looks like one.
 
         See `keras_topo.graphs.conversions.fields_of_dgl`.
@@ -211,35 +213,35 @@ class Graph:
         return cls.from_edges(**conversions.fields_of_dgl(graph, **attributes))
 
     @property
-    def num_nodes(self):
+    def num_nodes(self) -> int:
         return self.adjacency.shape[0]
 
     @property
-    def num_edges(self):
+    def num_edges(self) -> int:
         """Edges, an undirected one (both directions) counting once."""
         loops = int(np.count_nonzero(self.adjacency.diagonal()))
         stored = self.adjacency.nnz - loops
         return loops + (stored // 2 if self.is_undirected() else stored)
 
-    def is_undirected(self):
+    def is_undirected(self) -> bool:
         """Whether the adjacency matrix is symmetric."""
         difference = self.adjacency - self.adjacency.T
         return difference.nnz == 0 or not np.any(difference.data)
 
-    def edge_index(self):
+    def edge_index(self) -> np.ndarray:
         """`(2, stored edges)`, int64: sources and targets, in row order."""
         coordinates = self.adjacency.tocoo()
         return np.stack([coordinates.row, coordinates.col]).astype("int64")
 
-    def degrees(self):
+    def degrees(self) -> np.ndarray:
         """`(nodes,)`, float64: the sum of the weights of outgoing edges."""
         return np.asarray(self.adjacency.sum(axis=1, dtype="float64")).ravel()
 
-    def with_features(self, features):
+    def with_features(self, features: Any) -> Self:
         """The same graph with other features."""
         return dataclasses.replace(self, features=features)
 
-    def permuted(self, order):
+    def permuted(self, order: ArrayLike) -> Self:
         """The same graph with its nodes in another order.
 
         Args:

@@ -1,18 +1,27 @@
 """Graph kernels as dense matrices, exact: diffusion, random walks, PageRank."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
+from numpy.typing import ArrayLike
 
 from keras_topo.host.adjacency import as_adjacency, check_symmetric
 from keras_topo.host.diffusion_generator import GENERATORS
+from keras_topo.typing import Adjacency, GeneratorName
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05
 
 
-def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
+def diffusion_kernel(
+    adjacency: Adjacency,
+    time: float | Sequence[float] | np.ndarray = 1.0,
+    generator: GeneratorName = "laplacian",
+) -> np.ndarray:
     """The graph diffusion kernel `exp(-time T)` (Kondor and Lafferty, 2002).
 
     `T` is the Laplacian `D - A`, the negated adjacency matrix `-A`, or the
@@ -52,7 +61,9 @@ def diffusion_kernel(adjacency, time=1.0, generator="laplacian"):
     return kernels if times.ndim else kernels[0]
 
 
-def diffusion_rows(adjacency, times, generator):
+def diffusion_rows(
+    adjacency: Adjacency, times: np.ndarray, generator: GeneratorName
+) -> Callable[[int, int], np.ndarray]:
     """Kernels of diffusion, some rows at a time.
 
     Args:
@@ -81,7 +92,9 @@ def diffusion_rows(adjacency, times, generator):
     return rows
 
 
-def pagerank_kernel(adjacency, halt=0.1):
+def pagerank_kernel(
+    adjacency: Adjacency, halt: float | Sequence[float] | np.ndarray = 0.1
+) -> np.ndarray:
     """Personalized PageRank as a symmetric kernel (Klicpera et al., 2019).
 
         M = halt (I - (1 - halt) S)^-1,     S = D^-1/2 (A + I) D^-1/2
@@ -127,7 +140,9 @@ def pagerank_kernel(adjacency, halt=0.1):
     return _without_noise(kernels, inside, inside)
 
 
-def generator_matrix(adjacency, generator):
+def generator_matrix(
+    adjacency: Adjacency, generator: GeneratorName
+) -> scipy.sparse.csr_array:
     """The matrix `T` of a diffusion, a float64 CSR array."""
     if generator not in GENERATORS:
         raise ValueError(
@@ -154,8 +169,12 @@ def generator_matrix(adjacency, generator):
 
 
 def random_walk_kernel(
-    adjacency, length=4, halt=0.0, discount=1.0, normalize=True
-):
+    adjacency: Adjacency,
+    length: int | None | Sequence[int | None] | np.ndarray = 4,
+    halt: float = 0.0,
+    discount: float = 1.0,
+    normalize: bool = True,
+) -> np.ndarray:
     """The random-walk graph-nodes kernel, in expectation.
 
     Choromanski et al. (2022): a walk from node `k` moves along
@@ -190,17 +209,20 @@ def random_walk_kernel(
     array([[2., 2.],
            [2., 2.]])
     """
-    several = isinstance(length, (list, tuple, np.ndarray))
+    lengths, several = as_lengths(length)
     kernels = [
         _products_of_rows(features, normalize)
-        for features in walk_sums(
-            adjacency, length if several else [length], halt, discount
-        )
+        for features in walk_sums(adjacency, lengths, halt, discount)
     ]
     return np.stack(kernels) if several else kernels[0]
 
 
-def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
+def walk_expectations(
+    adjacency: Adjacency,
+    length: int | None | Sequence[int | None] | np.ndarray = 4,
+    halt: float = 0.0,
+    discount: float = 1.0,
+) -> np.ndarray:
     """The matrix `F` of `random_walk_kernel`: expected visits of walks.
 
     With walks that halt and have no bound, `halt * F` is personalized PageRank,
@@ -224,8 +246,7 @@ def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
     array([[0.66666667, 0.33333333],
            [0.33333333, 0.66666667]])
     """
-    several = isinstance(length, (list, tuple, np.ndarray))
-    lengths = length if several else [length]
+    lengths, several = as_lengths(length)
     matrices = [
         f.toarray() if scipy.sparse.issparse(f) else f
         for f in walk_sums(adjacency, lengths, halt, discount)
@@ -233,7 +254,19 @@ def walk_expectations(adjacency, length=4, halt=0.0, discount=1.0):
     return np.stack(matrices) if several else matrices[0]
 
 
-def walk_sums(adjacency, lengths, halt, discount):
+def as_lengths(length: Any) -> tuple[list[Any], bool]:
+    """Lengths of walks as a list, and whether they are several."""
+    if isinstance(length, Sequence | np.ndarray):
+        return list(length), True
+    return [length], False
+
+
+def walk_sums(
+    adjacency: Adjacency,
+    lengths: Iterable[int | None],
+    halt: float,
+    discount: float,
+) -> list[Any]:
     """`F` for each length, as a CSR array while few entries are not zero."""
     lengths = list(lengths)
     decay = check_walk(lengths, halt, discount)
@@ -264,7 +297,7 @@ def _products_of_rows(features, normalize):
     return products.toarray() if scipy.sparse.issparse(products) else products
 
 
-def transition_matrix(adjacency):
+def transition_matrix(adjacency: Adjacency) -> scipy.sparse.csr_array:
     """`P = D^-1 A`, a float64 CSR array; a node without edges has no row."""
     adjacency = as_adjacency(adjacency).astype("float64")
     scale = scipy.sparse.diags_array(_inverse(adjacency.sum(axis=1)))
@@ -287,7 +320,9 @@ def _without_noise(kernels, component, others):
     return np.where(component[:, None] == others, kernels, 0.0)
 
 
-def normalized_adjacency(adjacency, self_loops=True):
+def normalized_adjacency(
+    adjacency: Adjacency, self_loops: bool = True
+) -> scipy.sparse.csr_array:
     """`D^-1/2 (A + I) D^-1/2`, the kernel of graph convolutions (GCN).
 
     Args:
@@ -304,7 +339,7 @@ def normalized_adjacency(adjacency, self_loops=True):
     return scipy.sparse.csr_array(scale @ adjacency @ scale)
 
 
-def return_probabilities(adjacency, steps):
+def return_probabilities(adjacency: Adjacency, steps: int) -> np.ndarray:
     """Probabilities that a walk stands where it began, after 1 to `steps`.
 
     Args:
@@ -334,7 +369,7 @@ def return_probabilities(adjacency, steps):
     return np.stack(columns, axis=1).astype("float32")
 
 
-def keep_largest(kernels, count):
+def keep_largest(kernels: ArrayLike, count: int) -> dict[str, Any]:
     """The largest entries of each row, as pairs for a fixed kernel.
 
     Args:
@@ -364,7 +399,7 @@ def keep_largest(kernels, count):
     }
 
 
-def normalize_rows(features):
+def normalize_rows(features: Any) -> Any:
     """Each row of an array, dense or CSR, divided by its Euclidean norm."""
     if scipy.sparse.issparse(features):
         norms = np.sqrt(features.power(2).sum(axis=1))
@@ -374,7 +409,9 @@ def normalize_rows(features):
     return features / np.where(norms == 0, 1.0, norms)
 
 
-def check_walk(lengths, halt, discount):
+def check_walk(
+    lengths: Iterable[float | None], halt: float, discount: float
+) -> float:
     """Checks the parameters of a walk; returns what a step is discounted by."""
     for length in lengths:
         if length is not None and (int(length) != length or length < 1):

@@ -1,15 +1,24 @@
 """Kernels of labeled walks: products of a graph with itself, by labels."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
-from keras_topo.graphs.kernels import check_walk, transition_matrix
+from keras_topo.graphs.kernels import as_lengths, check_walk, transition_matrix
+from keras_topo.typing import Adjacency
 
 # Degrees from each of these on are in one more bin.
 DEGREE_BINS = tuple(2**k for k in range(31))
 
 
-def labeled_walk_kernel(adjacency, labels, length=4, normalize=True):
+def labeled_walk_kernel(
+    adjacency: Adjacency,
+    labels: ArrayLike,
+    length: int | Sequence[int] | np.ndarray = 4,
+    normalize: bool = True,
+) -> np.ndarray:
     """How likely walks from two nodes see the same labels, one by one.
 
     Two random walks start at nodes `i` and `j`, and move along edges in
@@ -52,16 +61,18 @@ def labeled_walk_kernel(adjacency, labels, length=4, normalize=True):
            [0.70710678, 1.        , 0.        ],
            [0.        , 0.        , 1.        ]])
     """
-    several = isinstance(length, (list, tuple, np.ndarray))
-    kernels = labeled_walk_kernels(
-        adjacency, labels, length if several else [length], normalize
-    )
+    lengths, several = as_lengths(length)
+    kernels = labeled_walk_kernels(adjacency, labels, lengths, normalize)
     return np.stack(kernels) if several else kernels[0]
 
 
 def labeled_walk_kernels(
-    adjacency, labels, lengths, normalize=True, dtype="float64"
-):
+    adjacency: Adjacency,
+    labels: ArrayLike,
+    lengths: Iterable[int],
+    normalize: bool = True,
+    dtype: str = "float64",
+) -> list[np.ndarray]:
     """A list of the kernels of `labeled_walk_kernel`, one for each length."""
     lengths = list(lengths)
     if None in lengths:
@@ -88,7 +99,7 @@ def labeled_walk_kernels(
     return [found[n] for n in lengths]
 
 
-def walks_that_stay(adjacency):
+def walks_that_stay(adjacency: Adjacency) -> scipy.sparse.csr_array:
     """`D^-1 A`, and 1 on the diagonal of nodes without an edge that leads on;
     a float64 CSR array."""
     steps = transition_matrix(adjacency)
@@ -98,7 +109,7 @@ def walks_that_stay(adjacency):
     )
 
 
-def degree_bins(adjacency):
+def degree_bins(adjacency: scipy.sparse.csr_array) -> np.ndarray:
     """The bin of the degree of each node, for graphs without labels.
 
     Bins are 0, 1, 2 to 3, 4 to 7, and so on: equal degrees are rare among

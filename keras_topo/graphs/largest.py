@@ -1,7 +1,10 @@
 """The largest entries of a kernel, row by row, without the whole matrix."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.kernels import (
     DENSE,
@@ -14,6 +17,7 @@ from keras_topo.graphs.kernels import (
 )
 from keras_topo.graphs.labeled_walks import degree_bins, labeled_walk_kernels
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 # Of these there are several, one for each of `sizes`.
 SIZED_KERNELS = ("random_walk", "diffusion", "steps", "labeled_walk")
@@ -31,7 +35,7 @@ MOST_NODES = 2**24
 STEPS = 2**16
 
 
-def kinds_of(kind, name="kind"):
+def kinds_of(kind: str, name: str = "kind") -> list[str]:
     """The kinds of kernels that a text joins by `"+"`, a list.
 
     Args:
@@ -41,8 +45,12 @@ def kinds_of(kind, name="kind"):
     Raises:
         ValueError: for an unknown kind, or one that is there twice.
     """
-    kinds = kind.split("+") if isinstance(kind, str) else [None]
-    if not set(kinds) <= set(KERNELS) or len(set(kinds)) < len(kinds):
+    kinds = kind.split("+") if isinstance(kind, str) else []
+    if (
+        not kinds
+        or not set(kinds) <= set(KERNELS)
+        or len(set(kinds)) < len(kinds)
+    ):
         raise ValueError(
             f"`{name}` expects one of {KERNELS}, or different ones joined by "
             f"'+'. Received: {name}={kind!r}"
@@ -50,14 +58,19 @@ def kinds_of(kind, name="kind"):
     return kinds
 
 
-def count_kernels(kind, sizes):
+def count_kernels(kind: str, sizes: Sequence[float]) -> int:
     """How many kernels of a graph there are."""
     return sum(
         len(sizes) if each in SIZED_KERNELS else 1 for each in kinds_of(kind)
     )
 
 
-def dense_kernels(adjacency, kind, sizes=(1.0,), labels=None):
+def dense_kernels(
+    adjacency: Adjacency,
+    kind: str,
+    sizes: Sequence[float] = (1.0,),
+    labels: ArrayLike | None = None,
+) -> np.ndarray:
     """Kernels of a graph as dense matrices.
 
     Args:
@@ -84,7 +97,13 @@ def dense_kernels(adjacency, kind, sizes=(1.0,), labels=None):
     return rows(0, as_adjacency(adjacency).shape[0]).astype("float32")
 
 
-def largest_pairs(adjacency, kind, sizes=(1.0,), count=32, labels=None):
+def largest_pairs(
+    adjacency: Adjacency,
+    kind: str,
+    sizes: Sequence[float] = (1.0,),
+    count: int = 32,
+    labels: ArrayLike | None = None,
+) -> np.ndarray:
     """The largest entries of each row, and those at the edges of the graph.
 
     Largest by the maximum over the kernels; of equal ones, to 2^-16 of the
@@ -143,7 +162,12 @@ def largest_pairs(adjacency, kind, sizes=(1.0,), count=32, labels=None):
     return np.concatenate(found, axis=1)
 
 
-def kernel_rows(adjacency, kind, sizes, labels=None):
+def kernel_rows(
+    adjacency: Adjacency,
+    kind: str,
+    sizes: Sequence[float],
+    labels: ArrayLike | None = None,
+) -> Callable[[int, int], np.ndarray]:
     """A function from `start, stop` to these rows of kernels."""
     adjacency = as_adjacency(adjacency)
     parts = [_rows(adjacency, k, sizes, labels) for k in kinds_of(kind)]

@@ -7,16 +7,18 @@ problem for social networks*.
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.any_graph import as_graph, library_of
 from keras_topo.graphs.links import check_pairs
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import AnyGraph
 
 # Pairs whose rows of the adjacency matrix are multiplied at once.
 BLOCK = 2**14
 
 
-def common_neighbors(adjacency, pairs):
+def common_neighbors(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
     """How many neighbors two nodes have in common, `|N(u) & N(v)|`.
 
     Args:
@@ -41,7 +43,7 @@ def common_neighbors(adjacency, pairs):
     return _sum_over_common(adjacency, pairs, np.ones_like)
 
 
-def adamic_adar(adjacency, pairs):
+def adamic_adar(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
     """Common neighbors, those of few others for more (Adamic and Adar, 2003).
 
         s(u, v) = sum of 1 / log(d_w) over w in N(u) & N(v)
@@ -69,7 +71,7 @@ def adamic_adar(adjacency, pairs):
     )
 
 
-def resource_allocation(adjacency, pairs):
+def resource_allocation(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
     """Common neighbors, each as one over its degree (Zhou et al., 2009).
 
         s(u, v) = sum of 1 / d_w over w in N(u) & N(v)
@@ -93,7 +95,9 @@ def resource_allocation(adjacency, pairs):
     return _sum_over_common(adjacency, pairs, lambda d: 1 / np.maximum(d, 1))
 
 
-def katz(adjacency, pairs, beta=0.005, steps=4):
+def katz(
+    adjacency: AnyGraph, pairs: ArrayLike, beta: float = 0.005, steps: int = 4
+) -> np.ndarray:
     """Walks between two nodes, longer ones for less (Katz, 1953).
 
         s(u, v) = sum of beta^l (A^l)[u, v] over l = 1 ... steps

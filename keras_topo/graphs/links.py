@@ -1,13 +1,16 @@
 """Links of one graph: splits of its edges, and pairs that are no edges."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.any_graph import as_graph
 from keras_topo.graphs.graph import Graph
 from keras_topo.host.adjacency import as_array, as_integers, check_node_ids
+from keras_topo.typing import AnyGraph
 
 # Random pairs drawn at once for each that is still missing.
 OVERSAMPLING = 1.2
@@ -38,7 +41,7 @@ class EdgeSplit:
     test_negatives: np.ndarray
     directed: bool
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"EdgeSplit(nodes={self.graph.num_nodes}, "
             f"training={len(self.training)}, "
@@ -47,7 +50,12 @@ class EdgeSplit:
         )
 
 
-def split_edges(graph, shares=(0.85, 0.05, 0.1), seed=0, directed=None):
+def split_edges(
+    graph: AnyGraph,
+    shares: Sequence[float] = (0.85, 0.05, 0.1),
+    seed: int = 0,
+    directed: bool | None = None,
+) -> EdgeSplit:
     """Divides the edges of a graph at random, for link prediction.
 
     Held-out edges are taken out of the training graph with their weights,
@@ -83,29 +91,29 @@ def split_edges(graph, shares=(0.85, 0.05, 0.1), seed=0, directed=None):
 directed=False)
     """
     graph = as_graph(graph, name="graph")
-    shares = np.asarray(shares, "float64")
+    parts = np.asarray(shares, "float64")
     if (
-        shares.shape != (3,)
-        or not (shares >= 0).all()
-        or abs(shares.sum() - 1) > 1e-6
+        parts.shape != (3,)
+        or not (parts >= 0).all()
+        or abs(parts.sum() - 1) > 1e-6
     ):
         raise ValueError(
             "`shares` expects three numbers that are not negative and sum to "
-            f"1. Received: shares={shares.tolist()}"
+            f"1. Received: shares={parts.tolist()}"
         )
     directed = is_directed(graph, directed)
     edges = edges_of(graph, directed)
-    validation, test = np.round(shares[1:] * len(edges)).astype(int)
+    validation, test = np.round(parts[1:] * len(edges)).astype(int)
     if validation + test >= len(edges):
         raise ValueError(
             "`shares` expects at least one training edge. Received: shares="
-            f"{shares.tolist()}, and a graph of {len(edges)} edges without "
+            f"{parts.tolist()}, and a graph of {len(edges)} edges without "
             "self-loops"
         )
     random = np.random.default_rng(seed)
     order = random.permutation(len(edges))
-    parts = np.split(order, [validation, validation + test])
-    validation, test, training = (edges[np.sort(part)] for part in parts)
+    order = np.split(order, [validation, validation + test])
+    validation, test, training = (edges[np.sort(part)] for part in order)
     negatives = sample_negatives(
         graph, len(validation) + len(test), random, directed
     )
@@ -120,7 +128,12 @@ directed=False)
     )
 
 
-def sample_negatives(graph, count, random, directed=None):
+def sample_negatives(
+    graph: AnyGraph,
+    count: int,
+    random: np.random.Generator,
+    directed: bool | None = None,
+) -> np.ndarray:
     """Pairs of different nodes without an edge, uniformly at random.
 
     No pair comes twice.
@@ -179,7 +192,9 @@ def sample_negatives(graph, count, random, directed=None):
     return np.stack(np.divmod(found, nodes), axis=1)
 
 
-def without_edges(graph, pairs, directed=None):
+def without_edges(
+    graph: Graph, pairs: ArrayLike, directed: bool | None = None
+) -> Graph:
     """The graph without some of its edges, all else as it was.
 
     Args:
@@ -212,7 +227,7 @@ def without_edges(graph, pairs, directed=None):
     return dataclasses.replace(graph, adjacency=adjacency, **fields)
 
 
-def edges_of(graph, directed=None):
+def edges_of(graph: Graph, directed: bool | None = None) -> np.ndarray:
     """`(edges, 2)`, int64: edges but for self-loops, undirected ones once."""
     ends = graph.edge_index()
     if is_directed(graph, directed):
@@ -220,7 +235,7 @@ def edges_of(graph, directed=None):
     return ends[:, ends[0] < ends[1]].T
 
 
-def count_negatives(graph, directed=None):
+def count_negatives(graph: Graph, directed: bool | None = None) -> int:
     """How many pairs of different nodes have no edge."""
     directed = is_directed(graph, directed)
     nodes = graph.num_nodes
@@ -228,7 +243,7 @@ def count_negatives(graph, directed=None):
     return (pairs if directed else pairs // 2) - len(edges_of(graph, directed))
 
 
-def is_directed(graph, directed=None):
+def is_directed(graph: Graph, directed: bool | None = None) -> bool:
     """Whether the order of pairs counts: what was said, if it can be so."""
     if directed:
         return True
@@ -241,13 +256,15 @@ def is_directed(graph, directed=None):
     return not undirected
 
 
-def pair_keys(pairs, num_nodes):
+def pair_keys(pairs: ArrayLike, num_nodes: int) -> np.ndarray:
     """`(pairs,)`, int64: a number for each ordered pair of nodes."""
     pairs = np.asarray(pairs, "int64")
     return pairs[:, 0] * num_nodes + pairs[:, 1]
 
 
-def check_pairs(pairs, num_nodes, name="pairs"):
+def check_pairs(
+    pairs: ArrayLike, num_nodes: int, name: str = "pairs"
+) -> np.ndarray:
     """`pairs` as `(pairs, 2)`, int64, ids of nodes."""
     pairs = as_array(pairs, name)
     if pairs.size == 0:

@@ -10,12 +10,13 @@ import io
 import math
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 
-def read_pickle(content, file):
+def read_pickle(content: bytes, file: str) -> Any:
     """Reads a pickle without calling anything that it names.
 
     Args:
@@ -47,6 +48,9 @@ def read_pickle(content, file):
 
 class _Kept:
     """What a name in a pickle stands for: keeps arguments and state."""
+
+    arguments: tuple
+    state: Any
 
     def __new__(cls, *arguments):
         self = object.__new__(cls)

@@ -12,6 +12,7 @@ from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.pickles import read_pickle
 from keras_topo.graphs.tables import collect_table
 from keras_topo.host.adjacency import as_integers, as_numbers, check_node_ids
+from keras_topo.typing import StrPath
 
 ARRAYS = ("x_data", "x_indices", "x_indptr", "x_shape", "edge_index", "y")
 SPLITS = ("train_idx", "val_idx", "test_idx")
@@ -20,7 +21,9 @@ PICKLES = ("x", "y", "tx", "ty", "allx", "ally", "graph")
 VALIDATION = 500
 
 
-def load_planetoid(path, name=None, max_bytes=MAX_BYTES):
+def load_planetoid(
+    path: StrPath, name: str | None = None, max_bytes: int = MAX_BYTES
+) -> NodeDataset:
     """Reads a graph with the public split of its nodes.
 
     The graph is undirected, however its edges are listed, and edges that are

@@ -1,9 +1,17 @@
 """`pooled_features`: graphs as vectors, for classifiers of vectors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from keras_topo.graphs.datasets import GraphDataset
+from keras_topo.graphs.preprocessor import GraphPreprocessor
+from keras_topo.typing import AnyGraph
 
-def pooled_features(graphs, preprocessor):
+
+def pooled_features(
+    graphs: Sequence[AnyGraph] | GraphDataset, preprocessor: GraphPreprocessor
+) -> np.ndarray:
     """One vector a graph: mean, deviation and maximum of node features, size.
 
     What a classifier such as a support vector machine makes of it is an honest

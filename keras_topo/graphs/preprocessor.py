@@ -1,16 +1,20 @@
 """`GraphPreprocessor`: from graphs of any library to inputs of a model."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias
+
 import keras
 import numpy as np
 
 from keras_topo.graphs.any_graph import as_graphs, check_attributes
-from keras_topo.graphs.cache import compute_kernels
+from keras_topo.graphs.cache import SharedKernels, compute_kernels
 from keras_topo.graphs.common import (
     channels,
     classes_of,
     label_values,
     statistics_of,
 )
+from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.encodings import laplacian_eigenvectors
 from keras_topo.graphs.factors import count_columns, kernel_factors
 from keras_topo.graphs.fields import (
@@ -23,6 +27,7 @@ from keras_topo.graphs.fields import (
     field_of_width,
     one_hot,
 )
+from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.kernels import return_probabilities
 from keras_topo.graphs.labeled_walks import degree_bins
 from keras_topo.graphs.largest import (
@@ -36,6 +41,10 @@ from keras_topo.graphs.profiles import (
     degree_profile,
 )
 from keras_topo.graphs.targets import own_targets
+from keras_topo.typing import AnyGraph, Level, StrPath
+
+#: Whether a field is used; `"auto"` where it is there.
+Choice: TypeAlias = Literal["auto"] | bool
 
 FORMS = ("auto", "dense", "pairs", "factors")
 # What an example has in each form, and what makes it.
@@ -132,24 +141,24 @@ class GraphPreprocessor:
 
     def __init__(
         self,
-        attributes=None,
-        node_labels="auto",
-        features="auto",
-        degrees="auto",
-        largest_degree=64,
-        return_steps=16,
-        eigenvectors=0,
-        edges="auto",
-        kernel=None,
-        kernel_sizes=(1, 2, 3, 4),
-        form="auto",
-        pairs_per_node=32,
-        unknown="error",
-        cache=True,
-        degree_profile=False,
-        clustering=False,
-        anchors=8,
-    ):
+        attributes: Mapping[str, Any] | None = None,
+        node_labels: Choice = "auto",
+        features: Choice = "auto",
+        degrees: Choice = "auto",
+        largest_degree: int = 64,
+        return_steps: int = 16,
+        eigenvectors: int = 0,
+        edges: Choice = "auto",
+        kernel: str | None = None,
+        kernel_sizes: Iterable[float] = (1, 2, 3, 4),
+        form: Literal["auto", "dense", "pairs", "factors"] = "auto",
+        pairs_per_node: int = 32,
+        unknown: Literal["error", "zeros"] = "error",
+        cache: bool | StrPath = True,
+        degree_profile: bool = False,
+        clustering: bool = False,
+        anchors: int = 8,
+    ) -> None:
         self.attributes = check_attributes(attributes)
         self.node_labels = check_choice("node_labels", node_labels, CHOICE)
         self.features = check_choice("features", features, CHOICE)
@@ -178,10 +187,16 @@ class GraphPreprocessor:
         self.cache = cache
         #: `SharedKernels` of the data set whose graphs come, or `None`. It has
         #: a `cache` of its own.
-        self.shared = None
-        self.learned = None
+        self.shared: SharedKernels | None = None
+        self.learned: dict[str, Any] | None = None
 
-    def adapt(self, graphs, y=None, kernel="random_walk", level="auto"):
+    def adapt(
+        self,
+        graphs: Sequence[AnyGraph] | GraphDataset,
+        y: Iterable[Any] | None = None,
+        kernel: str = "random_walk",
+        level: Level = "auto",
+    ) -> Self:
         """Learns from graphs what they are.
 
         Args:
@@ -216,7 +231,7 @@ class GraphPreprocessor:
                 form = "dense"
         if form == "factors":
             count_columns(kernel, self.anchors)  # Are there any?
-        learned = dict.fromkeys(LEARNED)
+        learned: dict[str, Any] = dict.fromkeys(LEARNED)
         learned["form"], learned["kernel"] = form, kernel
         learned["directed"] = not all(g.is_undirected() for g in graphs)
         learned["weighted"] = any((g.adjacency.data != 1).any() for g in graphs)
@@ -250,7 +265,11 @@ class GraphPreprocessor:
         )
         return self
 
-    def read(self, graphs, level=None):
+    def read(
+        self,
+        graphs: Iterable[AnyGraph] | GraphDataset,
+        level: Literal["graphs", "nodes"] | None = None,
+    ) -> list[Graph]:
         """A list of `Graph`s, by `attributes`, from graphs of any library.
 
         Args:
@@ -258,10 +277,12 @@ class GraphPreprocessor:
             level: `"graphs"` or `"nodes"`, what the targets of a PyTorch
                 Geometric `Data` belong to; `None` for what their shape shows.
         """
-        graphs = getattr(graphs, "graphs", graphs)
-        return as_graphs(graphs, self.attributes, level=level)
+        values: Any = getattr(graphs, "graphs", graphs)
+        return as_graphs(values, self.attributes, level=level)
 
-    def __call__(self, graphs):
+    def __call__(
+        self, graphs: Iterable[AnyGraph] | GraphDataset
+    ) -> list[dict[str, np.ndarray]]:
         """What a model takes of each graph.
 
         Args:
@@ -314,7 +335,7 @@ class GraphPreprocessor:
                     example["edge_features"] = features
         return examples
 
-    def check(self, graphs):
+    def check(self, graphs: Sequence[Graph]) -> None:
         """Raises a ValueError unless `Graph`s are such as `adapt` has seen."""
         learned = self._learned()
         for k, graph in enumerate(graphs):
@@ -333,7 +354,7 @@ class GraphPreprocessor:
             if self.num_edge_features:
                 self.edge_features(graph, name)
 
-    def node_features(self, graphs):
+    def node_features(self, graphs: Sequence[Graph]) -> list[np.ndarray]:
         """`(nodes, num_features)`, float32, of each of a list of `Graph`s."""
         learned = self._learned()
         parts = [[] for _ in graphs]
@@ -409,7 +430,7 @@ class GraphPreprocessor:
             parts.append(field_of_width(graph, "features", width, name))
         return parts
 
-    def edge_features(self, graph, name="graph"):
+    def edge_features(self, graph: Graph, name: str = "graph") -> np.ndarray:
         """`(stored edges, num_edge_features)`, float32, of a `Graph`."""
         learned = self._learned()
         edges = graph.adjacency.nnz
@@ -439,47 +460,47 @@ class GraphPreprocessor:
         return np.concatenate(parts, axis=1)
 
     @property
-    def form(self):
+    def form(self) -> Literal["dense", "pairs", "factors"]:
         """`"dense"`, `"pairs"` or `"factors"`."""
         return self._learned()["form"]
 
     @property
-    def kernel(self):
+    def kernel(self) -> str:
         """The kind of the kernels."""
         return self.wanted_kernel or self._learned()["kernel"]
 
     @property
-    def directed(self):
+    def directed(self) -> bool:
         """Whether edges have directions."""
         return self._learned()["directed"]
 
     @property
-    def weighted(self):
+    def weighted(self) -> bool:
         """Whether edges have weights."""
         return self._learned()["weighted"]
 
     @property
-    def classes(self):
+    def classes(self) -> list[Any] | None:
         """The values of the classes, in the order of the logits; or `None`."""
         return self._learned()["classes"]
 
     @property
-    def class_names(self):
+    def class_names(self) -> list[str] | None:
         """The classes as strings; or `None`."""
         return self._learned()["class_names"]
 
     @property
-    def feature_statistics(self):
+    def feature_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and variance of each feature, two lists."""
         return self._learned()["feature_statistics"]
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         """Features of a node."""
         return len(self.feature_statistics[0])
 
     @property
-    def num_edge_features(self):
+    def num_edge_features(self) -> int:
         """Features of an edge; 0 where they have none."""
         learned = self._learned()
         values = learned["edge_label_values"] or []
@@ -487,11 +508,11 @@ class GraphPreprocessor:
         return count or int(self.edges is True)
 
     @property
-    def num_kernels(self):
+    def num_kernels(self) -> int:
         """Kernels of a graph."""
         return count_kernels(self.kernel, self.kernel_sizes)
 
-    def model_arguments(self):
+    def model_arguments(self) -> dict[str, Any]:
         """Arguments of the functions of `keras_topo.models`, as learned.
 
         Returns:
@@ -517,7 +538,7 @@ class GraphPreprocessor:
             arguments["num_classes"] = len(self.classes)
         return arguments
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments and what was learned, values of JSON."""
         return {
             "attributes": self.attributes,
@@ -540,7 +561,7 @@ class GraphPreprocessor:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The preprocessor of a configuration, with what it has learned."""
         config = dict(config)
         learned = config.pop("learned", None)
@@ -556,7 +577,7 @@ class GraphPreprocessor:
             preprocessor.learned = learned
         return preprocessor
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         config = {k: v for k, v in self.get_config().items() if k != "learned"}
         text = ", ".join(f"{k}={v!r}" for k, v in config.items())
         state = "not adapted"
@@ -567,7 +588,7 @@ class GraphPreprocessor:
             )
         return f"<GraphPreprocessor({text}): {state}>"
 
-    def _learned(self):
+    def _learned(self) -> dict[str, Any]:
         if self.learned is None:
             raise ValueError(
                 "GraphPreprocessor expects adapt(graphs) first. Received: one "

@@ -4,9 +4,10 @@ import numpy as np
 import scipy.sparse
 
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 
-def degree_profile(adjacency):
+def degree_profile(adjacency: Adjacency) -> np.ndarray:
     """The degree of each node, and a summary of those of its neighbors.
 
     The local degree profile of Cai and Wang (2018), of which a histogram with
@@ -60,7 +61,7 @@ def degree_profile(adjacency):
     return columns.T.astype("float32")
 
 
-def clustering_coefficients(adjacency):
+def clustering_coefficients(adjacency: Adjacency) -> np.ndarray:
     """The share of the pairs of neighbors of a node that are neighbors.
 
     Args:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.walks import check_sampling, walk_visits, walker
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 # Visits that are sorted at once, some 60 bytes each.
 BLOCK_VISITS = 2**22
@@ -33,7 +37,7 @@ class GraphRandomFeatures:
     num_walks: int
 
     @property
-    def capacity(self):
+    def capacity(self) -> int:
         """Entries that suffice for a sample from any other seed.
 
         See `sample_capacity`; what shapes that are compiled or saved once have
@@ -43,7 +47,7 @@ class GraphRandomFeatures:
             self.num_nodes, len(self.pairs), self.num_walks, len(self.values)
         )
 
-    def padded(self, capacity):
+    def padded(self, capacity: int) -> Self:
         """The same features with `capacity` entries.
 
         Those that are added have the value 0 and stand at the last pair of
@@ -70,7 +74,7 @@ class GraphRandomFeatures:
             values=np.pad(self.values, padding[::-1]),
         )
 
-    def matrix(self, modulation):
+    def matrix(self, modulation: ArrayLike) -> scipy.sparse.csr_array:
         """`sum_l f_l W^l`, estimated: a CSR array `(nodes, nodes)`.
 
         Args:
@@ -93,8 +97,13 @@ class GraphRandomFeatures:
 
 
 def graph_random_features(
-    adjacency, num_walks=16, length=4, halt=0.0, normalize=True, seed=0
-):
+    adjacency: Adjacency,
+    num_walks: int = 16,
+    length: int = 4,
+    halt: float = 0.0,
+    normalize: bool = True,
+    seed: int | Sequence[int] = 0,
+) -> GraphRandomFeatures:
     """Walks from every node, weighted to estimate powers of the adjacency.
 
     With `W = D^-1/2 A D^-1/2`, a walk that took the edges `e_1 ... e_l` counts
@@ -170,7 +179,9 @@ def graph_random_features(
     )
 
 
-def sample_capacity(num_nodes, entries, num_walks, length):
+def sample_capacity(
+    num_nodes: int, entries: int, num_walks: int, length: int
+) -> int:
     """Entries that suffice for any other sample of the same walks.
 
     A node has from 1 to `b = num_walks (length - 1) + 1` entries, independently
@@ -190,7 +201,7 @@ def sample_capacity(num_nodes, entries, num_walks, length):
     return int(min(num_nodes * most, entries + slack))
 
 
-def modulation(coefficients):
+def modulation(coefficients: ArrayLike) -> np.ndarray:
     """`f` with `f * f = alpha`: how to weigh walks for `sum_k alpha_k W^k`.
 
     Args:
@@ -229,7 +240,7 @@ def modulation(coefficients):
     return f
 
 
-def diffusion_modulation(time, length):
+def diffusion_modulation(time: float, length: int) -> np.ndarray:
     """`f` of the diffusion kernel `exp(time W)`: `(time / 2)^k / k!`.
 
     With the normalized Laplacian, `exp(-time (1 - W))` is `e^-time` times it.
@@ -276,7 +287,7 @@ def _weights(visits, degrees, num_walks, halt, normalize):
             # may reach.
             weight[degrees[nodes] == 0] = float(k == 0)
         else:
-            if product is None:
+            if product is None or before is None:
                 product, before = np.ones(len(walks)), nodes.copy()
             else:
                 product[walks] *= degrees[before[walks]]

@@ -1,9 +1,12 @@
 """How well scores rank positive examples above negative ones."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def average_precision(positive_scores, negative_scores):
+def average_precision(
+    positive_scores: ArrayLike, negative_scores: ArrayLike
+) -> float:
     """The area under precision over recall, as a sum of steps.
 
         AP = sum_k (R_k - R_k-1) P_k
@@ -36,7 +39,7 @@ def average_precision(positive_scores, negative_scores):
     return float(np.sum(np.diff(hits, prepend=0) * precision) / hits[-1])
 
 
-def roc_auc(positive_scores, negative_scores):
+def roc_auc(positive_scores: ArrayLike, negative_scores: ArrayLike) -> float:
     """The share of pairs of examples, one of each kind, in the right order.
 
     Equal scores are half right. This is the area under the ROC curve.
@@ -65,7 +68,9 @@ def roc_auc(positive_scores, negative_scores):
     return float(area / (hits[-1] * misses[-1]))
 
 
-def hits_at(k, positive_scores, negative_scores):
+def hits_at(
+    k: int, positive_scores: ArrayLike, negative_scores: ArrayLike
+) -> float:
     """The share of positive examples above the `k`-th best negative one.
 
     Hits@k as the Open Graph Benchmark defines it (Hu et al., 2020): a positive

@@ -1,11 +1,18 @@
 """`GraphSequence`: lists of graphs for `fit`, `evaluate` and `predict`."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.batch import bucket_sizes, group_by_size
 from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
+from keras_topo.graphs.datasets import GraphDataset
+from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.targets import encode_targets
+from keras_topo.typing import AnyGraph, Level
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Sizes that joined batches are padded to grow by this factor.
@@ -64,19 +71,19 @@ class GraphSequence(keras.utils.PyDataset):
 
     def __init__(
         self,
-        graphs,
-        preprocessor,
-        y=None,
-        batch_size=32,
-        sample_weight=None,
-        shuffle=False,
-        seed=0,
-        epoch=0,
-        max_elements=None,
-        num_buckets=6,
-        level="auto",
-        **kwargs,
-    ):
+        graphs: Sequence[AnyGraph] | GraphDataset,
+        preprocessor: GraphPreprocessor,
+        y: Sequence[Any] | np.ndarray | Literal[False] | None = None,
+        batch_size: int = 32,
+        sample_weight: ArrayLike | Sequence[ArrayLike] | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        max_elements: int | None = None,
+        num_buckets: int = 6,
+        level: Level = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.preprocessor = preprocessor
         self.graphs = preprocessor.read(graphs)
@@ -94,7 +101,7 @@ class GraphSequence(keras.utils.PyDataset):
         self.targets = encode_targets(
             self.graphs, y, preprocessor.classes, level
         )
-        self.weights = None
+        self.weights: Any = None
         self.weigh(sample_weight)
         self.examples = preprocessor(self.graphs)
         self.joined = preprocessor.form == "pairs"
@@ -112,12 +119,12 @@ class GraphSequence(keras.utils.PyDataset):
         self._drawn_for, self._last_drawn = None, False
         self._draw()
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Batches of an epoch."""
         self._draw()
         return len(self._batches)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         """A batch: inputs, a dict; targets and weights, where there are any.
 
         Returns:
@@ -143,11 +150,12 @@ class GraphSequence(keras.utils.PyDataset):
             equal = np.equal(sizes, self._sizes(1))
             sizes = [n + 8 * same for n, same in zip(sizes, equal, strict=True)]
         inputs = self._inputs(ids, sizes, index)
-        if self.targets is None:
+        found = self.targets
+        if found is None:
             return (inputs,)
-        if self.targets.of_nodes:
-            return inputs, *self._node_targets(ids, sizes[0])
-        targets, known = self.targets.values[ids], self.targets.known
+        if found.of_nodes:
+            return inputs, *self._node_targets(found, ids, sizes[0])
+        targets, known = found.values[ids], found.known
         if self.weights is None and known.all() and (known == 1).all():
             return inputs, targets
         weights = known[ids] / known.mean()
@@ -155,7 +163,9 @@ class GraphSequence(keras.utils.PyDataset):
             weights *= self.weights[ids]
         return inputs, targets, weights.astype("float32")
 
-    def weigh(self, sample_weight):
+    def weigh(
+        self, sample_weight: ArrayLike | Sequence[ArrayLike] | None
+    ) -> None:
         """Multiplies the weights of examples.
 
         Args:
@@ -176,10 +186,10 @@ class GraphSequence(keras.utils.PyDataset):
         else:
             self.weights = self.weights * weights
 
-    def _node_targets(self, ids, num_nodes):
+    def _node_targets(self, targets, ids, num_nodes):
         """Targets of nodes, padded, and weights: zero where unknown."""
-        values = [self.targets.values[i] for i in ids]
-        weights = [self.targets.known[i] for i in ids]
+        values = [targets.values[i] for i in ids]
+        weights = [targets.known[i] for i in ids]
         if self.weights is not None:
             own = [self.weights[i] for i in ids]
             weights = [w * x for w, x in zip(weights, own, strict=True)]
@@ -190,7 +200,7 @@ class GraphSequence(keras.utils.PyDataset):
             )
         # Keras takes means over padded nodes. With this factor those of
         # batches of different sizes add up to that of all known nodes.
-        known = sum(float(share.sum()) for share in self.targets.known)
+        known = sum(float(share.sum()) for share in targets.known)
         share = num_nodes * len(self.graphs) / known
         if self.joined:
             # Keras weighs batches by their graphs. One factor for all keeps
@@ -202,7 +212,7 @@ class GraphSequence(keras.utils.PyDataset):
             share * np.stack([pad_rows(w, num_nodes) for w in weights]),
         )
 
-    def nodes_of(self, index):
+    def nodes_of(self, index: int) -> np.ndarray:
         """How many nodes the graphs of a batch have, `(graphs,)`."""
         self._draw()
         return self.sizes[self._batches[index]]
@@ -227,7 +237,7 @@ class GraphSequence(keras.utils.PyDataset):
         ]
         return nodes, _step_up(self._edges[ids].max(), 32)
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         # Keras looks at the first batches before it begins.
         if self._last_drawn:
             self.epoch += 1
@@ -239,9 +249,9 @@ class GraphSequence(keras.utils.PyDataset):
         if self._drawn_for == epoch:
             return
         order = np.arange(len(self.graphs))
-        random = None
+        seed = [self.seed, self.epoch] if self.shuffle else 0
+        random = np.random.default_rng(seed)
         if self.shuffle:
-            random = np.random.default_rng([self.seed, self.epoch])
             order = random.permutation(order)
         if self.joined:
             batches = self._in_order(order, self._loads)

@@ -4,6 +4,8 @@ The motif and the cycle tasks of Choromanski et al. (2022), a number to predict
 from the features of edges, and one on a graph of any size.
 """
 
+from typing import Literal
+
 import numpy as np
 import scipy.sparse
 import scipy.spatial
@@ -29,7 +31,11 @@ MOTIFS = {
 BONDS = {"single": 1.0, "double": 2.0, "triple": 3.0}
 
 
-def motif_dataset(name, sizes=(768, 256, 256), seed=0):
+def motif_dataset(
+    name: Literal["caveman", "cycle", "grid", "ladder", "circular_ladder"],
+    sizes: tuple[int, int, int] = (768, 256, 256),
+    seed: int = 0,
+) -> tuple[GraphDataset, GraphDataset, GraphDataset]:
     """Graphs that contain a motif or do not.
 
     A base graph `G(100, p)` without its isolated nodes is joined by
@@ -86,7 +92,11 @@ def motif_dataset(name, sizes=(768, 256, 256), seed=0):
     return _datasets(f"motif-{name}", pair, sizes, seed)
 
 
-def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
+def induced_cycle_dataset(
+    num_nodes: int = 50,
+    sizes: tuple[int, int, int] = (768, 256, 256),
+    seed: int = 0,
+) -> tuple[GraphDataset, GraphDataset, GraphDataset]:
     """Trees with one more edge: does it close a longest path, or another?
 
     A random tree on `num_nodes` nodes, from a uniform Pruefer sequence. In
@@ -133,7 +143,11 @@ def induced_cycle_dataset(num_nodes=50, sizes=(768, 256, 256), seed=0):
     return _datasets("induced-cycles", pair, sizes, seed)
 
 
-def spectral_radius_dataset(sizes=(1200, 200, 400), num_nodes=(12, 24), seed=0):
+def spectral_radius_dataset(
+    sizes: tuple[int, int, int] = (1200, 200, 400),
+    num_nodes: tuple[int, int] = (12, 24),
+    seed: int = 0,
+) -> tuple[GraphDataset, GraphDataset, GraphDataset]:
     """Graphs whose edges decide what number is to be predicted.
 
     A graph is a uniformly random tree with a few more edges, half as many as
@@ -200,7 +214,12 @@ def spectral_radius_dataset(sizes=(1200, 200, 400), num_nodes=(12, 24), seed=0):
     return _datasets("spectral-radius", graph, sizes, seed, classes=None)
 
 
-def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
+def beacon_dataset(
+    num_nodes: int = 100_000,
+    num_classes: int = 4,
+    beacons: float = 0.01,
+    seed: int = 0,
+) -> NodeDataset:
     """One large graph whose nodes are told their class from several hops away.
 
     Points in the unit square, each joined to its eight nearest, are in regions
@@ -273,7 +292,7 @@ def beacon_dataset(num_nodes=100_000, num_classes=4, beacons=0.01, seed=0):
 def _datasets(name, draw, sizes, seed, classes=(0, 1)):
     """Training, validation and test set, of `size` lists of graphs each."""
     streams = np.random.default_rng(seed).spawn(len(sizes))
-    return tuple(
+    training, validation, test = (
         GraphDataset(
             name,
             [g for _ in range(size) for g in draw(stream)],
@@ -281,6 +300,7 @@ def _datasets(name, draw, sizes, seed, classes=(0, 1)):
         )
         for size, stream in zip(sizes, streams, strict=True)
     )
+    return training, validation, test
 
 
 def _with_neighbor_degrees(adjacency, label):

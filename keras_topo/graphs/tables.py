@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +22,13 @@ EXACT = 2**53
 REAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def read_table(pieces, file, dtype, columns=None, hint=""):
+def read_table(
+    pieces: Iterable[bytes],
+    file: str,
+    dtype: Literal["int64", "float32", "float64"],
+    columns: int | None = None,
+    hint: str = "",
+) -> Iterator[tuple[int, np.ndarray]]:
     """Parses a table block by block.
 
     Blanks around commas, a byte-order mark of UTF-8, line ends of Windows and
@@ -68,7 +76,13 @@ def read_table(pieces, file, dtype, columns=None, hint=""):
         blank = max(text.count(b"\n", end) - 1, 0)
 
 
-def collect_table(pieces, file, dtype, columns=None, most=None):
+def collect_table(
+    pieces: Iterable[bytes],
+    file: str,
+    dtype: Literal["int64", "float32", "float64"],
+    columns: int | None = None,
+    most: int | None = None,
+) -> np.ndarray:
     """All of `read_table`, an array `(lines, columns)`.
 
     Args:

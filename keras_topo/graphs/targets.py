@@ -1,8 +1,14 @@
 """Targets of graphs and of their nodes, as the numbers of a loss."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
+
+from keras_topo.graphs.datasets import GraphDataset
+from keras_topo.graphs.graph import Graph
+from keras_topo.typing import Level
 
 LEVELS = ("auto", "graphs", "nodes")
 
@@ -19,15 +25,17 @@ class Targets:
             share of the values is known.
     """
 
-    values: np.ndarray | list
-    known: np.ndarray | list
+    values: Any
+    known: Any
 
     @property
-    def of_nodes(self):
+    def of_nodes(self) -> bool:
         return isinstance(self.values, list)
 
 
-def own_targets(graphs, level="auto"):
+def own_targets(
+    graphs: Sequence[Graph] | GraphDataset, level: Level = "auto"
+) -> list[Any]:
     """The targets that graphs have: a list of one per graph.
 
     Args:
@@ -43,7 +51,12 @@ def own_targets(graphs, level="auto"):
     return found
 
 
-def encode_targets(graphs, y=None, classes=None, level="auto"):
+def encode_targets(
+    graphs: Sequence[Graph],
+    y: Iterable[Any] | Literal[False] | None = None,
+    classes: Sequence[Any] | None = None,
+    level: Level = "auto",
+) -> Targets | None:
     """The `Targets` of graphs.
 
     Args:

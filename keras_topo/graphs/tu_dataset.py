@@ -2,6 +2,7 @@
 
 import collections
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
@@ -10,20 +11,21 @@ from keras_topo.graphs.archives import MAX_BYTES, open_files
 from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.tables import collect_table, read_table
+from keras_topo.typing import StrPath
 
 # Lines of the edge list that are made graphs of at once.
 LINES = 2**19
 
 
 def load_tu_dataset(
-    path,
-    name=None,
-    target=None,
-    node_label_column=None,
-    edge_label_column=None,
-    directed=False,
-    max_bytes=MAX_BYTES,
-):
+    path: StrPath,
+    name: str | None = None,
+    target: Literal["labels", "attributes"] | None = None,
+    node_label_column: int | None = None,
+    edge_label_column: int | None = None,
+    directed: bool = False,
+    max_bytes: int = MAX_BYTES,
+) -> GraphDataset:
     """Reads a TUDataset archive.
 
     Read are the files `NAME_A.txt`, `_graph_indicator`, `_graph_labels`,

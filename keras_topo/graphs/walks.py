@@ -1,25 +1,29 @@
 """Random walks, sampled for all nodes at once."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
 import scipy.sparse
+from numpy.typing import ArrayLike
 
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.host.adjacency import as_adjacency
+from keras_topo.typing import Adjacency
 
 # Visits that are held at once, some 40 bytes each.
 BLOCK_VISITS = 2**24
 
 
 def random_walk_features(
-    adjacency,
-    num_walks=50,
-    length=4,
-    halt=0.0,
-    discount=1.0,
-    normalize=True,
-    anchors=None,
-    seed=0,
-):
+    adjacency: Adjacency,
+    num_walks: int = 50,
+    length: int = 4,
+    halt: float = 0.0,
+    discount: float = 1.0,
+    normalize: bool = True,
+    anchors: ArrayLike | None = None,
+    seed: int | Sequence[int] = 0,
+) -> scipy.sparse.csr_array:
     """Features whose products estimate the random-walk graph-nodes kernel.
 
     `num_walks` walks from every node, as in `random_walk_kernel`; `F[k, i]` is
@@ -81,7 +85,9 @@ def random_walk_features(
     return scipy.sparse.csr_array(features, dtype="float32")
 
 
-def check_sampling(num_walks, length, seed):
+def check_sampling(
+    num_walks: int, length: int, seed: int | Sequence[int]
+) -> None:
     """Checks how many walks are drawn, and from which seed."""
     for name, value in (("num_walks", num_walks), ("length", length)):
         if value is None or not value >= 1 or value != int(value):
@@ -96,7 +102,9 @@ def check_sampling(num_walks, length, seed):
         )
 
 
-def walker(adjacency):
+def walker(
+    adjacency: scipy.sparse.csr_array,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A function that takes one random step from each of many nodes.
 
     Returns:
@@ -138,7 +146,14 @@ def walker(adjacency):
     return step
 
 
-def walk_visits(step, starts, num_walks, length, halt, random):
+def walk_visits(
+    step: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    starts: np.ndarray,
+    num_walks: int,
+    length: int,
+    halt: float,
+    random: np.random.Generator,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields, step by step, the walks still under way and where they stand.
 
     Returns:

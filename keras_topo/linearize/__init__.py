@@ -1,6 +1,7 @@
 """Softmax attention of a trained model as masked linear attention."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 
@@ -17,17 +18,19 @@ from keras_topo.linearize.blocks import (
     reach_of,
 )
 from keras_topo.linearize.distillation import STAGES, Distillation
+from keras_topo.masks import Mask
+from keras_topo.typing import Similarity
 
 __all__ = ["STAGES", "Distillation", "linearize"]
 
 
 def linearize(
-    model,
-    mask="default",
-    feature_map="hedgehog",
-    blocks=None,
-    magnitude_aware=False,
-):
+    model: keras.Model,
+    mask: str | Mask | None = "default",
+    feature_map: Similarity = "hedgehog",
+    blocks: Iterable[int | str] | None = None,
+    magnitude_aware: bool = False,
+) -> keras.Model:
     """A model with masked linear attention in the place of softmax attention.
 
     Every weight of the trained model is taken over: projections into heads and

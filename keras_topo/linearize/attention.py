@@ -1,10 +1,16 @@
 """One attention layer in the place of another, with its weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_topo import masks
-from keras_topo.layers import MaskedAttention, ToeplitzAttention
+from keras_topo.layers import (
+    MaskedAttention,
+    ToeplitzAttention,
+    TopologicalEncoderBlock,
+)
 from keras_topo.layers.inner_dense import changes_inside
 from keras_topo.layers.learned_feature_maps import similarity_config
 
@@ -12,7 +18,9 @@ from keras_topo.layers.learned_feature_maps import similarity_config
 _OF_NAMED_MASKS = ("mask_degree", "mask_rank", "separable_terms", "share_mask")
 
 
-def attention_config(block, config, change):
+def attention_config(
+    block: TopologicalEncoderBlock, config: dict[str, Any], change: Any
+) -> dict[str, Any]:
     """The configuration of a block with linear attention.
 
     Args:
@@ -38,7 +46,9 @@ def attention_config(block, config, change):
     }
 
 
-def copy_attention(old, new, keep_mask):
+def copy_attention(
+    old: keras.layers.Layer, new: keras.layers.Layer, keep_mask: bool
+) -> None:
     """Gives linear attention the weights of softmax attention.
 
     Args:

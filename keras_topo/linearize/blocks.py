@@ -7,16 +7,17 @@ from keras_topo.layers import (
     PositionEmbedding,
     TopologicalEncoderBlock,
 )
+from keras_topo.typing import Shape, Similarity
 
 
-def is_functional(layer):
+def is_functional(layer: keras.layers.Layer) -> bool:
     """Whether it is a functional or Sequential model."""
     return isinstance(layer, keras.Model) and bool(
         getattr(layer, "inputs", None)
     )
 
 
-def encoder_blocks(model):
+def encoder_blocks(model: keras.Model) -> list[TopologicalEncoderBlock]:
     """The `TopologicalEncoderBlock`s of a model, in order, a list."""
     found = []
     for layer in getattr(model, "layers", ()):
@@ -27,7 +28,7 @@ def encoder_blocks(model):
     return found
 
 
-def has_softmax(block):
+def has_softmax(block: TopologicalEncoderBlock) -> bool:
     """Whether the attention of a block is softmax attention."""
     attention = block.attention
     if isinstance(attention, MaskedAttention):
@@ -35,7 +36,7 @@ def has_softmax(block):
     return isinstance(attention, keras.layers.MultiHeadAttention)
 
 
-def check_feature_map(similarity):
+def check_feature_map(similarity: Similarity) -> Similarity:
     """`similarity`, which must not be `"softmax"` or `"additive"`.
 
     Raises:
@@ -49,7 +50,7 @@ def check_feature_map(similarity):
     return similarity
 
 
-def reach_of(model):
+def reach_of(model: keras.Model) -> Shape | None:
     """The grid that the positions of a model are made for, or `None`."""
     for layer in getattr(model, "layers", ()):
         if isinstance(layer, PositionEmbedding):

@@ -1,5 +1,7 @@
 """Training a linearized model to imitate the one that it was made of."""
 
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
@@ -9,6 +11,7 @@ from keras_topo.linearize.blocks import (
     has_softmax,
     is_functional,
 )
+from keras_topo.typing import Tensor
 
 #: In their order.
 STAGES = ("attention", "features", "labels")
@@ -70,14 +73,14 @@ class Distillation(keras.Model):
 
     def __init__(
         self,
-        teacher,
-        student,
-        stage,
-        temperature=2.0,
-        teacher_weight=0.5,
-        label_smoothing=0.0,
-        **kwargs,
-    ):
+        teacher: keras.Model,
+        student: keras.Model,
+        stage: Literal["attention", "features", "labels"],
+        temperature: float = 2.0,
+        teacher_weight: float = 0.5,
+        label_smoothing: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.stage = one_of(stage, "stage", STAGES)
         if not temperature > 0 or not 0 <= teacher_weight <= 1:
@@ -103,7 +106,7 @@ class Distillation(keras.Model):
         self.accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if training:
             return self._outputs(inputs, True)
         return self.student(inputs, training=False)
@@ -131,8 +134,13 @@ class Distillation(keras.Model):
         return ops.stack(errors)
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
         if sample_weight is not None:
             raise ValueError(
                 "Distillation expects no weights of examples. Received: "
@@ -169,7 +177,9 @@ class Distillation(keras.Model):
         found = ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
         return t * t * ops.mean(found)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         logits = y_pred[-1] if isinstance(y_pred, (list, tuple)) else y_pred
         known = len(logits.shape) == 2
         if known:
@@ -177,7 +187,7 @@ class Distillation(keras.Model):
         results = self.get_metrics_result()
         return {k: v for k, v in results.items() if known or k == "loss"}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         raise NotImplementedError(
             "Distillation is for training: save its student"
         )

@@ -3,15 +3,21 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 import numpy as np
 
 from keras_topo.arguments import with_new_names
 from keras_topo.layers.graph_inputs import graph_kernel_config
+from keras_topo.typing import Shape
+
+_Parameters = ParamSpec("_Parameters")
+_Model = TypeVar("_Model", bound=keras.Model)
 
 #: Functions by the names under which configurations know them.
-BUILDERS = {}
+BUILDERS: dict[str, Callable[..., Any]] = {}
 
 # Builders by the names that presets of version 0.1 give them.
 _RENAMED = {"from_edges": "with_edge_inputs"}
@@ -36,12 +42,14 @@ class Recipe:
     # Not a dict, which Keras would track and look for layers in.
 
     builder: str
-    arguments: dict
+    arguments: dict[str, Any]
     dtype_policy: str
-    image_shape: tuple | None = None
+    image_shape: Shape | None = None
 
 
-def builder(function):
+def builder(
+    function: Callable[_Parameters, _Model],
+) -> Callable[_Parameters, _Model]:
     """Makes the models of a function remember how they were built.
 
     `keras_topo.save_preset` then writes the name of the function and its
@@ -78,7 +86,7 @@ def builder(function):
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def build(*args, **kwargs):
+    def build(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Model:
         model = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         # Later versions may have other defaults.
@@ -102,17 +110,17 @@ def builder(function):
     return build
 
 
-def set_recipe(model, recipe):
+def set_recipe(model: keras.Model, recipe: Recipe | None) -> None:
     """Notes how a model was built; `None` for one that no builder made."""
     setattr(model, _ATTRIBUTE, recipe)
 
 
-def recipe_of(model):
+def recipe_of(model: keras.Model) -> Recipe | None:
     """The `Recipe` of a model, or `None`."""
     return getattr(model, _ATTRIBUTE, None)
 
 
-def to_json(value):
+def to_json(value: Any) -> Any:
     """An argument of a builder as values that JSON can hold.
 
     Raises:
@@ -140,7 +148,7 @@ def to_json(value):
         ) from error
 
 
-def recipe_to_json(recipe):
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """The dict that a configuration holds of a recipe."""
     arguments = {k: to_json(x) for k, x in recipe.arguments.items()}
     if isinstance(arguments.get("graph_kernel"), dict):
@@ -156,7 +164,9 @@ def recipe_to_json(recipe):
     return config
 
 
-def call_builder(config, from_json):
+def call_builder(
+    config: dict[str, Any], from_json: Callable[[Any], Any]
+) -> keras.Model:
     """The model that `recipe_to_json` was made of, with other weights.
 
     Args:

@@ -4,12 +4,22 @@ Markdown, in which every snippet of code runs from the root of the repository.
 """
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_topo.graphs import GraphPreprocessor
 
 # How many values of labels a card lists.
 SHOWN = 40
 
 
-def usage(name, task, preprocessor=None, input_shape=None):
+def usage(
+    name: str,
+    task: str,
+    preprocessor: "GraphPreprocessor | None" = None,
+    input_shape: tuple[int, int] | None = None,
+) -> str:
     """How a preset is loaded.
 
     Args:
@@ -71,7 +81,11 @@ def usage(name, task, preprocessor=None, input_shape=None):
     )
 
 
-def serving(name, report, preprocessor=None):
+def serving(
+    name: str,
+    report: Mapping[str, Any],
+    preprocessor: "GraphPreprocessor | None" = None,
+) -> str:
     """How the SavedModel of a preset is asked.
 
     Args:
@@ -110,7 +124,11 @@ def serving(name, report, preprocessor=None):
     return "\n\n".join(parts)
 
 
-def uploaded(handle, preprocessor=None, metrics=None):
+def uploaded(
+    handle: str,
+    preprocessor: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
     """The whole card of a preset on a hub that came with none.
 
     Args:
@@ -147,7 +165,7 @@ def uploaded(handle, preprocessor=None, metrics=None):
     return "\n\n".join([header, *parts]) + "\n"
 
 
-def limits(task):
+def limits(task: str) -> str:
     """What a model is not for."""
     if task == "images":
         return (
@@ -162,7 +180,7 @@ def limits(task):
     return "It classifies the nodes of the one graph that it holds."
 
 
-def replaced(card, used, served, limited):
+def replaced(card: str, used: str, served: str, limited: str) -> str:
     """A card with other sections of use, serving and limits.
 
     Args:
@@ -196,7 +214,7 @@ def _meanings(signatures, report, preprocessor):
     """What inputs and outputs are, sentence by sentence."""
     found = []
     if preprocessor is not None:
-        learned = preprocessor.learned
+        learned = preprocessor._learned()
         text = (
             "Graphs are raw: features, degrees and kernels are computed "
             "inside. "
@@ -242,7 +260,7 @@ def _request(name, preprocessor):
         if key == "node_labels":
             values[key] = f"tf.constant([{value}])"
         else:
-            width = preprocessor.learned["num_own_features"]
+            width = preprocessor._learned()["num_own_features"]
             values[key] = f"tf.zeros((1, 3, {width}))"
     lines = [
         "import tensorflow as tf",
@@ -264,7 +282,7 @@ def _shown(signatures):
 
 def _example_values(preprocessor):
     """Code for what three nodes have."""
-    learned, values = preprocessor.learned, {}
+    learned, values = preprocessor._learned(), {}
     if learned["label_values"]:
         known = learned["label_values"]
         values["node_labels"] = repr([known[0], known[0], known[-1]])

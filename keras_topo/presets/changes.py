@@ -6,11 +6,13 @@ or copied into it.
 
 import dataclasses
 import operator
+from collections.abc import Sequence
 
 import keras
 
 from keras_topo.layers import GraphKernelAttention, PositionEmbedding
 from keras_topo.presets.builders import recipe_of, set_recipe
+from keras_topo.typing import Shape
 
 # Behind the last layer with weights, these leave it the last one.
 _ACTIVATIONS = (
@@ -25,7 +27,9 @@ _CONVOLUTIONS = (
 )
 
 
-def check_image_shape(model, image_shape):
+def check_image_shape(
+    model: keras.Model, image_shape: Sequence[int | None]
+) -> Shape:
     """The whole shape, with channels, of other inputs of a model.
 
     Raises:
@@ -39,10 +43,7 @@ def check_image_shape(model, image_shape):
             f"{image_shape} for {model.name!r}, which is not one"
         )
     (old,) = shapes
-    try:
-        new = tuple(n and operator.index(n) for n in image_shape)
-    except TypeError:
-        new = ()
+    new = _as_sizes(image_shape)
     if len(new) == len(old) - 1:
         new += old[-1:]
     if len(new) != len(old) or not all(n is None or n > 0 for n in new):
@@ -61,7 +62,15 @@ def check_image_shape(model, image_shape):
     return new
 
 
-def with_image_shape(model, image_shape):
+def _as_sizes(image_shape) -> Shape:
+    """Ints and `None`s; nothing of what is something else."""
+    try:
+        return tuple(n and operator.index(n) for n in image_shape)
+    except TypeError:
+        return ()
+
+
+def with_image_shape(model: keras.Model, image_shape: Shape) -> keras.Model:
     """The model for inputs of another shape, also where it holds models.
 
     Args:
@@ -76,7 +85,7 @@ def with_image_shape(model, image_shape):
     return clone
 
 
-def resampled_layers(model):
+def resampled_layers(model: keras.Model) -> list[str]:
     """Names of the layers whose weights belong to a grid."""
     found = []
     for layer in model.layers:
@@ -179,7 +188,9 @@ def _is_graph_of_layers(layer):
     )
 
 
-def with_classes(model, num_classes):
+def with_classes(
+    model: keras.Model, num_classes: int
+) -> tuple[keras.Model, keras.layers.Layer, keras.layers.Layer]:
     """The model with another last layer; and both last layers, old and new.
 
     Args:

@@ -14,8 +14,12 @@ anything is made of it, so that no such setting counts. Objects may be
 No module is imported for a name that stands in a file.
 """
 
+from typing import Any
+
 import h5py
 import keras
+
+from keras_topo.typing import StrPath
 
 # Modules of Keras of which parts of models come.
 _MODULES = (
@@ -75,7 +79,7 @@ _VALUES = (
 _PATHS = ("vocabulary", "idf_weights")
 
 
-def check_configuration(config, source):
+def check_configuration(config: Any, source: str) -> None:
     """Refuses a configuration that could run code or read other files.
 
     Args:
@@ -152,7 +156,7 @@ def _is_registered(name):
     )
 
 
-def check_weights(path):
+def check_weights(path: StrPath) -> None:
     """Refuses a file of weights that reads other files.
 
     HDF5 follows links to other files, and data that lies in them, and some

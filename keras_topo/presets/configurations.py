@@ -1,6 +1,8 @@
 """Models to values of JSON and back, for every version of Keras."""
 
 import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -11,12 +13,15 @@ from keras_topo.presets.builders import (
 )
 from keras_topo.presets.changes import with_image_shape
 from keras_topo.presets.checks import check_configuration
+from keras_topo.typing import Shape
 
 # What no builder knows of, and what is not of the model itself.
 _PASSING = ("build_config", "digest", "shared_object_id", "trainable")
 
 
-def model_to_json(model):
+def model_to_json(
+    model: keras.Model,
+) -> tuple[dict[str, Any], keras.Model | None]:
     """What `config.json` holds of a model.
 
     A recipe is written where it makes the same model, and the configuration of
@@ -53,7 +58,9 @@ def model_to_json(model):
     return config, made
 
 
-def model_from_json(config, image_shape=None):
+def model_from_json(
+    config: dict[str, Any], image_shape: Shape | None = None
+) -> keras.Model:
     """The model of a configuration, with untrained weights in float.
 
     Args:
@@ -95,7 +102,7 @@ def _deserialized(config):
     return keras.saving.deserialize_keras_object(without_unknown(config))
 
 
-def plain_configuration(model):
+def plain_configuration(model: keras.Model) -> Any:
     """The configuration of Keras of the model before it was quantized, adapted
     or compiled."""
     try:
@@ -108,7 +115,7 @@ def plain_configuration(model):
     return without_quantization(without_adapters(config))
 
 
-def without_adapters(config):
+def without_adapters(config: Any) -> Any:
     """The configuration of a model that is not compiled and that has no
     adapters of low rank: weights are saved with them added."""
     if isinstance(config, (list, tuple)):
@@ -121,7 +128,7 @@ def without_adapters(config):
     }
 
 
-def without_quantization(config):
+def without_quantization(config: Any) -> Any:
     """The configuration of the model before it was quantized."""
     if isinstance(config, list):
         return [without_quantization(x) for x in config]
@@ -143,7 +150,7 @@ def without_quantization(config):
     }
 
 
-def are_alike(model, other):
+def are_alike(model: keras.Model, other: keras.Model) -> bool:
     """Whether two models are the same but for their weights."""
     return _comparable(plain_configuration(model)) == _comparable(
         plain_configuration(other)
@@ -178,7 +185,7 @@ def _comparable(config):
     return cleaned(config)
 
 
-def without_unknown(config):
+def without_unknown(config: Any) -> Any:
     """A configuration without what other versions of Keras have added.
 
     What an object of this version does not know and what is `None`, that is,
@@ -217,13 +224,13 @@ def _arguments_of(module, name):
     }
 
 
-def reason(error):
+def reason(error: BaseException) -> str:
     """What went wrong in the innermost of Keras's messages, which repeat the
     configurations of all objects around it."""
     return str(error).rpartition("Exception encountered: ")[2].strip()[:1000]
 
 
-def leaf_layers(model):
+def leaf_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers of a model that hold no others, always in the same order.
 
     The order is that by which Keras finds weights in a file: layers of equal
@@ -236,7 +243,11 @@ def leaf_layers(model):
     ]
 
 
-def quantize_again(model, quantized, left_out=()):
+def quantize_again(
+    model: keras.Model,
+    quantized: Mapping[str, str],
+    left_out: Iterable[keras.layers.Layer] = (),
+) -> None:
     """Quantizes the layers that were, so that their weights fit."""
     layers = leaf_layers(model)
     for k, mode in quantized.items():

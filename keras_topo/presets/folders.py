@@ -5,6 +5,10 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from keras_topo.typing import StrPath
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 PREPROCESSOR, METRICS = "preprocessor.json", "metrics.json"
@@ -18,17 +22,17 @@ CHECKED = (CONFIG, WEIGHTS, PREPROCESSOR, METRICS)
 logger = logging.getLogger("keras_topo.presets")
 
 
-def is_preset(folder):
+def is_preset(folder: pathlib.Path) -> bool:
     """Whether a folder holds a preset, of this version or the one before."""
     return (folder / CONFIG).is_file() or (folder / MODEL).is_file()
 
 
-def read_metrics(folder):
+def read_metrics(folder: StrPath) -> dict[str, Any]:
     """What `metrics.json` of a preset says; empty without one."""
     return read_json(pathlib.Path(folder).expanduser() / METRICS)
 
 
-def read_json(file):
+def read_json(file: pathlib.Path) -> dict[str, Any]:
     """What a file of JSON holds; an empty dict where there is none."""
     if not file.is_file():
         return {}
@@ -43,7 +47,7 @@ def read_json(file):
     return found
 
 
-def write_json(file, value):
+def write_json(file: pathlib.Path, value: Any) -> None:
     """Writes indented JSON, whole or not at all."""
     partial = file.with_name(file.name + ".partial")
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
@@ -51,7 +55,7 @@ def write_json(file, value):
     os.replace(partial, file)
 
 
-def write_checksums(folder):
+def write_checksums(folder: pathlib.Path) -> None:
     """Notes the SHA-256 of the files of a preset that programs read."""
     sums = {
         name: digest(folder / name)
@@ -61,7 +65,9 @@ def write_checksums(folder):
     write_json(folder / CHECKSUMS, sums)
 
 
-def check_checksums(folder, known=None):
+def check_checksums(
+    folder: pathlib.Path, known: Mapping[str, str] | None = None
+) -> None:
     """Compares the files of a preset with what was saved.
 
     Args:
@@ -91,7 +97,7 @@ def check_checksums(folder, known=None):
             )
 
 
-def digest(file):
+def digest(file: pathlib.Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     found = hashlib.sha256()
     with file.open("rb") as stream:

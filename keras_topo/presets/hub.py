@@ -1,6 +1,7 @@
 """Presets of a hub, by handles `hf://user/repository@revision`."""
 
 import pathlib
+from typing import Any
 
 from keras_topo.presets.folders import (
     CHECKED,
@@ -11,7 +12,7 @@ from keras_topo.presets.folders import (
 )
 
 
-def hub_handle(handle):
+def hub_handle(handle: str) -> tuple[str, str | None]:
     """Repository and revision of `hf://user/repository@revision`."""
     repository, _, revision = handle.removeprefix("hf://").partition("@")
     if repository.count("/") != 1 or not all(repository.split("/")):
@@ -22,10 +23,11 @@ def hub_handle(handle):
     return repository, revision or None
 
 
-def hub(handle):
+def hub(handle: str) -> Any:
     """The module huggingface_hub, which only handles need."""
     try:
-        import huggingface_hub
+        # Of no extra: whoever has a handle has it.
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "hf:// handles need huggingface_hub: pip install huggingface_hub. "
@@ -34,7 +36,7 @@ def hub(handle):
     return huggingface_hub
 
 
-def download(handle):
+def download(handle: str) -> pathlib.Path:
     module = hub(handle)
     repository, revision = hub_handle(handle)
     folder = module.snapshot_download(

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
@@ -33,9 +34,14 @@ from keras_topo.presets.folders import (
 )
 from keras_topo.presets.registry import find_preset, known_digests
 from keras_topo.presets.saving import FORMAT
+from keras_topo.typing import StrPath
 
 
-def from_preset(name_or_path, num_classes=None, image_shape=None):
+def from_preset(
+    name_or_path: StrPath,
+    num_classes: int | None = None,
+    image_shape: Sequence[int | None] | None = None,
+) -> keras.Model:
     """Loads a trained model, to use it as it is or to fine-tune it.
 
     With neither of the other arguments the weights are exactly those that were
@@ -93,13 +99,14 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
         if image_shape is not None:
             shape = check_image_shape(plain, image_shape)
             plain = _with_shape(plain, shape)
-        model = plain
+        model, changed = plain, None
         if num_classes is not None:
-            plain, old, new = with_classes(model, num_classes)
+            changed = with_classes(model, num_classes)
         quantized = config.get("quantized", {})
         quantize_again(model, quantized)
         _load_weights(model, weights, source)
-    if num_classes is not None:
+    if changed is not None:
+        plain, old, new = changed
         quantize_again(plain, quantized, left_out=(new,))
         _copy_weights(model, old, plain, new)
         model = plain
@@ -112,7 +119,7 @@ def from_preset(name_or_path, num_classes=None, image_shape=None):
     return model
 
 
-def make_trainable(model):
+def make_trainable(model: keras.Model) -> None:
     """Thaws all layers of a model, also where the model itself is trainable."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):

@@ -17,6 +17,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 from keras_topo.presets.folders import (
     CHECKED,
@@ -30,15 +31,16 @@ from keras_topo.presets.folders import (
     write_json,
 )
 from keras_topo.presets.hub import download
+from keras_topo.typing import StrPath
 
 REGISTRY = "presets.json"
 FORMAT = 1
 
 
-class Presets(dict):
+class Presets(dict[str, dict[str, Any]]):
     """A dict from names to what is known of presets, printed as a table."""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         rows = [("name", "task", "data", "figure", "parameters", "size")]
         for name, entry in self.items():
             rows.append(
@@ -56,7 +58,7 @@ class Presets(dict):
     __str__ = __repr__
 
 
-def presets():
+def presets() -> Presets:
     """The trained models that are known by name.
 
     Returns:
@@ -91,13 +93,13 @@ def presets():
     return found
 
 
-def zoo_folders():
+def zoo_folders() -> list[pathlib.Path]:
     """Where presets lie: in the installed package, or in a checkout."""
     package = pathlib.Path(__file__).parents[1]
     return [package / "zoo", package.parent / "saved_models"]
 
 
-def find_preset(name_or_path):
+def find_preset(name_or_path: StrPath) -> pathlib.Path:
     """The local folder of a preset, downloaded if need be.
 
     Args:
@@ -134,13 +136,13 @@ def find_preset(name_or_path):
     )
 
 
-def known_digests(name_or_path):
+def known_digests(name_or_path: StrPath) -> dict[str, str] | None:
     """The SHA-256 of files that the registry has for a name, or `None`."""
     _, entry = _entry(name_or_path)
     return None if entry is None else entry["sha256"]
 
 
-def read_preprocessor(name_or_path):
+def read_preprocessor(name_or_path: StrPath) -> dict[str, Any]:
     """What turns raw inputs into inputs of a preset's model.
 
     Args:
@@ -158,7 +160,7 @@ def read_preprocessor(name_or_path):
     return read_json(find_preset(name_or_path) / PREPROCESSOR)
 
 
-def read_registry(zoo):
+def read_registry(zoo: pathlib.Path) -> dict[str, Any]:
     """Entries of the registry in a folder, by name; empty without one.
 
     Raises:
@@ -177,7 +179,7 @@ def read_registry(zoo):
     return found["presets"]
 
 
-def write_registry(zoo):
+def write_registry(zoo: pathlib.Path) -> dict[str, Any]:
     """Writes the registry of the presets in a folder, from what they hold.
 
     Entries of presets that lie elsewhere, on a hub, stay as they are.

@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -26,11 +28,18 @@ from keras_topo.presets.folders import (
     write_json,
 )
 from keras_topo.presets.hub import hub, hub_handle
+from keras_topo.typing import StrPath
 
 FORMAT = 1
 
 
-def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
+def save_preset(
+    model: keras.Model,
+    folder: StrPath,
+    preprocessor: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    card: str | None = None,
+) -> pathlib.Path | str:
     """Saves a model as configuration and weights, for `from_preset`.
 
     The preset loads with every version of Keras that keras_topo supports, and
@@ -110,7 +119,7 @@ def save_preset(model, folder, preprocessor=None, metrics=None, card=None):
     return folder
 
 
-def copied(model):
+def copied(model: keras.Model) -> keras.Model:
     """A clone with untrained weights that knows how it was built, too.
 
     Args:

@@ -1,17 +1,30 @@
 """Which edges of a graph a prediction rests on."""
 
 import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_topo.figures import new_figure
 from keras_topo.graphs.links import edges_of, is_directed, without_edges
+from keras_topo.typing import AnyGraph
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_topo.estimators.base import GraphEstimator
 
 # Nodes up to which they are drawn with what is written in them.
 MOST_LABELS = 60
 
 
-def edge_importance(estimator, graph, target=None, node=None):
+def edge_importance(
+    estimator: "GraphEstimator",
+    graph: AnyGraph,
+    target: Any = None,
+    node: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """How much a prediction changes when an edge is left out.
 
     For each edge `e` of the graph `G`, by occlusion,
@@ -58,8 +71,13 @@ def edge_importance(estimator, graph, target=None, node=None):
 
 
 def plot_edge_importance(
-    estimator, graph, target=None, node=None, names=None, title=None
-):
+    estimator: "GraphEstimator",
+    graph: AnyGraph,
+    target: Any = None,
+    node: int | None = None,
+    names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> "Figure":
     """Draws a graph with each edge in the color of its importance.
 
     Args:
@@ -124,7 +142,7 @@ class _Told:
             without = f"class {classes[index]!r} is less likely"
         else:
             index = _place(target, self.columns)
-            labels = hasattr(estimator, "several_labels")
+            labels = getattr(estimator, "multi_label", False)
             kind = "label" if labels else "value"
             name = kind if self.columns == 1 else f"{kind} {index}"
             what = f"{'log-odds of ' * labels}{name}{of_node}"
@@ -218,7 +236,9 @@ def _layout(graph):
     import networkx
 
     network = networkx.from_scipy_sparse_array(
-        graph.adjacency != 0, edge_attribute=None
+        # Not `weight`, by which layouts would go.
+        graph.adjacency != 0,
+        edge_attribute="entry",
     )
     parts = list(networkx.connected_components(network))
     if graph.num_nodes > 300 or len(parts) > 1:

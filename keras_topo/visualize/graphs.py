@@ -1,12 +1,26 @@
 """Pictures of graphs: kernels, and what a node attends to."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
 import numpy as np
 
 from keras_topo.figures import by_title, new_figure
+from keras_topo.graphs.graph import Graph
 from keras_topo.visualize.weights import attention_weights
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
+
+def plot_graph_attention(
+    models: keras.Model | dict[str, keras.Model],
+    graph: Graph,
+    inputs: Any,
+    node: int | None = None,
+    max_layers: int = 4,
+) -> "Figure":
     """Draws what a node of a graph attends to, in every layer and head.
 
     Args:
@@ -33,6 +47,7 @@ def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
     heads = [max(len(w[0]) for _, w in found) for _, found in columns]
     figure, axes = _axes(layers, sum(heads), 2.1, 2.1)
     first = 0
+    marks: Any = None
     for (title, found), width in zip(columns, heads, strict=True):
         for i, (name, weights) in enumerate(found):
             for head, matrix in enumerate(weights[0]):
@@ -51,7 +66,12 @@ def plot_graph_attention(models, graph, inputs, node=None, max_layers=4):
     return figure
 
 
-def plot_kernels(graphs, kernels, names, titles):
+def plot_kernels(
+    graphs: Sequence[Graph],
+    kernels: Sequence[np.ndarray],
+    names: Sequence[str],
+    titles: Sequence[str],
+) -> "Figure":
     """Draws kernels of graphs, as seen from one node of each.
 
     Colors show shares of the largest value of a panel: attention is normalized,
@@ -67,6 +87,7 @@ def plot_kernels(graphs, kernels, names, titles):
         A figure.
     """
     figure, axes = _axes(len(graphs), len(titles), 2.6, 2.5)
+    marks: Any = None
     for row, graph, kernel, name in zip(
         axes, graphs, kernels, names, strict=True
     ):

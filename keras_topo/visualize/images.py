@@ -1,6 +1,11 @@
 """Pictures of models of images: masks, and what a token attends to."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_topo.figures import by_title, new_figure
 from keras_topo.visualize.weights import (
@@ -12,11 +17,17 @@ from keras_topo.visualize.weights import (
     weights_on_grids,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Inches: around the panels, between them, and the color bar.
 MARGIN, GAP, TOP, BAR = 0.55, 0.06, 0.75, 0.14
 
 
-def plot_masks(models, tokens=None):
+def plot_masks(
+    models: keras.Model | dict[str, keras.Model],
+    tokens: Sequence[Sequence[int]] | None = None,
+) -> "Figure | None":
     """Draws the learned masks of a model of images, a row for each layer.
 
     Args:
@@ -61,7 +72,11 @@ def plot_masks(models, tokens=None):
     )
 
 
-def plot_attention(models, image, token=None):
+def plot_attention(
+    models: keras.Model | dict[str, keras.Model],
+    image: ArrayLike,
+    token: Sequence[int] | None = None,
+) -> "Figure":
     """Draws what a token of an image attends to, in every layer and head.
 
     Args:
@@ -162,6 +177,7 @@ def _draw_panels(panels, heading, label, image=None):
         low = MARGIN + (high - size[1]) / 2
         return *(np.array([left, low]) / total), *(np.array(size) / total)
 
+    drawn: Any = None
     lefts = MARGIN + np.cumsum([0, *widths[:-1]])
     if image is not None:
         axis = figure.add_axes(place(lefts[0], sizes[0]))

@@ -1,16 +1,20 @@
 """What layers attend with, as arrays: weights of attention, rows of masks."""
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.typing import Shape
+
 # Cells per axis where the grid of a model may be of any size.
 NOMINAL_SIDE = 8
 
 
-def attention_layers(model):
+def attention_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """The layers of a model whose attention can be looked at.
 
     Args:
@@ -42,7 +46,7 @@ def attention_layers(model):
     return found
 
 
-def attention_weights(model, inputs):
+def attention_weights(model: keras.Model, inputs: Any) -> dict[str, np.ndarray]:
     """What the tokens of an input take of each other, layer by layer.
 
     Row `i` of a matrix holds the weights with which token `i` averages the
@@ -70,7 +74,9 @@ def attention_weights(model, inputs):
     return weights_on_grids(model, inputs)[0]
 
 
-def weights_on_grids(model, inputs):
+def weights_on_grids(
+    model: keras.Model, inputs: Any
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Attention weights, and the grid of the tokens of each layer, by name."""
     layers = attention_layers(model)
     if not layers:
@@ -124,7 +130,9 @@ def _calls(layer):
         del layer.call
 
 
-def mask_rows(model, token):
+def mask_rows(
+    model: keras.Model, token: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Rows of the learned masks of layers on grids.
 
     Args:
@@ -148,6 +156,8 @@ def mask_rows(model, token):
         if getattr(layer, "mask", None) is None or layer.mask.uses_inputs:
             # None, or another one for each input.
             continue
+        if grid is None:  # Of a layer that has seen no tokens yet.
+            continue
         grid = tuple(n or NOMINAL_SIDE for n in grid)
         operator = layer.mask_operator(grid)
         index = prefix + index_of(token, grid)
@@ -157,7 +167,7 @@ def mask_rows(model, token):
     return rows
 
 
-def grid_of(layer):
+def grid_of(layer: keras.layers.Layer) -> tuple[Shape | None, int]:
     """Grid and number of prefix tokens of an attention or encoder layer."""
     grid = getattr(layer, "grid", None)
     if grid is None:
@@ -165,14 +175,14 @@ def grid_of(layer):
     return tuple(grid), layer.num_prefix_tokens
 
 
-def middle_of(grid):
+def middle_of(grid: Any) -> Any:
     """The place in the middle of a grid; `None` without one of two axes."""
     if grid is None or len(grid) != 2:
         return None
     return tuple((n or NOMINAL_SIDE) // 2 for n in grid)
 
 
-def index_of(token, grid):
+def index_of(token: Any, grid: Any) -> int:
     """The number of a token, in row-major order, by its place on a grid."""
     token = tuple(np.atleast_1d(token).tolist())
     if len(token) != len(grid) or not all(
