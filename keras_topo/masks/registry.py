@@ -24,7 +24,7 @@ NAMES = {
 
 
 def get(mask, **options):
-    """A mask that has no owner yet.
+    """A mask of its own for a layer, from a mask or a name.
 
     Args:
         mask: a `Mask`, of which a copy is made; a name, one of `"table"`,
@@ -41,8 +41,9 @@ def get(mask, **options):
 
     Example:
 
-    >>> keras_topo.masks.get("table", initial="ones")
-    <TableMask name=table_mask, built=False>
+    >>> mask = keras_topo.masks.get("table", initial="ones")
+    >>> type(mask).__name__, mask.initial
+    ('TableMask', 'ones')
     """
     if mask is None:
         return None
