@@ -41,4 +41,6 @@ def doctest_environment(request):
         np=np, keras=keras, ops=keras.ops, keras_topo=keras_topo
     )
     folder = request.getfixturevalue("tmp_path")
-    request.getfixturevalue("monkeypatch").chdir(folder)
+    monkeypatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("KERAS_TOPO_CACHE", str(folder / "cache"))

@@ -82,7 +82,7 @@ def pad_rows(x, count, value=0):
 
 
 def raw_inputs(graphs, preprocessor):
-    """Graphs as they are, as the arrays of a model that preprocesses itself.
+    """Raw graphs as the arrays of a model that does its own preprocessing.
 
     Args:
         graphs: list of graphs of any library.
@@ -96,6 +96,14 @@ def raw_inputs(graphs, preprocessor):
     Raises:
         ValueError: if a graph lacks what those of `adapt` had, has other
             features or labels, or directions or weights that those had not.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph, GraphPreprocessor
+    >>> graphs = [Graph.from_edges([[0, 1]], 2, node_labels=["C", "O"])]
+    >>> inputs = raw_inputs(graphs, GraphPreprocessor().adapt(graphs))
+    >>> sorted(inputs)
+    ['edges', 'node_labels', 'node_mask']
     """
     graphs = preprocessor.read(graphs)
     preprocessor.check(graphs)

@@ -47,10 +47,10 @@ def labeled_walk_kernel(adjacency, labels, length=4, normalize=True):
     Example:
 
     >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
-    >>> labeled_walk_kernel(path, ["C", "C", "O"], length=2)
-    array([[1.        , 0.70710678, 0.        ],
-           [0.70710678, 1.        , 0.        ],
-           [0.        , 0.        , 1.        ]])
+    >>> labeled_walk_kernel(path, ["C", "C", "O"], length=2).round(3)
+    array([[1.   , 0.707, 0.   ],
+           [0.707, 1.   , 0.   ],
+           [0.   , 0.   , 1.   ]])
     """
     several = isinstance(length, (list, tuple, np.ndarray))
     kernels = labeled_walk_kernels(
