@@ -134,7 +134,13 @@ def get_feature_map(name: str) -> Callable[..., Tensor]:
     """The feature map called `name`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none of that name.
+
+    Example:
+
+    >>> phi = get_feature_map("elu")
+    >>> print(np.round(phi(np.array([[0.0, 1.0, -1.0]])), 2))
+    [[1.   2.   0.37]]
     """
     if name not in FEATURE_MAPS:
         raise ValueError(
@@ -187,6 +193,13 @@ def orthogonal_projection(
     Returns:
         A tensor of that shape, whose rows have the lengths of Gaussian
         vectors.
+
+    Example:
+
+    >>> rows = np.array(orthogonal_projection((4, 4), seed=0))
+    >>> products = rows @ rows.T
+    >>> print(np.allclose(products, np.diag(np.diag(products)), atol=1e-5))
+    True
     """
     *lead, num_features, dim = shape
     blocks = -(-num_features // dim)

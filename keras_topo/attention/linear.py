@@ -50,19 +50,20 @@ def masked_linear_attention(
             `"explicit"` computes the scores, in blocks; `"fast"` is the
             cheapest form but that one; the name of a form is that form. The
             results are the same.
-        allow_negative: bool; `True` for masks with negative entries, for whose
-            normalizer, the sum of a row of scores, the caller answers: where
-            it comes near zero the output grows without bound. By default they
-            are refused where they are known to be such (`mask.nonnegative` is
-            `False`). That is looked up in the parameters of the mask, up to a
-            million numbers. Traced functions, which cannot raise, return NaN
-            for those of tables and matrices.
+        allow_negative: bool, whether the mask may have negative entries. The
+            caller then answers for the normalizer, the sum of a row of
+            scores: where it comes near zero the output grows without bound.
+            By default, masks known to have negative entries
+            (`mask.nonnegative` is `False`) are refused. Up to a million
+            parameters of the mask are looked at. Traced functions cannot
+            raise: for tables and matrices with negative entries they return
+            NaN.
 
     Returns:
         `(batch, heads, L, d)` in the dtype of `value`. Computed in float32 at
-        least. A token whose weights are all zero gets zeros; with an FFT
-        product such zeros are known to float32 rounding only, relative to the
-        largest sum of the head, and so is a row far below it.
+        least. A token whose weights are all zero gets zeros. Products by FFT
+        know such zeros, and rows far below the largest sum of the head, only
+        to float32 rounding relative to that sum.
 
     Raises:
         ValueError: if shapes do not match, `implementation` is unknown or the
@@ -75,10 +76,11 @@ def masked_linear_attention(
 
     Example:
 
-    >>> q, k, v = np.random.rand(3, 1, 8, 4096, 16)
-    >>> mask = BlockToeplitz(np.random.rand(8, 127, 127), (64, 64))
-    >>> masked_linear_attention(q, k, v, mask).shape
-    (1, 8, 4096, 16)
+    >>> q, k, v = np.random.rand(3, 1, 8, 256, 16)  # a grid of 16 x 16 tokens
+    >>> table = np.random.rand(8, 31, 31)
+    >>> mask = keras_topo.operators.BlockToeplitz(table, (16, 16))
+    >>> tuple(masked_linear_attention(q, k, v, mask).shape)
+    (1, 8, 256, 16)
     """
     query_features, key_features, value, dtype = check_inputs(
         query_features=query_features, key_features=key_features, value=value

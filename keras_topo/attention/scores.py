@@ -36,8 +36,8 @@ def attention_scores(
     """Normalized scores, `A = D^-1 (M (.) K)`, computed explicitly.
 
     `A V` is the output of `masked_linear_attention`,
-    `masked_softmax_attention` or `masked_additive_attention`, none of which
-    need hold `A`.
+    `masked_softmax_attention` or `masked_additive_attention`, which need not
+    hold `A` itself.
 
     Args:
         kind: `"linear"`, `K_ij = q_i . k_j` of features; `"softmax"`, `exp(q_i
@@ -52,8 +52,8 @@ def attention_scores(
 
     Returns:
         `(batch, heads, L, S)`, or `(batch, heads, pairs)`, in float32 at
-        least. The scores of a query sum to 1, or to 0 where it sees nothing;
-        of padded keys and where the mask is zero they are zero.
+        least. The scores of a query sum to 1, or to 0 where it sees nothing.
+        They are zero for padded keys and where the mask is zero.
 
     Raises:
         ValueError: if `kind` is unknown, the mask does not fit or is known to
@@ -64,9 +64,13 @@ def attention_scores(
 
     Example:
 
-    >>> query, key = np.random.rand(2, 1, 4, 10, 8)
-    >>> attention_scores("softmax", query, key, Causal(10)).shape
-    (1, 4, 10, 10)
+    >>> query, key = np.zeros((2, 1, 1, 3, 8))
+    >>> causal = keras_topo.operators.Causal(3)
+    >>> scores = attention_scores("softmax", query, key, causal)
+    >>> print(np.round(scores[0, 0], 2))
+    [[1.   0.   0.  ]
+     [0.5  0.5  0.  ]
+     [0.33 0.33 0.33]]
     """
     one_of(kind, "kind", KINDS)
     query, key = ops.convert_to_tensor(query), ops.convert_to_tensor(key)

@@ -64,6 +64,13 @@ def masked_softmax_attention(
 
     *Complexity*: `O(L^2 (d_qk + d))`, in blocks of query rows; with pairs
     `O(pairs (d_qk + d))`.
+
+    Example:
+
+    >>> q, k, v = np.random.rand(3, 1, 4, 10, 8)
+    >>> mask = keras_topo.operators.ExponentialDecay(0.5, length=10)
+    >>> tuple(masked_softmax_attention(q, k, v, mask).shape)
+    (1, 4, 10, 8)
     """
     query, key, value, dtype = check_inputs(query=query, key=key, value=value)
     query = query / math.sqrt(query.shape[-1])
@@ -112,6 +119,14 @@ def masked_additive_attention(
 
     *Complexity*: `O(L^2 d)`, in blocks of query rows; with pairs
     `O(pairs d)`.
+
+    Example:
+
+    >>> s, t = np.random.rand(2, 1, 4, 3, 1)  # four heads, three nodes
+    >>> value = np.random.rand(1, 4, 3, 8)
+    >>> path = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+    >>> tuple(masked_additive_attention(s, t, value, mask=path).shape)
+    (1, 4, 3, 8)
     """
     query, key, value, dtype = check_inputs(
         query_scores=query_scores, key_scores=key_scores, value=value

@@ -24,6 +24,15 @@ class GraphBatch:
             float32; zeros at padded nodes.
         node_mask: `(batch, nodes)`, bool; `True` for real nodes.
         labels: `(batch,)`, int32, or `None`.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph
+    >>> path = Graph.from_edges([(0, 1), (1, 2)], 3, features=np.eye(3))
+    >>> edge = Graph.from_edges([(0, 1)], 2, features=np.ones((2, 3)))
+    >>> GraphBatch.from_graphs([path, edge]).node_mask
+    array([[ True,  True,  True],
+           [ True,  True, False]])
     """
 
     nodes: np.ndarray
@@ -142,6 +151,7 @@ def edge_inputs(
 
     Example:
 
+    >>> from keras_topo.graphs import Graph
     >>> path = Graph.from_edges([(0, 1), (1, 2)], 3, features=np.eye(3))
     >>> edge_inputs([path])["edges"].shape
     (1, 4, 2)
@@ -208,6 +218,11 @@ def bucket_sizes(
 
     Returns:
         Ascending list of ints; the last is the largest size.
+
+    Example:
+
+    >>> bucket_sizes([10, 11, 12, 30, 31, 32], num_buckets=2, power=1)
+    [30, 32]
     """
     sizes = np.sort(np.asarray(sizes, "int64"))
     work = np.cumsum(sizes.astype("float64") ** power)
@@ -228,7 +243,7 @@ def group_by_size(
 
     Args:
         sizes: nodes of each graph.
-        batch_size: int, graphs of a batch at most.
+        batch_size: int, most graphs of a batch.
         buckets: ascending padded sizes, the last at least the largest graph.
         max_elements: int; batches of large graphs are smaller, so that
             `batch * nodes^power` stays below this (a single graph may be
@@ -239,6 +254,12 @@ def group_by_size(
 
     Returns:
         A list of `(ids, num_nodes)`; every graph is in one batch.
+
+    Example:
+
+    >>> groups = group_by_size([3, 20, 5, 9], batch_size=2, buckets=[9, 20])
+    >>> [(ids.tolist(), num_nodes) for ids, num_nodes in groups]
+    [([0, 2], 9), ([3, 1], 20)]
     """
     sizes, buckets = np.asarray(sizes), np.asarray(buckets)
     order = np.arange(len(sizes)) if order is None else np.asarray(order)

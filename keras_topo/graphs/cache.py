@@ -49,10 +49,10 @@ def compute_kernels(
 
     Results are kept in a file named by a hash of all adjacency matrices, of
     the labels, of the options and of what the kernel computes: its code,
-    defaults, closure, and the functions and globals that it names. They are
-    found again by it, and read from there when they are used (memory-mapped),
-    so that they may be larger than memory. What a kernel reads from files or
-    the environment is not part of the hash.
+    defaults, closure, and the functions and globals that it names. A later
+    call with the same hash reads them from there as they are used
+    (memory-mapped), so that they may be larger than memory. What a kernel
+    reads from files or the environment is not part of the hash.
 
     After each new file, those used least recently are removed until all
     together are below `$KERAS_TOPO_CACHE_LIMIT`, in gigabytes (10 by default);
@@ -60,9 +60,9 @@ def compute_kernels(
     removed while they are in use stay usable. (On Windows such a file cannot
     be removed, and stays.)
 
-    Where nothing can be kept, as in a folder that is read-only or full, or of
-    a kernel of unknown state, such as one that holds a generator of random
-    numbers, results are the same, in memory, with one note or warning.
+    Where nothing can be kept (in a folder that is read-only or full, or for a
+    kernel of unknown state, such as one that holds a generator of random
+    numbers), the results are the same, in memory, with one note or warning.
 
     Args:
         graphs: list of `Graph`s.
@@ -71,9 +71,9 @@ def compute_kernels(
         cache: `True` for `cache_folder()`, a folder, or `False`.
         progress: bool, whether a progress bar is shown (on a terminal).
         dtype: of the results.
-        labels: list of arrays, one for each graph, which the kernel is given
-            as `labels`, such as those of nodes: all that a kernel takes of a
-            graph beside its adjacency matrix. `None` for none.
+        labels: list of arrays, one per graph, such as the labels of its nodes,
+            which the kernel gets as `labels`. A kernel takes nothing else of
+            a graph beside its adjacency matrix. `None` for none.
         **options: of the kernel.
 
     Returns:
@@ -85,12 +85,11 @@ def compute_kernels(
 
     Example:
 
-    >>> kernels = compute_kernels(graphs, random_walk_kernel, length=3)
-    >>> kernels = compute_kernels(
-    ...     graphs,
-    ...     labeled_walk_kernel,
-    ...     labels=[graph.node_labels for graph in graphs],
-    ... )
+    >>> from keras_topo.graphs import Graph, random_walk_kernel
+    >>> graphs = [Graph.from_edges([[0, 1], [1, 2]], num_nodes=3)]
+    >>> (kernel,) = compute_kernels(graphs, random_walk_kernel, length=3)
+    >>> kernel.shape
+    (3, 3)
     """
     dtype = np.dtype(dtype)
     if labels is not None:
@@ -135,8 +134,9 @@ def compute_kernels(
 class SharedKernels:
     """Kernels of the graphs of a data set, computed together once.
 
-    Folds of a data set divide the same graphs in other ways: what
-    `compute_kernels` keeps by whole lists would be computed again in each.
+    `compute_kernels` keeps the kernels of whole lists. Folds of a data set
+    divide the same graphs in different ways, so that it would compute them
+    again for each fold.
 
     Args:
         graphs: list of `Graph`s, all that there are.
@@ -144,8 +144,11 @@ class SharedKernels:
 
     Example:
 
-    >>> preprocessor.shared = SharedKernels(dataset.graphs)
-    >>> preprocessor.adapt(dataset.graphs[:100])
+    >>> train, _, _ = keras_topo.graphs.induced_cycle_dataset(10, (4, 1, 1))
+    >>> preprocessor = keras_topo.graphs.GraphPreprocessor()
+    >>> preprocessor.shared = SharedKernels(train.graphs)
+    >>> for fold in (train.graphs[:6], train.graphs[2:]):
+    ...     _ = preprocessor.adapt(fold)
     """
 
     # Results that are kept open; of files the system keeps what is used.
@@ -193,9 +196,9 @@ class SharedKernels:
 def clear_cache(folder: StrPath | None = None) -> int:
     """Removes all kernels that `compute_kernels` has kept.
 
-    Also what killed processes have left, and files of earlier versions of this
-    package. Other files are left alone. Kernels in use stay usable. (On
-    Windows their files cannot be removed, and stay.)
+    It also removes what killed processes have left, and files of earlier
+    versions of this package. Other files are left alone. Kernels in use stay
+    usable. (On Windows their files cannot be removed, and stay.)
 
     Args:
         folder: as `cache` of `compute_kernels`; `None` for `cache_folder()`.
@@ -205,8 +208,11 @@ def clear_cache(folder: StrPath | None = None) -> int:
 
     Example:
 
-    >>> clear_cache()
-    1048660
+    >>> from keras_topo.graphs import Graph, compute_kernels, diffusion_kernel
+    >>> graphs = [Graph.from_edges([[0, 1], [1, 2]], num_nodes=3)]
+    >>> kernels = compute_kernels(graphs, diffusion_kernel, cache="kernels")
+    >>> clear_cache("kernels") > 0
+    True
     """
     folder = _folder(True if folder is None else folder)
     files = [] if folder is None else find_files(folder)

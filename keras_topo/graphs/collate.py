@@ -96,7 +96,7 @@ def pad_rows(x: np.ndarray, count: int, value: float = 0) -> np.ndarray:
 def raw_inputs(
     graphs: Sequence[AnyGraph], preprocessor: "GraphPreprocessor"
 ) -> dict[str, np.ndarray]:
-    """Graphs as they are, as the arrays of a model that preprocesses itself.
+    """Raw graphs as the arrays of a model that does its own preprocessing.
 
     Args:
         graphs: list of graphs of any library.
@@ -110,6 +110,14 @@ def raw_inputs(
     Raises:
         ValueError: if a graph lacks what those of `adapt` had, has other
             features or labels, or directions or weights that those had not.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph, GraphPreprocessor
+    >>> graphs = [Graph.from_edges([[0, 1]], 2, node_labels=["C", "O"])]
+    >>> inputs = raw_inputs(graphs, GraphPreprocessor().adapt(graphs))
+    >>> sorted(inputs)
+    ['edges', 'node_labels', 'node_mask']
     """
     graphs = preprocessor.read(graphs)
     preprocessor.check(graphs)

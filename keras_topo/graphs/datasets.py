@@ -23,6 +23,14 @@ class GraphDataset:
         node_label_values: list of the values of `node_labels`, in order; empty
             without node labels.
         edge_label_values: list, the same for `edge_labels`.
+
+    Example:
+
+    >>> train, _, _ = keras_topo.graphs.motif_dataset("cycle", (4, 1, 1))
+    >>> train
+    GraphDataset('motif-cycle', graphs=8, classes=[0, 1])
+    >>> train.labels
+    array([0, 1, 0, 1, 0, 1, 0, 1])
     """
 
     name: str
@@ -114,6 +122,12 @@ class NodeDataset:
         graph: `Graph`, whose `node_targets` are `(nodes,)`, -1 where unknown.
         num_classes: int.
         train, validation, test: node ids, int arrays.
+
+    Example:
+
+    >>> dataset = keras_topo.graphs.beacon_dataset(num_nodes=1000)
+    >>> dataset.num_classes, len(dataset.train), len(dataset.test)
+    (4, 99, 792)
     """
 
     name: str

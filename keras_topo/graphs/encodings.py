@@ -1,4 +1,4 @@
-"""What says where a node is: features from the graph alone."""
+"""Features that say where a node is, from the graph alone."""
 
 import numpy as np
 import scipy.linalg
@@ -14,7 +14,7 @@ DENSE_NODES = 512
 
 
 def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
-    """The first eigenvectors of the normalized Laplacian, but for the first.
+    """The eigenvectors of the normalized Laplacian after the first one.
 
     Dwivedi and Bresson (2021): positions of the nodes, in which neighbors are
     close. They are those of `I - D^-1/2 A D^-1/2` of the graph without
@@ -34,10 +34,9 @@ def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
 
     Example:
 
-    >>> laplacian_eigenvectors([[0, 1, 0], [1, 0, 1], [0, 1, 0]], 1).round(3)
-    array([[ 0.707],
-           [-0.   ],
-           [-0.707]], dtype=float32)
+    >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    >>> abs(laplacian_eigenvectors(path, count=1)).round(3).T
+    array([[0.707, 0.   , 0.707]], dtype=float32)
     """
     adjacency = as_adjacency(adjacency).astype("float64")
     if count < 0 or int(count) != count:

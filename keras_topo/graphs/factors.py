@@ -23,9 +23,9 @@ def anchored_walk_factors(
     length: int | Sequence[float] | np.ndarray = 4,
     anchors: int = 8,
 ) -> np.ndarray:
-    """Factors of a random-walk kernel that tells a few nodes apart alone.
+    """Factors of a random-walk kernel that tells only a few nodes apart.
 
-    Anchors are the nodes with the most edges, of equal ones the first; all
+    Anchors are the nodes with the most edges (the first among equals); all
     other nodes count as one place. With `f_k(i)` the expected visits of a walk
     from `k` to `i`, as in `random_walk_kernel`, a row of the factors is
 
@@ -103,6 +103,12 @@ def kernel_factors(
 
     Raises:
         ValueError: for a kernel of which there are no factors.
+
+    Example:
+
+    >>> star = [[0, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    >>> kernel_factors(star, "random_walk+ones", sizes=[2, 3], anchors=1).shape
+    (3, 4, 2)
     """
     nodes = as_adjacency(adjacency).shape[0]
     rank = count_columns(kind, anchors)

@@ -22,8 +22,8 @@ def node_features(
         graph: `Graph`.
         num_node_labels: the node labels as one-hot vectors. Either the list
             of the values that they may have, in the order of the vector, such
-            as `GraphDataset.node_label_values`; or an int for labels from 0 to
-            below it. 0 for none.
+            as `GraphDataset.node_label_values`; or an int `n` for labels from
+            0 to `n - 1`. 0 for none.
         attributes: bool, the features that the graph has.
         max_degree: int; the degree as a one-hot vector, larger degrees
             counting as this one; or `None`.
@@ -37,6 +37,15 @@ def node_features(
     Raises:
         ValueError: if node labels are asked for and the graph has none, or
             one that is not among the values.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph
+    >>> graph = Graph.from_edges([[0, 1], [1, 2]], 3, node_labels=list("CCO"))
+    >>> node_features(graph, num_node_labels=["C", "N", "O"])
+    array([[1., 0., 0.],
+           [1., 0., 0.],
+           [0., 0., 1.]], dtype=float32)
     """
     parts = []
     values = num_node_labels
@@ -98,6 +107,15 @@ def largest_neighbor_degrees(graph: Graph, count: int = 5) -> np.ndarray:
 
     Returns:
         float32 array `(nodes, count)`, in decreasing order, padded with zeros.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph
+    >>> graph = Graph.from_edges([[0, 1], [1, 2]], num_nodes=3)
+    >>> largest_neighbor_degrees(graph, count=2)
+    array([[2., 0.],
+           [1., 1.],
+           [2., 0.]], dtype=float32)
     """
     adjacency = graph.adjacency
     degrees = np.diff(adjacency.indptr)

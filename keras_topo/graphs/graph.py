@@ -179,6 +179,7 @@ class Graph:
 
         Example:
 
+        >>> import networkx
         >>> graph = networkx.path_graph(3)
         >>> networkx.set_node_attributes(graph, dict(enumerate("CNO")), "atom")
         >>> Graph.from_networkx(graph, node_labels="atom", label=1)
@@ -194,9 +195,15 @@ class Graph:
 
         See `keras_topo.graphs.conversions.fields_of_pyg`.
 
-        Example:
+        Example (needs PyTorch Geometric):
 
-        >>> Graph.from_pyg(torch_geometric.datasets.TUDataset(...)[0])
+        >>> import torch, torch_geometric  # doctest: +SKIP
+        >>> edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])  # doctest: +SKIP
+        >>> data = torch_geometric.data.Data(
+        ...     x=torch.eye(3), edge_index=edges
+        ... )  # doctest: +SKIP
+        >>> Graph.from_pyg(data)  # doctest: +SKIP
+        Graph(num_nodes=3, num_edges=2, features=float32[3, 3])
         """
         return cls.from_edges(**conversions.fields_of_pyg(data, **attributes))
 
@@ -206,9 +213,11 @@ class Graph:
 
         See `keras_topo.graphs.conversions.fields_of_dgl`.
 
-        Example:
+        Example (needs DGL):
 
-        >>> Graph.from_dgl(graph, features="attr", label=1)
+        >>> graph = dgl.graph(([0, 1, 1, 2], [1, 0, 2, 1]))  # doctest: +SKIP
+        >>> Graph.from_dgl(graph, label=1)  # doctest: +SKIP
+        Graph(num_nodes=3, num_edges=2, label=1)
         """
         return cls.from_edges(**conversions.fields_of_dgl(graph, **attributes))
 

@@ -26,8 +26,8 @@ def diffusion_kernel(
 
     `T` is the Laplacian `D - A`, the negated adjacency matrix `-A`, or the
     normalized Laplacian `I - D^-1/2 A D^-1/2`, in which nodes without edges
-    have a row of zeros. Of directed graphs the degrees on the left are those
-    of edges that leave a node, and those on the right of edges that enter it.
+    have a row of zeros. For directed graphs, the degrees on the left count the
+    edges that leave a node, and those on the right the edges that enter it.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
@@ -42,7 +42,7 @@ def diffusion_kernel(
             finite.
 
     *Complexity*: `O(nodes^3)`, one eigendecomposition for all times; for
-    directed graphs a matrix exponential a time.
+    directed graphs one matrix exponential per time.
 
     Example:
 
@@ -116,7 +116,7 @@ def pagerank_kernel(
         ValueError: if `halt` is outside its range or `adjacency` is not
             symmetric.
 
-    *Complexity*: `O(nodes^3)` a kernel.
+    *Complexity*: `O(nodes^3)` per kernel.
 
     Example:
 
@@ -242,9 +242,10 @@ def walk_expectations(
 
     Example:
 
-    >>> walk_expectations([[0, 1], [1, 0]], length=None, halt=0.5) * 0.5
-    array([[0.66666667, 0.33333333],
-           [0.33333333, 0.66666667]])
+    >>> visits = walk_expectations([[0, 1], [1, 0]], length=None, halt=0.5)
+    >>> (0.5 * visits).round(3)  # personalized PageRank
+    array([[0.667, 0.333],
+           [0.333, 0.667]])
     """
     lengths, several = as_lengths(length)
     matrices = [
@@ -331,6 +332,14 @@ def normalized_adjacency(
 
     Returns:
         float64 CSR array `(nodes, nodes)`.
+
+    Example:
+
+    >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    >>> normalized_adjacency(path).toarray().round(2)
+    array([[0.5 , 0.41, 0.  ],
+           [0.41, 0.33, 0.41],
+           [0.  , 0.41, 0.5 ]])
     """
     adjacency = as_adjacency(adjacency).astype("float64")
     if self_loops:
@@ -348,6 +357,13 @@ def return_probabilities(adjacency: Adjacency, steps: int) -> np.ndarray:
 
     Returns:
         float32 array `(nodes, steps)`: the diagonals of `P, P^2, ...`.
+
+    Example:
+
+    >>> return_probabilities([[0, 1, 0], [1, 0, 1], [0, 1, 0]], steps=4)
+    array([[0. , 0.5, 0. , 0.5],
+           [0. , 1. , 0. , 1. ],
+           [0. , 0.5, 0. , 0.5]], dtype=float32)
     """
     transition = transition_matrix(adjacency)
     nodes = transition.shape[0]
@@ -381,6 +397,12 @@ def keep_largest(kernels: ArrayLike, count: int) -> dict[str, Any]:
         A dict with `pairs` `(pairs, 2)`, in row order, `pair_values`
         `(pairs,)` or `(kernels, pairs)`, float32, and `num_nodes`, int: what
         `GraphKernelAttention` takes as `graph_kernel`.
+
+    Example:
+
+    >>> kernel = diffusion_kernel([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> keep_largest(kernel, count=1)["pairs"].tolist()
+    [[0, 0], [1, 1], [2, 2]]
     """
     kernels = np.asarray(kernels)
     largest = kernels if kernels.ndim == 2 else kernels.max(axis=0)

@@ -56,10 +56,10 @@ def labeled_walk_kernel(
     Example:
 
     >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
-    >>> labeled_walk_kernel(path, ["C", "C", "O"], length=2)
-    array([[1.        , 0.70710678, 0.        ],
-           [0.70710678, 1.        , 0.        ],
-           [0.        , 0.        , 1.        ]])
+    >>> labeled_walk_kernel(path, ["C", "C", "O"], length=2).round(3)
+    array([[1.   , 0.707, 0.   ],
+           [0.707, 1.   , 0.   ],
+           [0.   , 0.   , 1.   ]])
     """
     lengths, several = as_lengths(length)
     kernels = labeled_walk_kernels(adjacency, labels, lengths, normalize)

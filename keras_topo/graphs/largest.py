@@ -83,7 +83,7 @@ def dense_kernels(
             `"neighbors"`, `A + I` as ones and zeros; `"normalized"`,
             `D^-1/2 (A + I) D^-1/2`; or `"ones"`. Or several of them joined by
             `"+"`, as in `"steps+ones"`, one after the other.
-        sizes: numbers, one kernel each; of no matter to the last three.
+        sizes: numbers, one kernel each; the last three do not use them.
         labels: `(nodes,)`, ints or strings, of labeled walks; `None` for bins
             of degrees: 0, 1, 2 to 3, 4 to 7 and so on.
 
@@ -92,6 +92,12 @@ def dense_kernels(
 
     Raises:
         ValueError: for an unknown kind or a wrong size.
+
+    Example:
+
+    >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    >>> dense_kernels(path, "random_walk+ones", sizes=[2, 3]).shape
+    (3, 3, 3)
     """
     rows = kernel_rows(adjacency, kind, sizes, labels)
     return rows(0, as_adjacency(adjacency).shape[0]).astype("float32")
@@ -106,10 +112,10 @@ def largest_pairs(
 ) -> np.ndarray:
     """The largest entries of each row, and those at the edges of the graph.
 
-    Largest by the maximum over the kernels; of equal ones, to 2^-16 of the
-    largest of the row, those of the first nodes. Zeros are kept at edges
-    alone, and `"neighbors"` and `"normalized"` keep all others: a hub, too, has
-    an entry of its own.
+    Largest by the maximum over the kernels; among entries that are equal to
+    2^-16 of the largest of the row, those of the first nodes. Zeros are kept
+    at edges alone, and `"neighbors"` and `"normalized"` keep all others: a hub,
+    too, has an entry of its own.
 
     Args:
         adjacency, kind, sizes, labels: as in `dense_kernels`, but without
@@ -126,6 +132,14 @@ def largest_pairs(
     *Complexity*: memory linear in `count * nodes` beside what the kernel is
     made of: the walks of each node, powers of the steps, the eigenvectors of
     diffusion, or all of a kernel of labeled walks.
+
+    Example:
+
+    >>> path = [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    >>> largest_pairs(path, "diffusion", sizes=[1.0], count=1).round(2)
+    array([[0.  , 0.  , 1.  , 1.  , 1.  , 2.  , 2.  ],
+           [0.  , 1.  , 0.  , 1.  , 2.  , 1.  , 2.  ],
+           [0.47, 0.31, 0.31, 0.57, 0.31, 0.31, 0.47]], dtype=float32)
     """
     kinds = kinds_of(kind)
     if "ones" in kinds:

@@ -36,15 +36,17 @@ def common_neighbors(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
 
     Example:
 
-    >>> graph = Graph.from_edges([[0, 1], [1, 2], [0, 3], [3, 2]], num_nodes=4)
-    >>> common_neighbors(graph, [[0, 2], [0, 1]])
+    >>> square = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    >>> common_neighbors(square, [[0, 2], [0, 1]])
     array([2., 0.])
     """
     return _sum_over_common(adjacency, pairs, np.ones_like)
 
 
 def adamic_adar(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
-    """Common neighbors, those of few others for more (Adamic and Adar, 2003).
+    """Common neighbors, weighted by how few neighbors they have.
+
+    The score of Adamic and Adar (2003):
 
         s(u, v) = sum of 1 / log(d_w) over w in N(u) & N(v)
 
@@ -61,8 +63,9 @@ def adamic_adar(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
 
     Example:
 
-    >>> adamic_adar(graph, [[0, 2]])  # that of common_neighbors
-    array([2.88539008])
+    >>> square = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    >>> adamic_adar(square, [[0, 2], [0, 1]]).round(3)
+    array([2.885, 0.   ])
     """
     # A common neighbor has two neighbors at least, unless a node is paired
     # with itself.
@@ -89,8 +92,9 @@ def resource_allocation(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
 
     Example:
 
-    >>> resource_allocation(graph, [[0, 2]])  # that of common_neighbors
-    array([1.])
+    >>> square = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    >>> resource_allocation(square, [[0, 2], [0, 1]])
+    array([1., 0.])
     """
     return _sum_over_common(adjacency, pairs, lambda d: 1 / np.maximum(d, 1))
 
@@ -98,7 +102,7 @@ def resource_allocation(adjacency: AnyGraph, pairs: ArrayLike) -> np.ndarray:
 def katz(
     adjacency: AnyGraph, pairs: ArrayLike, beta: float = 0.005, steps: int = 4
 ) -> np.ndarray:
-    """Walks between two nodes, longer ones for less (Katz, 1953).
+    """Walks between two nodes, of which longer ones count less (Katz, 1953).
 
         s(u, v) = sum of beta^l (A^l)[u, v] over l = 1 ... steps
 
@@ -119,7 +123,8 @@ def katz(
 
     Example:
 
-    >>> katz(graph, [[0, 2], [0, 1]], beta=0.1, steps=2)
+    >>> square = [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    >>> katz(square, [[0, 2], [0, 1]], beta=0.1, steps=2).round(3)
     array([0.02, 0.1 ])
     """
     if not 0 < beta < np.inf:

@@ -31,6 +31,13 @@ class EdgeSplit:
         validation_negatives, test_negatives: pairs that are no edge of the
             whole graph, as many as edges; no pair is in both.
         directed: bool, whether the order of a pair counts.
+
+    Example:
+
+    >>> import networkx
+    >>> split = keras_topo.graphs.split_edges(networkx.karate_club_graph())
+    >>> split.graph.num_edges, split.test.shape, split.test_negatives.shape
+    (66, (8, 2), (8, 2))
     """
 
     graph: Graph
@@ -85,10 +92,9 @@ def split_edges(
 
     Example:
 
-    >>> graph = load_planetoid("cora.npz").graph
-    >>> split_edges(graph)
-    EdgeSplit(nodes=2708, training=4486, validation=264, test=528, \
-directed=False)
+    >>> import networkx
+    >>> split_edges(networkx.karate_club_graph())
+    EdgeSplit(nodes=34, training=66, validation=4, test=8, directed=False)
     """
     graph = as_graph(graph, name="graph")
     parts = np.asarray(shares, "float64")

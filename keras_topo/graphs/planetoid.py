@@ -60,6 +60,12 @@ def load_planetoid(
         ValueError: if a file or array is missing, damaged or of another type,
             an id is out of range, or a node of the split has no class; the
             message names the file or array.
+
+    Example (needs the file):
+
+    >>> dataset = load_planetoid("cora.npz")  # doctest: +SKIP
+    >>> dataset.num_classes, len(dataset.train)  # doctest: +SKIP
+    (7, 140)
     """
     path = Path(path).expanduser()
     if path.is_dir():

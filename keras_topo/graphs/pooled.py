@@ -12,14 +12,14 @@ from keras_topo.typing import AnyGraph
 def pooled_features(
     graphs: Sequence[AnyGraph] | GraphDataset, preprocessor: GraphPreprocessor
 ) -> np.ndarray:
-    """One vector a graph: mean, deviation and maximum of node features, size.
+    """One vector per graph: mean, deviation and maximum of node features, size.
 
-    What a classifier such as a support vector machine makes of it is an honest
-    baseline: a model of graphs that is no better has learned nothing from
-    their structure. For that the preprocessor is to take none either, hence
-    `degrees=False` and `return_steps=0` in the example. Nodes without labels
-    and features have a one then, and only the size of a graph tells it from
-    others.
+    A classifier of these vectors, such as a support vector machine, is an
+    honest baseline: a model of graphs that is no better has learned nothing
+    from their structure. The preprocessor must not use the structure either,
+    hence `degrees=False` and `return_steps=0` in the example. Nodes without
+    labels and features then have a single one as their feature, and only the
+    size of a graph tells it from others.
 
     Args:
         graphs: list of graphs of any library, or a `GraphDataset`.
@@ -38,15 +38,14 @@ def pooled_features(
 
     Example:
 
-    >>> from sklearn.pipeline import make_pipeline
-    >>> from sklearn.preprocessing import StandardScaler
+    >>> from keras_topo.graphs import GraphPreprocessor, motif_dataset
     >>> from sklearn.svm import SVC
+    >>> train, test, _ = motif_dataset("cycle", sizes=(8, 4, 1))
     >>> preprocessor = GraphPreprocessor(degrees=False, return_steps=0)
-    >>> preprocessor.adapt(train)
-    >>> classifier = make_pipeline(StandardScaler(), SVC())
-    >>> classifier.fit(pooled_features(train, preprocessor), y)
-    >>> classifier.predict(pooled_features(others, preprocessor))
-    array([1, 0])
+    >>> vectors = pooled_features(train, preprocessor.adapt(train))
+    >>> classifier = SVC().fit(vectors, train.labels)
+    >>> classifier.predict(pooled_features(test, preprocessor)).shape
+    (8,)
     """
     pooled = []
     for x in preprocessor.node_features(preprocessor.read(graphs)):

@@ -84,10 +84,10 @@ class GraphPreprocessor:
     configuration (`get_config`), and travels with every preset and SavedModel.
 
     The features of a node are, in this order: its label as a one-hot vector,
-    its own features, how many edges it has as a one-hot vector (of directed
+    its own features, its number of edges as a one-hot vector (in directed
     graphs those that leave it, and then those that reach it), the profile of
     its degree, its clustering coefficient, return probabilities of random
-    walks, eigenvectors of the Laplacian.
+    walks, and eigenvectors of the Laplacian.
 
     Args:
         attributes: dict, what to read of graphs of other libraries: the
@@ -101,8 +101,8 @@ class GraphPreprocessor:
             see `keras_topo.graphs.degree_profile`.
         clustering: bool, the clustering coefficient: see
             `keras_topo.graphs.clustering_coefficients`.
-        return_steps: int, probabilities that a walk is back after 1 to as many
-            steps.
+        return_steps: int, probabilities that a walk is back after 1 to this
+            many steps.
         eigenvectors: int, of the Laplacian: see `laplacian_eigenvectors`.
         edges: bool, or `"auto"`, where they have any, whether to use labels
             and features of edges. With `True` edges that have none get a one.
@@ -131,12 +131,15 @@ class GraphPreprocessor:
 
     Example:
 
+    >>> import networkx
+    >>> molecule = networkx.path_graph(3)
+    >>> networkx.set_node_attributes(molecule, dict(enumerate("CNO")), "atom")
     >>> preprocessor = GraphPreprocessor(attributes={"node_labels": "atom"})
-    >>> preprocessor.adapt(molecules)
+    >>> preprocessor = preprocessor.adapt([molecule])
     >>> preprocessor.num_features, preprocessor.num_kernels
-    (23, 4)
-    >>> preprocessor(molecules[:1])[0]["nodes"].shape
-    (17, 23)
+    (19, 4)
+    >>> preprocessor([molecule])[0]["nodes"].shape
+    (3, 19)
     """
 
     def __init__(
@@ -203,8 +206,8 @@ class GraphPreprocessor:
             graphs: list of graphs of any library, or a `GraphDataset`.
             y: targets, one per graph; defaults to the labels of the graphs.
                 Where they are ints or strings, their values are the classes.
-            kernel: the one of a preprocessor that was made with `kernel=None`,
-                such as `keras_topo.models.MODELS["gin"].kernel`.
+            kernel: the kernel for a preprocessor that was made with
+                `kernel=None`, such as `keras_topo.models.MODELS["gin"].kernel`.
             level: `"graphs"` or `"nodes"`, what `y` belongs to where its shape
                 may be either.
 
@@ -523,7 +526,11 @@ class GraphPreprocessor:
         Example:
 
         >>> from keras_topo.models import gkat_graph_classifier
+        >>> train, _, _ = keras_topo.graphs.motif_dataset("cycle", (4, 1, 1))
+        >>> preprocessor = GraphPreprocessor().adapt(train)
         >>> model = gkat_graph_classifier(**preprocessor.model_arguments())
+        >>> model.output_shape
+        (None, 2)
         """
         arguments = {
             "num_features": self.num_features,

@@ -29,6 +29,13 @@ class GraphRandomFeatures:
         values: `(length, entries)`, float32: the mean of `values[l]`, as a
             matrix, over seeds is `W^l`.
         num_walks: int, walks from each node.
+
+    Example:
+
+    >>> path = np.eye(3, k=1) + np.eye(3, k=-1)
+    >>> features = keras_topo.graphs.graph_random_features(path, num_walks=100)
+    >>> features.num_nodes, features.values.shape[0], features.pairs.shape[1]
+    (3, 4, 2)
     """
 
     num_nodes: int
@@ -150,9 +157,9 @@ def graph_random_features(
     >>> path = np.eye(3, k=1) + np.eye(3, k=-1)
     >>> features = graph_random_features(path, num_walks=10000, length=2)
     >>> features.matrix([0.0, 1.0]).toarray().round(1)
-    [[0. , 0.7, 0. ],
-     [0.7, 0. , 0.7],
-     [0. , 0.7, 0. ]]
+    array([[0. , 0.7, 0. ],
+           [0.7, 0. , 0.7],
+           [0. , 0.7, 0. ]], dtype=float32)
     """
     check_sampling(num_walks, length, seed)
     check_walk([length], halt, 1.0)

@@ -30,8 +30,8 @@ def average_precision(
 
     Example:
 
-    >>> average_precision([0.9, 0.4], [0.6, 0.1])
-    0.8333333333333333
+    >>> round(average_precision([0.9, 0.4], [0.6, 0.1]), 3)
+    0.833
     """
     truth, groups = _ranked(positive_scores, negative_scores)
     hits = np.cumsum(truth)[groups]

@@ -28,9 +28,9 @@ class GraphSequence(keras.utils.PyDataset):
     edges.
 
     Without `shuffle`, batches hold the graphs in their order, so that row `k`
-    of `model.predict` is graph `k`. With it, graphs of about one size come
-    together, in an order that depends on `seed` and the epoch alone. Keras
-    shuffles batches itself unless `fit(shuffle=False)` is said.
+    of `model.predict` is graph `k`. With it, graphs of about the same size
+    come together, in an order that depends only on `seed` and the epoch. Keras
+    itself shuffles batches unless `fit` is called with `shuffle=False`.
 
     Args:
         graphs: list of graphs of any library, or a `GraphDataset`.
@@ -47,8 +47,8 @@ class GraphSequence(keras.utils.PyDataset):
             `(nodes,)`; or `None`.
         shuffle: bool.
         seed: int.
-        epoch: int, the epoch that comes first. Epochs count on by themselves;
-            where a training resumes, and to be exact with one or two batches,
+        epoch: int, the first epoch. The sequence counts epochs itself; where
+            a training resumes, and to be exact with one or two batches,
             `keras_topo.callbacks.FollowEpochs(sequence)` sets them.
         max_elements: int; batches are smaller where padded kernels would hold
             more entries, or joined ones more pairs; with factors, more nodes.
@@ -64,9 +64,16 @@ class GraphSequence(keras.utils.PyDataset):
 
     Example:
 
-    >>> train = GraphSequence(graphs, preprocessor, y, shuffle=True)
-    >>> model.fit(train, epochs=10, shuffle=False)
-    >>> model.predict(GraphSequence(others, preprocessor))
+    >>> train, _, _ = keras_topo.graphs.motif_dataset("cycle", (4, 1, 1))
+    >>> preprocessor = keras_topo.graphs.GraphPreprocessor().adapt(train)
+    >>> batches = GraphSequence(train, preprocessor, batch_size=4)
+    >>> inputs, targets = batches[0]
+    >>> inputs["nodes"].shape, targets
+    ((4, 95, 21), array([0, 1, 0, 1], dtype=int32))
+    >>> from keras_topo.models import gkat_graph_classifier
+    >>> model = gkat_graph_classifier(**preprocessor.model_arguments())
+    >>> model.predict(batches, verbose=0).shape
+    (8, 2)
     """
 
     def __init__(

@@ -114,6 +114,12 @@ def induced_cycle_dataset(
 
     Raises:
         ValueError: if `num_nodes` is less than 5.
+
+    Example:
+
+    >>> train, _, _ = induced_cycle_dataset(num_nodes=10, sizes=(4, 1, 1))
+    >>> train.graphs[0].num_nodes, train.graphs[0].num_edges  # one cycle
+    (10, 10)
     """
     if num_nodes < 5:
         raise ValueError(
@@ -158,9 +164,10 @@ def spectral_radius_dataset(
 
         W_ij = bond_ij + s_ij at edges, 0 elsewhere;  bond = 1, 2 or 3,
 
-    the growth rate of the number of weighted walks. Where the heavy edges meet
-    counts, and no sum over edges gives it. The adjacency matrix is one of ones
-    and zeros: who leaves the fields of edges aside does not know the weights.
+    the growth rate of the number of weighted walks. It depends on where heavy
+    edges meet, and no sum over edges gives it. The adjacency matrix holds ones
+    and zeros: a model that ignores the fields of edges does not know the
+    weights.
 
     Args:
         sizes: graphs in the training, validation and test set.
@@ -222,13 +229,13 @@ def beacon_dataset(
 ) -> NodeDataset:
     """One large graph whose nodes are told their class from several hops away.
 
-    Points in the unit square, each joined to its eight nearest, are in regions
-    (the Voronoi cells of a point for every 2,000 nodes) of a class each. A node
-    knows nothing of itself, and has zeros for features, but for the beacons:
-    one node in a hundred shows a class, in one case out of four a wrong one.
-    A node has to weigh the beacons around it, of which hardly one is within two
-    hops. Nodes near a border of regions stay uncertain: nobody is right
-    everywhere.
+    Nodes are points in the unit square, each joined to its eight nearest. They
+    lie in regions (the Voronoi cells of one point for every 2,000 nodes), each
+    of one class. The features of a node are zeros, except for the beacons: one
+    node in a hundred shows a class, in one case out of four a wrong one. To
+    find its class, a node has to weigh the beacons around it, of which hardly
+    one is within two hops. Nodes near the border of a region stay uncertain:
+    no model is right everywhere.
 
     Args:
         num_nodes: int, at least 100.
@@ -245,6 +252,12 @@ def beacon_dataset(
             0 and 1.
 
     *Complexity*: `O(nodes log nodes)`.
+
+    Example:
+
+    >>> dataset = beacon_dataset(num_nodes=1000)
+    >>> dataset.graph.num_nodes, dataset.graph.features.shape
+    (1000, (1000, 4))
     """
     if num_nodes < 100 or not 0 < beacons < 1 or num_classes < 2:
         raise ValueError(

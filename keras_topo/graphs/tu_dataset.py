@@ -28,9 +28,9 @@ def load_tu_dataset(
 ) -> GraphDataset:
     """Reads a TUDataset archive.
 
-    Read are the files `NAME_A.txt`, `_graph_indicator`, `_graph_labels`,
+    It reads the files `NAME_A.txt`, `_graph_indicator`, `_graph_labels`,
     `_graph_attributes`, `_node_labels`, `_node_attributes`, `_edge_labels` and
-    `_edge_attributes`; no other ones.
+    `_edge_attributes`, and no others.
 
     Lines of the edge list that repeat one another count once; self-loops and
     nodes without edges are kept. Attributes of nodes and edges are `features`
@@ -70,12 +70,12 @@ def load_tu_dataset(
             file, or its files do not fit together; the message names the file
             and, where there is one, the line.
 
-    Example:
+    Example (needs the archive):
 
-    >>> dataset = load_tu_dataset("MUTAG.zip")
-    >>> len(dataset), dataset.num_classes, dataset.node_label_values
-    (188, 2, [0, 1, 2, 3, 4, 5, 6])
-    >>> dataset.graphs[0]
+    >>> dataset = load_tu_dataset("MUTAG.zip")  # doctest: +SKIP
+    >>> len(dataset), dataset.num_classes  # doctest: +SKIP
+    (188, 2)
+    >>> dataset.graphs[0]  # doctest: +SKIP
     Graph(num_nodes=17, num_edges=19, node_labels=int64[17], label=1,
     edge_labels=int64[38])
     """

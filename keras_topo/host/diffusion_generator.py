@@ -41,6 +41,12 @@ class DiffusionGenerator:
         order: `(nodes,)`, int32, which node of the graph each one is; `None`
             where they are in the order of the graph.
         inverse: `(nodes,)`, int32, the inverse permutation, or `None`.
+
+    Example:
+
+    >>> generator = DiffusionGenerator.from_adjacency([[0, 1], [1, 0]])
+    >>> generator.diagonal, generator.bounds
+    (array([1., 1.]), (0.0, 2.0))
     """
 
     name: str

@@ -29,6 +29,12 @@ class Forest:
         size: `(nodes,)`, nodes of the subtree.
         tree: `(nodes,)`, number of the tree of each node, in preorder.
         head: `(nodes,)`, the first node of the heavy path of each node.
+
+    Example:
+
+    >>> forest = Forest.from_parents([-1, 0, 0, 1])
+    >>> forest.depth, forest.order
+    (array([0, 1, 1, 2]), array([0, 1, 3, 2], dtype=int32))
     """
 
     parents: np.ndarray
@@ -141,15 +147,15 @@ def minimum_spanning_forest(adjacency: Adjacency) -> tuple[Forest, np.ndarray]:
 def breadth_first_forest(
     adjacency: Adjacency, roots: ArrayLike | None = None
 ) -> tuple[Forest, np.ndarray]:
-    """Trees of shortest paths, in edges, from one root a component.
+    """Trees of shortest paths, in edges, from one root per component.
 
-    Distances from a root are those of the graph; others are longer on the
-    forest or the same.
+    Distances from a root are those of the graph; others are the same or longer
+    on the forest.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array, or a `Graph`; edges
             count in both directions.
-        roots: node ids, at most one a component; components without one are
+        roots: node ids, at most one per component; components without one are
             rooted at the node of the highest degree.
 
     Returns:
@@ -160,6 +166,13 @@ def breadth_first_forest(
         ValueError: if two roots are in one component.
 
     *Complexity*: `O(edges)`.
+
+    Example:
+
+    >>> triangle = [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    >>> forest, weights = breadth_first_forest(triangle, roots=[0])
+    >>> forest.parents, weights
+    (array([-1,  0,  0]), array([0., 1., 1.]))
     """
     adjacency = _edges(adjacency)
     nodes = adjacency.shape[0]

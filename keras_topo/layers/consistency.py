@@ -14,21 +14,22 @@ from keras_topo.masks.mask import wide_dtype
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class NodeDropout(keras.layers.Layer):
-    """Drops whole nodes, in training, each copy of a graph other ones.
+    """Drops whole nodes in training, different ones in each copy of a graph.
 
-    DropNode (Feng et al., 2020): with `b_i` 0 at the probability `rate` and 1
-    else,
+    DropNode (Feng et al., 2020): with `b_i` 0 with probability `rate` and 1
+    otherwise,
 
         x_i' = b_i x_i / (1 - rate)
 
-    so that the expectation is `x_i`. What a layer behind it takes from
-    neighbors, such as `GraphKernelAttention`, then comes from a random part
-    of them. With `copies` a graph is drawn as often, which costs only what
-    comes behind the layer. Without training the layer changes nothing.
+    so that the expectation is `x_i`. A layer behind it that takes from
+    neighbors, such as `GraphKernelAttention`, then takes from a random part
+    of them. With `copies`, that many copies of a graph are drawn; only the
+    layers behind this one cost more. Without training the layer changes
+    nothing.
 
     Args:
         rate: float from 0 to below 1, share of nodes that are dropped.
-        copies: int, of each graph.
+        copies: int, the number of copies of each graph.
         seed: int.
 
     Call arguments:
@@ -50,8 +51,10 @@ class NodeDropout(keras.layers.Layer):
 
     >>> layer = NodeDropout(0.5, copies=4)
     >>> nodes = np.ones((1, 30, 16))
-    >>> layer(nodes).shape, layer(nodes, training=True).shape
-    ((1, 30, 16), (4, 30, 16))
+    >>> tuple(layer(nodes).shape)
+    (1, 30, 16)
+    >>> tuple(layer(nodes, training=True).shape)
+    (4, 30, 16)
 
     Reference: Feng et al., Graph Random Neural Networks for Semi-Supervised
     Learning on Graphs, 2020, section 3.1.
@@ -107,8 +110,8 @@ class ConsistencyRegularization(keras.layers.Layer):
 
         weight * mean over nodes and copies of |p_s - t|^2
 
-    in training. What comes in goes out unchanged. With one copy the loss asks
-    for predictions that are sure.
+    in training. The layer returns its inputs unchanged. With one copy the loss
+    asks for confident predictions.
 
     Args:
         weight: float, not negative.
@@ -132,8 +135,10 @@ class ConsistencyRegularization(keras.layers.Layer):
 
     >>> layer = ConsistencyRegularization(1.0, 0.5, copies=2)
     >>> logits = np.array([[[0.0, 0.0]], [[0.0, np.log(3)]]])
-    >>> layer(logits, training=True).shape, round(float(layer.losses[0]), 4)
-    ((2, 1, 2), 0.0556)
+    >>> tuple(layer(logits, training=True).shape)
+    (2, 1, 2)
+    >>> round(float(layer.losses[0]), 4)
+    0.0556
 
     Reference: Feng et al. (2020), section 3.2: see `NodeDropout`.
     """

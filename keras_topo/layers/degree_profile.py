@@ -8,7 +8,7 @@ from keras_topo.layers.padding import check_padding
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class DegreeProfile(keras.layers.Layer):
-    """The degree of each node, and a summary of those of its neighbors.
+    """The degree of each node, and a summary of the degrees of its neighbors.
 
     See `keras_topo.graphs.degree_profile`.
 
@@ -21,6 +21,12 @@ class DegreeProfile(keras.layers.Layer):
         `(batch, nodes, 6)`, float32; zeros for a node without edges.
 
     *Complexity*: `O(nodes^2)`.
+
+    Example:
+
+    >>> star = np.array([[[0, 1, 1], [1, 0, 0], [1, 0, 0]]])
+    >>> print(np.round(DegreeProfile()(star)[0, :, 0], 2))  # log(1 + degree)
+    [1.1  0.69 0.69]
     """
 
     def call(self, adjacency, mask=None):
@@ -69,6 +75,12 @@ class ClusteringCoefficients(keras.layers.Layer):
         `(batch, nodes, 1)`, float32; 0 with fewer than two neighbors.
 
     *Complexity*: one product of `nodes x nodes` matrices.
+
+    Example:
+
+    >>> graph = [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0]]
+    >>> print(np.round(ClusteringCoefficients()(np.array([graph]))[0, :, 0], 2))
+    [1.   1.   0.33 0.  ]
     """
 
     def call(self, adjacency):

@@ -46,7 +46,8 @@ class EdgeGates(keras.layers.Layer):
 
     >>> kernel = {"kernel": np.ones((1, 1, 3, 3))}
     >>> edges, features = np.array([[[0, 1], [1, 0]]]), np.ones((1, 2, 4))
-    >>> EdgeGates(num_heads=2)(kernel, features, edges)["kernel"].shape
+    >>> gated = EdgeGates(num_heads=2)(kernel, features, edges)
+    >>> tuple(gated["kernel"].shape)
     (1, 2, 3, 3)
     """
 

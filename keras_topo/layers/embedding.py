@@ -21,7 +21,7 @@ class PatchEmbedding(keras.layers.Layer):
 
     Args:
         embed_dim: int, channels of a token.
-        patch_size: int, or one int a grid axis.
+        patch_size: int, or one int per grid axis.
         use_bias: bool.
         kernel_initializer, bias_initializer: of the projection.
         padding: `"same"`, or `"valid"`, which leaves out the pixels of a patch
@@ -41,7 +41,8 @@ class PatchEmbedding(keras.layers.Layer):
 
     Example:
 
-    >>> PatchEmbedding(64, patch_size=4)(np.random.rand(2, 32, 30, 3)).shape
+    >>> images = np.random.rand(2, 32, 30, 3)
+    >>> tuple(PatchEmbedding(64, patch_size=4)(images).shape)
     (2, 8, 8, 64)
     """
 
@@ -175,7 +176,7 @@ class PositionEmbedding(keras.layers.Layer):
 
     Example:
 
-    >>> PositionEmbedding()(np.random.rand(2, 8, 8, 64)).shape
+    >>> tuple(PositionEmbedding()(np.random.rand(2, 8, 8, 64)).shape)
     (2, 8, 8, 64)
     """
 
@@ -265,7 +266,7 @@ class PrefixTokens(keras.layers.Layer):
 
     Example:
 
-    >>> PrefixTokens()(np.random.rand(2, 8, 8, 64)).shape
+    >>> tuple(PrefixTokens()(np.random.rand(2, 8, 8, 64)).shape)
     (2, 65, 64)
     """
 

@@ -112,6 +112,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     Example:
 
+    >>> from keras_topo.layers import PatchEmbedding, PositionEmbedding
     >>> model = keras.Sequential([
     ...     keras.Input((32, 32, 3)),
     ...     PatchEmbedding(64, patch_size=4),
@@ -120,6 +121,8 @@ class TopologicalEncoderBlock(keras.layers.Layer):
     ...     keras.layers.GlobalAveragePooling2D(),
     ...     keras.layers.Dense(10),
     ... ])
+    >>> model.output_shape
+    (None, 10)
     """
 
     def __init__(
@@ -382,7 +385,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return None
 
     def attention_weights(self, inputs, mask=None, grid=None):
-        """What the tokens take of each other, as a matrix, to look at.
+        """How much each token takes from each other one, as a matrix.
 
         A block that has not been called yet is built.
 

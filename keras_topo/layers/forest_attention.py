@@ -17,11 +17,9 @@ class ForestAttention(GraphKernelAttention):
 
     The forest belongs to the layer. A batch of trees is one forest, with their
     nodes one after another: `Forest.from_trees`. A general graph may be given
-    by its minimum spanning forest or by breadth-first trees: the mask is then
-    that of the forest, on which most distances are longer than on the graph:
-
-    >>> forest, weights = minimum_spanning_forest(adjacency)
-    >>> layer = ForestAttention(4, 16, forest, weights, "rational")
+    by its minimum spanning forest or by breadth-first trees, as in the second
+    example: the mask is then that of the forest, on which most distances are
+    longer than on the graph.
 
     Args:
         num_heads: int.
@@ -37,8 +35,8 @@ class ForestAttention(GraphKernelAttention):
 
     Call arguments:
         inputs: `(batch, nodes, channels)`; examples share the forest.
-        mask: `(batch, nodes)`, `True` for real nodes. Others are seen by none,
-            and ways through them count as before.
+        mask: `(batch, nodes)`, `True` for real nodes. Others are seen by none;
+            they still count in the distances.
         training: bool.
         return_attention_scores: bool, see `MaskedAttention`.
 
@@ -50,7 +48,7 @@ class ForestAttention(GraphKernelAttention):
         ValueError: as `ForestMask`, or if the number of nodes differs from
             that of the forest.
 
-    *Complexity* for `L` nodes, `m` features and values of size `d`, a head:
+    *Complexity*, per head, for `L` nodes, `m` features and values of size `d`:
     `m (d + 1)` products with the mask, each `O(L)` for `"exponential"` and
     `O(L log^2 L)` for other functions.
 
@@ -58,8 +56,13 @@ class ForestAttention(GraphKernelAttention):
 
     >>> parents = (np.arange(1000) - 1) // 2
     >>> layer = ForestAttention(num_heads=4, key_dim=8, parents=parents)
-    >>> layer(np.random.rand(2, 1000, 32)).shape
+    >>> tuple(layer(np.random.rand(2, 1000, 32)).shape)
     (2, 1000, 32)
+    >>> lengths = [[0, 1, 0, 3], [1, 0, 2, 0], [0, 2, 0, 1], [3, 0, 1, 0]]
+    >>> forest, weights = keras_topo.graphs.minimum_spanning_forest(lengths)
+    >>> layer = ForestAttention(4, 8, forest, weights, function="rational")
+    >>> tuple(layer(np.random.rand(2, 4, 32)).shape)
+    (2, 4, 32)
     """
 
     def __init__(

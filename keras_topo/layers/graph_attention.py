@@ -108,7 +108,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
 
     >>> layer = GraphKernelAttention(num_heads=4, key_dim=8)
     >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
-    >>> layer(nodes, kernel).shape
+    >>> tuple(layer(nodes, kernel).shape)
     (2, 30, 16)
     """
 
@@ -187,7 +187,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         return (x, scores) if return_attention_scores else x
 
     def attention_weights(self, inputs, kernel=None, mask=None):
-        """What the nodes take of each other, as a matrix, to look at.
+        """How much each node takes from each other one, as a matrix.
 
         A layer that has not been called yet is built.
 

@@ -56,7 +56,7 @@ class GraphEncoderBlock(keras.layers.Layer):
     Example:
 
     >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
-    >>> GraphEncoderBlock(num_heads=4)(nodes, kernel).shape
+    >>> tuple(GraphEncoderBlock(num_heads=4)(nodes, kernel).shape)
     (2, 30, 16)
     """
 

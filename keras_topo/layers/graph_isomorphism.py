@@ -43,7 +43,7 @@ class GraphIsomorphism(GraphKernelLayer):
     Example:
 
     >>> nodes, neighbors = np.ones((1, 3, 4)), np.ones((1, 3, 3))
-    >>> GraphIsomorphism(8)(nodes, neighbors).shape
+    >>> tuple(GraphIsomorphism(8)(nodes, neighbors).shape)
     (1, 3, 8)
     """
 

@@ -43,6 +43,15 @@ class AdjacencyFromEdges(keras.layers.Layer):
         `(batch, nodes, nodes)`, float32, weights and zeros.
 
     *Complexity*: `O(batch nodes^2)`.
+
+    Example:
+
+    >>> edges = np.array([[[0, 1], [1, 2], [-1, -1]]])  # one is padding
+    >>> nodes = np.zeros((1, 3, 4))
+    >>> print(np.array(AdjacencyFromEdges()(edges, nodes)[0]))
+    [[0. 1. 0.]
+     [1. 0. 1.]
+     [0. 1. 0.]]
     """
 
     def __init__(self, directed=False, **kwargs):
@@ -146,6 +155,14 @@ class RandomWalkKernel(WalkLayer):
 
     *Complexity*: `max(lengths) + kernels` products of `nodes x nodes`
     matrices.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.round(RandomWalkKernel(lengths=[3])(path)[0, 0], 2))
+    [[1.   0.76 0.71]
+     [0.76 1.   0.76]
+     [0.71 0.76 1.  ]]
     """
 
     def __init__(
@@ -202,10 +219,18 @@ class DiffusionKernel(KernelLayer):
     Returns:
         `(batch, kernels, nodes, nodes)`, float32; zero at padded nodes, and
         where an entry is below 2e-6 of the largest in its row. There is a
-        gradient with respect to the times, none to the adjacency.
+        gradient with respect to the times, but not to the adjacency.
 
-    *Complexity*: one eigendecomposition `O(nodes^3)` a graph, and a product a
-    kernel.
+    *Complexity*: one eigendecomposition `O(nodes^3)` per graph, and one
+    product per kernel.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.round(DiffusionKernel(times=[0.5])(path)[0, 0], 2))
+    [[0.67 0.26 0.07]
+     [0.26 0.48 0.26]
+     [0.07 0.26 0.67]]
     """
 
     def __init__(
@@ -295,6 +320,14 @@ class AdjacencyKernel(KernelLayer):
 
     Returns:
         `(batch, 1, nodes, nodes)`, float32; zero at padded nodes.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.round(AdjacencyKernel("normalized")(path)[0, 0], 2))
+    [[0.5  0.41 0.  ]
+     [0.41 0.33 0.41]
+     [0.   0.41 0.5 ]]
     """
 
     def __init__(self, kind="normalized", **kwargs):
@@ -332,13 +365,13 @@ class LogKernel(keras.layers.Layer):
 
     Returns:
         The shape of the kernel, in float32 at least; -1e30 where an entry is
-        zero (or below, which no logarithm is of).
+        zero (or negative, where there is no logarithm).
 
     Example:
 
     >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
-    >>> layer = GraphKernelAttention(num_heads=4, key_dim=8)
-    >>> layer(nodes, {"log_kernel": LogKernel()(kernel)}).shape
+    >>> layer = keras_topo.layers.GraphKernelAttention(num_heads=4, key_dim=8)
+    >>> tuple(layer(nodes, {"log_kernel": LogKernel()(kernel)}).shape)
     (2, 30, 16)
     """
 
@@ -390,6 +423,14 @@ class DegreeFeatures(keras.layers.Layer):
 
     Returns:
         `(batch, nodes, max_degree + 1)`, float32.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.array(DegreeFeatures(max_degree=3)(path)[0]))
+    [[0. 1. 0. 0.]
+     [0. 0. 1. 0.]
+     [0. 1. 0. 0.]]
     """
 
     def __init__(self, max_degree, **kwargs):
@@ -410,9 +451,9 @@ class DegreeFeatures(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class ReturnProbabilities(keras.layers.Layer):
-    """Probabilities that a random walk is back where it began.
+    """The probabilities that a random walk is back where it began.
 
-    Features of a node that say how it is connected: see
+    They are features of a node that say how it is connected: see
     `keras_topo.graphs.return_probabilities`.
 
     Args:
@@ -425,6 +466,14 @@ class ReturnProbabilities(keras.layers.Layer):
         `(batch, nodes, steps)`, float32: the diagonals of `P, P^2, ...`.
 
     *Complexity*: `steps / 2` products of `nodes x nodes` matrices.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.array(ReturnProbabilities(steps=4)(path)[0]))
+    [[0.  0.5 0.  0.5]
+     [0.  1.  0.  1. ]
+     [0.  0.5 0.  0.5]]
     """
 
     def __init__(self, steps, **kwargs):

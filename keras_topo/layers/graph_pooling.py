@@ -17,18 +17,18 @@ class GraphPooling(keras.layers.Layer):
     Args:
         mode: `"mean"`, `"max"`, `"sum"`, `"log_size"`, or several of them
             joined by `"+"`, as in `"mean+max"`, whose results are
-            concatenated. `"log_size"` is one number, the logarithm of how many
-            nodes the graph has: a mean does not tell it, and a sum says it in
-            every channel at once.
+            concatenated. `"log_size"` is one number, the logarithm of the
+            number of nodes of the graph: a mean does not tell it, and a sum
+            says it in every channel at once.
 
     Call arguments:
         inputs: nodes `(batch, nodes, channels)`, or a dict with `nodes` and
             possibly `node_mask`, or `graph_sizes`.
         mask: `(batch, nodes)`, `True` for real nodes; padded ones do not
             count. A graph without real nodes gives zeros.
-        graph_sizes: `(graphs,)`, int, how many nodes each of the graphs has
-            that are joined in nodes `(1, all nodes, channels)`, in their
-            order; what follows is padding. `mask` is of no matter then.
+        graph_sizes: `(graphs,)`, int, the number of nodes of each graph, for
+            graphs that are joined in nodes `(1, all nodes, channels)`, in
+            their order; what follows is padding. `mask` is not used then.
 
     Returns:
         `(batch, features)`: the channels of the inputs for each of `"mean"`,
@@ -39,7 +39,7 @@ class GraphPooling(keras.layers.Layer):
 
     Example:
 
-    >>> GraphPooling("mean+max")(np.random.rand(2, 30, 16)).shape
+    >>> tuple(GraphPooling("mean+max")(np.random.rand(2, 30, 16)).shape)
     (2, 32)
     """
 

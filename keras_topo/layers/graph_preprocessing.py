@@ -26,8 +26,10 @@ class OneHotValues(keras.layers.Layer):
 
     Example:
 
-    >>> OneHotValues([6, 7, 8])(np.array([[8, 6, 1]]))[0]
-    [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    >>> print(np.array(OneHotValues([6, 7, 8])(np.array([[8, 6, 1]]))[0]))
+    [[0. 0. 1.]
+     [1. 0. 0.]
+     [0. 0. 0.]]
     """
 
     def __init__(self, values, **kwargs):
@@ -63,8 +65,9 @@ class OneHotValues(keras.layers.Layer):
 class L1Normalization(keras.layers.Layer):
     """Features divided by the sum of their absolute values.
 
-    Of bags of words the share of each word. Zeros stay zeros, and what is
-    normalized already stays as it is. No finite feature overflows.
+    For bags of words this is the share of each word. Rows of zeros stay zeros,
+    and rows that are normalized already stay as they are. No finite feature
+    overflows.
 
     Call arguments:
         inputs: `(..., features)`.
@@ -74,8 +77,8 @@ class L1Normalization(keras.layers.Layer):
 
     Example:
 
-    >>> L1Normalization()(np.array([[1.0, 0.0, 1.0, 0.0]]))
-    [[0.5, 0.0, 0.5, 0.0]]
+    >>> print(np.array(L1Normalization()(np.array([[1.0, 0.0, 1.0, 0.0]]))))
+    [[0.5 0.  0.5 0. ]]
     """
 
     def __init__(self, **kwargs):
@@ -111,6 +114,13 @@ class BothDirections(keras.layers.Layer):
         another, and their features. (`(batch, edges, ...)` if `directed`.)
 
     *Complexity*: `O(batch nodes^2)`.
+
+    Example:
+
+    >>> edges, features = np.array([[[0, 1], [1, 2]]]), np.ones((1, 2, 4))
+    >>> edges, _ = BothDirections()(edges, features, nodes=np.zeros((1, 3, 8)))
+    >>> np.array(edges[0]).tolist()
+    [[0, 1], [1, 2], [1, 0], [2, 1]]
     """
 
     def __init__(self, directed=False, **kwargs):
@@ -171,6 +181,12 @@ class LaplacianEigenvectors(keras.layers.Layer):
         `(batch, nodes, count)`, float32; zeros at padded nodes.
 
     *Complexity*: one eigendecomposition `O(nodes^3)` per graph.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> tuple(LaplacianEigenvectors(count=2)(path).shape)
+    (1, 3, 2)
     """
 
     def __init__(self, count, **kwargs):
@@ -223,12 +239,13 @@ class LaplacianEigenvectors(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class LargestEntries(keras.layers.Layer):
-    """Kernels with the largest entries of each row alone, and those at edges.
+    """Keeps the largest entries of each row of kernels, and those at edges.
 
-    What `keras_topo.graphs.largest_pairs` keeps, as matrices.
+    The entries are those that `keras_topo.graphs.largest_pairs` keeps, as
+    matrices.
 
     Args:
-        count: int, entries of a row.
+        count: int, the number of entries of a row.
 
     Call arguments:
         kernel: `(batch, kernels, nodes, nodes)`.
@@ -236,6 +253,15 @@ class LargestEntries(keras.layers.Layer):
 
     Returns:
         The shape of the kernel; zeros elsewhere.
+
+    Example:
+
+    >>> kernel = np.array([[[[1, 0.5, 0.2], [0.5, 1, 0.5], [0.2, 0.5, 1]]]])
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.round(LargestEntries(count=1)(kernel, path)[0, 0], 2))
+    [[1.  0.5 0. ]
+     [0.5 1.  0.5]
+     [0.  0.5 1. ]]
     """
 
     def __init__(self, count, **kwargs):

@@ -45,7 +45,7 @@ class GraphPropagation(GraphKernelLayer):
     Example:
 
     >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
-    >>> GraphPropagation()(nodes, kernel).shape
+    >>> tuple(GraphPropagation()(nodes, kernel).shape)
     (2, 30, 16)
     """
 

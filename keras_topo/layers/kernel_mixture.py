@@ -48,7 +48,8 @@ class KernelMixture(keras.layers.Layer):
 
     Example:
 
-    >>> KernelMixture(4)({"kernel": np.ones((2, 3, 5, 5))})["kernel"].shape
+    >>> mixture = KernelMixture(4)({"kernel": np.ones((2, 3, 5, 5))})
+    >>> tuple(mixture["kernel"].shape)
     (2, 4, 5, 5)
     """
 

@@ -57,11 +57,11 @@ class HedgehogFeatureMap(keras.layers.Layer):
 
     Example:
 
-    >>> layer = MaskedAttention(
+    >>> layer = keras_topo.layers.MaskedAttention(
     ...     num_heads=4, key_dim=16, mask="decay",
     ...     similarity=HedgehogFeatureMap(num_features=32),
     ... )
-    >>> layer(np.random.rand(2, 14, 28, 64)).shape
+    >>> tuple(layer(np.random.rand(2, 14, 28, 64)).shape)
     (2, 14, 28, 64)
     """
 

@@ -40,7 +40,7 @@ class LocalMessages(keras.layers.Layer):
     Example:
 
     >>> edges, features = np.array([[[0, 1], [1, 0]]]), np.ones((1, 2, 4))
-    >>> LocalMessages(8)(np.ones((1, 3, 6)), edges, features).shape
+    >>> tuple(LocalMessages(8)(np.ones((1, 3, 6)), edges, features).shape)
     (1, 3, 8)
     """
 

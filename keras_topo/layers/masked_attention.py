@@ -41,8 +41,8 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     `initial_state`, `step` and `extend`, equal to a call on all of it.
 
     **Cross attention.** With a `value` in the call, queries come from the
-    inputs, keys and values from it; both are sequences, whose masks measure
-    the distance of their positions.
+    inputs, and keys and values from `value`. Both are sequences, and the mask
+    measures the distance between their positions.
 
     Args:
         num_heads: int, number of heads.
@@ -116,15 +116,15 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     Example:
 
     >>> layer = MaskedAttention(num_heads=4, key_dim=16, mask="decay")
-    >>> layer(np.random.rand(2, 14, 28, 64)).shape
+    >>> tuple(layer(np.random.rand(2, 14, 28, 64)).shape)
     (2, 14, 28, 64)
     >>> _, scores = layer(
     ...     np.random.rand(2, 7, 7, 64), return_attention_scores=True
     ... )
-    >>> scores.shape
+    >>> tuple(scores.shape)
     (2, 4, 49, 49)
     >>> layer = MaskedAttention(4, 16, mask="gated", causal=True)
-    >>> layer(np.random.rand(2, 1000, 64)).shape
+    >>> tuple(layer(np.random.rand(2, 1000, 64)).shape)
     (2, 1000, 64)
     """
 
@@ -283,11 +283,10 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         return self._operator_of(topology)
 
     def attention_weights(self, inputs, mask=None, grid=None):
-        """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
+        """How much each token takes from each other one, `D^-1 (M (.) K)`.
 
-        The scores that a call returns besides with
-        `return_attention_scores=True`. A layer that has not been called yet is
-        built.
+        These are the scores that a call with `return_attention_scores=True`
+        returns too. A layer that has not been called yet is built.
 
         Args:
             inputs, mask, grid: as in a call.

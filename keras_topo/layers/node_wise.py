@@ -7,10 +7,11 @@ from keras_topo.layers.graph_inputs import nodes_shape, with_nodes
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class NodeWise(keras.layers.Layer):
-    """Applies a layer to the nodes of a graph, and leaves the rest of it.
+    """Applies a layer to the nodes of a graph, and passes on the rest of it.
 
-    Where a graph is a dict, the layers of Keras do not know what of it is
-    theirs; this one says so, and lets them stand in a `keras.Sequential`.
+    Keras layers do not know which entries of a graph that is a dict they are
+    for. This layer picks the nodes, so that any Keras layer can stand in a
+    `keras.Sequential` of graph layers.
 
     Args:
         layer: a Keras layer on `(batch, nodes, channels)`, such as `Dense`,
@@ -28,6 +29,7 @@ class NodeWise(keras.layers.Layer):
 
     Example:
 
+    >>> from keras_topo.layers import GraphKernelAttention, GraphPooling
     >>> model = keras.Sequential(
     ...     [
     ...         GraphKernelAttention(num_heads=4, key_dim=8),
@@ -35,6 +37,9 @@ class NodeWise(keras.layers.Layer):
     ...         GraphPooling("mean"),
     ...     ]
     ... )
+    >>> nodes, kernel = np.random.rand(2, 30, 16), np.random.rand(2, 30, 30)
+    >>> tuple(model({"nodes": nodes, "kernel": kernel}).shape)
+    (2, 16)
     """
 
     def __init__(self, layer, **kwargs):

@@ -82,6 +82,16 @@ class Streaming:
         Raises:
             ValueError: if the layer is not causal or not built, shapes do not
                 match, or more tokens come than the state has places for.
+
+        Example:
+
+        >>> layer = keras_topo.layers.MaskedAttention(4, 8, causal=True)
+        >>> tokens = np.random.rand(2, 10, 32)
+        >>> outputs, state = layer(tokens), layer.initial_state(batch_size=2)
+        >>> for i in range(10):
+        ...     last, state = layer.step(tokens[:, i], state)
+        >>> print(np.allclose(last, outputs[:, -1], atol=1e-5))
+        True
         """
         token = ops.convert_to_tensor(token)
         if len(token.shape) != 2:

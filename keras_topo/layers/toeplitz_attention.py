@@ -33,7 +33,7 @@ class ToeplitzAttention(MaskedAttention):
     The attention of TopViT (Choromanski et al., 2022): head `h` weighs the
     value of token `j` for token `i` by `M_h[i - j] phi(q_i) . phi(k_j)`, with
     a learned mask `M_h` of the offset on the grid, and divides by the sum of
-    the weights. `MaskedAttention` with a table and ReLU by default.
+    the weights. It is `MaskedAttention` with a table and ReLU by default.
 
     Args:
         num_heads, key_dim, value_dim: see `MaskedAttention`.
@@ -55,9 +55,9 @@ class ToeplitzAttention(MaskedAttention):
     Example:
 
     >>> layer = ToeplitzAttention(num_heads=4, key_dim=16)
-    >>> layer(np.random.rand(2, 14, 28, 64)).shape
+    >>> tuple(layer(np.random.rand(2, 14, 28, 64)).shape)
     (2, 14, 28, 64)
-    >>> layer.mask_operator().shape
+    >>> tuple(layer.mask_operator().shape)
     (4, 392, 392)
     """
 

@@ -18,10 +18,10 @@ SMALLEST = 2.0**-126
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class StepsKernel(WalkLayer):
-    """Where random walks of so many nodes end: `P^(n - 1)`, `P = D^-1 A`.
+    """Where random walks of `n` nodes end: `P^(n - 1)`, `P = D^-1 A`.
 
-    Of one node it is the identity. `KernelMixture` makes of several the
-    polynomials of `P`, diffusion and PageRank among them.
+    For `n = 1` it is the identity. From several of them, `KernelMixture` makes
+    the polynomials of `P`, diffusion and PageRank among them.
 
     Args:
         lengths: ints, nodes of the walks, one kernel each.
@@ -35,6 +35,14 @@ class StepsKernel(WalkLayer):
         the row of a node from which no walk is that long.
 
     *Complexity*: `max(lengths) - 2` products of `nodes x nodes` matrices.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.array(StepsKernel(lengths=[3])(path)[0, 0]))  # two steps
+    [[0.5 0.  0.5]
+     [0.  1.  0. ]
+     [0.5 0.  0.5]]
     """
 
     def _kernels(self, adjacency):
@@ -52,7 +60,7 @@ class StepsKernel(WalkLayer):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class AnchoredWalkKernel(WalkLayer):
-    """Random-walk kernels that tell a few nodes apart alone, as matrices.
+    """Random-walk kernels that tell only a few nodes apart, as matrices.
 
     See `keras_topo.graphs.anchored_walk_factors`.
 
@@ -69,6 +77,16 @@ class AnchoredWalkKernel(WalkLayer):
 
     *Complexity*: `max(lengths) + kernels` products of `nodes x nodes`
     matrices.
+
+    Example:
+
+    >>> graph = [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0]]
+    >>> layer = AnchoredWalkKernel(lengths=[2], anchors=1)
+    >>> print(np.round(layer(np.array([graph]))[0, 0], 2))
+    [[1.   1.   0.89 0.89]
+     [1.   1.   0.89 0.89]
+     [0.89 0.89 1.   1.  ]
+     [0.89 0.89 1.   1.  ]]
     """
 
     def __init__(self, lengths=(4,), anchors=8, **kwargs):
@@ -105,7 +123,7 @@ class LabeledWalkKernel(WalkLayer):
     """How likely walks from two nodes see the same labels.
 
     See `keras_topo.graphs.labeled_walk_kernel`. There is a gradient with
-    respect to the adjacency, none to the labels.
+    respect to the adjacency, but not to the labels.
 
     Args:
         lengths: ints, nodes of the walks, one kernel each.
@@ -125,8 +143,10 @@ class LabeledWalkKernel(WalkLayer):
 
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
     >>> labels = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> LabeledWalkKernel([2])(path, labels)[0, 0]
-    [[1, 0.707, 0], [0.707, 1, 0], [0, 0, 1]]
+    >>> print(np.round(LabeledWalkKernel([2])(path, labels)[0, 0], 3))
+    [[1.    0.707 0.   ]
+     [0.707 1.    0.   ]
+     [0.    0.    1.   ]]
     """
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
@@ -176,6 +196,14 @@ class DegreeBins(keras.layers.Layer):
 
     Returns:
         `(batch, nodes, 32)`, float32.
+
+    Example:
+
+    >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
+    >>> print(np.array(DegreeBins()(path)[0, :, :4]))
+    [[0. 1. 0. 0.]
+     [0. 0. 1. 0.]
+     [0. 1. 0. 0.]]
     """
 
     def call(self, adjacency):

@@ -71,13 +71,24 @@ class _Combination(Mask):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class SumMask(_Combination):
-    """The sum of masks, also written `a + b`: what one of them lets through.
+    """The sum of masks, also written `a + b`: lets through what any of them
+    lets through.
 
     Args:
         masks: non-empty list of masks or names of masks.
 
     *Complexity*: that of the terms, one after the other. It carries state
     where all of them do.
+
+    Example:
+
+    >>> from keras_topo.masks import CausalMask, DecayMask, Sequence
+    >>> mask, tokens = CausalMask() + DecayMask(), Sequence(3)
+    >>> mask.build(num_heads=1, topology=tokens)
+    >>> print(np.round(mask.operator(tokens).to_dense()[0], 2))
+    [[2.   1.   0.99]
+     [2.   2.   1.  ]
+     [1.99 2.   2.  ]]
     """
 
     @property
@@ -90,14 +101,24 @@ class SumMask(_Combination):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class ProductMask(_Combination):
-    """The elementwise product of masks, also written `a * b`: what all of them
-    let through.
+    """The elementwise product of masks, also written `a * b`: lets through
+    what all of them let through.
 
     Args:
         masks: non-empty list of masks or names of masks.
 
     *Complexity*: decays of one sequence are one decay, whose rates add;
     otherwise attention is explicit, on products of rows.
+
+    Example:
+
+    >>> from keras_topo.masks import CausalMask, DecayMask, Sequence
+    >>> mask, tokens = CausalMask() * DecayMask(), Sequence(3)
+    >>> mask.build(num_heads=1, topology=tokens)
+    >>> print(np.round(mask.operator(tokens).to_dense()[0], 2))
+    [[1.   0.   0.  ]
+     [1.   1.   0.  ]
+     [0.99 1.   1.  ]]
     """
 
     @property

@@ -42,9 +42,9 @@ from keras_topo.typing import Tensor
 class CurvesMask(Mask):
     """The mean of decays along curves that visit every cell of the grid.
 
-    `M = mean_k P_k^T E(r_k) P_k`, see `keras_topo.operators.curve_decay`; a
-    rate per head and curve, the softplus of a weight, relative to the
-    geometric mean of the extents of the grid.
+    `M = mean_k P_k^T E(r_k) P_k`, see `keras_topo.operators.curve_decay`.
+    There is one rate per head and curve, the softplus of a weight, relative to
+    the geometric mean of the extents of the grid.
 
     Args:
         curves: names of curves, see `keras_topo.operators.curve_order`.
@@ -56,6 +56,13 @@ class CurvesMask(Mask):
             than `"rows"`, `"columns"`, and the diagonals of two axes.
 
     *Complexity*: linear in the tokens.
+
+    Example:
+
+    >>> mask = CurvesMask(curves=("rows", "columns", "hilbert"))
+    >>> layer = keras_topo.layers.MaskedAttention(2, 4, mask=mask)
+    >>> tuple(layer(np.random.rand(1, 6, 8, 16)).shape)  # 6 x 8 tokens
+    (1, 6, 8, 16)
     """
 
     nonnegative = True

@@ -29,12 +29,23 @@ class DecayMask(Mask):
     to the extent on a grid. Heads start at different scales.
 
     Args:
-        num_scales: int; with more than one, a mask is the weighted sum of so
-            many decays, whose positive weights are learned and add to one.
+        num_scales: int; with more than one, a mask is the weighted sum of
+            that many decays, whose positive weights are learned and add up to
+            one.
         initial: `"decays"` or `"ones"`, see `TableMask`.
 
     *Complexity*: linear in the tokens: attention in chunks on sequences, in
     tiles on grids. Causal sequences carry a state of constant size.
+
+    Example:
+
+    >>> mask, grid = DecayMask(), keras_topo.masks.Grid((2, 2))
+    >>> mask.build(num_heads=1, topology=grid)
+    >>> print(np.round(mask.operator(grid).to_dense()[0], 2))
+    [[1.   0.37 0.37 0.14]
+     [0.37 1.   0.14 0.37]
+     [0.37 0.14 1.   0.37]
+     [0.14 0.37 0.37 1.  ]]
     """
 
     nonnegative = True
@@ -88,10 +99,18 @@ class GaussianMask(Mask):
 
     Args:
         initial: `"decays"`, widths of one token, two, four and so on, from
-            head to head; or `"ones"`, so wide that the mask is all but one.
+            head to head; or `"ones"`, so wide that entries are almost one.
 
     *Complexity*: as a separable `BlockToeplitz`: `L (n_1 + ... + n_d)` per
     column.
+
+    Example:
+
+    >>> mask, grid = GaussianMask(), keras_topo.masks.Grid((1, 4))
+    >>> mask.build(num_heads=2, topology=grid)
+    >>> print(np.round(mask.operator(grid).to_dense()[:, 0], 2))
+    [[1.   0.61 0.14 0.01]
+     [1.   0.88 0.61 0.32]]
     """
 
     nonnegative = True
@@ -126,10 +145,20 @@ class CausalMask(Mask):
     """Ones for the tokens so far, in their order, and zeros for later ones.
 
     The mask of autoregression; it has no weights. Times another mask it makes
-    that one causal. For sequences; on a grid the order would be that of rows.
+    that one causal. It is meant for sequences; on a grid the order is
+    row-major.
 
     Raises:
         ValueError: for the nodes of a graph, which have no order.
+
+    Example:
+
+    >>> mask = CausalMask() * DecayMask()
+    >>> layer = keras_topo.layers.MaskedAttention(2, 4, mask=mask)
+    >>> x, y = np.random.rand(2, 1, 5, 16)
+    >>> y[:, :3] = x[:, :3]  # later tokens differ
+    >>> print(np.allclose(layer(x)[:, :3], layer(y)[:, :3], atol=1e-5))
+    True
     """
 
     nonnegative = True

@@ -35,25 +35,34 @@ ARRAYS = (
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class DiffusionMask(GraphMask):
-    """The graph diffusion kernel `exp(-time T)`, its time learned a head.
+    """The graph diffusion kernel `exp(-time T)`, with a time learned per head.
 
-    See `GraphDiffusion`, by whose products it is applied.
+    Products are those of `keras_topo.operators.GraphDiffusion`.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array, symmetric, not
             negative; or a `keras_topo.graphs.Graph`.
         generator: `"laplacian"`, `"adjacency"` or `"normalized_laplacian"`.
-        times: float, or several of which the number of heads is a multiple,
-            each for as many heads in a row; where they start, if learned.
-        learn_times: bool; a time is `max_time sigmoid(weight)`.
+        times: float, or several floats, of which the number of heads is a
+            multiple: each serves the same number of consecutive heads. Learned
+            times start there.
+        learn_times: bool; learned times are `max_time sigmoid(weight)`.
         max_time: float; defaults to four times the largest of `times`, or to
-            that itself where they are not learned. Work grows with it.
+            the largest of them where they are not learned. Work grows with it.
 
     Raises:
         ValueError: if the graph is not as expected, or a time is negative or,
             where it is learned, not between 0 and `max_time`.
 
     *Complexity*: that of `GraphDiffusion` with `max_time`.
+
+    Example:
+
+    >>> path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> mask = DiffusionMask(path, times=(0.5, 2.0))
+    >>> mask.build(num_heads=4, topology=keras_topo.masks.Nodes(3))
+    >>> mask.operator().shape
+    (4, 3, 3)
     """
 
     nonnegative = True

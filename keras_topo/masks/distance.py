@@ -31,9 +31,9 @@ class DistanceMask(Mask):
     """`exp(a_0 + a_1 x + a_2 x^2)` of the distance, two or three numbers per
     head.
 
-    `x` is the L1 distance of two tokens over the longest on the grid; on a
-    sequence, over the `reach`, so that it means the same at any length. The
-    exponent is clipped to -30 and 30.
+    `x` is the L1 distance of two tokens, divided by the longest one on the
+    grid. On a sequence it is divided by the `reach`, so that it means the same
+    at any length. The exponent is clipped to `[-30, 30]`.
 
     Args:
         degree: 1 or 2; of degree 1 the mask is a product over the axes.
@@ -42,7 +42,15 @@ class DistanceMask(Mask):
         share_heads: bool, one mask for all heads.
 
     Raises:
-        ValueError: as `TableMask`, but that no `reach` is needed.
+        ValueError: as `TableMask`, except that no `reach` is needed.
+
+    Example:
+
+    >>> mask, grid = DistanceMask(), keras_topo.masks.Grid((1, 4))
+    >>> mask.build(num_heads=2, topology=grid)
+    >>> print(np.round(mask.operator(grid).to_dense()[:, 0], 2))
+    [[1.   0.37 0.14 0.05]
+     [1.   0.61 0.37 0.22]]
     """
 
     nonnegative = True
@@ -120,7 +128,7 @@ class DistanceMask(Mask):
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class SeparableMask(Mask):
-    """A sum of products of one factor per axis.
+    """A sum of terms, each the product of one factor per axis.
 
     Args:
         rank: int, number of terms.
@@ -137,6 +145,13 @@ class SeparableMask(Mask):
 
     *Complexity*: of tables, `L (n_1 + ... + n_d)` per column and term; of
     decays, attention in tiles in linear time.
+
+    Example:
+
+    >>> mask, grid = SeparableMask(rank=2), keras_topo.masks.Grid((4, 6))
+    >>> mask.build(num_heads=8, topology=grid)
+    >>> mask.operator(grid).shape
+    (8, 24, 24)
     """
 
     nonnegative = True

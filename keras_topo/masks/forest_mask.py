@@ -40,7 +40,7 @@ ForestFunction: TypeAlias = Name | Callable[[Tensor], Tensor]
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class ForestMask(GraphMask):
-    """A function of the distance between nodes of a forest, learned a head.
+    """A function of the distance in a forest, learned per head.
 
     Nodes of different trees do not see each other. With `d` the distance and
     `x` the distance over the longest one in the forest, `function` is

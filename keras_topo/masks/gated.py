@@ -27,21 +27,27 @@ class GatedMask(Mask):
     sum of a rate per token.
 
     `r = softplus(x W + b)` per head, with `W` zero at the start, so that the
-    mask starts as decays. A token with a large rate begins anew; one with a
-    rate of zero lets everything pass. On a sequence this is the gate of gated
-    linear attention and of state space models with a scalar transition; on a
-    grid it is the mean over the snakes by rows and by columns, with gates of
-    their own.
+    mask starts as decays. A token with a large rate hides what came before it;
+    one with a rate of zero lets everything pass. On a sequence this is the
+    gate of gated linear attention and of state space models with a scalar
+    transition. On a grid it is the mean over the snakes by rows and by
+    columns, each with gates of its own.
 
     Args:
         initial: `"decays"` or `"ones"`, see `TableMask`.
 
     Raises:
         ValueError: if the topology of a call has no `inputs`, or they have
-            other channels than those that it was built for.
+            another number of channels than the mask was built for.
 
     *Complexity*: linear in the tokens. Causal sequences carry a state of
     constant size.
+
+    Example:
+
+    >>> layer = keras_topo.layers.MaskedAttention(2, 4, mask=GatedMask())
+    >>> tuple(layer(np.random.rand(1, 6, 16)).shape)
+    (1, 6, 16)
     """
 
     nonnegative = True

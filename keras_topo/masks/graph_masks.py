@@ -16,7 +16,7 @@ from keras_topo.operators.base import MaskOperator
 
 
 class GraphMask(Mask):
-    """A mask between the nodes of one graph, one a head, as a layer.
+    """A mask between the nodes of one graph, one per head, as a layer.
 
     **To write one**, register a subclass with
     `keras.saving.register_keras_serializable`, give it `num_nodes` and

@@ -15,7 +15,7 @@ from keras_topo.typing import Initializer, Tensor, TensorLike
 
 
 class Mask(keras.layers.Layer):
-    """What one token may take of another, learned per head.
+    """How much one token may take from another, learned per head.
 
     A mask holds the weights; for the topology of a call it makes a
     `MaskOperator`, with which attention is computed. `MaskedAttention` and its
@@ -46,7 +46,7 @@ class Mask(keras.layers.Layer):
     ...         return topology.toeplitz(ops.exp(-squares * width**2))
 
     It works in every layer, block, model builder, script and saved file, on
-    sequences and grids of any size, with prefix tokens and causal.
+    sequences (causal ones too) and grids of any size, with prefix tokens.
 
     Sums and products of masks are masks: `DecayMask() + TableMask()`,
     `GatedMask() * CausalMask()`.
@@ -55,8 +55,8 @@ class Mask(keras.layers.Layer):
     cast down.
 
     Attributes:
-        nonnegative: bool, whether no entry is ever negative. Otherwise
-            attention looks, in each call, where the operator does not know.
+        nonnegative: bool, whether no entry is ever negative. If `False`,
+            attention checks in each call where the operator does not know.
         uses_inputs: bool, whether the mask is computed from the tokens,
             `topology.inputs`, and so has no rows without them.
     """

@@ -50,7 +50,7 @@ def get(mask: None, **options: Any) -> None: ...
 
 
 def get(mask: MaskLike | None, **options: Any) -> Mask | None:
-    """A mask that has no owner yet.
+    """A mask of its own for a layer, from a mask or a name.
 
     Args:
         mask: a `Mask`, of which a copy is made; a name, one of `"table"`,
@@ -67,8 +67,9 @@ def get(mask: MaskLike | None, **options: Any) -> Mask | None:
 
     Example:
 
-    >>> keras_topo.masks.get("table", initial="ones")
-    <TableMask name=table_mask, built=False>
+    >>> mask = keras_topo.masks.get("table", initial="ones")
+    >>> type(mask).__name__, mask.initial
+    ('TableMask', 'ones')
     """
     if mask is None:
         return None

@@ -33,6 +33,16 @@ class ResolventMask(Mask):
 
     *Complexity*: linear in the tokens; on grids whose size a traced function
     does not know, the inverse of a matrix of `L x L`.
+
+    Example:
+
+    >>> mask, grid = ResolventMask(), keras_topo.masks.Grid((2, 2))
+    >>> mask.build(num_heads=1, topology=grid)
+    >>> print(np.round(mask.operator(grid).to_dense()[0], 2))
+    [[4.   0.37 0.37 0.07]
+     [0.37 4.   0.07 0.37]
+     [0.37 0.07 4.   0.37]
+     [0.07 0.37 0.37 4.  ]]
     """
 
     nonnegative = True

@@ -202,10 +202,10 @@ class RandomFeaturesMask(SampledMask):
     """Graph random features: an estimate of `(sum_l f_l W^l)^2`, `f` learned.
 
     `W = D^-1/2 A D^-1/2`. Walks from every node, weighted by the inverse of
-    their probabilities, give a sparse factor `F`; the mean of `F F^T` over
-    samples is the mask, but for its diagonal, which has the variance of `F`
-    besides (Reid et al., 2025). The modulation `f` is the softplus of a weight,
-    and starts as that of the diffusion kernel `exp(time W)`.
+    their probabilities, give a sparse factor `F`. The mean of `F F^T` over
+    samples is the mask, except on the diagonal, to which the variance of `F`
+    is added (Reid et al., 2025). The modulation `f` is the softplus of a
+    weight, and starts as that of the diffusion kernel `exp(time W)`.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array, not negative; or a
@@ -217,6 +217,14 @@ class RandomFeaturesMask(SampledMask):
         seed: int; walks are drawn again only by `resample`.
 
     *Complexity*: `O(nodes num_walks length)`.
+
+    Example:
+
+    >>> path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> mask = RandomFeaturesMask(path, num_walks=100, length=3)
+    >>> mask.build(num_heads=2, topology=keras_topo.masks.Nodes(3))
+    >>> mask.operator().shape
+    (2, 3, 3)
     """
 
     def __init__(
@@ -291,6 +299,14 @@ class RandomWalkMask(SampledMask):
         seed: int; walks (not anchors) are drawn again only by `resample`.
 
     *Complexity*: `O(nodes num_walks length)`.
+
+    Example:
+
+    >>> path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> mask = RandomWalkMask(path, num_walks=100, length=3)
+    >>> mask.build(num_heads=2, topology=keras_topo.masks.Nodes(3))
+    >>> print(np.round(np.diag(mask.operator().to_dense()), 4))
+    [1. 1. 1.]
     """
 
     def __init__(

@@ -24,6 +24,11 @@ def initial_rates(
     On grids 1, 1/2, 1/4 and so on, per cell; with more than eight heads
     equally spaced in the exponent down to 1/128. On sequences `2^(-8 h / H)`
     for head `h = 1..H`, the slopes of ALiBi (Press et al., 2022).
+
+    Example:
+
+    >>> print(initial_rates(4, keras_topo.masks.Grid((14, 14))))
+    [1.    0.5   0.25  0.125]
     """
     heads = np.arange(num_heads)
     if initial == "ones":

@@ -34,11 +34,20 @@ class TableMask(Mask):
         share_heads: bool, one table for all heads.
 
     Raises:
-        ValueError: if sizes are not known where it is built and `reach` is not
+        ValueError: if sizes are not known when it is built and `reach` is not
             given, or `reach` does not fit the number of axes.
 
     *Complexity*: that of `BlockToeplitz`: `O(L log L)` per column of a
     product, or explicit attention where that is cheaper.
+
+    Example:
+
+    >>> mask, grid = TableMask(), keras_topo.masks.Grid((14, 28))
+    >>> mask.build(num_heads=8, topology=grid)
+    >>> mask.operator(grid).shape
+    (8, 392, 392)
+    >>> mask.operator(keras_topo.masks.Grid((7, 7))).shape  # resampled
+    (8, 49, 49)
     """
 
     nonnegative = True

@@ -75,7 +75,7 @@ class Topology:
         return self
 
     def offsets(self) -> tuple[Tensor, ...]:
-        """What two tokens may be apart along each axis, `i - j`.
+        """The offsets `i - j` that two tokens may have along each axis.
 
         Returns:
             One array per axis, of shape `(1, ..., o_k, ..., 1)`, so
@@ -142,8 +142,8 @@ class Sequence(Topology):
 
     Example:
 
-    >>> Sequence(3).offsets()[0]
-    [-2., -1., 0., 1., 2.]
+    >>> print(np.array(Sequence(3).offsets()[0]))
+    [-2. -1.  0.  1.  2.]
     """
 
     length: Any
@@ -245,6 +245,11 @@ class Nodes(Topology):
         num_nodes: int, or `None` where it is not known.
         inputs: `(batch, nodes, channels)`, or `None`.
         padding_mask: `(batch, nodes)`, `True` for real ones, or `None`.
+
+    Example:
+
+    >>> Nodes(34).num_tokens
+    34
     """
 
     num_nodes: Any = None

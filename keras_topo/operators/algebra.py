@@ -31,6 +31,14 @@ class Sum(Combination):
 
     Raises:
         ValueError: if the list is empty or the numbers of tokens differ.
+
+    Example:
+
+    >>> from keras_topo.operators import Causal, Ones
+    >>> print(np.array((Causal(3) + Ones(3)).to_dense()))
+    [[2. 1. 1.]
+     [2. 2. 1.]
+     [2. 2. 2.]]
     """
 
     def _apply(self, x):
@@ -128,6 +136,15 @@ class Scaled(Wrapper):
         operator: the mask.
         scalar: number, or a tensor that broadcasts against the batch axes of
             the mask: one factor per head.
+
+    Example:
+
+    >>> from keras_topo.operators import Causal
+    >>> print(np.array((0.5 * Causal(2)).to_dense()))
+    [[0.5 0. ]
+     [0.5 0.5]]
+    >>> Scaled(Causal(2), [1.0, 0.5]).shape  # one factor per head
+    (2, 2, 2)
     """
 
     _fields = ("operator", "scalar")

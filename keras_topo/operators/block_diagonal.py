@@ -24,6 +24,14 @@ class BlockDiagonal(Combination):
 
     Args:
         operators: non-empty list of operators, in the order of their tokens.
+
+    Example:
+
+    >>> from keras_topo.operators import Causal, Ones
+    >>> print(np.array(BlockDiagonal([Ones(1), Causal(2)]).to_dense()))
+    [[1. 0. 0.]
+     [0. 1. 0.]
+     [0. 1. 1.]]
     """
 
     def __init__(self, operators: Sequence[MaskOperator]):

@@ -32,6 +32,14 @@ class Bordered(Wrapper):
 
     Raises:
         ValueError: if `num_prefix_tokens` is negative.
+
+    Example:
+
+    >>> from keras_topo.operators import Causal
+    >>> print(np.array(Bordered(Causal(2), num_prefix_tokens=1).to_dense()))
+    [[1. 1. 1.]
+     [1. 1. 0.]
+     [1. 1. 1.]]
     """
 
     def __init__(self, operator: MaskOperator, num_prefix_tokens: int):

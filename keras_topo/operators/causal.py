@@ -24,10 +24,10 @@ class Causal(OrderedDecay):
 
     Example:
 
-    >>> Causal(3).to_dense()
-    [[1., 0., 0.],
-     [1., 1., 0.],
-     [1., 1., 1.]]
+    >>> print(np.array(Causal(3).to_dense()))
+    [[1. 0. 0.]
+     [1. 1. 0.]
+     [1. 1. 1.]]
     """
 
     _fields = ("traced_length",)

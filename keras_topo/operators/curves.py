@@ -54,17 +54,18 @@ def curve_decay(
         `CurveDecay` of shape `(*batch, L, L)`.
 
     Raises:
-        ValueError: if a curve is not known or no order of the grid, if there
-            is another number of rates than of curves, or if a rate is known
-            to be negative or not a number.
+        ValueError: if a curve is not known or is no order of the grid, if the
+            numbers of rates and curves differ, or if a rate is known to be
+            negative or not a number.
 
     Example:
 
-    >>> curve_decay((2, 2), [np.log(2.0), np.log(2.0)]).to_dense()
-    [[1.    , 0.3125, 0.3125, 0.25  ],
-     [0.3125, 1.    , 0.25  , 0.3125],
-     [0.3125, 0.25  , 1.    , 0.3125],
-     [0.25  , 0.3125, 0.3125, 1.    ]]
+    >>> mask = curve_decay((2, 2), [np.log(2.0), np.log(2.0)])
+    >>> print(np.round(mask.to_dense(), 4))
+    [[1.     0.3125 0.3125 0.25  ]
+     [0.3125 1.     0.25   0.5   ]
+     [0.3125 0.25   1.     0.5   ]
+     [0.25   0.5    0.5    1.    ]]
     """
     return CurveDecay(grid_shape, rates, curves, scale)
 
@@ -263,12 +264,12 @@ def curve_order(grid_shape: Sequence[int], curve: str) -> np.ndarray:
 
     Raises:
         ValueError: if the shape is no grid of one to three axes, or the name
-            not known.
+            is not known.
 
     Example:
 
-    >>> curve_order((2, 3), "rows")
-    [0, 1, 2, 5, 4, 3]
+    >>> print(curve_order((2, 3), "rows"))
+    [0 1 2 5 4 3]
     """
     if not isinstance(curve, str) or curve not in CURVES:
         raise ValueError(

@@ -41,17 +41,18 @@ class ExponentialDecay(OrderedDecay):
         length: int, `L`; or an int32 scalar where a traced function does not
             know it. Then there are no products, but rows and attention.
         causal: bool, whether tokens see none after them.
-        reverse: bool, with `causal`: none before them instead, the transpose.
+        reverse: bool; with `causal`, tokens see none before them instead:
+            the transpose.
 
     Raises:
         ValueError: if a rate is known to be negative or not a number.
 
     Example:
 
-    >>> ExponentialDecay(np.log(2.0), 3).to_dense()
-    [[1.  , 0.5 , 0.25],
-     [0.5 , 1.  , 0.5 ],
-     [0.25, 0.5 , 1.  ]]
+    >>> print(np.round(ExponentialDecay(np.log(2.0), 3).to_dense(), 2))
+    [[1.   0.5  0.25]
+     [0.5  1.   0.5 ]
+     [0.25 0.5  1.  ]]
     """
 
     _fields = ("rate", "traced_length")

@@ -35,8 +35,8 @@ class Dense(MaskOperator):
     Example:
 
     >>> mask = Dense(np.tril(np.ones((4, 4), "float32")))
-    >>> mask.matmul(np.ones((4, 1), "float32"))[:, 0]
-    [1., 2., 3., 4.]
+    >>> print(np.array(mask.matmul(np.ones((4, 1), "float32"))[:, 0]))
+    [1. 2. 3. 4.]
     """
 
     _fields = ("matrix",)
@@ -87,8 +87,10 @@ class DenseExp(Dense):
 
     Example:
 
-    >>> DenseExp(np.log([[1.0, 2.0], [3.0, 4.0]])).to_dense()
-    [[1., 2.], [3., 4.]]
+    >>> mask = DenseExp(np.log([[1.0, 2.0], [3.0, 4.0]]))
+    >>> print(np.round(mask.to_dense(), 4))
+    [[1. 2.]
+     [3. 4.]]
     """
 
     _fields = ("log_matrix",)
@@ -150,6 +152,12 @@ class Ones(MaskOperator):
     Args:
         length: int, number of tokens.
         dtype: dtype of the entries.
+
+    Example:
+
+    >>> print(np.array(Ones(2).to_dense()))
+    [[1. 1.]
+     [1. 1.]]
     """
 
     def __init__(self, length: int, dtype: str = "float32"):

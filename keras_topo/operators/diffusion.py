@@ -73,9 +73,10 @@ class GraphDiffusion(MaskOperator):
 
     Example:
 
-    >>> GraphDiffusion([[0, 1], [1, 0]], time=0.5).to_dense()
-    [[0.684, 0.316],
-     [0.316, 0.684]]
+    >>> mask = GraphDiffusion([[0, 1], [1, 0]], time=0.5)
+    >>> print(np.round(mask.to_dense(), 3))
+    [[0.684 0.316]
+     [0.316 0.684]]
     """
 
     _fields = ("time",)

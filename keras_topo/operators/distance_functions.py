@@ -1,8 +1,9 @@
 """Parametric functions of a distance, for `ForestDistance`.
 
-Each function here takes parameters with batch axes, one value a head, and
-returns a callable from distances `(n,)` to values `(*batch, n)`, positive or
-zero, in the dtype of the parameters, through which gradients reach them.
+Each function here takes parameters with batch axes, such as one value per
+head, and returns a callable from distances `(n,)` to values `(*batch, n)`. The
+values are not negative, have the dtype of the parameters, and pass gradients
+to them.
 """
 
 from collections.abc import Callable
@@ -42,6 +43,7 @@ def exponentiated_polynomial(
 
     Example:
 
+    >>> from keras_topo.operators import ForestDistance
     >>> f = exponentiated_polynomial(np.array([[0.0, -0.5], [0.0, -2.0]]))
     >>> ForestDistance([-1, 0, 1], f).shape  # two heads
     (2, 3, 3)
@@ -79,8 +81,10 @@ def rational(a: TensorLike) -> Callable[[Tensor], Tensor]:
 
     Example:
 
-    >>> ForestDistance([-1, 0, 1], rational(1.0)).rows(0, 1)
-    [[1. , 0.5, 0.2]]
+    >>> from keras_topo.operators import ForestDistance
+    >>> mask = ForestDistance([-1, 0, 1], rational(1.0))
+    >>> print(np.round(mask.rows(0, 1), 2))
+    [[1.  0.5 0.2]]
     """
     a = _nonnegative_tensor(a, "a")
 
@@ -112,8 +116,10 @@ def damped_cosine(
 
     Example:
 
-    >>> ForestDistance([-1, 0, 1], damped_cosine(0.0, np.pi)).rows(0, 1)
-    [[1., 0., 1.]]
+    >>> from keras_topo.operators import ForestDistance
+    >>> mask = ForestDistance([-1, 0, 1], damped_cosine(0.0, np.pi))
+    >>> print(np.round(mask.rows(0, 1), 2))
+    [[1. 0. 1.]]
     """
     is_number = [isinstance(x, (int, float)) for x in (rate, frequency)]
     tensors = [

@@ -31,19 +31,19 @@ class ForestExponential(MaskOperator):
 
     The product is two sweeps of dynamic programming, up to the roots and down
     again. They run along *heavy paths*, which go from a node to its largest
-    subtree: a path is a linear recurrence, which a blocked scan solves, and
-    all paths with as many paths above them go at once. No node has more than
-    `log2 L` above it, so deep trees, a path of a million nodes included, take
-    as few steps as shallow ones.
+    subtree. A path is a linear recurrence, which a blocked scan solves, and
+    all paths with the same number of paths above them are swept at once. That
+    number is at most `log2 L`, so deep trees, a path of a million nodes
+    included, take as few steps as shallow ones.
 
     *Complexity*: products of `O(L)` operations a column, about `70 L`
     multiply-adds, in `O(log L)` steps; preparation on the host `O(L log L)`.
     Factors of the scans take memory of some `32 L` numbers for each `a` of a
     batch, several times that with the gradient.
 
-    Where weights *grow* by more than a factor of about 1,000 an edge, float32
-    loses what is near beside what is far: what comes from outside of a subtree
-    is the sum of all less that from within it.
+    Where weights *grow* by more than a factor of about 1,000 per edge, float32
+    loses near nodes beside far ones: the sum over the outside of a subtree is
+    the sum over everything minus the sum over the subtree.
 
     Args:
         parents: `(L,)`, ints on the host: the parent of each node, -1 for
@@ -60,10 +60,11 @@ class ForestExponential(MaskOperator):
 
     Example:
 
-    >>> ForestExponential([-1, 0, 1], a=-np.log(2.0)).to_dense()
-    [[1.  , 0.5 , 0.25],
-     [0.5 , 1.  , 0.5 ],
-     [0.25, 0.5 , 1.  ]]
+    >>> mask = ForestExponential([-1, 0, 1], a=-np.log(2.0))
+    >>> print(np.round(mask.to_dense(), 2))
+    [[1.   0.5  0.25]
+     [0.5  1.   0.5 ]
+     [0.25 0.5  1.  ]]
     """
 
     _fields = ("a", "b")

@@ -37,16 +37,16 @@ class ForestDistance(MaskOperator):
 
     The product cuts each tree at its centroid and sums the inputs by their
     distance `s` from it, `X[s]`. Nodes at a distance `t` receive `O[t] = sum_s
-    f(s + t) X[s]`, a Hankel product, by FFT where it is long; for nodes on the
-    same side of the centroid that is the wrong way, and the same sum over their
-    part is subtracted. The parts are cut in turn, all at once, down to
-    components of 32 nodes, of more in forests of fewer than 32,768, between
+    f(s + t) X[s]`, a Hankel product, by FFT where it is long. Between nodes in
+    the same part the path does not pass through the centroid, so the same sum
+    over their part is subtracted. The parts are cut in turn, all at once, down
+    to components of 32 nodes (more in forests of fewer than 32,768), within
     which the matrix is used as it is.
 
     Weights that are multiples of a common step are handled like edges of that
-    many steps. Others, or of a step far smaller than they are, work through
-    the distinct distances from each centroid, which have to be few in forests
-    of more than 8,192 nodes.
+    many steps. Other weights, and those far larger than their common step, go
+    by the distinct distances from each centroid, which have to be few in
+    forests of more than 8,192 nodes.
 
     Explicit rows of more than 8,192 tokens, which softmax attention uses, have
     zeros for entries below 4e-6 times the largest value of `f`.
@@ -73,10 +73,11 @@ class ForestDistance(MaskOperator):
 
     Example:
 
-    >>> ForestDistance([-1, 0, 0], lambda d: 1 / (1 + d)).to_dense()
-    [[1.  , 0.5 , 0.5 ],
-     [0.5 , 1.  , 0.33],
-     [0.5 , 0.33, 1.  ]]
+    >>> mask = ForestDistance([-1, 0, 0], lambda d: 1 / (1 + d))
+    >>> print(np.round(mask.to_dense(), 2))
+    [[1.   0.5  0.5 ]
+     [0.5  1.   0.33]
+     [0.5  0.33 1.  ]]
     """
 
     _fields = ("values",)

@@ -36,20 +36,22 @@ class GatedDecay(OrderedDecay):
         rates: `(*batch, L)`, non-negative; infinity is a rate.
         causal: bool, whether tokens see none after them.
         backward_rates: `(*batch, L)`, rates of the entries with `j > i`, whose
-            batch axes broadcast against those of `rates`; `None` for the same.
-        reverse: bool, with `causal`: none before them instead, the transpose.
+            batch axes broadcast against those of `rates`; by default the
+            same rates.
+        reverse: bool; with `causal`, tokens see none before them instead:
+            the transpose.
 
     Raises:
-        ValueError: if a rate is known to be negative or not a number, if the
-            two are of different lengths, or for `backward_rates` of a causal
-            mask.
+        ValueError: if a rate is known to be negative or not a number, if
+            `rates` and `backward_rates` differ in length, or if a causal mask
+            is given `backward_rates`.
 
     Example:
 
-    >>> GatedDecay(np.log([1.0, 2.0, 4.0])).to_dense()
-    [[1.   , 0.5  , 0.125],
-     [0.5  , 1.   , 0.25 ],
-     [0.125, 0.25 , 1.   ]]
+    >>> print(np.round(GatedDecay(np.log([1.0, 2.0, 4.0])).to_dense(), 3))
+    [[1.    0.5   0.125]
+     [0.5   1.    0.25 ]
+     [0.125 0.25  1.   ]]
     """
 
     # `_sums` holds what `_for_rows` has prepared.

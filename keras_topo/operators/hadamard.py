@@ -24,14 +24,21 @@ from keras_topo.typing import Tensor
 def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:
     """The elementwise product of two masks, in the simplest form.
 
-    Ones leave the other mask as it is, and the rates of decays along one
-    sequence add up; all else is a `Hadamard` product.
+    `Ones` leave the other mask as it is, the rates of decays along one
+    sequence add up, and all else is a `Hadamard` product.
 
     Args:
         first, second: operators on the same tokens.
 
     Returns:
         A `MaskOperator`.
+
+    Example:
+
+    >>> from keras_topo.operators import ExponentialDecay
+    >>> mask = hadamard(ExponentialDecay(0.5, 4), ExponentialDecay(0.25, 4))
+    >>> type(mask).__name__, float(mask.rate)
+    ('ExponentialDecay', 0.75)
     """
     if isinstance(first, Ones):
         return second
@@ -117,6 +124,15 @@ class Hadamard(Combination):
 
     Raises:
         ValueError: if the list is empty or the numbers of tokens differ.
+
+    Example:
+
+    >>> from keras_topo.operators import Causal, Toeplitz
+    >>> mask = Hadamard([Causal(3), Toeplitz([1.0, 2.0, 3.0])])
+    >>> print(np.array(mask.to_dense()))
+    [[1. 0. 0.]
+     [2. 1. 0.]
+     [3. 2. 1.]]
     """
 
     def _rows(self, start, size):

@@ -40,8 +40,8 @@ class Kronecker(Combination):
     Example:
 
     >>> hypercube = Kronecker([np.array([[1.0, 0.5], [0.5, 1.0]])] * 3)
-    >>> hypercube.rows(0, 1)  # 0.5 to the power of the Hamming distance
-    [[1., 0.5, 0.5, 0.25, 0.5, 0.25, 0.25, 0.125]]
+    >>> print(np.array(hypercube.rows(0, 1)))  # 0.5^(Hamming distance)
+    [[1.    0.5   0.5   0.25  0.5   0.25  0.25  0.125]]
     """
 
     def __init__(self, factors: Sequence[MaskOperator | TensorLike]):

@@ -33,7 +33,7 @@ class LowRank(MaskOperator):
     Example:
 
     >>> mask = LowRank(np.random.rand(1000, 16))
-    >>> mask.matmul(np.random.rand(1000, 64)).shape
+    >>> tuple(mask.matmul(np.random.rand(1000, 64)).shape)
     (1000, 64)
     """
 

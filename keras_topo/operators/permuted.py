@@ -18,21 +18,31 @@ class Permuted(Wrapper):
     """A mask whose tokens come in another order: `M[order[i], order[j]]` is
     entry `(i, j)` of `operator`.
 
-    Graphs are kept in an order in which neighbors are near each other, and
-    decays follow curves through grids.
+    It serves graphs, which are kept in an order in which neighbors are near
+    each other, and decays along curves through grids.
 
     *Complexity*: that of `operator`, and two passes over a column. Attention
     permutes queries, keys and values, not `m (d + 1)` columns.
 
     Args:
         operator: the mask in the other order.
-        order: `(L,)`, int32, which token of this mask each one of `operator`
-            is.
+        order: `(L,)`, int32: token `i` of `operator` is token `order[i]` of
+            this mask.
         inverse: `(L,)`, int32, the inverse permutation.
 
     Raises:
         ValueError: if `order` or `inverse` is known to be no permutation of
             the tokens.
+
+    Example:
+
+    >>> order = np.array([2, 0, 1])
+    >>> causal = keras_topo.operators.Causal(3)
+    >>> mask = Permuted(causal, order, inverse=np.argsort(order))
+    >>> print(np.array(mask.to_dense()))  # token 2 is the first in that order
+    [[1. 0. 1.]
+     [1. 1. 1.]
+     [0. 0. 1.]]
     """
 
     def __init__(

@@ -63,24 +63,25 @@ class Resolvent(MaskOperator):
         max_row_sum: float below 1, the largest sum of weights of the edges into
             a node; needed in series where weights are traced, as in `fit`.
             Larger sums than that lose accuracy.
-        symmetric: bool; `True` promises that `A` is symmetric. By default it is
-            looked at where edges and weights are known, and not taken for
-            symmetric elsewhere. Plays no part on acyclic graphs.
+        symmetric: bool; `True` promises that `A` is symmetric. By default,
+            symmetry is checked where edges and weights are known, and not
+            assumed elsewhere. Acyclic graphs do not use it.
         tolerance: float, of the series; 1e-7, and 1e-14 in products in float64,
             by default.
 
     Raises:
         ValueError: if shapes do not match; if ids are outside of the graph; if
-            known weights are negative or not finite; for a cycle in a graph
-            with `acyclic=True`, which is named; in series, for row sums of one
-            and more, above `max_row_sum`, or unknown without it.
+            known weights are negative or not finite; with `acyclic=True`, if
+            there is a cycle, which the message names; in series, if a row sum
+            is one or more, is above `max_row_sum`, or is unknown without it.
 
     Example:
 
-    >>> Resolvent([[1, 0], [2, 1]], [0.5, 0.5], 3).to_dense()
-    [[1.  , 0.  , 0.  ],
-     [0.5 , 1.  , 0.  ],
-     [0.25, 0.5 , 1.  ]]
+    >>> mask = Resolvent([[1, 0], [2, 1]], [0.5, 0.5], 3)
+    >>> print(np.round(mask.to_dense(), 2))
+    [[1.   0.   0.  ]
+     [0.5  1.   0.  ]
+     [0.25 0.5  1.  ]]
     """
 
     # Not the edges: nothing is differentiated with respect to node ids.
@@ -308,10 +309,10 @@ def personalized_pagerank(
 ) -> MaskOperator:
     """Personalized PageRank, `(1 - a) (I - a T)^-1`, as a mask.
 
-    `T = D^-1 A` steps from `i` to a neighbor `j`, in proportion to weights.
-    Row `i` holds the probabilities of where a walk from `i` ends that goes on
-    with probability `a`, the damping, at every step. Rows sum to one, but for
-    nodes without edges, from which walks that go on are lost.
+    `T = D^-1 A` steps from `i` to a neighbor `j`, in proportion to weights. A
+    walk goes on with probability `a`, the damping, at every step, and row `i`
+    is the distribution of where a walk from `i` ends. Rows sum to one unless
+    walks from `i` reach a node without edges: those that go on there are lost.
 
     *Complexity*: as `Resolvent`: `O(K edges)` per column. On undirected graphs
     `K` is that of Chebyshev: 32 instead of 110 at `a = 0.85` in float32.
@@ -334,9 +335,10 @@ def personalized_pagerank(
 
     Example:
 
-    >>> personalized_pagerank([[0, 1], [1, 0]], 2, 0.5).to_dense()
-    [[0.667, 0.333],
-     [0.333, 0.667]]
+    >>> mask = personalized_pagerank([[0, 1], [1, 0]], 2, 0.5)
+    >>> print(np.round(mask.to_dense(), 3))
+    [[0.667 0.333]
+     [0.333 0.667]]
     """
     known = known_value(damping)
     if known is not None and not ((known >= 0) & (known < 1)).all():

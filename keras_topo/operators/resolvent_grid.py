@@ -63,11 +63,11 @@ class GridResolvent(MaskOperator):
 
     Example:
 
-    >>> GridResolvent([1.0, 1.0], (2, 2)).to_dense()
-    [[1., 0., 0., 0.],
-     [1., 1., 0., 0.],
-     [1., 0., 1., 0.],
-     [2., 1., 1., 1.]]
+    >>> print(np.array(GridResolvent([1.0, 1.0], (2, 2)).to_dense()))
+    [[1. 0. 0. 0.]
+     [1. 1. 0. 0.]
+     [1. 0. 1. 0.]
+     [2. 1. 1. 1.]]
     """
 
     _fields = ("weights",)
@@ -169,8 +169,8 @@ def grid_resolvent(
     default: the mask of Chimera for images.
 
     Each token sees all others: those in each quadrant through the corner that
-    the quadrant points to. Itself it sees `2^d` times with all corners, and
-    tokens on its axes twice in two dimensions.
+    the quadrant points to. With all corners, a token sees itself `2^d` times,
+    and in two dimensions it sees the tokens of its row and column twice.
 
     *Complexity*: that of `GridResolvent`, for each corner.
 
@@ -186,15 +186,15 @@ def grid_resolvent(
         A `MaskOperator` of shape `(*batch, L, L)`.
 
     Raises:
-        ValueError: as `GridResolvent` does; if a list of weights has not one
-            for each corner.
+        ValueError: as `GridResolvent` does; if a list of weights does not have
+            one entry per corner.
 
     Example:
 
-    >>> grid_resolvent((3,), [0.5]).to_dense()
-    [[2.  , 0.5 , 0.25],
-     [0.5 , 2.  , 0.5 ],
-     [0.25, 0.5 , 2.  ]]
+    >>> print(np.round(grid_resolvent((3,), [0.5]).to_dense(), 2))
+    [[2.   0.5  0.25]
+     [0.5  2.   0.5 ]
+     [0.25 0.5  2.  ]]
 
     Reference: Lahoti et al., "Chimera: State Space Models Beyond Sequences",
     arXiv 2510.12111.

@@ -41,9 +41,10 @@ class SparsePairs(MaskOperator):
 
     Example:
 
-    >>> SparsePairs([[0, 1], [1, 0]], [1.0, 2.0], num_tokens=2).to_dense()
-    [[0., 1.],
-     [2., 0.]]
+    >>> mask = SparsePairs([[0, 1], [1, 0]], [1.0, 2.0], num_tokens=2)
+    >>> print(np.array(mask.to_dense()))
+    [[0. 1.]
+     [2. 0.]]
     """
 
     # Not the pairs: nothing is differentiated with respect to node ids.

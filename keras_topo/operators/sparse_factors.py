@@ -53,9 +53,10 @@ class SparseFactors(MaskOperator):
 
     Example:
 
-    >>> SparseFactors([[0, 0], [1, 0], [1, 1]], [1.0, 2.0, 1.0], 2).to_dense()
-    [[1., 2.],
-     [2., 5.]]
+    >>> mask = SparseFactors([[0, 0], [1, 0], [1, 1]], [1.0, 2.0, 1.0], 2)
+    >>> print(np.array(mask.to_dense()))
+    [[1. 2.]
+     [2. 5.]]
     """
 
     # Not the pairs: nothing is differentiated with respect to ids.

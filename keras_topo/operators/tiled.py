@@ -88,8 +88,13 @@ def tiled_attention(
 
     Example:
 
-    >>> rate = np.full((heads, 1), 0.5)
-    >>> tiled_attention(q, k, v, (64, 64), [(rate, rate), (rate, rate)])
+    >>> q, k, v = np.random.rand(3, 1, 2, 64, 4)  # two heads
+    >>> rate = np.full((2, 1), 0.5)
+    >>> numerator, denominator = tiled_attention(
+    ...     q, k, v, (8, 8), [(rate, rate), (rate, rate)]
+    ... )
+    >>> tuple(numerator.shape), tuple(denominator.shape)
+    ((1, 2, 64, 4), (1, 2, 64, 1))
     """
     dtype = accumulation_dtype(query.dtype, key.dtype, value.dtype)
     query, key, value = [ops.cast(x, dtype) for x in (query, key, value)]

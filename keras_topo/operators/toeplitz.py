@@ -75,10 +75,11 @@ class BlockToeplitz(OffsetTable):
 
     >>> table = np.random.rand(8, 2 * 14 - 1, 2 * 28 - 1)  # eight heads
     >>> mask = BlockToeplitz(table, (14, 28))
-    >>> mask.matmul(np.random.rand(8, 14 * 28, 64)).shape
+    >>> tuple(mask.matmul(np.random.rand(8, 14 * 28, 64)).shape)
     (8, 392, 64)
     >>> table = np.random.rand(2 * 32 - 1, 64)  # latitudes and longitudes
-    >>> globe = BlockToeplitz(table, (32, 64), periodic=(False, True))
+    >>> BlockToeplitz(table, (32, 64), periodic=(False, True)).shape
+    (2048, 2048)
     """
 
     # Copies are made without arguments.
@@ -109,10 +110,11 @@ class Toeplitz(BlockToeplitz):
 
     Example:
 
-    >>> Toeplitz([1.0, 2.0, 3.0], [1.0, 0.0, 0.0]).to_dense()
-    [[1., 0., 0.],
-     [2., 1., 0.],
-     [3., 2., 1.]]
+    >>> mask = Toeplitz([1.0, 2.0, 3.0], [1.0, 0.0, 0.0])
+    >>> print(np.array(mask.to_dense()))
+    [[1. 0. 0.]
+     [2. 1. 0.]
+     [3. 2. 1.]]
     """
 
     def __init__(

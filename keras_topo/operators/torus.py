@@ -12,9 +12,9 @@ class Torus(BlockToeplitz):
 
     `M[i, j] = table[(i_1 - j_1) mod n_1, ..., (i_d - j_d) mod n_d]` for tokens
     with the grid coordinates `i` and `j`, in row-major order: images with
-    periodic boundaries, rings, angles. In one dimension a circulant matrix,
-    `scipy.linalg.circulant(table)`. `BlockToeplitz` with all axes periodic;
-    there, single axes may be.
+    periodic boundaries, rings, angles. In one dimension it is a circulant
+    matrix, `scipy.linalg.circulant(table)`. `BlockToeplitz` also takes grids
+    of which only some axes are periodic.
 
     The product takes the cheaper of two exact ways:
 
@@ -37,10 +37,10 @@ class Torus(BlockToeplitz):
 
     Example:
 
-    >>> Torus([1.0, 2.0, 3.0], (3,)).to_dense()
-    [[1., 3., 2.],
-     [2., 1., 3.],
-     [3., 2., 1.]]
+    >>> print(np.array(Torus([1.0, 2.0, 3.0], (3,)).to_dense()))
+    [[1. 3. 2.]
+     [2. 1. 3.]
+     [3. 2. 1.]]
     """
 
     def __init__(
