@@ -143,4 +143,4 @@ def test_what_the_reader_does(page, address, browser):
     )
     (page / "broken.png").write_bytes(b"no image")
     shown.set_input_files("#file", page / "broken.png")
-    shown.wait_for_selector("#status:has-text('no image')")
+    shown.wait_for_selector("#status:has-text('not an image')")

@@ -1,4 +1,4 @@
-"""Settings of classifiers of graphs, and the models that they ask for."""
+"""Settings of graph classifiers, and the models they build."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ from keras_topo.training.settings import (
 )
 
 MODELS = ("gkat", "gkat-published", "gat", "gcn", "sgc", "appnp", "gin")
-# What no baseline reads: each has a kernel of its own.
+# Settings that baselines ignore: each has its own kernel.
 GKAT_ONLY = (
     "kernel",
     "kernel_sizes",
@@ -29,7 +29,7 @@ GKAT_ONLY = (
     "local",
     "edge_gates",
 )
-# What a trained model has decided already: the model, and what its inputs are.
+# Settings that a trained model has fixed already: the model and its inputs.
 DECIDED = (
     "model",
     "kernel",
@@ -57,65 +57,66 @@ DECIDED = (
 
 @dataclasses.dataclass(frozen=True)
 class GraphSettings(CosineSettings):
-    """Settings of classifiers of graphs."""
+    """Settings of graph classifiers."""
 
     data: str = "motif-cycle"
     """cycles or motif-NAME, generated; or a TUDataset zip file or folder"""
     data_dir: str | None = None
-    """the folder in which --data is a name"""
+    """folder that contains --data"""
     model: Literal[MODELS] = "gkat"
     """GKAT, in its modern or published form, or a baseline"""
     kernel: str = "random_walk"
-    """of GKAT: random_walk, diffusion, steps, labeled_walk, or ones, a mask
-    that hides nothing; or several joined by +, as in steps+ones"""
+    """kernel of GKAT: random_walk, diffusion, steps, labeled_walk, or ones (a
+    mask of ones); or several joined by +, as in steps+ones"""
     kernel_sizes: tuple[PositiveFloat, ...] = (1.0, 2.0, 3.0, 4.0)
-    """nodes of the walks, or diffusion times: one kernel each"""
+    """numbers of nodes of the walks, or diffusion times; one kernel each"""
     learned_kernel: bool | None = None
-    """each head learns its own kernel, a sum of these (None: where they are
-    joined by +)"""
+    """each head learns its own kernel, a weighted sum of these (None: if
+    --kernel contains +)"""
     similarity: str = "softmax"
-    """of GKAT"""
+    """similarity of queries and keys in GKAT"""
     depth: PositiveInt = 3
-    """layers; of sgc steps"""
+    """number of layers, or of steps of sgc"""
     heads: PositiveInt = 4
-    """of attention; heads * key_dim channels"""
+    """number of attention heads; the model has heads * key_dim channels"""
     key_dim: PositiveInt = 16
-    """channels of a head"""
+    """channels per head"""
     pooling: str = "mean+max"
-    """of nodes"""
+    """pooling of nodes"""
     dropout: Rate = 0.1
-    """rate after the branches, or between layers"""
+    """dropout rate after the branches, or between layers"""
     attention_dropout: Rate = 0.0
-    """rate of attention scores"""
+    """dropout rate of attention scores"""
     return_steps: Natural = 16
-    """features: return probabilities of walks of up to so many steps"""
+    """features: return probabilities of walks of up to this many steps"""
     degrees: bool | None = None
-    """features: degrees, one-hot (None: where nodes have no others)"""
+    """features: one-hot degrees (None: if nodes have no other features)"""
     degree_profile: bool = False
     """features: degrees of a node and of its neighbors, as numbers"""
     clustering: bool = False
-    """features: the share of pairs of neighbors that are neighbors"""
+    """features: clustering coefficients (share of linked pairs of neighbors)"""
     edges: bool = False
     """use labels and features of edges"""
     edge_gates: bool | None = None
-    """of GKAT: labels and features of edges gate kernels (None: with edges)"""
+    """gate the kernels of GKAT by labels and features of edges (None: as
+    --edges)"""
     local: bool | None = None
-    """of GKAT: messages along edges beside attention (None: where edges have
-    labels or features that are used); True uses those that they have"""
+    """add messages along edges to the attention of GKAT (None: if labels or
+    features of edges are used); True uses all labels and features of edges"""
     form: Literal["auto", "dense", "pairs", "factors"] = "auto"
-    """of kernels: see GraphPreprocessor"""
+    """form of kernels: see GraphPreprocessor"""
     anchors: PositiveInt = 8
-    """of factors: nodes that walks tell apart"""
+    """with form factors: number of anchor nodes"""
     pairs_per_node: PositiveInt = 32
-    """entries of a row that kernels keep in the form of pairs"""
+    """with form pairs: entries to keep in each row of a kernel"""
     accumulate: PositiveInt = 1
-    """batches, each of graphs of about one size, that make one update"""
+    """batches per update; each batch has graphs of similar size"""
     label_smoothing: Rate = 0.0
-    """rate"""
+    """label smoothing rate"""
     preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """go on from a trained model: a preset, a run folder, hf://user/name"""
+    """start from a trained model: a preset, a run folder, hf://user/name"""
     freeze: bool = False
-    """with --from: train the last layer alone"""
+    """with --from: train the last layer only"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -157,7 +158,7 @@ class GraphSettings(CosineSettings):
     def reads_edges(self):
         """`edges` of the `GraphPreprocessor`."""
         if self.model == "gkat" and self.local:
-            return True  # A one for edges that have nothing else.
+            return True  # Edges without labels or features get a one.
         return "auto" if self.edges or self.edge_gates else False
 
     def resolved(self, given):
@@ -165,11 +166,11 @@ class GraphSettings(CosineSettings):
 
 
 def build_classifier(settings, **inputs):
-    """The untrained model that settings ask for.
+    """The untrained model of the settings.
 
     Args:
         settings: `GraphSettings`.
-        **inputs: what a builder is told of the data.
+        **inputs: arguments of the builder that depend on the data.
     """
     kind = settings.model
     heads = {

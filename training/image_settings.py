@@ -1,4 +1,4 @@
-"""Settings of classifiers of images, and the models that they ask for."""
+"""Settings of image classifiers, and the models they build."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ from keras_topo.training.settings import (
     Rate,
 )
 
-# What a trained model has decided already.
+# Settings that a trained model has fixed already.
 DECIDED = (
     "model",
     "patch_size",
@@ -40,43 +40,43 @@ SampleBits = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings(CosineSettings):
-    """Settings of classifiers of images."""
+    """Settings of image classifiers."""
 
     data: str = "cifar10"
     """digits, cifar10, or a folder of class folders"""
     data_dir: str | None = None
-    """of cifar10: the folder of its tars or of train/ and test/; without it
-    Keras downloads the data set"""
+    """with cifar10: folder with its tars, or with train/ and test/; without
+    it, Keras downloads the data set"""
     image_size: tuple[PositiveInt, ...] | None = None
-    """N, or height and width, all images are resized to, aspect ratio not
-    kept (None: that of the trained model, the data set or the first image,
-    unless that is a photograph)"""
+    """N, or height and width: resize all images to this size, without keeping
+    the aspect ratio (None: the size of the trained model, of the data set, or
+    of the first image unless it is a photograph)"""
     max_pixels: PositiveInt = MAX_PIXELS
     """largest height x width of an image file, here and in the SavedModel"""
     sample_bits: SampleBits | None = None
-    """8 to 16: how many bits the samples of PNGs of 16 bits fill, here and in
-    the SavedModel (None: 16, and an error where all is nearly black)"""
+    """8 to 16: number of bits used in the samples of 16-bit PNGs, here and in
+    the SavedModel (None: 16, and an error if all images are nearly black)"""
     classes: tuple[str, ...] | None = None
     """use images of these classes only"""
     per_class: PositiveInt | None = None
-    """use so many training images of each class, always the same ones"""
+    """use this many training images of each class, always the same ones"""
     limit: PositiveInt | None = None
     """use at most this many images of each split, for a trial"""
     augment: bool = True
-    """random shifts and, but for digits, mirror images"""
+    """random shifts and mirror images (no mirror images of digits)"""
     zoom: PositiveFloat | None = None
-    """with augment: enlarge by up to this factor, each axis by another; for
+    """with augment: enlarge each axis at random by up to this factor, for
     models that will be used at higher resolutions"""
     sizes: tuple[PositiveInt, ...] = ()
     """heights (and widths) of batches: each batch is resized to one of them,
     drawn at random, and the model takes images of any size"""
     cutmix: Rate = 0.0
-    """share of the batches in which a part of each image comes from another"""
+    """share of batches in which a part of each image comes from another"""
     mixup: Rate = 0.0
-    """share of the batches in which each image is blended with another"""
+    """share of batches in which each image is blended with another"""
     average: Rate = 0.0
-    """in the end take the moving average of the weights, with this momentum
-    per update, such as 0.999 (0: none)"""
+    """keep the moving average of the weights, with this momentum per update,
+    such as 0.999 (0: no average)"""
     model: str = "mini"
     """mini, Ti, S, B or L, or CHANNELS,HEADS,MLP_UNITS,BLOCKS"""
     patch_size: tuple[PositiveInt, ...] = (4,)
@@ -84,27 +84,27 @@ class ImageSettings(CosineSettings):
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz"
     """TopViT, the unmasked Performer or the ordinary ViT"""
     mask: str = "table"
-    """of attention toeplitz, by name, none, or MODULE:CLASS or FILE.py:CLASS,
-    a registered subclass of keras_topo.masks.Mask"""
+    """with attention toeplitz: the name of a mask, none, or MODULE:CLASS or
+    FILE.py:CLASS, a registered subclass of keras_topo.masks.Mask"""
     mask_initial: Literal["decays", "ones"] = "decays"
-    """how the mask starts: as decays of several scales, or as ones"""
+    """initial mask: decays of several scales, or ones"""
     pooling: Literal["gap", "token"] = "gap"
     """average over the grid, or a class token"""
     stem: Literal[STEMS] = "patches"
-    """what makes tokens of pixels"""
+    """layers that turn pixels into tokens"""
     dropout: Rate = 0.0
-    """rate"""
+    """dropout rate"""
     stochastic_depth: Rate = 0.0
-    """rate of the last block"""
+    """stochastic depth rate of the last block"""
     label_smoothing: Rate = 0.1
-    """rate"""
+    """label smoothing rate"""
     preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """go on from a trained model: a preset, a run folder, hf://user/name"""
+    """start from a trained model: a preset, a run folder, hf://user/name"""
     freeze: bool = False
-    """with --from: train the last layer alone"""
+    """with --from: train the last layer only"""
     keep: Rate | None = None
-    """with --from: in the end take this share of each weight from that model,
-    a new last layer's apart, and the rest from what was trained (Wortsman et
+    """with --from: the final weights are this share of the original weights
+    plus the rest of the trained ones, except in a new last layer (Wortsman et
     al. 2022)"""
 
     def __post_init__(self):
@@ -119,7 +119,8 @@ class ImageSettings(CosineSettings):
                 )
         if self.zoom is not None and (self.zoom < 1 or not self.augment):
             raise ValueError(
-                "`zoom` expects at least 1, and augment. Received: "
+                "`zoom` expects a number of at least 1, and augment=True. "
+                "Received: "
                 f"zoom={self.zoom:g}, augment={self.augment}"
             )
         if self.cutmix + self.mixup > 1:
@@ -130,8 +131,8 @@ class ImageSettings(CosineSettings):
             )
         if self.average and self.stem == "residual":
             raise ValueError(
-                "`average` expects a stem without batch normalization, whose "
-                "statistics are not those of averaged weights. Received: "
+                "`average` expects a stem without batch normalization, because "
+                "its statistics do not match averaged weights. Received: "
                 f"average={self.average:g}, stem='residual'"
             )
         if self.average and self.choose_epoch != "last":
@@ -159,12 +160,12 @@ class ImageSettings(CosineSettings):
 
     @property
     def kind(self):
-        """`"digits"`, which are no mirror images, or `"photos"`."""
+        """`"digits"`, which must not be mirrored, or `"photos"`."""
         return "digits" if self.data == "digits" else "photos"
 
 
 def size_of(text):
-    """The size of a model: a name, or four ints between commas, a tuple."""
+    """The size of a model: a name, or a tuple of four comma-separated ints."""
     if "," not in text:
         return text
     try:
@@ -180,12 +181,12 @@ def size_of(text):
 
 
 def both(size):
-    """Height and width of one or two numbers, a list."""
+    """Height and width from one or two numbers, a list."""
     return [int(size[0]), int(size[-1])]
 
 
 def describe(settings):
-    """The model in words."""
+    """A description of the model."""
     if settings.preset:
         return fine_tuning.describe(settings)
     height, width = both(settings.patch_size)
@@ -198,13 +199,13 @@ def describe(settings):
 
 
 def build_classifier(settings, image_shape, num_classes):
-    """The untrained model that settings ask for.
+    """The untrained model of the settings.
 
     Args:
         settings: `ImageSettings`.
-        image_shape: `(height, width, channels)` of the data; with
+        image_shape: `(height, width, channels)` of the data. With
             `settings.sizes` the model takes any height and width, and its
-            masks and positions are held for this one.
+            masks and positions are stored for this one.
         num_classes: int.
     """
     patch_size, grid = tuple(both(settings.patch_size)), None

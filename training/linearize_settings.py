@@ -1,4 +1,4 @@
-"""Settings of linearizing a model of images."""
+"""Settings for linearizing an image model."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ FEATURE_MAPS = ("hedgehog", "relu", "elu", "square", "exp", "favor")
 
 @dataclasses.dataclass(frozen=True)
 class LinearizeSettings(Settings):
-    """Settings of linearizing a model of images."""
+    """Settings for linearizing an image model."""
 
     preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """the teacher, with softmax attention: a run folder, a .keras file, a
@@ -31,61 +31,60 @@ class LinearizeSettings(Settings):
     data: str = "cifar10"
     """digits, cifar10, or a folder of class folders"""
     data_dir: str | None = None
-    """of cifar10: the folder of its tars or of train/ and test/; without it
-    Keras downloads the data set"""
+    """with cifar10: folder with its tars, or with train/ and test/; without
+    it, Keras downloads the data set"""
     max_pixels: PositiveInt | None = None
     """largest height x width of an image file, here and in the SavedModel
-    (None: that of the teacher)"""
+    (None: as for the teacher)"""
     sample_bits: SampleBits | None = None
-    """8 to 16: how many bits the samples of PNGs of 16 bits fill, here and in
+    """8 to 16: number of bits used in the samples of 16-bit PNGs, here and in
     the SavedModel (None: as for the teacher)"""
     limit: PositiveInt | None = None
     """use at most this many images of each split, for a trial"""
     augment: bool = True
-    """random shifts and, but for digits, mirror images"""
+    """random shifts and mirror images (no mirror images of digits)"""
     mask: str = "table"
-    """by name, none, or MODULE:CLASS or FILE.py:CLASS, a registered subclass of
-    keras_topo.masks.Mask"""
+    """the name of a mask, none, or MODULE:CLASS or FILE.py:CLASS, a registered
+    subclass of keras_topo.masks.Mask"""
     mask_initial: Literal["decays", "ones"] = "ones"
-    """how the mask starts: as decays of several scales, or as ones, as the
-    teacher has them"""
+    """initial mask: decays of several scales, or ones, as in the teacher"""
     feature_map: Literal[FEATURE_MAPS] = "hedgehog"
-    """of linear attention"""
+    """feature map of linear attention"""
     features: PositiveInt | None = None
-    """of hedgehog: rows of its projection (None: the size of a head)"""
+    """with hedgehog: rows of its projection (None: the size of a head)"""
     activation: Literal["exp", "softmax"] = "exp"
-    """of hedgehog: what becomes of its projections"""
+    """with hedgehog: function applied to the projections"""
     magnitude_aware: bool = False
     """with relu and elu: attention that depends on the magnitude of queries"""
     budget: PositiveFloat = 0.1
     """updates of all stages together, as a share of the teacher's"""
     split: tuple[NaturalFloat, NaturalFloat, NaturalFloat] = (1.0, 1.0, 1.0)
-    """how the budget is split among the stages attention, features and
-    labels"""
+    """shares of the budget for the stages attention, features and labels"""
     updates: tuple[Natural, Natural, Natural] | None = None
-    """updates of the stages attention, features and labels, in place of
+    """updates of the stages attention, features and labels, instead of
     --budget and --split"""
     epochs: PositiveInt = 1
-    """follows from the updates: not to be given"""
+    """computed from the updates; do not set"""
     every: PositiveInt = 100
-    """updates between lines of progress, each with a checkpoint, at most"""
+    """at most this many updates between progress lines, each with a
+    checkpoint"""
     batch_size: PositiveInt = 128
-    """examples of a batch"""
+    """examples per batch"""
     learning_rate: PositiveFloat = 1e-3
-    """of the last stage, labels, at its peak"""
+    """peak learning rate of the last stage, labels"""
     attention_learning_rate: PositiveFloat = 1e-2
-    """of the first stage, attention"""
+    """peak learning rate of the first stage, attention"""
     feature_learning_rate: PositiveFloat = 2e-3
-    """of the second stage, features"""
+    """peak learning rate of the second stage, features"""
     clip_norm: PositiveFloat | None = 1.0
-    """bound on the global norm of the gradients"""
+    """maximum global norm of the gradients"""
     temperature: PositiveFloat = 2.0
-    """of the softmaxes of both models when their logits are compared"""
+    """softmax temperature of both models when their logits are compared"""
     teacher_weight: Annotated[float, "from 0 to 1"] = 0.5
-    """in the last stage: share of the teacher's logits in the loss, beside the
-    labels"""
+    """in the last stage: weight of the teacher's logits in the loss; the rest
+    is the weight of the labels"""
     label_smoothing: Rate = 0.1
-    """rate"""
+    """label smoothing rate"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -97,7 +96,7 @@ class LinearizeSettings(Settings):
             )
         if not sum(self.split) > 0:
             raise ValueError(
-                "`split` expects three shares that are not all zero. Received: "
+                "`split` expects three shares, not all zero. Received: "
                 f"split={self.split}"
             )
         if self.updates is not None and not sum(self.updates):
@@ -107,8 +106,9 @@ class LinearizeSettings(Settings):
             )
         if self.choose_epoch != "last":
             raise ValueError(
-                "`choose_epoch` expects 'last', for losses of stages cannot be "
-                f"compared. Received: choose_epoch={self.choose_epoch!r}"
+                "`choose_epoch` expects 'last', because the losses of the "
+                "stages cannot be compared. Received: "
+                f"choose_epoch={self.choose_epoch!r}"
             )
         if self.feature_map != "hedgehog" and self.activation != "exp":
             raise ValueError(
@@ -137,8 +137,8 @@ class LinearizeSettings(Settings):
         if wrong:
             names = ", ".join("--" + name.replace("_", "-") for name in wrong)
             raise ValueError(
-                "linearize expects --budget or --updates for its length, and "
-                f"the dtype policy of the teacher. Received: {names}"
+                "linearize expects --budget or --updates to set its length, "
+                f"and uses the dtype policy of the teacher. Received: {names}"
             )
         if self.preset is None:
             raise ValueError(
@@ -146,36 +146,36 @@ class LinearizeSettings(Settings):
             )
         return self
 
-    # Of the images: the teacher's size, and no other.
+    # Images have the teacher's size only.
     sizes = ()
 
     @property
     def kind(self):
-        """`"digits"`, which are no mirror images, or `"photos"`."""
+        """`"digits"`, which must not be mirrored, or `"photos"`."""
         return "digits" if self.data == "digits" else "photos"
 
     def updates_by_stage(self, teacher_updates):
         """Updates of each stage.
 
         Args:
-            teacher_updates: int, those of the teacher, or `None`.
+            teacher_updates: int, number of updates of the teacher, or `None`.
 
         Returns:
-            A dict from names of stages to ints, without those of 0.
+            A dict from names of stages to ints, without stages of 0 updates.
 
         Raises:
-            ValueError: if neither `updates` nor the teacher's are known, or
-                the budget is less than an update.
+            ValueError: if neither `updates` nor `teacher_updates` is given, or
+                the budget is less than one update.
         """
         updates = self.updates
         if updates is None:
             if teacher_updates is None:
                 raise ValueError(
-                    "--updates A F L expects the updates of the three stages: "
-                    "how many the teacher had is not known, for no "
-                    f"metrics.json lies beside it. Received: {self.preset}"
+                    "--updates A F L expects the updates of the three stages, "
+                    "because the teacher has no metrics.json with its number "
+                    f"of updates. Received: {self.preset}"
                 )
-            # Rounded down: the budget is a bound.
+            # Rounded down: the budget is an upper bound.
             total = math.floor(self.budget * teacher_updates + 1e-9)
             ends = [
                 round(total * sum(self.split[: k + 1]) / sum(self.split))
@@ -186,7 +186,7 @@ class LinearizeSettings(Settings):
         found = {name: int(count) for name, count in found.items() if count}
         if not found:
             raise ValueError(
-                "--budget expects at least one update of the teacher's "
-                f"{teacher_updates}. Received: {self.budget:g}"
+                "--budget expects at least one of the teacher's "
+                f"{teacher_updates} updates. Received: {self.budget:g}"
             )
         return found

@@ -1,4 +1,4 @@
-"""Settings of classifiers of nodes, their kernels, and their models."""
+"""Settings of node classifiers, their kernels, and their models."""
 
 import dataclasses
 from typing import Literal
@@ -23,22 +23,22 @@ from keras_topo.training.settings import (
     Settings,
 )
 
-# What `kernel_sizes` are, and their default.
+# Default `kernel_sizes` of each kernel.
 KERNELS = {"random_walk": 3.0, "diffusion": 3.0, "pagerank": 0.1}
-# The same for masks that are learned, and known through their products.
+# The same for learned masks, which only compute products.
 MASKS = {"gkat-diffusion": 8.0, "gkat-features": 8.0, "gkat-walks": 8.0}
 SAMPLED = ("gkat-features", "gkat-walks")
 PROPAGATING = ("gkat-propagation", "gkat-consistency")
-# What only the propagation form of GKAT takes, and what it is without.
+# Settings of the propagation form of GKAT only, and their defaults.
 CONSISTENCY = {
     "node_dropout": 0.0,
     "copies": 1,
     "consistency": 0.0,
     "temperature": 0.5,
 }
-# What differs between models: for the baselines what they were published with
-# (whose L2 is half the sum of squares, and Keras's the sum); for GKAT in the
-# published form those of GAT, whose form it has.
+# Defaults of each model. The baselines use their published settings (their L2
+# is half the sum of squares, that of Keras is the sum). GKAT in the published
+# form uses the settings of GAT, because its architecture is the same.
 GAT = {
     "kernel": "random_walk",
     "heads": 8,
@@ -106,63 +106,62 @@ RECIPES = {
 
 @dataclasses.dataclass(frozen=True)
 class NodeSettings(Settings):
-    """Settings of classifiers of nodes. Those that are `None` are filled in
-    by the model."""
+    """Settings of node classifiers. `None` means the default of the model."""
 
     data: str = "karate"
     """karate, beacons, a Planetoid npz file, or a folder of ind.NAME.*"""
     data_dir: str | None = None
-    """the folder in which --data is a name"""
+    """folder that contains --data"""
     nodes: PositiveInt = 100_000
-    """of beacons"""
+    """number of nodes of beacons"""
     model: Literal[tuple(RECIPES)] = "gkat"
     """GKAT or a baseline; gkat-diffusion, gkat-features and gkat-walks form no
-    matrix between all nodes"""
+    matrix of all pairs of nodes"""
     kernel: Literal[tuple(KERNELS)] | None = None
-    """of GKAT"""
+    """kernel of GKAT"""
     kernel_sizes: tuple[PositiveFloat, ...] | None = None
-    """nodes of walks, diffusion times, or probabilities of pagerank to halt:
-    one kernel each; of learned masks where they start"""
+    """numbers of nodes of the walks, diffusion times, or halting probabilities
+    of pagerank, one kernel each; initial values for learned masks"""
     walks: PositiveInt = 16
-    """from each node, of gkat-features and gkat-walks"""
+    """with gkat-features and gkat-walks: walks from each node"""
     resample: Natural = 0
-    """epochs between samples of these walks; 0 for one sample"""
+    """epochs between samples of these walks; 0 samples them once"""
     halt: Rate = 0.0
-    """of random_walk, before each step"""
+    """with random_walk: probability to halt before each step"""
     kernel_top: PositiveInt = 64
-    """entries of the kernel that are kept for a node"""
+    """entries to keep in each row of the kernel"""
     similarity: str | None = None
-    """of GKAT; constant: nothing but the kernel weighs"""
+    """similarity of queries and keys in GKAT; constant: the kernel alone"""
     depth: PositiveInt | None = None
-    """layers; of sgc steps"""
+    """number of layers, or of steps of sgc"""
     heads: PositiveInt | None = None
-    """of attention; heads * key_dim channels"""
+    """number of attention heads; the model has heads * key_dim channels"""
     key_dim: PositiveInt | None = None
-    """channels of a head"""
+    """channels per head"""
     dropout: Rate | None = None
-    """rate of features"""
+    """dropout rate of features"""
     input_dropout: Rate | None = None
-    """of GKAT, rate of the features that come in; default: as --dropout"""
+    """with GKAT: dropout rate of the input features; default: as --dropout"""
     feature_dropout: Rate | None = None
-    """of GKAT, rate of whole features, of all nodes at once"""
+    """with GKAT: rate of dropping a feature for all nodes together"""
     attention_dropout: Rate | None = None
-    """rate of attention scores"""
+    """dropout rate of attention scores"""
     node_dropout: Rate | None = None
-    """of gkat-propagation and gkat-consistency, rate of whole nodes"""
+    """with gkat-propagation and gkat-consistency: rate of dropping nodes"""
     copies: PositiveInt | None = None
-    """of the graph in a step, that lack different nodes"""
+    """copies of the graph per step, each without other nodes"""
     consistency: NaturalFloat | None = None
-    """weight of how far predictions for the copies differ"""
+    """weight of the loss for differing predictions for the copies"""
     temperature: PositiveFloat | None = None
-    """below 1 the mean prediction of the copies is sharpened"""
+    """below 1, the mean prediction of the copies is sharpened"""
     steps: PositiveInt = 10
-    """propagations of appnp"""
+    """with appnp: propagation steps"""
     alpha: Rate = 0.1
-    """of appnp, share of what was predicted in each step"""
+    """with appnp: weight of the first prediction in each step"""
     learning_rate: PositiveFloat | None = None
-    """of Adam"""
+    """learning rate of Adam"""
     weight_decay: NaturalFloat | None = None
-    """L2"""
+    """L2 factor"""
 
     def unread(self):
         model, found = f"model={self.model!r}", {}
@@ -185,10 +184,10 @@ class NodeSettings(Settings):
         return found
 
     def filled(self):
-        """The settings with those of the model in place of `None`.
+        """The settings with the defaults of the model in place of `None`.
 
         Raises:
-            ValueError: if they contradict one another.
+            ValueError: if settings contradict each other.
         """
         recipe = {"feature_dropout": 0.0, **CONSISTENCY, **RECIPES[self.model]}
         recipe.setdefault(
@@ -204,7 +203,7 @@ class NodeSettings(Settings):
         return filled
 
     def check(self):
-        """Raises a ValueError where kernel and model do not fit together."""
+        """Raises a ValueError if kernel and model do not match."""
         sizes, sampled = self.kernel_sizes, self.model in SAMPLED
         whole = all(size == int(size) for size in sizes)
         if (sampled or self.kernel == "random_walk") and not whole:
@@ -224,8 +223,9 @@ class NodeSettings(Settings):
             )
         if self.halt and self.kernel != "random_walk":
             raise ValueError(
-                "`halt` expects kernel='random_walk'; what pagerank halts "
-                f"with are its kernel_sizes. Received: kernel={self.kernel!r}"
+                "`halt` expects kernel='random_walk'; with pagerank, give "
+                "halting probabilities as kernel_sizes. Received: "
+                f"kernel={self.kernel!r}"
             )
         if self.kernel == "pagerank" and max(sizes) > 1:
             raise ValueError(
@@ -235,7 +235,7 @@ class NodeSettings(Settings):
 
 
 def make_kernel(adjacency, settings):
-    """The fixed kernel of a model: sparse, or a mask that is learned.
+    """The kernel of a model: a sparse fixed kernel, or a learned mask.
 
     Args:
         adjacency: SciPy sparse array.
@@ -249,7 +249,7 @@ def make_kernel(adjacency, settings):
         kind = RandomWalkMask
         if settings.model == "gkat-features":
             kind = RandomFeaturesMask
-        # Walks are part of what seeds differ by.
+        # The walks depend on the seed too.
         return kind(graph, settings.walks, int(sizes[0]), seed=settings.seed)
     if not settings.model.startswith("gkat"):
         return adjacency_kernels([graph], settings.model)[0]
@@ -269,7 +269,7 @@ def make_kernel(adjacency, settings):
 
 
 def build_classifier(settings, num_features, num_classes, kernel):
-    """The untrained model that settings ask for.
+    """The untrained model of the settings.
 
     Args:
         settings: `NodeSettings`, filled.

@@ -1,4 +1,4 @@
-"""The command line of `training.train`, made of dataclasses by tyro."""
+"""The command line of `training.train`, built from dataclasses by tyro."""
 
 import contextlib
 import dataclasses
@@ -20,39 +20,40 @@ PROGRAM = program("train")
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a config is run, whatever its task is."""
+    """Options of a run that do not depend on the task."""
 
     out: str
     """the run folder"""
     variant: str | None = None
-    """name of changes that the config lists"""
+    """named set of changes from the config"""
     resume: bool = True
-    """go on with the run in --out; --no-resume deletes it first"""
+    """continue the run in --out; --no-resume deletes it first"""
     results: str | None = None
-    """add the summary of the finished run to this file, as a line of JSON;
+    """append the summary of the finished run to this file, as a line of JSON;
     not with --splits or --compare"""
     seeds: PositiveInt | None = None
-    """train once with each of so many seeds, from --seed on (default: 1; 3 for
-    each fold of --splits)"""
+    """number of seeds; train once with each, starting at --seed (default: 1; 3
+    for each fold of --splits)"""
     splits: str | None = None
-    """assess in folds: a JSON file of them, or how many to draw; no model is
-    kept"""
+    """cross-validation: a JSON file of folds, or the number of folds to draw;
+    no model is kept"""
     folds: tuple[int, ...] = ()
-    """with --splits: these folds only, counted from 0"""
+    """with --splits: run these folds only, counted from 0"""
     select: tuple[str, ...] = ()
-    """NAME=V1,V2,... choices of a setting, made on the validation data of each
-    fold of --splits, or of the data's own split; no model is kept"""
+    """NAME=V1,V2,... candidate values of a setting; the best is chosen on the
+    validation data of each fold of --splits, or of the data's own split; no
+    model is kept"""
     compare: tuple[str, ...] = ()
-    """NAME=V1,V2,... train with each of these values; a table is made of
-    it, and no model is kept"""
+    """NAME=V1,V2,... train with each of these values and make a table; no
+    model is kept"""
     distribute: Literal["none", "mirrored", "multihost"] = "none"
-    """mirrored: all devices of this host, with TensorFlow; multihost: those of
-    all hosts, with KERAS_BACKEND=jax. Each batch is shared out; not with
-    --splits or --compare"""
+    """mirrored: all devices of this host, with TensorFlow; multihost: the
+    devices of all hosts, with KERAS_BACKEND=jax. Each batch is split between
+    devices; not with --splits or --compare"""
     hosts: tuple[str, ...] = ()
     """with multihost: HOST:PORT of each process; the first one coordinates"""
     process: int | None = None
-    """with multihost: which of the hosts this is, from 0"""
+    """with multihost: index of this host in --hosts, from 0"""
 
     def __post_init__(self):
         expected = mismatch(self.seeds, PositiveInt | None)
@@ -67,13 +68,13 @@ class RunOptions:
                 continue
             if self.results:
                 raise ValueError(
-                    f"--{option} leaves its results in the run folder and "
-                    f"expects no --results. Received: {self.results}"
+                    f"--{option} expects no --results: its results go into "
+                    f"the run folder. Received: {self.results}"
                 )
             if self.distribute != "none":
                 raise ValueError(
-                    f"--{option} trains on one device and expects no "
-                    f"--distribute. Received: {self.distribute}"
+                    f"--{option} expects no --distribute: it trains on one "
+                    f"device. Received: {self.distribute}"
                 )
 
 
@@ -85,19 +86,18 @@ def parse(argv):
 
     Returns:
         `(name, options, settings)`: the config, `RunOptions`, and the config's
-        settings with what the command line changes.
+        settings with the changes of the command line.
 
     Raises:
-        ValueError: for a config or an option that cannot be; the message is
-            one line.
+        ValueError: for an invalid config or option; the message is one line.
         SystemExit: after `--help`.
     """
     name, rest = _config_name(argv)
     for option in ("--select", "--compare", "--folds"):
         if rest.count(option) > 1:
             raise ValueError(
-                f"{option} expects all of its values at once. Received: "
-                f"{option} twice"
+                f"{option} expects all of its values after one option. "
+                f"Received: {option} more than once"
             )
     module = configs.load(name)
     settings = configs.variant_of(module, _variant(rest))
@@ -123,7 +123,7 @@ def parse(argv):
         )
     given = _given(rest)
     settings = found.settings.resolved(given)
-    # Of several settings each may have a reader of its own.
+    # Each of several values may be used by a different setting.
     if not found.run.compare and not found.run.select:
         _check_readers(settings, given)
     return name, found.run, settings
@@ -154,13 +154,13 @@ def _config_name(argv):
 
 
 def _given(rest):
-    """Names of the settings that stand on the command line, a set."""
+    """Names of the settings on the command line, a set."""
     options = [t.partition("=")[0][2:] for t in rest if t.startswith("--")]
     return {name.removeprefix("no-").replace("-", "_") for name in options}
 
 
 def _variant(rest):
-    """`--variant`, which decides the defaults of all other options."""
+    """`--variant`, which sets the defaults of all other options."""
     for k, token in enumerate(rest):
         if token == "--variant" and k + 1 < len(rest):
             return rest[k + 1]
@@ -174,7 +174,7 @@ def _help():
     lines = [
         f"usage: {PROGRAM} CONFIG --out FOLDER [OPTIONS]",
         "",
-        "Trains what a config says. CONFIG is one of these, or the path of a",
+        "Trains a model by a config. CONFIG is one of these, or the path of a",
         "Python file that ends in .py:",
         "",
         *(f"  {n:<{width}}{configs.summary(n)}" for n in configs.names()),
@@ -209,7 +209,7 @@ def one_line():
         os.environ.pop("COLUMNS")
         if width is not None:
             os.environ["COLUMNS"] = width
-    # Warnings, which are no errors.
+    # Warnings are not errors.
     sys.stderr.write(written.getvalue())
 
 
@@ -221,5 +221,5 @@ def _message(box):
             break
         lines.append(line)
     text = " ".join(filter(None, lines))
-    # Of checks of whole dataclasses the name says nothing.
+    # The name that tyro gives to checks of a whole dataclass is not useful.
     return re.sub(r"^Error parsing (?!-)\S+: ", "", text)

@@ -1,10 +1,10 @@
-"""The folder of a run: what it was started with, its epochs, its end.
+"""The folder of a run: its arguments, epochs and results.
 
-A run folder holds `arguments.json` (what the run was started with),
-`metrics.jsonl` (a line per finished epoch), `checkpoint/` (the last finished
-epoch, gone when the run is finished), `tensorboard/`, and at the end
-`metrics.json` beside what the task leaves there. A process that uses it holds
-the lock on the file `lock`.
+A run folder holds `arguments.json` (the arguments of the run), `metrics.jsonl`
+(a line per finished epoch), `checkpoint/` (the last finished epoch; deleted
+when the run is finished), `tensorboard/`, and at the end `metrics.json` and the
+files of the task. A process that uses the folder holds the lock on the file
+`lock`.
 """
 
 import contextlib
@@ -22,15 +22,14 @@ class Run:
     """A run folder.
 
     Args:
-        folder: path of the folder; made by `open`.
-        writes: `False` in processes that take part in a run which another
-            one records.
+        folder: path of the folder; created by `open`.
+        writes: `False` in processes of a run that another process records.
 
     Attributes:
         folder: `pathlib.Path`.
     """
 
-    # What `open(resume=False)` may delete: nothing that a run did not write.
+    # `open(resume=False)` may delete only files that a run has written.
     _WRITTEN = (
         "arguments.json",
         "attention.png",
@@ -71,7 +70,7 @@ class Run:
         self.close()
 
     def close(self):
-        """Lets go of the lock; the end of the process does so, too."""
+        """Releases the lock; so does the end of the process."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -79,18 +78,18 @@ class Run:
     __del__ = close
 
     def open(self, arguments, resume=True):
-        """Makes the folder, or reopens the run that it holds.
+        """Creates the folder, or reopens the run that it holds.
 
-        A run that has not finished an epoch has nothing to resume and may be
-        started again with other arguments.
+        If a run has not finished an epoch, it can be started again with other
+        arguments.
 
         Args:
-            arguments: dict that JSON can hold.
-            resume: go on with an earlier run of the same arguments; `False`
-                deletes it and starts anew.
+            arguments: dict of JSON values.
+            resume: continue an earlier run with the same arguments; `False`
+                deletes it and starts over.
 
         Raises:
-            ValueError: the folder holds another run, or other files, or
+            ValueError: if the folder holds another run, or other files, or
                 another process is using it.
         """
         if not self.writes:
@@ -100,7 +99,7 @@ class Run:
                 "The run folder must be a folder, new or existing. "
                 f"Received: {str(self.folder)!r}, a file"
             )
-        # As they come back from the file: lists where there were tuples.
+        # As read back from the file: tuples become lists.
         arguments = json.loads(json.dumps(arguments))
         file = self.folder / "arguments.json"
         if file.exists():
@@ -116,7 +115,7 @@ class Run:
                 earlier = json.loads(file.read_text())
                 self._compare(arguments, earlier)
         elif self.folder.exists() and any(
-            # A kill while the arguments were being written leaves this.
+            # Left by a kill while the arguments were being written.
             path.name not in ("arguments.json.partial", "lock")
             for path in self.folder.iterdir()
         ):
@@ -138,12 +137,12 @@ class Run:
             os.close(lock)
             raise ValueError(
                 "The run folder must not be in use. Received: "
-                f"{str(self.folder)!r}, which another process is training in"
+                f"{str(self.folder)!r}, which another process uses"
             ) from error
         self._lock = lock
 
     def discard_unused(self):
-        """Removes the folder of a run that could not begin."""
+        """Removes the folder of a run that could not start."""
         if not self.writes:
             return
         written = {path.name for path in self.folder.glob("*")}
@@ -161,7 +160,7 @@ class Run:
         ]
         if differing:
             raise ValueError(
-                "A run resumes with the arguments it was started with only; "
+                "A run can be resumed only with its original arguments; "
                 "choose another --out, or --no-resume to replace the run. "
                 f"Received: {str(self.folder)!r}, whose run differs in "
                 + ", ".join(differing)
@@ -189,9 +188,9 @@ class Run:
     def save_epoch(self, model, metrics):
         """Records a finished epoch: its line of metrics, then its checkpoint.
 
-        The checkpoint appears under its name only when it is complete, and
-        counts as the end of the epoch: without it the epoch is repeated and
-        its line replaced.
+        The checkpoint gets its final name only when it is complete. It marks
+        the end of the epoch: without it, the epoch is repeated and its line
+        replaced.
 
         Args:
             model: compiled Keras model.
@@ -212,8 +211,8 @@ class Run:
             path.unlink()
 
     def save_line(self, metrics):
-        """Records an epoch without a checkpoint: a run that is interrupted
-        repeats it."""
+        """Records an epoch without a checkpoint. An interrupted run repeats
+        it."""
         if self.writes:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(metrics) + "\n")
@@ -228,8 +227,9 @@ class Run:
 
         Args:
             model: compiled Keras model.
-            start: int, finished epochs after which the model began: what was
-                saved up to there is of another one, and is not loaded.
+            start: int, number of finished epochs before this model's first
+                epoch. Checkpoints up to there belong to another model and are
+                not loaded.
 
         Returns:
             The number of finished epochs, 0 for a new run.
@@ -241,7 +241,7 @@ class Run:
             model.load_weights(self._checkpoints()[-1])
         if not self.writes:
             return epochs
-        # Lines of an epoch that was cut off are written again.
+        # Drop lines of unfinished epochs; they are written again.
         finished = [
             json.dumps(line)
             for line in self.history()
@@ -254,7 +254,7 @@ class Run:
         return epochs
 
     def finish(self, summary):
-        """Writes `metrics.json`, which makes the run a finished one."""
+        """Writes `metrics.json`, which marks the run as finished."""
         write_json(self.folder / "metrics.json", summary)
         shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
 
@@ -265,8 +265,8 @@ class Run:
 
 @contextlib.contextmanager
 def alone():
-    """Leaves `keras.distribution`, whose variables all processes have to make
-    together; to save, Keras makes one."""
+    """Suspends `keras.distribution`. Under it, all processes must create
+    variables together, but Keras creates one when this process saves."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:

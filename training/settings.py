@@ -1,7 +1,7 @@
-"""Settings of trainings: dataclasses whose fields are checked.
+"""Training settings: dataclasses whose fields are checked.
 
-A field says what it takes by its type: `PositiveInt`, `Rate`, a `Literal`, and
-so on. The docstring below it is its help on the command line.
+The type of a field defines its valid values: `PositiveInt`, `Rate`, a
+`Literal`, and so on. The docstring below a field is its command-line help.
 """
 
 import dataclasses
@@ -13,52 +13,54 @@ from typing import Annotated, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Which numbers a type admits, in words and as a test."""
+    """The valid numbers of a type, in words and as a test."""
 
     words: str
     admits: typing.Callable
 
 
 PositiveInt = Annotated[int, Bounds("a positive integer", lambda v: v > 0)]
-Natural = Annotated[int, Bounds("an integer from 0 on", lambda v: v >= 0)]
+Natural = Annotated[int, Bounds("a non-negative integer", lambda v: v >= 0)]
 PositiveFloat = Annotated[float, Bounds("a positive number", lambda v: v > 0)]
-NaturalFloat = Annotated[float, Bounds("a number from 0 on", lambda v: v >= 0)]
+NaturalFloat = Annotated[
+    float, Bounds("a non-negative number", lambda v: v >= 0)
+]
 Rate = Annotated[float, Bounds("a number in [0, 1)", lambda v: 0 <= v < 1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What every training is told; each task adds its own.
+    """Settings of every training; each task adds its own.
 
     Attributes:
         task: class of the task that has these settings, see
             `keras_topo.training.tasks`.
 
     Raises:
-        ValueError: a field has a value that its type does not admit.
+        ValueError: if a field has an invalid value.
     """
 
     task: typing.ClassVar[type]
 
     epochs: PositiveInt = 10
-    """how often the model sees the training data, at most"""
+    """number of epochs, at most"""
     learning_rate: PositiveFloat = 1e-3
-    """of the optimizer, at its peak"""
+    """peak learning rate"""
     weight_decay: NaturalFloat = 0.0
-    """of kernels"""
+    """weight decay of kernels"""
     choose_epoch: Literal["last", "validation"] = "last"
-    """which epoch counts: the last, or the best on validation data"""
+    """epoch to keep: the last, or the best on the validation data"""
     patience: PositiveInt | None = None
-    """with choose_epoch validation: stop after so many epochs that were no
-    better"""
+    """with choose_epoch validation: stop after this many epochs without
+    improvement"""
     jit: Literal["auto", "on", "off"] = "auto"
-    """compile with XLA; auto: where there is an accelerator"""
+    """compile with XLA; auto: if there is an accelerator"""
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = (
         "float32"
     )
     """mixed: compute in 16 bits"""
     seed: Natural = 0
-    """of everything random"""
+    """seed of all random numbers"""
 
     def __post_init__(self):
         hints = typing.get_type_hints(type(self), include_extras=True)
@@ -77,40 +79,40 @@ class Settings:
             )
 
     def resolved(self, given):
-        """The settings as a run has them.
+        """The final settings of a run.
 
         Args:
-            given: names of the settings that stood on the command line.
+            given: names of the settings on the command line.
         """
         return self
 
     def unread(self):
-        """Settings that nothing reads, given the others.
+        """Settings that have no effect, given the others.
 
         Returns:
-            A dict from their names to why, such as `"model='gcn'"`.
+            A dict from names to reasons, such as `"model='gcn'"`.
         """
         return {}
 
     def used(self):
-        """The settings that a training follows, which is what is recorded."""
+        """The settings that a training uses and records."""
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class CosineSettings(Settings):
-    """Settings of AdamW with warm-up and a cosine, see `fitting.adamw`."""
+    """Settings of AdamW with warm-up and cosine decay, see `fitting.adamw`."""
 
     batch_size: PositiveInt = 32
-    """examples of a batch"""
+    """examples per batch"""
     warmup_epochs: Natural = 0
-    """epochs in which the learning rate rises"""
+    """epochs over which the learning rate rises"""
     clip_norm: PositiveFloat | None = 1.0
-    """bound on the global norm of the gradients"""
+    """maximum global norm of the gradients"""
 
     def used(self):
-        """With a warm-up within the epochs: a short trial keeps the shape of
-        the schedule."""
+        """Shortens the warm-up if it exceeds the epochs, so that a short trial
+        keeps the shape of the schedule."""
         if self.warmup_epochs < self.epochs:
             return self
         return dataclasses.replace(self, warmup_epochs=self.epochs // 3)
@@ -133,7 +135,7 @@ class CosineSettings(Settings):
 
 
 def mismatch(value, hint):
-    """What a type expects, in words, where a value is not of it; else None."""
+    """What a type expects, in words, if a value does not match; else None."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         bounds = [b for b in hint.__metadata__ if isinstance(b, Bounds)]
@@ -170,14 +172,14 @@ def mismatch(value, hint):
 
 
 def with_changes(settings, changes):
-    """The settings with other values.
+    """The settings with changed values.
 
     Args:
         settings: instance of `Settings`.
-        changes: dict from names of fields.
+        changes: dict from field names to values.
 
     Raises:
-        ValueError: an unknown name, or a value that is not admitted.
+        ValueError: for an unknown name or an invalid value.
     """
     known = [field.name for field in dataclasses.fields(settings)]
     unknown = sorted(set(changes) - set(known))

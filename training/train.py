@@ -1,19 +1,19 @@
-"""Trains what a config says: `training/configs` has the configs.
+"""Trains a model by a config from `training/configs`.
 
     python -m training.train --help
     python -m training.train text --out runs/text
     python -m training.train text --variant table --seed 1 --out runs/1
     python -m training.train my_config.py --out runs/mine
 
-`--variant` takes a set of changes that the config names, and all settings can
-be changed: `python -m training.train CONFIG --help` lists them. The same
-command resumes a run that was interrupted, from its last finished epoch. The
-run folder then holds `model.keras`, `metrics.json`, `metrics.jsonl`,
-`curves.png`, the logs for TensorBoard and what the task leaves there.
-`--results FILE` adds a line with the results to a file of many runs.
+`--variant` selects a named set of changes from the config. Every setting is
+also an option: `python -m training.train CONFIG --help` lists them. If a run is
+interrupted, the same command resumes it from its last finished epoch. The run
+folder then holds `model.keras`, `metrics.json`, `metrics.jsonl`, `curves.png`,
+TensorBoard logs and the files of the task. `--results FILE` appends the results
+to a file of many runs.
 
-With `--seeds` a run is repeated with other seeds; `--splits` assesses a config
-in folds, and `--compare` makes a table: see `training.assessment`.
+`--seeds` repeats a run with several seeds. `--splits` runs cross-validation,
+and `--compare` makes a table of settings; see `training.assessment`.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -65,22 +65,21 @@ def main(argv=None):
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("\ninterrupted: the same command resumes.", file=sys.stderr)
+            print(INTERRUPTED, file=sys.stderr)
             return 130
         try:
             job.do()
         except NonFiniteLoss as error:
             print(
                 f"\nerror: {error}. Training stopped; the run folder "
-                f"{run.folder} keeps the epochs before this one. A lower "
+                f"{run.folder} keeps the earlier epochs. Try a lower "
                 "--learning-rate, more --warmup-epochs or a smaller "
-                "--clip-norm, with another --out, usually helps; so does "
-                "looking for NaN in the data.",
+                "--clip-norm, with another --out, and check the data for NaN.",
                 file=sys.stderr,
             )
             return 1
         except KeyboardInterrupt:
-            print("\ninterrupted: the same command resumes.", file=sys.stderr)
+            print(INTERRUPTED, file=sys.stderr)
             return 130
     return 0
 
@@ -89,7 +88,7 @@ def start_devices(options, settings):
     """The devices that `--distribute` asks for."""
     if options.distribute != "none" and not settings.task.shares_batches:
         raise ValueError(
-            "--distribute expects a task that shares out batches. Received: "
+            "--distribute expects a task that can split batches. Received: "
             f"a task of {settings.task.name}"
         )
     return distribution.start(
@@ -123,9 +122,9 @@ class Job:
             self.assessment = assessment.Assessment(options, settings)
 
     def prepare(self):
-        """All that can be refused, before hours of training."""
+        """Checks everything that can fail before training starts."""
         options, settings = self.options, self.settings
-        report.load_pyplot()  # Better missing now than after the training.
+        report.load_pyplot()  # Fail now, not after the training.
         if options.results:
             read_lines(Path(options.results).expanduser())
         if self.assessment is not None:
@@ -147,9 +146,9 @@ class Job:
             },
             options.resume,
         )
-        # Of the other processes none looks before the folder is this run's.
+        # Other processes wait until the folder belongs to this run.
         self.devices.wait("open")
-        # Damaged lines are told before anything is added to them.
+        # Report damaged lines before anything is appended to them.
         read_runs(self.run.folder / "runs.jsonl")
         self.run.history()
         if self.run.summary() is None:
@@ -157,7 +156,7 @@ class Job:
                 self.model = build_model(self.task)
 
     def do(self):
-        """Trains, and tells what has come out."""
+        """Trains the model and reports the results."""
         if self.assessment is not None:
             self.assessment.run(self.run.folder, self.command)
             return
@@ -168,8 +167,8 @@ class Job:
             if self.devices.is_first:
                 summary = self.finish(best_epoch)
         elif summary.get("runs", 1) >= seeds:
-            print(f"{self.run.folder} holds this run, finished: ", end="")
-            print("nothing to train.")
+            print(f"{self.run.folder} holds this run, finished. ", end="")
+            print("Nothing to train.")
         if self.devices.is_first:
             if summary.get("runs", 1) < seeds:
                 summary |= assessment.more_seeds(
@@ -213,16 +212,16 @@ class Job:
         """
         task, folder, model = self.task, self.run.folder, self.model
         history = self.run.history()
-        # Batches of an update, where the task knows of such.
+        # Batches per update, if the task has this setting.
         accumulate = getattr(self.settings, "accumulate", 1)
-        # The file holds the model as it is used; the optimizer stays behind.
+        # The file holds the model without its optimizer.
         with report.presets_in_silence():
             untrained, bare, tested = (build_model(task) for _ in range(3))
         bare.set_weights(task.final_weights(model, untrained))
-        make_trainable(bare)  # What was frozen need not stay so.
+        make_trainable(bare)  # Frozen layers become trainable again.
         bare.save(folder / "model.keras", overwrite=True)
         print("Testing ...", flush=True)
-        # Apart: what is compiled has an optimizer, which would be saved.
+        # A separate model: the optimizer of a compiled model would be saved.
         tested.set_weights(bare.get_weights())
         task.compile(tested, use_jit(self.settings.jit))
         results = task.evaluate(tested)
@@ -250,7 +249,7 @@ class Job:
         return summary
 
     def report(self, summary):
-        """Prints the result, and adds it to the file of results."""
+        """Prints the result and appends it to the results file."""
         run = self.run
         spread = ""
         if summary.get("runs", 1) > 1:
@@ -266,7 +265,7 @@ class Job:
             return
         results = Path(self.options.results).expanduser()
         line = {name: v for name, v in summary.items() if name != "command"}
-        # A run that ended before its line was written is started once more.
+        # If a run stopped before its line was written, it is started again.
         if line not in read_lines(results):
             results.parent.mkdir(parents=True, exist_ok=True)
             append_line(results, line)
@@ -274,11 +273,13 @@ class Job:
 
 CONTENTS = {
     "model.keras": "for keras.saving.load_model, after import keras_topo",
-    "metrics.json": "the result and how it came about",
+    "metrics.json": "results and settings",
     "metrics.jsonl": "loss and accuracy of every epoch",
-    "runs.jsonl": "a line for each seed",
-    "curves.png": "loss and accuracy, drawn",
+    "runs.jsonl": "one line per seed",
+    "curves.png": "plots of loss and accuracy",
 }
+
+INTERRUPTED = "\ninterrupted: run the same command to resume."
 
 
 if __name__ == "__main__":

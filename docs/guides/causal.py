@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Causal sequences and streaming
 #
-# With `causal=True` no token attends to later ones. Under decays, gates, or causality alone,
-# what the tokens so far leave is one small matrix per head, so a token costs the same however
-# many came before. A sequence may come whole, in pieces, or token by token: outputs and
-# gradients are equal.
+# With `causal=True`, no token attends to later tokens. With decays, gates, or causality
+# alone, one small matrix per head summarizes all past tokens, so the cost of a token does
+# not depend on the length of the past. You can process a sequence whole, in pieces, or
+# token by token. Outputs and gradients are equal.
 
 # %%
 import keras
@@ -22,20 +22,20 @@ last, state = layer.step(x[:, 99], state)
 print(np.allclose(last, whole[:, 99], atol=1e-5))  # True
 
 # %% [markdown]
-# The state of a head has `features x (value_dim + 1)` numbers, after 100 tokens or a
-# million. [The mathematics](../concepts/attention.md#decays-do-better-than-the-lemma).
+# The state of a head has `features x (value_dim + 1)` numbers, after 100 tokens or after a
+# million ([the mathematics](../concepts/attention.md#decays-do-better-than-the-lemma)).
 #
-# | mask | what it is on a causal sequence |
+# | mask | on a causal sequence |
 # |---|---|
 # | `"causal"` | linear attention |
-# | `"decay"` | a rate per head, of several scales: the masks of RetNet |
-# | `"gated"` | a rate per token and head: gated linear attention, Mamba-2 |
-# | `"table"` | relative positions, without a state |
+# | `"decay"` | one rate per head, at several scales: the masks of RetNet |
+# | `"gated"` | one rate per token and head: gated linear attention, Mamba-2 |
+# | `"table"` | relative positions; has no state |
 #
 # ## Cross attention
 #
-# Queries come from one sequence, keys and values from another. `similarity="softmax"` takes
-# masks too.
+# Queries come from one sequence, keys and values from another. Masks also work with
+# `similarity="softmax"`.
 
 # %%
 cross = MaskedAttention(4, 16, mask="decay", similarity="softmax")
@@ -45,8 +45,8 @@ print(cross(x, memory).shape)  # (2, 100, 64)
 # %% [markdown]
 # ## A language model
 #
-# `causal_lm` is a language model of such blocks. Here it learns a text of 16 bytes that
-# repeats, and continues it.
+# `causal_lm` builds a language model from such blocks. Here it learns a repeating text of
+# 16 bytes and continues it.
 
 # %%
 text = np.frombuffer(64 * b"keras_topo masks", "uint8").astype("int32")
@@ -64,8 +64,8 @@ print(
 )  # keras_topo maskskeras_topo masks
 
 # %% [markdown]
-# `generate` reads the prompt in one piece and then steps. `step` and `extend` of the model
-# do the same by hand:
+# `generate` reads the prompt in one piece and then steps. To do the same by hand, use
+# `extend` and `step` of the model:
 
 # %%
 state = model.initial_state(batch_size=1)
@@ -73,6 +73,6 @@ logits, state = model.extend(text[None, :16], state)
 print(chr(int(np.argmax(logits[0, -1]))))  # k
 
 # %% [markdown]
-# `python -m training.train text --out runs/text` trains such a model on the sources of the
-# Python standard library, byte by byte: [training](../training.md#text),
+# `python -m training.train text --out runs/text` trains such a model on the bytes of the
+# Python standard library's source code. See [training](../training.md#text) and
 # [results](../../results/README.md#language-models-of-bytes).

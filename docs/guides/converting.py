@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Pretrained weights
 #
-# `keras_topo.convert` makes models of other libraries' vision Transformers: ViT, DeiT and
-# DINOv2 (register tokens and gated units too) of `transformers` and of KerasHub, the npz
-# files of google-research's ViT, and the published TopViT. With a network it is one line:
+# `keras_topo.convert` converts vision Transformers of other libraries: ViT, DeiT and DINOv2
+# (including register tokens and gated units) from `transformers` and KerasHub, the npz
+# files of google-research's ViT, and the published TopViT. With network access it is one
+# line:
 #
 # ```python
 # model = keras_topo.convert(
@@ -11,8 +12,8 @@
 # )
 # ```
 #
-# Here a file of random weights stands in for a download. It has the names and shapes of the
-# npz files of google-research's ViT.
+# In this guide a file of random weights replaces the download. It has the names and shapes
+# of the npz files of google-research's ViT.
 
 # %%
 import keras
@@ -66,10 +67,10 @@ np.savez("vit.npz", **tree)
 # %% [markdown]
 # ## Converting
 #
-# The model takes pixels from 0 to 255. It gives the outputs of its source within 1e-5
-# (float32): `python -m tests.convert_table` compares random models of the libraries' own
-# classes at the published sizes (`pip install keras-topo[convert-tests]`); the largest
-# difference of all sources at size Ti is 3.5e-6.
+# The converted model takes pixels from 0 to 255. Its outputs match those of the source
+# within 1e-5 (float32). `python -m tests.convert_table` compares it with random models of
+# the original libraries at the published sizes (`pip install keras-topo[convert-tests]`).
+# At size Ti the largest difference over all sources is 3.5e-6.
 
 # %%
 model = keras_topo.convert("vit.npz")
@@ -78,9 +79,9 @@ larger = keras_topo.convert("vit.npz", image_shape=(48, 64), num_classes=10)
 print(larger(np.zeros((1, 48, 64, 3), "float32")).shape)  # (1, 10)
 
 # %% [markdown]
-# Folders of `save_pretrained`, trees of parameters and models of KerasHub work the same way.
-# `convert` reads safetensors without PyTorch, and runs nothing of a file. It refuses, by
-# name, every tensor that is missing or has no place in the model:
+# Folders written by `save_pretrained`, trees of parameters and KerasHub models work the
+# same way. `convert` reads safetensors without PyTorch and never runs code from a file. It
+# raises an error that names every missing or unexpected tensor:
 
 # %%
 del tree["Transformer/encoder_norm/scale"]
@@ -90,10 +91,10 @@ except ValueError as error:
     print("encoder_norm/scale" in str(error))  # True
 
 # %% [markdown]
-# ## Going on
+# ## Using the model
 #
-# The result is a model like any other. It trains, becomes a preset, and is exported.
-# [`linearize`](linearize.py) puts linear attention in the place of its softmax.
+# The result is an ordinary model. You can train it, save it as a preset, and export it.
+# [`linearize`](linearize.py) replaces its softmax attention by linear attention.
 
 # %%
 keras_topo.save_preset(larger, "presets/vit")
@@ -109,8 +110,8 @@ student.compile(
 print(np.isfinite(student.train_on_batch(x, np.array([1, 2]))))  # True
 
 # %% [markdown]
-# With `transformers` installed, this is how a model of a configuration gets there, with
-# random weights and without a network:
+# With `transformers` installed, you can also convert a model made from a configuration,
+# with random weights and without network access:
 
 # %%
 import transformers

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Several devices and hosts
 #
-# Layers, masks and models are ordinary Keras, so that both ways of sharing out a batch work:
-# `tf.distribute` on the devices of one host, and `keras.distribution` with the JAX backend on
-# several hosts. Training with two devices is training with one, to rounding: the tests
-# compare two logical devices, and two processes, with one.
+# Layers, masks and models are ordinary Keras objects, so both kinds of data parallelism
+# work: `tf.distribute` on the devices of one host, and `keras.distribution` with the JAX
+# backend on several hosts. Training on two devices equals training on one, up to rounding.
+# The tests compare two logical devices, and two processes, with one.
 #
-# ## Devices of a host, TensorFlow
+# ## Several devices of one host, TensorFlow
 #
-# This guide splits the CPU into two logical devices; on a machine with several GPUs leave
+# This guide splits the CPU into two logical devices. On a machine with several GPUs, leave
 # that out.
 
 # %%
@@ -52,8 +52,8 @@ print(difference)  # below 1e-4
 # %% [markdown]
 # ## Several hosts, JAX
 #
-# Every host runs the same program with its own number. `keras.distribution` makes one mesh
-# of all their devices:
+# Every host runs the same program with its own `process` number. `keras.distribution` joins
+# all their devices in one mesh:
 #
 # ```python
 # # KERAS_BACKEND=jax
@@ -69,5 +69,6 @@ print(difference)  # below 1e-4
 #
 # ## The command line
 #
-# `--distribute mirrored` and `--distribute multihost` do both, share out the batches, and
-# let the first process write the run folder: [training](../training.md#several-devices-several-hosts).
+# `--distribute mirrored` and `--distribute multihost` do this for you. They split the
+# batches, and the first process writes the run folder. See
+# [training](../training.md#several-devices-several-hosts).

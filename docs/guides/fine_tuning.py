@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Fine-tuning and other sizes
 #
-# A trained model goes on with other classes, and answers for images of another size.
+# This guide fine-tunes a trained model on other classes and uses it on another image size.
 
 # %%
 import keras
@@ -16,8 +16,9 @@ print(model.input_shape)  # (None, 32, 32, 3)
 # %% [markdown]
 # ## Other classes
 #
-# `num_classes` replaces the last layer by an untrained one. Here the model learns digits
-# from ten images of each, enlarged to its size and with three channels.
+# `num_classes` replaces the output layer by an untrained one. Here the model learns digits
+# from ten images of each. The images are enlarged to its size and repeated to three
+# channels.
 
 # %%
 digits = load_digits()
@@ -38,7 +39,7 @@ print(
 )  # above 0.6
 
 # %% [markdown]
-# To train the last layer alone, freeze the others before `compile`:
+# To train the last layer only, freeze the others before `compile`:
 #
 # ```python
 # for layer in tuned.layers[:-1]:
@@ -48,14 +49,14 @@ print(
 # ## Other sizes
 #
 # `image_shape` resamples positions and tables of offsets to another grid, relative to its
-# extent. Other masks are relative anyway.
+# extent. All other masks are relative to the grid already.
 
 # %%
 wide = keras_topo.from_preset("topvit-cifar10", image_shape=(40, 48))
 print(wide(np.zeros((1, 40, 48, 3), "float32")).shape)  # (1, 10)
 
 # %% [markdown]
-# A model that is built for images of any size takes all of them:
+# A model can also be built for images of any size:
 
 # %%
 open_model = keras_topo.models.topvit(
@@ -66,7 +67,6 @@ for height, width in ((32, 32), (24, 40)):
 print(shape)  # (1, 10)
 
 # %% [markdown]
-# Training with images of many sizes helps at other sizes:
-# [figures](../../results/images.md#larger-images). The command line does all of this with
-# `--from`, `--freeze`, `--zoom` and `--keep`: see
-# [training](../training.md#fine-tuning).
+# Training on several sizes improves accuracy at other sizes
+# ([figures](../../results/images.md#larger-images)). On the command line, use `--from`,
+# `--freeze`, `--zoom` and `--keep` ([training](../training.md#fine-tuning)).

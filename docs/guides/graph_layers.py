@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Kernels and layers on graphs
 #
-# `GraphClassifier` and its relatives are made of parts that work with `model.fit` as well.
-# Between the nodes of a graph the mask is a **kernel** of the graph: how much a random walk
-# from one node and one from another have in common, or how much heat gets from one to the
-# other. Attention is multiplied by it (GKAT), so that one layer sees as far as the kernel
-# does.
+# `GraphClassifier` and the other estimators are built from parts that you can also use with
+# `model.fit`. On a graph the mask is a **kernel** on pairs of nodes. It measures, for
+# example, how much random walks from the two nodes overlap, or how much heat diffuses from
+# one node to the other. GKAT multiplies attention by this kernel, so one layer reaches as
+# far as the kernel.
 
 # %%
 import keras
@@ -32,22 +32,22 @@ logits = model(batch.inputs())  # a dict: nodes, kernel, node_mask
 print(logits.shape)  # (2, 2)
 
 # %% [markdown]
-# The length of a walk counts its nodes, the first included. Nodes that know nothing of
-# themselves need features that say where they are, such as `keras_topo.graphs.node_features`
-# (degrees) and `return_probabilities`: the average of equal things is the same under any
-# kernel.
+# The length of a walk is its number of nodes, including the first. If nodes have no
+# features, add structural ones such as `keras_topo.graphs.node_features` (degrees) and
+# `return_probabilities`. Without them all nodes are equal, and averages of equal vectors
+# are the same under any kernel.
 #
-# Kernels come dense; as their logarithms (`LogKernel`, the fastest where several layers share
-# them); as sparse pairs with values; or as factors, one for all heads or one each. A layer
-# may also hold the one graph it is for. Similarities are softmax, additive (as in GAT) or a
-# feature map.
+# A kernel can be dense, the logarithm of a dense kernel (`LogKernel`, the fastest if
+# several layers share it), sparse pairs with values, or factors. Use one for all heads or
+# one per head. A layer can also hold a fixed graph. The similarity is softmax, additive (as
+# in GAT) or a feature map.
 #
 # ## Raw graphs
 #
-# `GraphPreprocessor` learns from the training graphs what their data are: the values of
-# labels of nodes and edges, degrees, statistics, classes. It adds walk return probabilities
-# or eigenvectors of the Laplacian, and computes kernels. `GraphSequence` is a
-# `keras.utils.PyDataset` of batches, and `with_preprocessing` makes a model that takes raw
+# `GraphPreprocessor` learns the vocabulary and statistics of the training graphs: the
+# values of node and edge labels, degrees, moments of features, classes. It adds walk return
+# probabilities or eigenvectors of the Laplacian, and computes kernels. `GraphSequence` is a
+# `keras.utils.PyDataset` of batches. `with_preprocessing` makes a model that takes raw
 # graphs.
 
 # %%
@@ -67,23 +67,27 @@ inputs, targets = batches[0]
 print(sorted(inputs))  # ['kernel', 'node_mask', 'nodes']
 
 # %% [markdown]
-# `keras_topo.graphs`, on NumPy and SciPy, reads TUDataset archives (labels and attributes of
-# nodes, edges and graphs; classes or numbers to predict) and Planetoid data (npz, or the
-# public `ind.NAME.*` files, of which nothing is executed). It generates tasks, and computes
-# kernels, exactly or from sampled walks: random walks, diffusion, PageRank.
+# `keras_topo.graphs` uses NumPy and SciPy. It reads TUDataset archives (labels and
+# attributes of nodes, edges and graphs; classes or numbers to predict) and Planetoid data
+# (npz, or the public `ind.NAME.*` files, whose pickles are never executed). It generates
+# synthetic tasks and computes kernels, exactly or from sampled walks: random walks,
+# diffusion, PageRank.
 #
 # ## Models
 #
-# `keras_topo.models` has `gkat_graph_classifier`, `gkat_node_classifier` (published, modern,
-# or predicting first and propagating then, also with consistency training on randomly
-# dropped nodes), and to compare with `gcn`, `gat`, `sgc`, `appnp` and `gin`. `keras_topo.GraphClassifier(model="gin")` and its relatives train any of them.
+# `keras_topo.models` has `gkat_graph_classifier` and `gkat_node_classifier`. The latter
+# comes in a published form, a modern form, and a form that predicts first and then
+# propagates, also with consistency training on randomly dropped nodes. The baselines are
+# `gcn`, `gat`, `sgc`, `appnp` and `gin`. The estimators train any of them:
+# `keras_topo.GraphClassifier(model="gin")`.
 #
-# Where graphs have more than 512 nodes, batches join them into one, with the 32 largest
-# entries of each row of the kernel: memory is linear in nodes
-# ([figures](../../results/README.md#memory-of-an-epoch)). `form="factors"` has kernels of
-# low rank for linear attention: walks that meet at the same hubs.
+# If graphs have more than 512 nodes, the graphs of a batch are joined into one sparse graph
+# with the 32 largest entries of each row of the kernel. Memory is then linear in the number
+# of nodes ([figures](../../results/README.md#memory-of-an-epoch)). `form="factors"` uses
+# low-rank kernels for linear attention: walks that meet at the same hubs.
 #
-# Kernels are those of random walks, diffusion, the steps of walks, walks that see the same
-# labels, or several of them. With `learned_kernel=True` each head of GKAT learns its own as
-# a sum of these: `GraphClassifier(GraphPreprocessor(kernel="steps+labeled_walk+ones"),
+# Available kernels are random walks, diffusion, the single steps of walks, walks along
+# equal labels, and combinations. With `learned_kernel=True` each head of GKAT learns its
+# own weighted sum of these:
+# `GraphClassifier(GraphPreprocessor(kernel="steps+labeled_walk+ones"),
 # learned_kernel=True)`.

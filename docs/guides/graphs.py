@@ -1,22 +1,23 @@
 # %% [markdown]
 # # Graphs of your own
 #
-# A list of graphs goes into `fit`, and predictions come out in the same order. Graphs are
-# those of networkx, PyTorch Geometric, DGL or SciPy, or `keras_topo.graphs.Graph`.
+# Pass a list of graphs to `fit`. `predict` returns predictions in the order of its graphs.
+# Graphs can come from networkx, PyTorch Geometric, DGL or SciPy, or be a
+# `keras_topo.graphs.Graph`.
 #
 # | estimator | predicts |
 # |---|---|
-# | `GraphClassifier`, `GraphRegressor` | classes, several labels or numbers of graphs |
-# | `NodeClassifier`, `NodeRegressor` | the same of the nodes of many graphs |
+# | `GraphClassifier`, `GraphRegressor` | a class, several labels, or numbers for each graph |
+# | `NodeClassifier`, `NodeRegressor` | the same for each node of many graphs |
 # | `LinkPredictor` | which pairs of nodes of one graph are linked |
 #
-# `GraphPreprocessor` decides what the model knows of a node. By default that is its label
-# and its features, or its degree if it has neither, and the return probabilities of random
-# walks. It travels with every preset, so that a saved model takes raw graphs again.
+# `GraphPreprocessor` defines the inputs of the model. By default they are the label and the
+# features of each node, or its degree if it has neither, and the return probabilities of
+# random walks. Every preset includes the preprocessor, so a saved model takes raw graphs.
 #
 # ## Labels of nodes
 #
-# `attributes` says what to read of the graphs. Some of these rings have nitrogen:
+# `attributes` names the node attributes to read. Some of these rings contain nitrogen:
 
 # %%
 import networkx
@@ -39,9 +40,9 @@ print(again.predict(graphs[60:62]))  # ['pure' 'mixed']
 # %% [markdown]
 # ## PyTorch Geometric
 #
-# `Data` goes in as it is. `edge_index`, `x`, `edge_attr`, `edge_weight` and `y` are
-# read where they are present. The package does not import torch: any object with
-# these fields will do. Here paths are told from rings:
+# Pass `Data` objects directly. `edge_index`, `x`, `edge_attr`, `edge_weight` and `y` are
+# read if present. The package does not import torch: any object with these fields works.
+# This model tells paths from rings:
 
 # %%
 import torch
@@ -62,8 +63,8 @@ print(model.predict(graphs[60:64]))  # [0 1 0 1]
 # %% [markdown]
 # ## Adjacency matrices
 #
-# Adjacency matrices come from SciPy or NumPy. Their entries are weights of edges. Half of
-# these graphs have two groups of nodes with few edges between them:
+# Adjacency matrices can come from SciPy or NumPy. Their entries are the edge weights. Half
+# of these graphs have two groups of nodes with few edges between them:
 
 # %%
 import numpy as np
@@ -83,8 +84,8 @@ print(model.evaluate(graphs[90:], y[90:])["accuracy"])  # above 0.8
 # %% [markdown]
 # ## Numbers to predict
 #
-# This model learns to count triangles in random graphs. Its error is divided by the error
-# of always answering with the mean:
+# This model learns to count triangles in random graphs. The printed figure is its error
+# divided by the error of always predicting the mean:
 
 # %%
 import networkx
@@ -103,8 +104,8 @@ print(error / np.abs(y[120:] - np.mean(y[:120])).mean())  # below 0.5
 # %% [markdown]
 # ## Classes of nodes, in many graphs
 #
-# Which nodes hold a graph together, so that it falls apart without them? Targets are one
-# array per graph. 72% of these nodes do not:
+# This model finds articulation points: nodes whose removal disconnects the graph. Targets
+# are one array per graph. 72% of these nodes are not articulation points:
 
 # %%
 import networkx
@@ -121,13 +122,14 @@ print(model.evaluate(graphs[120:], y[120:])["accuracy"])  # above 0.9
 # %% [markdown]
 # ## Features of edges
 #
-# Features and labels of edges gate the kernel, and go along with local messages beside
-# attention: [what that buys](../../results/README.md#features-of-edges).
+# Features and labels of edges gate the kernel. They also enter local messages that are
+# added to attention ([results](../../results/README.md#features-of-edges)).
 #
 # ## Links
 #
 # `LinkPredictor` learns from one graph which pairs of its nodes are linked, and scores
-# others. Who else appears with whom in Les Misérables? A tenth of the 254 edges are held out:
+# other pairs. Here it predicts which characters of Les Misérables appear together. A tenth
+# of the 254 edges are held out:
 
 # %%
 import networkx
@@ -144,17 +146,17 @@ pair = nodes.index("Cosette"), nodes.index("Marius")
 print(model.predict_proba([pair]))  # above 0.5
 
 # %% [markdown]
-# An edge that is to be predicted must not be in the kernel that it is predicted from. So
-# edges are divided into folds, and those of a fold are predicted from the kernel of the
-# others. `encoder="gcn"` is the same with graph convolutions, and `keras_topo.graphs` has
-# `common_neighbors`, `adamic_adar`, `resource_allocation` and `katz` to compare with:
-# [results](../../results/README.md#links).
+# An edge must not be part of the kernel that predicts it. So edges are divided into folds,
+# and the edges of each fold are predicted from the kernel of the other folds.
+# `encoder="gcn"` uses graph convolutions instead. For comparison, `keras_topo.graphs` has
+# `common_neighbors`, `adamic_adar`, `resource_allocation` and `katz`
+# ([results](../../results/README.md#links)).
 #
-# ## Edges that matter
+# ## Important edges
 #
-# `edge_importance` leaves out each edge in turn and says by how much the log-odds of
-# the predicted class fall. Here a trained model looks at a molecule, 1-nitropyrene;
-# classes are -1 and 1, mutagenic:
+# `edge_importance` removes each edge in turn and returns how much the log-odds of the
+# predicted class decrease. Here a trained model classifies a molecule, 1-nitropyrene. The
+# classes are -1 and 1 (mutagenic):
 
 # %%
 import networkx
@@ -172,7 +174,8 @@ figure = plot_edge_importance(mutag, molecule, names=16 * "C" + "NOO")
 figure.savefig("edge-importance.png")
 
 # %% [markdown]
-# ![A molecule with its edges in the colors of their importance](../edge-importance.png)
+# ![A molecule whose edges are colored by importance](../edge-importance.png)
 #
-# This model goes by the rings more than by the nitro group: without the bond in the
-# middle there are no longer four of them, and the probability falls from 0.92 to 0.63.
+# This model relies on the rings more than on the nitro group. Without the bond in the
+# middle, the molecule no longer has four rings, and the probability falls from 0.92 to
+# 0.63.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Images
 #
-# A small vision Transformer with a mask learns the digits of scikit-learn. Its softmax twin
-# learns the same, and pictures show what the mask has learned.
+# This guide trains a small vision Transformer with a mask on the digits of scikit-learn,
+# compares it with softmax attention, and plots the learned masks.
 
 # %%
 import keras
@@ -22,8 +22,8 @@ x, y = x[order], digits.target[order]
 # ## A model with a mask
 #
 # `topvit` builds patches, positions, encoder blocks and a classifier. Its size is a name,
-# `"mini"` to `"L"`, or four numbers: channels, heads, hidden units, blocks. Pixels go from 0
-# to 255. `mask=` is a [mask](../concepts/masks.md) or its name.
+# `"mini"` to `"L"`, or four numbers: channels, heads, hidden units, blocks. Pixels range
+# from 0 to 255. `mask=` is a [mask](../concepts/masks.md) or the name of one.
 
 
 # %%
@@ -42,22 +42,22 @@ model = trained(mask="table")
 print(model.evaluate(x[1500:], y[1500:], verbose=0)[1])  # above 0.9
 
 # %% [markdown]
-# With the same arguments, `attention="softmax"` is the ordinary vision Transformer and
-# `attention="linear"` linear attention without a mask.
+# With the same arguments, `attention="softmax"` builds the ordinary vision Transformer, and
+# `attention="linear"` uses linear attention without a mask.
 
 # %%
 softmax = trained(attention="softmax")
 print(softmax.evaluate(x[1500:], y[1500:], verbose=0)[1])  # above 0.85
 
 # %% [markdown]
-# On 16 tokens all of these do well. What a mask buys on CIFAR-10 is in
+# With 16 tokens, all of these do well. For the effect of a mask on CIFAR-10, see
 # [results](../../results/README.md#masks-on-cifar-10).
 #
-# ## From layers
+# ## Building from layers
 #
-# The same layers make models of your own. They take `(batch, *grid, channels)` for
-# sequences, images and videos, of any size, known or not. `fit`, `jit_compile`, mixed
-# precision, `.keras` files and padding masks work as for any Keras layer.
+# Use the same layers in your own models. They take `(batch, *grid, channels)` for
+# sequences, images and videos of any size, known or unknown. `fit`, `jit_compile`, mixed
+# precision, `.keras` files and padding masks work as with any Keras layer.
 
 # %%
 from keras_topo.layers import (
@@ -81,10 +81,10 @@ own = keras.Sequential(
 print(own(np.zeros((2, 32, 32, 3))).shape)  # (2, 10)
 
 # %% [markdown]
-# ## Looking inside
+# ## Plotting masks and attention
 #
-# `attention_weights` gives the weights of each layer. `plot_masks` draws the masks, and
-# `plot_attention` what one token of an image attends to.
+# `attention_weights` returns the weights of each layer. `plot_masks` plots the masks, and
+# `plot_attention` the attention of one token of an image.
 
 # %%
 weights = visualize.attention_weights(model, x[:1])
@@ -93,14 +93,14 @@ visualize.plot_masks(model).savefig("masks.png")
 visualize.plot_attention(model, x[0], token=(1, 2)).savefig("attention.png")
 
 # %% [markdown]
-# In a call, `return_attention_scores=True` gives the scores beside the output, as in
+# With `return_attention_scores=True`, a call also returns the scores, as in
 # `keras.layers.MultiHeadAttention`.
 #
-# The masks of a model on CIFAR-10, seen from a token in the middle and from a corner, one
-# row per layer:
+# The masks of a model trained on CIFAR-10, for a token in the center and one in a corner,
+# one row per layer:
 #
 # ![Learned masks by layer and head](../masks-cifar10.png)
 #
-# What a token of an image attends to, before training and after:
+# The attention of one token of an image, before and after training:
 #
-# ![What a token of an image attends to](../attention-cifar10.png)
+# ![Attention of one token of an image](../attention-cifar10.png)

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Large graphs and forests
 #
-# Where a matrix of all pairs of nodes is out of the question, the mask is a layer that holds
-# the graph and is known through its products: heat by sparse products, functions of the
-# distance in a forest, sampled walks. Its parameters are learned, head by head
+# If a graph is too large for a matrix of all pairs of nodes, use a mask that holds the
+# graph and only computes matrix-vector products: diffusion by sparse products, functions of
+# the distance in a forest, or sampled walks. The parameters are learned per head
 # ([list](../concepts/masks.md#on-graphs)).
 
 # %%
@@ -20,7 +20,7 @@ random = np.random.default_rng(0)
 adjacency = scipy.sparse.random_array((2000, 2000), density=0.005, rng=random)
 adjacency = (adjacency + adjacency.T).tocsr()
 lengths = adjacency.copy()
-lengths.data = 1 / lengths.data  # strong edges are short ones
+lengths.data = 1 / lengths.data  # strong edges are short
 forest, lengths = minimum_spanning_forest(lengths)
 model = keras.Sequential(
     [
@@ -39,8 +39,8 @@ x = random.random((1, 2000, 16), "float32")
 print(model(x).shape)  # (1, 2000, 2)
 
 # %% [markdown]
-# Walks are drawn once, and again between epochs by the callback `Resample`. Targets here are
-# the halves of the graph, at random: this shows that gradients reach every mask.
+# Walks are sampled once. The callback `Resample` samples them again between epochs. The
+# targets here are random; the example shows that gradients reach every mask.
 
 # %%
 y = random.integers(0, 2, (1, 2000))
@@ -57,9 +57,9 @@ print(all(moved))  # True
 # %% [markdown]
 # ## Forests
 #
-# A forest is the parent of each node, -1 for roots. `Forest.from_trees` makes one forest of
-# a batch of trees. A graph gets one from `minimum_spanning_forest` or
-# `breadth_first_forest`. Nodes of different trees do not see each other.
+# A forest is given by the parent of each node, -1 for roots. `Forest.from_trees` joins a
+# batch of trees into one forest. `minimum_spanning_forest` and `breadth_first_forest` make
+# a forest from a graph. Nodes of different trees do not attend to each other.
 
 # %%
 from keras_topo.operators import ForestDistance, ForestExponential
@@ -73,6 +73,6 @@ rational = ForestDistance(parents[:1000], lambda d: 1 / (1 + d**2))
 print(rational.matmul(np.ones((1000, 1), "float32")).shape)  # (1000, 1)
 
 # %% [markdown]
-# What a million tokens take: [benchmarks](../benchmarks.md#a-million-tokens). Training on a
-# graph of 100,000 nodes is one command, `python -m training.train nodes --variant beacons
-# --out runs/beacons`: [results](../../results/README.md#a-graph-of-100000-nodes).
+# For the cost at a million tokens, see [benchmarks](../benchmarks.md#a-million-tokens). One
+# command trains on a graph of 100,000 nodes: `python -m training.train nodes --variant
+# beacons --out runs/beacons` ([results](../../results/README.md#a-graph-of-100000-nodes)).

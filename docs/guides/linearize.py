@@ -1,16 +1,17 @@
 # %% [markdown]
 # # Softmax to linear attention
 #
-# `keras_topo.linearize` takes a trained model with softmax attention and returns the
-# same model with masked linear attention. All weights stay, and each attention gets a
-# feature map and a mask. The new model then learns from the old one, in a tenth of the
-# updates of the first training.
+# `keras_topo.linearize` takes a trained model with softmax attention and returns the same
+# model with masked linear attention. It keeps all weights and adds a feature map and a mask
+# to each attention layer. The new model then learns from the old one, with a tenth of the
+# updates of the original training.
 #
 # ## A teacher
 #
-# Any functional model of `TopologicalEncoderBlock`s with softmax attention will do: one of
-# `topvit(attention="softmax")`, or one that `keras_topo.convert` made of other libraries'
-# weights. This one learns the digits of scikit-learn, in thirty epochs of 45 updates:
+# The teacher can be any functional model of `TopologicalEncoderBlock`s with softmax
+# attention: one from `topvit(attention="softmax")`, or one converted from another library
+# by `keras_topo.convert`. This one learns the digits of scikit-learn in thirty epochs of 45
+# updates:
 
 # %%
 import keras
@@ -34,12 +35,12 @@ teacher.fit(x, y, epochs=30, verbose=0)
 print(teacher.evaluate(test_x, test_y, verbose=0)[1])  # above 0.93
 
 # %% [markdown]
-# ## Linear attention in its place
+# ## A student
 #
-# By default the feature map is `"hedgehog"`, exponentials of a small learned projection
-# (Zhang et al., 2024), and the mask is a table that starts as decays of several scales.
-# The teacher has no mask, so a table of ones is a better start here. Feature map and mask
-# have much to learn yet:
+# The default feature map is `"hedgehog"`, exponentials of a small learned projection (Zhang
+# et al., 2024). The default mask is a table that starts as decays of several scales. The
+# teacher has no mask, so a table of ones is a better start here. Before training, the
+# accuracy is low:
 
 # %%
 student = keras_topo.linearize(
@@ -49,22 +50,22 @@ student.compile(loss=loss, metrics=["accuracy"])
 print(student.evaluate(test_x, test_y, verbose=0)[1])  # below 0.8
 
 # %% [markdown]
-# - `feature_map="elu", magnitude_aware=True` is linear attention that depends on the
-#   magnitude of queries, as softmax does (MALA, Fan et al., 2025).
-# - `mask="decay"` is a mask that costs the same per token however many there are.
-# - `blocks=[1]` changes some of the blocks.
+# - `feature_map="elu", magnitude_aware=True` makes linear attention depend on the magnitude
+#   of the queries, as softmax does (MALA, Fan et al., 2025).
+# - `mask="decay"` has a constant cost per token.
+# - `blocks=[1]` converts only these blocks.
 #
 # ## Three stages
 #
-# `Distillation` is a model around both that trains the student. The teacher is frozen:
+# `Distillation` is a model that wraps both and trains the student. The teacher is frozen:
 #
-# | stage | what is to agree | what is trained |
+# | stage | what is matched | what is trained |
 # |---|---|---|
 # | `attention` | the attention of each block, on the hidden states of the teacher | the attention of the changed blocks |
 # | `features` | hidden states after each block, and softened logits | everything |
 # | `labels` | labels, and softened logits | everything |
 #
-# One epoch each is a tenth of what the teacher took:
+# One epoch per stage adds up to a tenth of the teacher's updates:
 
 # %%
 from keras_topo.linearize import STAGES, Distillation
@@ -76,17 +77,18 @@ for stage in STAGES:
 print(student.evaluate(test_x, test_y, verbose=0)[1])  # above 0.92
 
 # %% [markdown]
-# Of 360 digits the teacher has 95.6% right, and the student 41.1% before and 94.4% after.
+# On 360 digits the accuracy of the teacher is 95.6%. That of the student is 41.1% before
+# the distillation and 94.4% after it.
 #
-# The student is a model like any other, for `keras_topo.save_preset`, `keras_topo.export`
-# and `from_preset(image_shape=)`.
+# The student is an ordinary model and works with `keras_topo.save_preset`,
+# `keras_topo.export` and `from_preset(image_shape=)`.
 #
-# ## As a command
+# ## On the command line
 #
-# The training script does the same, and adds progress lines, checkpoints to go on from after
-# a kill, and the accuracy after each stage. `--budget 0.1` is the share of the teacher's
-# updates, which it reads in `metrics.json` beside the teacher; `--updates A F L` sets those of
-# each stage instead.
+# The training script does the same, and adds progress lines, checkpoints for resuming after
+# a kill, and the accuracy after each stage. `--budget 0.1` sets the number of updates as a
+# share of the teacher's, which it reads from the teacher's `metrics.json`. `--updates A F
+# L` sets the updates of each stage instead.
 #
 # ```sh
 # python -m training.train images --data-dir DIR --attention softmax \

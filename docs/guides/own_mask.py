@@ -1,11 +1,11 @@
 # %% [markdown]
 # # A mask of your own
 #
-# A mask is a registered class with two methods. `build` makes the weights, for a number of
-# heads; `operator` makes the operator for the [topology](../concepts/topologies.md) of a
-# call. `topology.offsets()` gives what two tokens may be apart along each axis,
-# `topology.extents` the size of each axis, and `topology.toeplitz` makes the operator of a
-# table of offsets.
+# A mask is a registered class with two methods. `build` creates the weights for a number of
+# heads. `operator` returns the operator for the [topology](../concepts/topologies.md) of a
+# call. `topology.offsets()` returns the possible offsets between two tokens along each
+# axis, and `topology.extents` the size of each axis. `topology.toeplitz` makes an operator
+# from a table of values per offset.
 
 # %%
 import keras
@@ -25,7 +25,7 @@ class Gaussian(Mask):
             shape=(num_heads, 1, 1), initializer="ones"
         )
 
-    def operator(self, topology):  # a grid of two axes, of the size of the call
+    def operator(self, topology):  # a 2-D grid of the size of the call
         row, column = topology.offsets()
         height, width = topology.extents
         squares = (row / height) ** 2 + (column / width) ** 2
@@ -38,8 +38,8 @@ model = topvit(
 print(model(np.zeros((1, 40, 48, 3))).shape)  # (1, 10)
 
 # %% [markdown]
-# It works in every layer, block, model and saved file, on grids of any size, and adds and
-# multiplies with other masks:
+# The mask works in every layer, block, model and saved file, on grids of any size. It can
+# be added to and multiplied by other masks:
 
 # %%
 model.save("mine.keras")
@@ -50,7 +50,7 @@ both = topvit((32, 2, 64, 1), mask=Gaussian() + DecayMask())
 print(both(np.zeros((1, 32, 32, 3))).shape)  # (1, 10)
 
 # %% [markdown]
-# Trainings take it by file and name:
+# On the command line, give its file and name:
 #
 # ```sh
 # python -m training.train images --mask mine.py:Gaussian
@@ -58,8 +58,8 @@ print(both(np.zeros((1, 32, 32, 3))).shape)  # (1, 10)
 #
 # ## An operator of your own
 #
-# Where no table of offsets will do, write an operator: a product, and a transpose. This one
-# is a diagonal plus a matrix of rank one.
+# If a mask is not a function of the offset, write an operator. It needs a product and a
+# transpose. This one is a diagonal matrix plus a matrix of rank one:
 
 # %%
 from keras_topo.attention import masked_linear_attention
@@ -88,16 +88,16 @@ out = masked_linear_attention(q, k, v, DiagonalPlusRankOne(d, u))
 print(out.shape)  # (1, 8, 785, 64)
 
 # %% [markdown]
-# For speed, `_rows` and `_rows_at` say how rows are had for less than a product, `_cost`
-# what a product costs, and `_own_forms` which cheaper attention the mask knows:
-# [`MaskOperator`](../reference/operators.md).
+# Optional methods make it faster: `_rows` and `_rows_at` compute rows without a full
+# product, `_cost` returns the cost of a product, and `_own_forms` lists cheaper forms of
+# attention. See [`MaskOperator`](../reference/operators.md).
 #
 # ## Tests
 #
-# `keras_topo.testing` has the tests that the library puts its own operators and layers to:
-# products, gradients, rows and attention of an operator against its matrix; and of a layer
-# its config, shapes, padding, dtypes, files, compilation, quantization and training
-# (`run_layer_test`).
+# `keras_topo.testing` has the tests that the library uses for its own operators and layers.
+# `run_operator_test` compares products, gradients, rows and attention with the dense
+# matrix. `run_layer_test` checks config, shapes, padding, dtypes, files, compilation,
+# quantization and training of a layer.
 
 # %%
 from keras_topo.testing import run_operator_test

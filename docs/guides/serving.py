@@ -1,13 +1,14 @@
 # %% [markdown]
 # # Serving, LiteRT, ONNX
 #
-# `keras_topo.export` is one function for all kinds of models: images, videos, volumes,
-# sequences (of features or of token ids), whole graphs, and the nodes of a graph; for
-# classes, labels that are each yes or no, and numbers; per example or per pixel, frame, token
-# and node.
+# `keras_topo.export` exports all kinds of models. Inputs can be images, videos, volumes,
+# sequences (of features or of token ids), whole graphs, or the nodes of a graph. Outputs
+# can be classes, independent labels, or numbers, per example or per pixel, frame, token or
+# node.
 #
-# What was written is loaded where neither Keras nor keras_topo is, a SavedModel in a clean
-# process that has only TensorFlow. Its answers are compared before it is put in place.
+# Every export is verified: the file is loaded without Keras and keras_topo (a SavedModel in
+# a clean process with only TensorFlow), and its outputs are compared before it is put in
+# place.
 
 # %%
 import numpy as np
@@ -27,8 +28,8 @@ answer = served.signatures["serving_default"](
 print(sorted(answer))  # ['class', 'logits', 'probabilities']
 
 # %% [markdown]
-# `serving_default` takes pixels. `classify_bytes` takes files of images, which it decodes,
-# turns upright and resizes as the training did:
+# `serving_default` takes pixels. `classify_bytes` takes image files, which it decodes,
+# rotates and resizes as in training:
 
 # %%
 file = tf.io.encode_png(tf.constant(images[0], "uint8"))
@@ -36,17 +37,18 @@ answer = served.signatures["classify_bytes"](image_bytes=file[None])
 print(answer["classes"].shape)  # (1, 5)
 
 # %% [markdown]
-# `deploy/` has what TensorFlow Serving needs, and a client: [serving](../../deploy/README.md).
+# `deploy/` has the configuration for TensorFlow Serving, and a client
+# ([serving](../../deploy/README.md)).
 #
-# Sizes may be open. Models of mixed precision, with adapters (`enable_lora`), or holding
-# other models go the same way; int8 models become SavedModels. A model that ends in a softmax
-# is served as it is, without a second one.
+# Input sizes can be unknown. Models with mixed precision, with adapters (`enable_lora`), or
+# with nested models are exported the same way. int8 models can be exported as SavedModels.
+# If a model ends in a softmax, no second softmax is applied.
 #
 # ## Graphs
 #
-# An estimator writes a SavedModel in one line, and is served as it was trained: raw graphs
-# in, with the values of their labels, features, weights and directions, and answers by name
-# out. The SavedModel needs neither this package nor tensorflow-gnn.
+# An estimator exports a SavedModel in one line. The SavedModel takes raw graphs, with the
+# values of their labels, features, weights and directions, and returns named outputs. It
+# needs neither this package nor tensorflow-gnn.
 
 # %%
 import networkx
@@ -74,18 +76,18 @@ answer = serve(
 print(answer["class"].numpy())  # [b'mixed']
 
 # %% [markdown]
-# Classes come as `logits`, `probabilities` and `class`; several labels as `logits` and
-# `probabilities` of each and, where they have names, `labels`; numbers as `predictions`.
-# `serve_examples` takes the same graphs as serialized GraphTensors, which
-# `keras_topo.graph_tensors.graph_to_example` writes from a `Graph`. A model of your own
-# becomes such a SavedModel by `keras_topo.export(with_preprocessing(model, preprocessor),
-# path)`.
+# A classifier returns `logits`, `probabilities` and `class`. A model of several labels
+# returns `logits` and `probabilities` for each label, and `labels` if the labels have
+# names. A regressor returns `predictions`. `serve_examples` takes the same graphs as
+# serialized GraphTensors, which `keras_topo.graph_tensors.graph_to_example` makes from a
+# `Graph`. To export your own model this way, call
+# `keras_topo.export(with_preprocessing(model, preprocessor), path)`.
 #
-# What a request would cost is known before anything is made of it: `max_elements` bounds
-# graphs x nodes^2 of a batch, so that 1.5 kB take less than 300 MB
-# (`tests/test_published_graphs.py` measures it). Unknown labels, numbers that are not finite
-# or from which the model would compute NaN, and bytes that are no example are refused by an
-# error that names the input:
+# The size of a request is checked before memory is allocated: `max_elements` limits graphs
+# x nodes^2 of a batch, so that a request of 1.5 kB takes less than 300 MB
+# (`tests/test_published_graphs.py` measures it). Unknown labels, numbers that are not
+# finite or that would lead to NaN, and bytes that are not an example raise an error that
+# names the input:
 
 # %%
 try:
@@ -98,12 +100,12 @@ except tf.errors.InvalidArgumentError as error:
     print("node_labels" in str(error))  # True
 
 # %% [markdown]
-# A classifier of the nodes of one graph holds its graph. It is exported with `export(model,
-# path, features=features)`, and takes ids.
+# A node classifier of a single graph holds that graph. Export it with `export(model, path,
+# features=features)`. It takes node ids.
 #
 # ## LiteRT and ONNX
 #
-# They need `pip install keras-topo[runtimes]`. The three formats of `topvit-cifar10` agree
+# Both need `pip install keras-topo[runtimes]`. The three formats of `topvit-cifar10` agree
 # to 2e-6.
 
 # %%

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Video and segmentation
 #
-# Two models, from data to the answer of a server: one classifies videos of 16 frames of
-# 64 x 64, the other gives each pixel of images of 96 x 128 a class. Data are generated.
-# `keras_topo.export` writes either as a SavedModel, `"litert"` or `"onnx"`, tries it
-# outside of Keras, and says what it found.
+# This guide trains and exports two models on generated data. One classifies videos of 16
+# frames of 64 x 64 pixels. The other predicts a class for each pixel of images of 96 x 128.
+# `keras_topo.export` writes each as a SavedModel, `"litert"` or `"onnx"`, and verifies it
+# outside of Keras.
 #
 # Layers take `(batch, *grid, channels)` for grids of one to three axes. Masks, positions
-# and patches have one number per axis.
+# and patches have one value per axis.
 #
 # ## Video
 #
-# A bright square moves right, left, down or up in front of noise. No single frame says
-# where to. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
+# A bright square moves right, left, down or up in front of noise. A single frame does not
+# show the direction. Patches of 4 x 16 x 16 make a grid of 4 x 4 x 4 tokens:
 
 # %%
 import keras
@@ -54,7 +54,7 @@ model.fit(*videos(96, 0), batch_size=16, epochs=12, verbose=0)
 print(model.evaluate(*videos(32, 1), verbose=0)[1])  # above 0.9
 
 # %% [markdown]
-# The exported model answers by name, and needs TensorFlow alone:
+# The exported model returns named outputs and needs only TensorFlow:
 
 # %%
 import tensorflow as tf
@@ -73,9 +73,9 @@ print(
 # %% [markdown]
 # ## Segmentation
 #
-# Disks have stripes along rows or along columns, in colors that say nothing. Where two
-# overlap, the columns count. Patches of 8 x 8 make a grid of 12 x 16 tokens, and a
-# transposed convolution turns each token into logits of its pixels:
+# Disks have stripes along rows or columns, in random colors. Where two disks overlap, the
+# one with columns counts. Patches of 8 x 8 make a grid of 12 x 16 tokens, and a transposed
+# convolution turns each token into logits for its pixels:
 
 # %%
 import keras
@@ -121,7 +121,8 @@ model.fit(*scenes(128, 0), batch_size=8, epochs=12, verbose=0)
 print(model.evaluate(*scenes(32, 1), verbose=0)[1])  # above 0.9
 
 # %% [markdown]
-# The server gives a name for every pixel, and the `probabilities` of all classes:
+# The exported model returns a class name for every pixel, and the `probabilities` of all
+# classes:
 
 # %%
 import tensorflow as tf
@@ -135,7 +136,7 @@ answer = serve(images=tf.constant(x))
 print(answer["class"].shape)  # (3, 96, 128)
 
 # %% [markdown]
-# The images, their classes, and the classes that were served:
+# The images, their true classes, and the predicted classes:
 
 # %%
 import matplotlib.pyplot as plt
@@ -150,4 +151,4 @@ for row, panels in enumerate(axes):
 figure.savefig("runs/segmentation.png", dpi=70)
 
 # %% [markdown]
-# ![Images, their classes, and the classes that were served](../segmentation.png)
+# ![Images, their true classes, and the predicted classes](../segmentation.png)

@@ -46,7 +46,7 @@ async function open(source) {
   try {
     await image.decode();
   } catch {
-    element("status").textContent = "This file is no image that can be read.";
+    element("status").textContent = "This file is not an image that the browser can read.";
     return;
   }
   await show(image);

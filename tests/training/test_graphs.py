@@ -96,7 +96,7 @@ def test_trains_and_saves(tmp_path, archive, model, capsys, no_export, eagerly):
     assert "Test accuracy" in text and "model.keras" in text
     # Finished: nothing is trained again.
     assert run(*command) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    assert "Nothing to train" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -432,7 +432,10 @@ FOLDS = ["--splits", "4"]
         ([*FOLDS, "--select", "depth"], "--select expects NAME=V1"),
         ([*FOLDS, "--select", "width=1"], "--select expects NAME=V1"),
         ([*FOLDS, "--select", "data=a,b"], "Received: data"),
-        ([*FOLDS, "--select", "depth=1", "--select", "heads=4"], "at once"),
+        (
+            [*FOLDS, "--select", "depth=1", "--select", "heads=4"],
+            "more than once",
+        ),
         ([*FOLDS, "--folds", "0", "9"], "--folds expects"),
         (["--splits", "30"], "at least 30 items of each class"),
         (["--kernel-sizes", "1.5"], "`kernel_sizes` of walks"),

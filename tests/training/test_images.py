@@ -137,7 +137,7 @@ def test_a_finished_run_is_not_trained_again(finished_run, capsys):
     folder, arguments = finished_run
     before = (folder / "model.keras").stat().st_mtime_ns
     assert images.main([*arguments, "--out", str(folder)]) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    assert "Nothing to train" in capsys.readouterr().out
     assert (folder / "model.keras").stat().st_mtime_ns == before
 
 

@@ -105,7 +105,7 @@ def test_three_stages(teacher, whole, capsys):
         np.testing.assert_array_equal(a, b)
     # Again: nothing is left to do.
     assert linearize(teacher, out, *STAGES) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    assert "Nothing to train" in capsys.readouterr().out
 
 
 class Stop(keras.callbacks.Callback):

@@ -57,7 +57,7 @@ def test_what_is_admitted(changes):
         ({"rate": "0.5"}, r"a number in \[0, 1\)"),
         ({"rate": float("nan")}, "a number"),
         ({"kind": "c"}, r"one of \('a', 'b'\) or None"),
-        ({"decay": -1.0}, "a number from 0 on or None"),
+        ({"decay": -1.0}, "a non-negative number or None"),
         ({"many": 1}, "True or False"),
         ({"name": 1}, "a text"),
         ({"epochs": 1.0}, "a positive integer"),

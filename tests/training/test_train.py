@@ -158,7 +158,7 @@ def test_a_finished_run_has_one_line_of_results(finished_run, texts, capsys):
         assert line[name] == summary[name]
     assert str(folder) not in before
     assert run_script(texts, folder, *options, seed=5) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    assert "Nothing to train" in capsys.readouterr().out
     assert file.read_text() == before
     # As if it had been killed before, or while it was written.
     file.write_text(before[:20])
@@ -225,7 +225,7 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         (["--compare", "depht=1"], {}, r"--compare expects NAME=.*depht=1"),
         (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
         (["--compare", "seed=1,2"], {}, r"than seed. Received: seed"),
-        (["--distribute", "mirrored"], {}, r"shares out batches"),
+        (["--distribute", "mirrored"], {}, r"can split batches"),
         (["--distribute", "foo"], {}, r"invalid choice 'foo'"),
         (
             ["--splits", "5", "--distribute", "mirrored"],
@@ -410,7 +410,7 @@ def test_more_seeds(texts, tmp_path, capsys):
     )
     assert "failed" not in summary
     assert run_script(texts, tmp_path / "run", "--seeds", 2, epochs=1) == 0
-    assert "nothing to train" in capsys.readouterr().out
+    assert "Nothing to train" in capsys.readouterr().out
 
 
 @pytest.mark.slow

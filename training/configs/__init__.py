@@ -1,12 +1,12 @@
-"""Configs of `training.train`: what a run is started with, as Python files.
+"""Configs of `training.train`: the settings of runs, as Python files.
 
 A config is a Python file with
 
-    config = TextSettings(epochs=10, ...)    # a dataclass of a task
+    config = TextSettings(epochs=10, ...)    # the dataclass of a task
     variants = {"table": {"mask": "table"}, ...}  # optional: named changes
 
-and a docstring that states the command, the time that it takes and the result
-to expect. Its first line is what `python -m training.train --help` shows.
+and a docstring that states the command, its running time and the expected
+result. `python -m training.train --help` shows the first line.
 """
 
 import ast
@@ -25,7 +25,7 @@ def names():
 
 
 def summary(name):
-    """The first line of a config's docstring; the config is not imported."""
+    """The first line of a config's docstring, read without importing it."""
     text = (Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
 
@@ -35,13 +35,13 @@ def load(name_or_path):
 
     Args:
         name_or_path: name of a module in this folder, or path of a Python
-            file, which ends in `.py`.
+            file that ends in `.py`.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: there is no such config, or it lacks something.
+        ValueError: if there is no such config, or it is incomplete.
     """
     text = str(name_or_path)
     if text.endswith(".py"):
@@ -76,7 +76,7 @@ def variant_of(module, name=None):
         name: a key of `variants`, or `None`.
 
     Raises:
-        ValueError: an unknown variant, or one whose changes are not admitted.
+        ValueError: if the variant is unknown, or its changes are invalid.
     """
     variants = getattr(module, "variants", {})
     if name is None:

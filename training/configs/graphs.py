@@ -1,4 +1,4 @@
-"""Classification of graphs by GKAT and baselines, of data or generated.
+"""Classifies graphs, from files or generated, with GKAT and baselines.
 
     python -m training.train graphs --data motif-cycle --out runs/cycle
     python -m training.train graphs --data ENZYMES.zip --out runs/enzymes
@@ -8,39 +8,38 @@
     python -m training.train graphs --data MUTAG.zip --splits 10 --seeds 1 \\
         --compare model=gkat,gat,gcn,sgc,appnp,gin --out runs/mutag
 
-A single split trains one model and leaves a preset, a SavedModel and pictures.
-`--splits` is the assessment of Errica et al. (2020): for every fold a model
-selection on its validation graphs, over the choices of `--select`, and runs
-with several seeds on its test graphs.
+A single split trains one model and writes a preset, a SavedModel and plots.
+`--splits` follows the protocol of Errica et al. (2020): for every fold, it
+selects a model on the validation graphs among the candidates of `--select`,
+then tests it on the test graphs with several seeds.
 
-`--variant gkat` is one family for all data sets. The epoch of each run is the
-best one on validation graphs of its fold, up to 100, after 25 without a better
-one. Degrees of nodes and of their neighbors, clustering and return
-probabilities are features beside what nodes have themselves, and the size of
-a graph is told to the classifier. What is chosen in the folds, six choices in
-the third command:
+`--variant gkat` has the same settings for all data sets. Each run trains for up
+to 100 epochs, stops after 25 without improvement, and keeps the best epoch on
+the validation graphs of its fold. Besides the given node features, it uses the
+degrees of nodes and of their neighbors, clustering and return probabilities.
+The classifier also gets the size of a graph. The third command has six
+candidates per fold:
 
-- `kernel=ones`: a mask that hides nothing; `random_walk`: the kernels of walks
-  of 1 to 4 nodes, one per head; `steps+labeled_walk+ones`: each head learns
-  its kernel, a sum of where walks end, of which labels they see and of ones
-  (`keras_topo.layers.KernelMixture`); `steps+labeled_walk` where kernels are
-  pairs, which have no ones: graphs of more than 512 nodes
-- `local=True`: messages along edges beside attention, as in GPS
+- `kernel=ones`: a mask of ones; `random_walk`: walks of 1 to 4 nodes, one
+  kernel per head; `steps+labeled_walk+ones`: each head learns its kernel, a
+  weighted sum of the steps of walks, of walks along equal labels, and of ones
+  (`keras_topo.layers.KernelMixture`). Kernels of more than 512 nodes are pairs,
+  which cannot hold ones: use `steps+labeled_walk` there.
+- `local=True`: messages along edges in addition to attention, as in GPS
 
-Graphs of thousands of nodes (D&D, REDDIT-BINARY) have pairs by themselves, the
-`--pairs-per-node` largest entries of each row of a kernel; `--form pairs` makes
-them of others. `--form factors --similarity relu` is linear attention with
-kernels of low rank, of walks that meet at the `--anchors` nodes with the most
-edges, or with `--kernel ones` without a mask. Time and memory of both are
-linear in nodes, and most of it is that of the layers around attention: `--depth
-2 --key-dim 8` makes an epoch several times as fast.
-`python -m training.pooled` is the row of scikit-learn's classifiers through the
-same folds, and `--model gin`, `gcn`, `gat` those of other models, in the same
-variant.
+Kernels of large graphs (D&D, REDDIT-BINARY) are stored as pairs, the
+`--pairs-per-node` largest entries of each row; `--form pairs` does so for any
+graph. `--form factors --similarity relu` uses linear attention with low-rank
+kernels of walks that meet at the `--anchors` nodes with the most edges, or with
+`--kernel ones` without a mask. Time and memory of both forms are linear in the
+number of nodes. The layers around attention take most of it: `--depth 2
+--key-dim 8` makes an epoch several times as fast. `python -m training.pooled`
+runs scikit-learn's classifiers on the same folds, and `--model gin`, `gcn` and
+`gat` run baselines in the same variant.
 
 On one CPU core MUTAG takes half a minute (100 epochs) and ENZYMES two and a
-half (120). In the ten folds of Errica et al. `--variant enzymes` had 74.1 +-
-6.2% of the test graphs of ENZYMES right, by its former name; results/enzymes
+half (120). In the ten folds of Errica et al. `--variant enzymes` reached 74.1
++- 6.2% on the test graphs of ENZYMES, under its former name. results/enzymes
 has its runs, and results/README.md those of other data.
 """
 
@@ -55,7 +54,7 @@ config = GraphSettings(
     label_smoothing=0.1,
 )
 
-# Of PROTEINS: small updates would follow the size of the graphs of a batch.
+# For PROTEINS: small updates would overfit to the graph size of a batch.
 FEW_LARGE_UPDATES = {
     "epochs": 15,
     "warmup_epochs": 3,
@@ -65,7 +64,7 @@ FEW_LARGE_UPDATES = {
 }
 
 variants = {
-    # For all data: nothing in it was chosen on one that is reported.
+    # For all data: nothing here was chosen on reported test data.
     "gkat": {
         "epochs": 100,
         "warmup_epochs": 5,
@@ -77,7 +76,7 @@ variants = {
         "degree_profile": True,
         "clustering": True,
     },
-    # With these the first tables of results/README.md were made.
+    # The first tables of results/README.md used these.
     "enzymes": {"epochs": 120},
     "proteins": FEW_LARGE_UPDATES,
     "imdb-binary": {**FEW_LARGE_UPDATES, "learning_rate": 3e-3},

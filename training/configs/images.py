@@ -1,4 +1,4 @@
-"""Classification of images by TopViT and what it is compared with.
+"""Classifies images with TopViT and baselines.
 
     python -m training.train images --variant digits --out runs/digits
     python -m training.train images --data-dir DIR --out runs/cifar
@@ -8,13 +8,13 @@
     python -m training.train images --data DIR --from topvit-cifar10 \\
         --learning-rate 5e-4 --out runs/fine
 
-The settings are those of the photographs of CIFAR-10, which `DIR` holds as tars
-or as folders, or Keras downloads; any folder of class folders is trained on in
-the same way. Digits, which scikit-learn carries, take two CPU minutes and end
-at a test accuracy of 97.5% (of 359 images, seed 0). Fifteen epochs of CIFAR-10
-end at 70.2% with the mask `table`, at 61.5% without one, and at 63.0% with
-softmax (seed 0, results/README.md). What the variant `cifar10`, of 311,976
-parameters, ends at is not measured yet.
+The settings are made for the photographs of CIFAR-10. `DIR` holds them as tars
+or folders; without it, Keras downloads them. Any folder of class folders works
+too. The digits of scikit-learn take two CPU minutes and reach a test accuracy
+of 97.5% (359 images, seed 0). Fifteen epochs on CIFAR-10 reach 70.2% with the
+mask `table`, 61.5% without a mask, and 63.0% with softmax (seed 0,
+results/README.md). The variant `cifar10` (311,976 parameters) is not measured
+yet.
 """
 
 from keras_topo.training.tasks.images import ImageSettings
@@ -37,7 +37,7 @@ variants = {
         "warmup_epochs": 3,
         "dropout": 0.1,
     },
-    # As many parameters as the smallest compact Transformers.
+    # About as many parameters as the smallest compact Transformers.
     "cifar10": {
         "epochs": 200,
         "learning_rate": 2e-3,

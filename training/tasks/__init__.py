@@ -1,15 +1,15 @@
 """Tasks of `training.train`: one file each.
 
-A task is a class that says what is trained on what; see `Task`.
-`keras_topo.training.tasks.text` is an example to copy.
+A task is a class that defines the data, the model and the evaluation; see
+`Task`. `keras_topo.training.tasks.text` is an example to copy.
 """
 
 
 class Task:
-    """What a training asks of a task.
+    """The interface between `training.train` and a task.
 
-    `training.train` makes one of the settings of a run, and asks it for all
-    that it does not know itself. A task reads its data when it is made.
+    `training.train` creates a task from the settings of a run. A task reads its
+    data when it is created.
 
     Args:
         settings: instance of the task's dataclass, a
@@ -18,26 +18,26 @@ class Task:
             items, or `None` for the task's own.
 
     Attributes:
-        name: str, goes into `metrics.json`.
-        contents: dict from names of files that `finish` writes to what they
-            hold.
-        monitor: the metric by which epochs and settings are chosen, and
-            whether more of it is better.
-        tie_breaker: a metric, less of which is better, that chooses between
-            epochs of equal `monitor`; `None`: the first of them counts.
-        shares_batches: bool, whether several devices can share out a batch.
+        name: str, recorded in `metrics.json`.
+        contents: dict from names of files that `finish` writes to their
+            descriptions.
+        monitor: the metric for choosing epochs and settings, and whether
+            larger is better.
+        tie_breaker: a metric, smaller is better, that chooses between epochs
+            of equal `monitor`; `None` chooses the first of them.
+        shares_batches: bool, whether a batch can be split between devices.
         is_quick: bool, whether an epoch is too short for a line of output.
-        seconds_between_checkpoints: float, at least.
-        facts: dict of values of JSON, what identifies the data. Compared when
-            a run resumes, so it never goes on with other data.
-        title: str, one line, for pictures.
+        seconds_between_checkpoints: float, a minimum.
+        facts: dict of JSON values that identifies the data. It is compared
+            when a run resumes, so a run never continues on other data.
+        title: str, one line, for plots.
         steps_per_epoch: int.
-        first_epoch: int, finished epochs after which the training begins: 0 but
-            in a later stage.
-        num_training: int, training examples; `None` for many.
+        first_epoch: int, finished epochs before this training starts; 0 except
+            in later stages.
+        num_training: int, training examples; `None` if not limited.
 
     Raises:
-        ValueError: if the data cannot be read, or do not fit the settings.
+        ValueError: if the data cannot be read, or do not match the settings.
     """
 
     name = None
@@ -52,7 +52,7 @@ class Task:
     def __init__(self, settings, split=None):
         if split is not None:
             raise ValueError(
-                f"--splits expects a task that folds are made for. Received: "
+                f"--splits expects a task that supports folds. Received: "
                 f"a task of {self.name}"
             )
         self.settings = settings
@@ -61,10 +61,10 @@ class Task:
 
     @classmethod
     def labels(cls, settings):
-        """The classes of all items, from which folds are drawn, `(items,)`."""
+        """The classes of all items, `(items,)`, for drawing folds."""
         raise ValueError(
-            "--splits expects a task that folds are made for. Received: a "
-            f"task of {cls.name}"
+            "--splits expects a task that supports folds. Received: a task of "
+            f"{cls.name}"
         )
 
     def describe(self):
@@ -72,8 +72,8 @@ class Task:
         return ""
 
     def build_model(self):
-        """An untrained Keras model, the same one each time: the global seed
-        was set before."""
+        """An untrained Keras model, the same each time: the caller sets the
+        global seed before."""
         raise NotImplementedError
 
     def compile(self, model, jit_compile):
@@ -81,36 +81,36 @@ class Task:
         raise NotImplementedError
 
     def stages(self, model, finished):
-        """Trainings that a run is made of, one after the other.
+        """The stages of a run, in order.
 
         Args:
-            model: what `build_model` returned.
-            finished: int, epochs of the run that are finished. Stages that
-                ended before are left out; the one that ended there is not, for
-                the weights are in its checkpoint.
+            model: the model from `build_model`.
+            finished: int, number of finished epochs. Stages that ended earlier
+                are skipped. A stage that ended exactly there is not skipped,
+                because its checkpoint holds the weights.
 
         Returns:
-            An iterable of pairs of a task, whose `settings.epochs` is its last
-            epoch, and the model that it compiles and fits. The epochs of all
-            stages are counted through.
+            An iterable of pairs: a task, whose `settings.epochs` is its last
+            epoch, and the model that it compiles and fits. Epochs are counted
+            across stages.
         """
         return [(self, model)]
 
     def training_data(self, start_epoch):
-        """What `fit` takes: batches of the epochs from `start_epoch`, counted
-        from 0, to the last one.
+        """Training batches for `fit`, from `start_epoch` (counted from 0) to
+        the last epoch.
 
-        They depend on the seed and the epoch only: then a run that was
-        interrupted resumes on the batches that it would have seen.
+        Batches must depend only on the seed and the epoch, so that a resumed
+        run gets the same batches as an uninterrupted one.
         """
         raise NotImplementedError
 
     def validation_data(self):
-        """What `fit` takes for validation; or `None`."""
+        """Validation data for `fit`, or `None`."""
         raise NotImplementedError
 
     def callbacks(self):
-        """More callbacks for `fit`, a list."""
+        """Additional callbacks for `fit`, a list."""
         return []
 
     def evaluate(self, model, parts=("validation", "test")):
@@ -118,8 +118,7 @@ class Task:
 
         Args:
             model: the model.
-            parts: names of the data, `"validation"`, `"test"` or both; what is
-                not named is not looked at.
+            parts: `"validation"`, `"test"` or both; other data are not read.
 
         Returns:
             A dict of floats such as `validation_accuracy`, `test_accuracy`.
@@ -127,24 +126,24 @@ class Task:
         raise NotImplementedError
 
     def finish(self, folder, model, untrained):
-        """Writes the preset, exports and draws.
+        """Writes the preset, exports and plots.
 
         Args:
-            folder: `pathlib.Path`, of the run.
-            model: the trained model as it is used, without an optimizer.
-            untrained: the same before training.
+            folder: `pathlib.Path` of the run.
+            model: the trained model, without an optimizer.
+            untrained: the same model before training.
 
         Returns:
-            A dict of values of JSON for `metrics.json`.
+            A dict of JSON values for `metrics.json`.
         """
         return {}
 
     def count_steps(self):
-        """Batches of an epoch, an int."""
+        """Batches per epoch, an int."""
         return self.steps_per_epoch or 1
 
     def final_weights(self, model, untrained):
-        """The weights that are kept of a trained model, a list."""
+        """The weights of a trained model that are kept, a list."""
         return model.get_weights()
 
     def report(self, summary):

@@ -1,9 +1,9 @@
-"""Which model sees a motif? GKAT and baselines of equal size.
+"""Motif detection: GKAT and baselines of equal size.
 
-The experiment of Choromanski et al. (2022): as many parameters in every model
-(within 5%), the epoch chosen on validation graphs, and accuracies of test
-graphs that nothing was chosen by. The model `ones` is GKAT without its kernel:
-every node sees every other alike. Graphs differ from seed to seed.
+The experiment of Choromanski et al. (2022). All models have the same number of
+parameters (within 5%). The epoch is chosen on validation graphs, and accuracies
+are those of separate test graphs. The model `ones` is GKAT without its kernel:
+all pairs of nodes have the same weight. Graphs differ between seeds.
 """
 
 import bisect
@@ -21,7 +21,7 @@ WIDEST = 256
 
 
 class Motifs(Graphs):
-    """`Graphs` of generated data, with models of equal size.
+    """`Graphs` on generated data, with models of equal size.
 
     Args:
         settings: `MotifSettings`.
@@ -48,12 +48,12 @@ class MotifSettings(GraphSettings):
     data: Literal[GENERATED] = "motif-cycle"
     """the generated task"""
     model: Literal[METHODS] = "gkat"
-    """GKAT in the published form, the same with a mask of ones, or a
+    """gkat (published form), ones (the same with a mask of ones), or a
     baseline"""
     match: bool = True
     """give baselines as many parameters as GKAT has (within 5%)"""
     size: PositiveInt | None = None
-    """graphs of a class in training, a third in the other sets; for a trial
+    """training graphs per class; validation and test have a third of that
     (None: 768)"""
 
     def unread(self):
@@ -63,7 +63,7 @@ class MotifSettings(GraphSettings):
         return super().unread()
 
     def as_graphs(self):
-        """The settings by the names of `GraphSettings`."""
+        """The settings as `GraphSettings`."""
         model, kernel = self.model, self.kernel
         if model == "ones":
             kernel = "ones"
@@ -75,7 +75,7 @@ class MotifSettings(GraphSettings):
 
 @dataclasses.dataclass(frozen=True)
 class _Matched(GraphSettings):
-    """What `Graphs` is told: models by the names that it knows."""
+    """The settings that `Graphs` takes, with its names of models."""
 
     match: bool = True
     size: PositiveInt | None = None
@@ -86,12 +86,12 @@ MotifSettings.task = _Matched.task = Motifs
 
 
 def matched(settings, inputs):
-    """The settings with heads and their size that come closest to as many
-    parameters as GKAT has.
+    """The settings with the heads and head size whose parameter count is
+    closest to that of GKAT.
 
     Args:
         settings: `GraphSettings` of a baseline.
-        inputs: dict, what builders are told of the data.
+        inputs: dict, arguments of the builder that depend on the data.
 
     Raises:
         ValueError: if no width comes within 5%.
@@ -107,7 +107,8 @@ def matched(settings, inputs):
                 inputs,
             )
 
-        # Parameters grow with the width: the last one below, and the next.
+        # Parameters grow with the width: try the last width below the target
+        # and the next one.
         below = bisect.bisect_left(range(1, WIDEST + 1), target, key=size)
         for key_dim in {max(1, below), min(WIDEST, below + 1)}:
             error = abs(size(key_dim) - target) / target

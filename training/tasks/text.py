@@ -1,18 +1,17 @@
-"""Language models of bytes: text files in, bits per byte out.
+"""Language models of bytes, measured in bits per byte.
 
-The data are the sources of the Python standard library, which come with every
-Python, or the text files of a folder. A hash of its relative path puts each
-file into the training, validation or test split, one in ten into each of the
-latter two. A split is its files in the order of their paths, with a zero byte
-before, between and after them: text has none, so 256 symbols are enough.
+The data are the source files of the Python standard library, or the text files
+of a folder. A hash of the relative path assigns each file to a split: one in
+ten to validation, one in ten to test, the others to training. A split joins its
+files in the order of their paths, with a zero byte before, between and after
+them. Text has no zero bytes, so 256 symbols are enough.
 
-The model is trained on windows of `length` bytes at random offsets. All bytes
-of the validation and the test split are predicted once, in windows of the same
-length which begin `stride` bytes after one another; of each window only the
-bytes count that the one before has not reached. So a byte is predicted from at
-least `length - stride` bytes before it and from `length` at most, except near
-the start of the split, whatever the model is. Zero bytes, which end files, are
-predicted and counted like other bytes.
+The model is trained on windows of `length` bytes at random offsets. Each byte
+of the validation and test splits is predicted once. Windows of the same length
+start every `stride` bytes, and each counts only the bytes that the previous
+window did not reach. So every byte is predicted from at least `length - stride`
+and at most `length` earlier bytes, except near the start of the split. Zero
+bytes, which end files, are predicted and counted like other bytes.
 """
 
 import dataclasses
@@ -45,7 +44,7 @@ SAMPLE_BYTES = 400
 
 
 class Text(Task):
-    """The task of predicting the next byte; see `keras_topo.training.tasks`.
+    """Predicts the next byte; see `keras_topo.training.tasks`.
 
     Args:
         settings: `TextSettings`.
@@ -53,15 +52,15 @@ class Text(Task):
 
     name = "text"
     monitor = ("bits_per_byte", False)
-    contents = {"sample.txt": "the beginning of a file that it wrote"}
+    contents = {"sample.txt": "text sampled from the model"}
 
     def __init__(self, settings, split=None):
         super().__init__(settings, split)
         length, stride = settings.length, settings.stride
         if stride > length:
             raise ValueError(
-                "`stride` expects at most `length`: no byte may be left out. "
-                f"Received: stride={stride}, length={length}"
+                "`stride` expects at most `length`, so that no byte is left "
+                f"out. Received: stride={stride}, length={length}"
             )
         files = read_files(settings.data, settings.pattern)
         self.splits = split_files(files)
@@ -111,7 +110,7 @@ class Text(Task):
 
     @property
     def _is_bounded(self):
-        """Whether the model is for so many bytes: tables, learned positions."""
+        """Whether the model has a maximum length: tables, learned positions."""
         settings = self.settings
         return settings.mask == "table" or bool(settings.positions)
 
@@ -138,7 +137,7 @@ class Text(Task):
         )
 
     def validation_data(self):
-        """Some windows of the validation split, for the curves."""
+        """A few windows of the validation split, for the curves."""
         return self._windows("validation", self.settings.validation_windows)
 
     def _windows(self, split, limit=None):
@@ -172,7 +171,7 @@ class Text(Task):
     def report(self, summary):
         return (
             f"Test: {summary['test_bits_per_byte']:.3f} bits per byte, "
-            f"{summary['test_accuracy']:.1%} of the bytes right"
+            f"{summary['test_accuracy']:.1%} of the bytes correct"
         )
 
 
@@ -183,33 +182,33 @@ class TextSettings(CosineSettings):
     task = Text
 
     data: str = "python"
-    """text: python, its standard library; or a folder"""
+    """python (its standard library), or a folder of text files"""
     pattern: str = "*.py"
-    """of the names of its files"""
+    """pattern of the file names"""
     length: PositiveInt = 256
-    """bytes of a window"""
+    """bytes per window"""
     stride: PositiveInt = 128
     """bytes between starts of windows in testing"""
     validation_windows: PositiveInt = 256
-    """of which the curves are made"""
+    """number of validation windows for the curves"""
     mask: str = "decay"
-    """of attention, by name, none, or MODULE:CLASS or FILE.py:CLASS"""
+    """the name of a mask, none, or MODULE:CLASS or FILE.py:CLASS"""
     similarity: str = "relu"
-    """of queries and keys"""
+    """similarity of queries and keys"""
     positions: Literal["learned"] | None = None
-    """added to the tokens"""
+    """position embedding added to the tokens"""
     channels: PositiveInt = 128
-    """of a token"""
+    """channels per token"""
     num_heads: PositiveInt = 4
-    """of attention"""
+    """number of attention heads"""
     mlp_dim: PositiveInt = 256
-    """hidden units of the feed-forward parts"""
+    """hidden units of the feed-forward layers"""
     depth: PositiveInt = 4
-    """blocks"""
+    """number of blocks"""
     dropout: Rate = 0.0
-    """rate after the branches"""
+    """dropout rate after the branches"""
     updates_per_epoch: PositiveInt = 300
-    """batches of an epoch"""
+    """batches per epoch"""
 
     def __post_init__(self):
         super().__post_init__()
@@ -217,7 +216,7 @@ class TextSettings(CosineSettings):
 
 
 class BitsPerByte(keras.metrics.SparseCategoricalCrossentropy):
-    """The mean cross-entropy of logits in bits, of bytes with their weights."""
+    """The weighted mean cross-entropy of logits, in bits."""
 
     def __init__(self, name="bits_per_byte", dtype=None):
         super().__init__(name, dtype, from_logits=True)
@@ -233,16 +232,16 @@ class BitsPerByte(keras.metrics.SparseCategoricalCrossentropy):
 
 
 def sample(model, prompt, num_bytes, temperature=1.0, top_k=None, seed=None):
-    """Continues the beginning of a file.
+    """Samples a file that starts with a prompt.
 
     Args:
         model: model with `generate`, see `keras_topo.models.causal_lm`.
-        prompt: str, how the file begins.
-        num_bytes: int, at most as many bytes are added.
+        prompt: str, the start of the file.
+        num_bytes: int, largest number of bytes to add.
         temperature, top_k, seed: see `generate`.
 
     Returns:
-        A str: the prompt and what follows, up to the end of the file.
+        A str: the prompt and its continuation, up to the end of the file.
     """
     beginning = bytes([SEPARATOR]) + prompt.encode()
     tokens = np.frombuffer(beginning, "uint8").astype("int32")[None]
