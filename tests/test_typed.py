@@ -29,7 +29,6 @@ NOT_YET = {
     "keras_topo.export",
     "keras_topo.graph_tensors",
     "keras_topo.graphs",
-    "keras_topo.layers",
     "keras_topo.linearize",
     "keras_topo.linearize.distillation",
     "keras_topo.link_predictor.LinkPredictor",
