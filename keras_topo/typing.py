@@ -18,6 +18,9 @@ Tensor: TypeAlias = Any
 #: number, or numbers in nested lists.
 TensorLike: TypeAlias = Any
 
+#: A tensor; or tensors by name, as those of a graph.
+TensorOrDict: TypeAlias = Tensor | dict[str, Tensor]
+
 #: What tokens leave behind for later ones: a tensor, or a tuple or a dict of
 #: tensors.
 State: TypeAlias = Any

@@ -1,7 +1,11 @@
 """Activations of MLPs by name, those of published models among them."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
+
+from keras_topo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -26,7 +30,11 @@ def swiglu(x):
 _BY_NAME = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
-def get_activation(name):
+def get_activation(
+    name: str,
+) -> tuple[
+    Callable[[Tensor], Tensor] | None, Callable[[Tensor], Tensor] | None, int
+]:
     """The activation of hidden units, and how many of them it joins to one.
 
     Args:

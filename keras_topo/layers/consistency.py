@@ -4,12 +4,15 @@
 `ConsistencyRegularization` asks a model for equal predictions on all of them.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_topo.arguments import positive, rate
 from keras_topo.layers.graph_inputs import nodes_shape
 from keras_topo.masks.mask import wide_dtype
+from keras_topo.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -57,17 +60,23 @@ class NodeDropout(keras.layers.Layer):
     Learning on Graphs, 2020, section 3.1.
     """
 
-    def __init__(self, rate, copies=1, seed=None, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        copies: int = 1,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.rate = _rate(rate)
         self.copies = positive(copies, "copies")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if rate else None
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         nodes_shape(inputs_shape, self)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or not (self.rate or self.copies > 1):
             return inputs
         batch, nodes, channels = tuple(ops.shape(inputs))
@@ -79,12 +88,12 @@ class NodeDropout(keras.layers.Layer):
         x = ops.expand_dims(inputs, 1) * kept
         return ops.reshape(x, (batch * self.copies, nodes, channels))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         shape = nodes_shape(inputs_shape, self)
         # As many in training only.
         return shape if self.copies == 1 else (None, *shape[1:])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rate": self.rate,
@@ -138,7 +147,13 @@ class ConsistencyRegularization(keras.layers.Layer):
     Reference: Feng et al. (2020), section 3.2: see `NodeDropout`.
     """
 
-    def __init__(self, weight=1.0, temperature=0.5, copies=2, **kwargs):
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 0.5,
+        copies: int = 2,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= weight < float("inf"):
             raise ValueError(
@@ -153,7 +168,7 @@ class ConsistencyRegularization(keras.layers.Layer):
         self.weight, self.temperature = float(weight), float(temperature)
         self.copies = positive(copies, "copies")
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if training and self.weight:
             self.add_loss(self.weight * self._disagreement(inputs))
         return inputs
@@ -171,10 +186,10 @@ class ConsistencyRegularization(keras.layers.Layer):
             batch * nodes, p.dtype
         )
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "weight": self.weight,

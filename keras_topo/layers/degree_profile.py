@@ -1,9 +1,12 @@
 """Degrees around a node and triangles, as features inside a model."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_topo.layers.padding import check_padding
+from keras_topo.typing import Shape, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -23,7 +26,7 @@ class DegreeProfile(keras.layers.Layer):
     *Complexity*: `O(nodes^2)`.
     """
 
-    def call(self, adjacency, mask=None):
+    def call(self, adjacency: Tensor, mask: TensorLike | None = None) -> Tensor:
         mask = check_padding(mask, adjacency.shape, self)
         edges = ops.cast(adjacency != 0, "float32")
         degrees = ops.sum(edges, axis=-1)
@@ -48,11 +51,13 @@ class DegreeProfile(keras.layers.Layer):
         share = degrees / ops.maximum(others, 1.0)
         return ops.concatenate([ops.log1p(columns), share[..., None]], axis=-1)
 
-    def compute_output_shape(self, adjacency_shape, mask_shape=None):
+    def compute_output_shape(
+        self, adjacency_shape: Shape, mask_shape: Shape | None = None
+    ) -> Shape:
         del mask_shape
         return (*adjacency_shape[:2], 6)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
 
@@ -71,7 +76,7 @@ class ClusteringCoefficients(keras.layers.Layer):
     *Complexity*: one product of `nodes x nodes` matrices.
     """
 
-    def call(self, adjacency):
+    def call(self, adjacency: Tensor) -> Tensor:
         either = adjacency + ops.swapaxes(adjacency, -1, -2)
         nodes = tuple(ops.shape(adjacency))[-1]
         edges = ops.cast(either != 0, "float32")
@@ -81,8 +86,8 @@ class ClusteringCoefficients(keras.layers.Layer):
         pairs = ops.maximum(degrees * (degrees - 1), 1.0)
         return (closed / pairs)[..., None]
 
-    def compute_output_shape(self, adjacency_shape):
+    def compute_output_shape(self, adjacency_shape: Shape) -> Shape:
         return (*adjacency_shape[:2], 1)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None

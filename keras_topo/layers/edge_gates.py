@@ -1,5 +1,7 @@
 """`EdgeGates`: features of edges, as factors of a graph kernel."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_edges, split_indicator
 from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.inner_dense import dense, with_changes
+from keras_topo.typing import Shape, Tensor
 
 # A gate is between exp(-10) and exp(10): none hides an edge for ever.
 LARGEST = 10.0
@@ -50,7 +53,13 @@ class EdgeGates(keras.layers.Layer):
     (1, 2, 3, 3)
     """
 
-    def __init__(self, num_heads, hidden_dim=16, inner_dense=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int,
+        hidden_dim: int = 16,
+        inner_dense: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         # Of a file: see `keras_topo.layers.inner_dense`.
         self._inner_dense = inner_dense
@@ -58,7 +67,12 @@ class EdgeGates(keras.layers.Layer):
         self.hidden_dim = positive(hidden_dim, "hidden_dim")
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, kernel_shape, edge_features_shape, edges_shape=None):
+    def build(
+        self,
+        kernel_shape: Any,
+        edge_features_shape: Shape,
+        edges_shape: Shape | None = None,
+    ) -> None:
         del edges_shape
         channels = edge_features_shape[-1] - ("pairs" in kernel_shape)
         self.hidden = dense(self, self.hidden_dim, "hidden", activation="gelu")
@@ -72,7 +86,12 @@ class EdgeGates(keras.layers.Layer):
         )
         self.gates.build((None, None, self.hidden_dim))
 
-    def call(self, kernel, edge_features, edges=None):
+    def call(
+        self,
+        kernel: dict[str, Tensor],
+        edge_features: Tensor,
+        edges: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         of_pairs = "pairs" in kernel
         indicator = None
         if of_pairs:
@@ -94,15 +113,18 @@ class EdgeGates(keras.layers.Layer):
         return {form: matrix * ops.exp(gates)}
 
     def compute_output_shape(
-        self, kernel_shape, edge_features_shape, edges_shape=None
-    ):
+        self,
+        kernel_shape: Any,
+        edge_features_shape: Shape,
+        edges_shape: Shape | None = None,
+    ) -> Any:
         del edge_features_shape, edges_shape
         return kernel_shape_per_head(kernel_shape, self.num_heads)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **with_changes(super().get_config(), self),
             "num_heads": self.num_heads,

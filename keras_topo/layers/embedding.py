@@ -1,14 +1,21 @@
 """From images to grids of tokens: patches, positions, prefix tokens."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from keras_topo.arguments import one_of, positive
-from keras_topo.layers.interpolation import INTERPOLATIONS, resample_grid
+from keras_topo.layers.interpolation import (
+    INTERPOLATIONS,
+    Interpolation,
+    resample_grid,
+)
 from keras_topo.layers.padding import pad_tokens
 from keras_topo.operators.toeplitz import check_grid_shape
+from keras_topo.typing import Initializer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -47,20 +54,19 @@ class PatchEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        embed_dim,
-        patch_size,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        padding="same",
-        **kwargs,
+        embed_dim: int,
+        patch_size: int | Sequence[int],
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        padding: Literal["same", "valid"] = "same",
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.padding = one_of(padding, "padding", ("same", "valid"))
         self.embed_dim = positive(embed_dim, "embed_dim")
-        sizes = patch_size
-        if not isinstance(patch_size, (tuple, list)):
-            sizes = (patch_size,)
+        several = isinstance(patch_size, (tuple, list))
+        sizes = tuple(patch_size) if several else (patch_size,)
         if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
             raise ValueError(
                 "`patch_size` expects a positive int, or one for each axis. "
@@ -73,7 +79,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         patch = self._patch(input_shape)
         convolution = {
             1: keras.layers.Conv1D,
@@ -93,7 +99,7 @@ class PatchEmbedding(keras.layers.Layer):
         )
         self.projection.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         patch = self._patch(inputs.shape)
         if self.padding == "valid":
             return self.projection(inputs)
@@ -102,7 +108,7 @@ class PatchEmbedding(keras.layers.Layer):
             inputs = pad_tokens(inputs, -(-extent // p) * p, axis)
         return self.projection(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         patch = self._patch(input_shape)
         missing = 0 if self.padding == "valid" else 1
         grid = [
@@ -111,7 +117,7 @@ class PatchEmbedding(keras.layers.Layer):
         ]
         return (input_shape[0], *grid, self.embed_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "embed_dim": self.embed_dim,
@@ -181,17 +187,17 @@ class PositionEmbedding(keras.layers.Layer):
 
     def __init__(
         self,
-        grid_shape=None,
-        embeddings_initializer=None,
-        interpolation="linear",
-        **kwargs,
+        grid_shape: Sequence[int] | None = None,
+        embeddings_initializer: Initializer = None,
+        interpolation: Interpolation = "linear",
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.interpolation = one_of(
+        self.interpolation: Interpolation = one_of(
             interpolation, "interpolation", INTERPOLATIONS
         )
-        self.grid_shape = grid_shape
+        self.grid_shape: Any = None
         if grid_shape is not None:
             self.grid_shape = check_grid_shape(grid_shape)
         if embeddings_initializer is None:
@@ -202,7 +208,7 @@ class PositionEmbedding(keras.layers.Layer):
             embeddings_initializer
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         grid = tuple(input_shape[1:-1])
         if self.grid_shape is None and grid and None not in grid:
             self.grid_shape = grid
@@ -221,7 +227,7 @@ class PositionEmbedding(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         embeddings = resample_grid(
             ops.convert_to_tensor(self.embeddings),
             self.grid_shape,
@@ -230,10 +236,10 @@ class PositionEmbedding(keras.layers.Layer):
         )
         return inputs + ops.cast(embeddings, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "grid_shape": self.grid_shape,
@@ -271,9 +277,9 @@ class PrefixTokens(keras.layers.Layer):
 
     def __init__(
         self,
-        num_tokens=1,
-        embeddings_initializer=None,
-        **kwargs,
+        num_tokens: int = 1,
+        embeddings_initializer: Initializer = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
@@ -286,7 +292,7 @@ class PrefixTokens(keras.layers.Layer):
             embeddings_initializer
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _, *grid, channels = input_shape
         if channels is None or not grid:
             raise ValueError(
@@ -300,7 +306,7 @@ class PrefixTokens(keras.layers.Layer):
             initializer=self.embeddings_initializer,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         batch, *grid, channels = tuple(ops.shape(inputs))
         prefix = ops.broadcast_to(
             ops.cast(self.embeddings, inputs.dtype)[None],
@@ -310,7 +316,7 @@ class PrefixTokens(keras.layers.Layer):
             inputs = ops.reshape(inputs, (batch, math.prod(grid), channels))
         return ops.concatenate([prefix, inputs], axis=1)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         """The prefix is never padding."""
         if previous_mask is None:
             return None
@@ -330,12 +336,12 @@ class PrefixTokens(keras.layers.Layer):
             return ops.reshape(mask, (tuple(ops.shape(mask))[0], -1))
         return ops.reshape(mask, (-1, math.prod(sizes)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *grid, channels = input_shape
         tokens = None if None in grid else math.prod(grid) + self.num_tokens
         return (batch, tokens, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,

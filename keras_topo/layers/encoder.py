@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -22,6 +24,9 @@ from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
+from keras_topo.masks.registry import MaskLike
+from keras_topo.operators.base import MaskOperator
+from keras_topo.typing import Shape, Size, State, Tensor, TensorLike
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
 # What Keras's own attention has no use for: it sees all tokens alike.
@@ -124,20 +129,22 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads=None,
-        key_dim=None,
-        mlp_dim=None,
-        attention="toeplitz",
-        mask="default",
-        dropout=0.0,
-        attention_dropout=0.0,
-        stochastic_depth=0.0,
-        epsilon=1e-6,
-        seed=None,
-        activation="gelu",
-        mlp_bias=True,
-        layer_scale=None,
-        **options,
+        num_heads: int | None = None,
+        key_dim: int | None = None,
+        mlp_dim: int | None = None,
+        attention: Literal["toeplitz", "linear", "softmax"]
+        | keras.layers.Layer
+        | dict[str, Any] = "toeplitz",
+        mask: MaskLike | None = "default",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        epsilon: float = 1e-6,
+        seed: int | None = None,
+        activation: str = "gelu",
+        mlp_bias: bool = True,
+        layer_scale: float | None = None,
+        **options: Any,
     ):
         shorthand = {
             name: options.pop(name) for name in _OPTIONS & set(options)
@@ -146,7 +153,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         self._inner_dense = options.pop("inner_dense", None)
         super().__init__(**options)
         self.supports_masking = True
-        self.num_heads = positive(num_heads, "num_heads", optional=True)
+        self.num_heads: Size = positive(num_heads, "num_heads", optional=True)
         self.key_dim = positive(key_dim, "key_dim", optional=True)
         self.mlp_dim = positive(mlp_dim, "mlp_dim", optional=True)
         self.dropout = rate(dropout, "dropout")
@@ -159,13 +166,13 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         self.layer_scale = layer_scale
         self.seed = seed
         self.attention_kind = attention
+        self.attention: Any = None
         if isinstance(attention, dict):
             self.attention = keras.saving.deserialize_keras_object(attention)
         elif isinstance(attention, keras.layers.Layer):
             # Its own, so that one layer may be given to many blocks.
-            self.attention = type(attention).from_config(attention.get_config())
+            self.attention = _copy(attention)
         else:
-            self.attention = None
             one_of(attention, "attention", ATTENTIONS)
             if num_heads is None:
                 raise ValueError(
@@ -203,7 +210,9 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, grid_shape=None):
+    def build(
+        self, inputs_shape: Shape, grid_shape: Shape | None = None
+    ) -> None:
         channels = inputs_shape[-1]
         extents = inputs_shape if grid_shape is None else grid_shape
         self._extents = tuple(extents[1:-1])
@@ -284,17 +293,18 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def call(
         self,
-        inputs,
-        grid=None,
-        mask=None,
-        inputs_mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+        inputs: Tensor,
+        grid: Tensor | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
         mask = inputs_mask if mask is None else mask
         branch = self.attend(
             inputs, grid, mask, training, return_attention_scores
         )
+        scores = None
         if return_attention_scores:
             branch, scores = branch
         branch = _scaled(branch, self.attention_scale)
@@ -305,12 +315,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
 
     def attend(
         self,
-        inputs,
-        grid=None,
-        mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+        inputs: Tensor,
+        grid: Tensor | None = None,
+        mask: TensorLike | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
         """The attention of the block, `attention(norm(x))`.
 
         Arguments and returns are those of a call.
@@ -323,7 +333,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             return_attention_scores,
         )
 
-    def _mlp(self, x, training=False):
+    def _mlp(self, x, training: bool | None = False):
         branch = self.mlp_hidden(self.mlp_norm(x))
         if self._after_hidden is not None:
             branch = self._after_hidden(branch)
@@ -331,15 +341,17 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         branch = _scaled(self.mlp_output(branch), self.mlp_scale)
         return self.dropout_layer(branch, training=training)
 
-    def initial_state(self, batch_size, max_tokens=None):
+    def initial_state(
+        self, batch_size: int, max_tokens: int | None = None
+    ) -> State:
         """See `MaskedAttention.initial_state`."""
         return self._streaming().initial_state(batch_size, max_tokens)
 
-    def step(self, token, state):
+    def step(self, token: TensorLike, state: State) -> tuple[Tensor, State]:
         """See `MaskedAttention.step`."""
         return self._go_on(self._streaming().step, token, state)
 
-    def extend(self, tokens, state):
+    def extend(self, tokens: TensorLike, state: State) -> tuple[Tensor, State]:
         """See `MaskedAttention.extend`."""
         return self._go_on(self._streaming().extend, tokens, state)
 
@@ -360,20 +372,22 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return x + self._mlp(x), state
 
     @property
-    def grid(self):
+    def grid(self) -> Shape | None:
         """See `MaskedAttention.grid`."""
         if isinstance(self.attention, MaskedAttention):
             return self.attention.grid
         return self._shorthand.options.get("grid_shape") or self._extents
 
     @property
-    def num_prefix_tokens(self):
+    def num_prefix_tokens(self) -> int:
         """Tokens in front of those of the grid."""
         if isinstance(self.attention, MaskedAttention):
             return self.attention.num_prefix_tokens
         return self._shorthand.options.get("num_prefix_tokens", 0)
 
-    def mask_operator(self, shape=None):
+    def mask_operator(
+        self, shape: Sequence[int] | None = None
+    ) -> MaskOperator | None:
         """The learned mask, see `MaskedAttention.mask_operator`."""
         if self._takes_grid():
             return self.attention.mask_operator(shape)
@@ -381,7 +395,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             return self.attention.mask_operator()
         return None
 
-    def attention_weights(self, inputs, mask=None, grid=None):
+    def attention_weights(
+        self,
+        inputs: TensorLike,
+        mask: TensorLike | None = None,
+        grid: Tensor | None = None,
+    ) -> Tensor:
         """What the tokens take of each other, as a matrix, to look at.
 
         A block that has not been called yet is built.
@@ -412,13 +431,19 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         )
         return weights
 
-    def compute_output_shape(self, inputs_shape, grid_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Shape, grid_shape: Shape | None = None
+    ) -> Shape:
         del grid_shape
         return tuple(inputs_shape)
 
     def compute_output_spec(
-        self, inputs, *args, return_attention_scores=False, **kwargs
-    ):
+        self,
+        inputs: Any,
+        *args: Any,
+        return_attention_scores: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         output = super().compute_output_spec(inputs, *args, **kwargs)
         if not return_attention_scores:
             return output
@@ -426,12 +451,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             inputs, None, self.attention.num_heads, self.compute_dtype
         )
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         if isinstance(previous_mask, (list, tuple)):
             previous_mask = previous_mask[0]
         return previous_mask
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             **with_changes(super().get_config(), self),
             "num_heads": self.num_heads,
@@ -542,6 +567,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             noise_shape=shape,
             seed=self.seed_generator,
         )
+
+
+def _copy(layer):
+    return type(layer).from_config(layer.get_config())
 
 
 def _scaled(branch, scale):

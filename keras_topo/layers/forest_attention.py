@@ -1,9 +1,14 @@
 """`ForestAttention`: attention between the nodes of a forest."""
 
-import keras
+from typing import Any
 
+import keras
+from numpy.typing import ArrayLike
+
+from keras_topo.host.forest import Forest
 from keras_topo.layers.graph_attention import GraphKernelAttention
-from keras_topo.masks.forest_mask import ForestMask
+from keras_topo.layers.learned_feature_maps import Similarity
+from keras_topo.masks.forest_mask import ForestFunction, ForestMask
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -64,14 +69,14 @@ class ForestAttention(GraphKernelAttention):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        parents,
-        edge_weights=None,
-        function="exponential",
-        degree=2,
-        similarity="relu",
-        **options,
+        num_heads: int,
+        key_dim: int,
+        parents: Forest | ArrayLike,
+        edge_weights: ArrayLike | dict[str, Any] | None = None,
+        function: ForestFunction | dict[str, Any] = "exponential",
+        degree: int = 2,
+        similarity: Similarity = "relu",
+        **options: Any,
     ):
         mask = ForestMask(parents, edge_weights, function, degree)
         super().__init__(
@@ -82,7 +87,7 @@ class ForestAttention(GraphKernelAttention):
             **options,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         mask = config.pop("graph_kernel")["config"]
         names = ("parents", "edge_weights", "function", "degree")

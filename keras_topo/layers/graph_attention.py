@@ -1,17 +1,26 @@
 """`GraphKernelAttention`: attention between nodes, masked by graph kernels."""
 
+# Its calls have other arguments than those of sequences and grids: a kernel.
+# pyright: reportIncompatibleMethodOverride=false
+
+from typing import Any, Literal
+
 import keras
 from keras import ops
 
 from keras_topo.arguments import by_former_name
 from keras_topo.layers.graph_inputs import (
+    GraphKernel,
     GraphKernelLayer,
     check_not_negative,
     nodes_shape,
     split_graph,
     with_nodes,
 )
+from keras_topo.layers.learned_feature_maps import Similarity
 from keras_topo.layers.masked_attention import MaskedAttention
+from keras_topo.operators.base import MaskOperator
+from keras_topo.typing import Tensor, TensorLike, TensorOrDict
 
 # What belongs to sequences and grids, and has no meaning on graphs.
 _OF_SEQUENCES = (
@@ -117,13 +126,13 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        similarity="softmax",
-        combine="project",
-        graph_kernel=None,
-        **options,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        similarity: Similarity = "softmax",
+        combine: Literal["project", "concatenate", "average"] = "project",
+        graph_kernel: GraphKernel = None,
+        **options: Any,
     ):
         graph_kernel = by_former_name(
             options, "fixed_kernel", "graph_kernel", graph_kernel
@@ -146,7 +155,7 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         check_not_negative(self._fixed_arrays)
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, kernel_shape=None):
+    def build(self, inputs_shape: Any, kernel_shape: Any = None) -> None:
         del kernel_shape
         shape = nodes_shape(inputs_shape, self)
         self._check_heads(self.num_heads)
@@ -155,13 +164,13 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
 
     def call(
         self,
-        inputs,
-        kernel=None,
-        mask=None,
-        inputs_mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
         # Keras hands the mask of the first of several tensors over by the
         # name of the argument.
         mask = inputs_mask if mask is None else mask
@@ -186,7 +195,12 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         x = with_nodes(inputs, self._combine(x, tuple(ops.shape(nodes))))
         return (x, scores) if return_attention_scores else x
 
-    def attention_weights(self, inputs, kernel=None, mask=None):
+    def attention_weights(
+        self,
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+    ) -> Tensor:
         """What the nodes take of each other, as a matrix, to look at.
 
         A layer that has not been called yet is built.
@@ -209,11 +223,13 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
         query, key, _ = self._project(nodes)
         return self._scores(query, key, operator, mask, self._nonnegative())
 
-    def mask_operator(self):
+    def mask_operator(self) -> MaskOperator | None:
         """The mask of a fixed graph that is learned; `None` otherwise."""
         return None if self.graph_mask is None else self.graph_mask.operator()
 
-    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, kernel_shape: Any = None
+    ) -> Any:
         del kernel_shape
         if isinstance(inputs_shape, dict):
             nodes = self.compute_output_shape(inputs_shape["nodes"])
@@ -229,10 +245,10 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             (nodes.shape[0], self.num_heads, pairs), self.compute_dtype
         )
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         return {k: v for k, v in config.items() if k not in _OF_SEQUENCES}
 

@@ -1,6 +1,7 @@
 """`GraphEncoderBlock`: a pre-norm Transformer block on graphs."""
 
 import types
+from typing import Any, Self
 
 import keras
 
@@ -12,6 +13,7 @@ from keras_topo.arguments import (
 )
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
+    GraphKernel,
     graph_kernel_config,
     nodes_shape,
     split_graph,
@@ -23,8 +25,9 @@ from keras_topo.layers.inner_dense import (
     with_attention,
     with_changes,
 )
-from keras_topo.layers.learned_feature_maps import similarity_config
+from keras_topo.layers.learned_feature_maps import Similarity, similarity_config
 from keras_topo.layers.seeds import derived_seed
+from keras_topo.typing import Implementation, Tensor, TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -62,19 +65,19 @@ class GraphEncoderBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        key_dim=None,
-        mlp_dim=None,
-        similarity="softmax",
-        graph_kernel=None,
-        num_features=None,
-        implementation="auto",
-        dropout=0.0,
-        attention_dropout=0.0,
-        epsilon=1e-6,
-        seed=None,
-        inner_dense=None,
-        **kwargs,
+        num_heads: int,
+        key_dim: int | None = None,
+        mlp_dim: int | None = None,
+        similarity: Similarity = "softmax",
+        graph_kernel: GraphKernel = None,
+        num_features: int | None = None,
+        implementation: Implementation = "auto",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        epsilon: float = 1e-6,
+        seed: int | None = None,
+        inner_dense: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
         graph_kernel = by_former_name(
             kwargs, "fixed_kernel", "graph_kernel", graph_kernel
@@ -101,7 +104,7 @@ class GraphEncoderBlock(keras.layers.Layer):
         self.seed = seed
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, kernel_shape=None):
+    def build(self, inputs_shape: Any, kernel_shape: Any = None) -> None:
         del kernel_shape
         shape = nodes_shape(inputs_shape, self)
         channels = shape[-1]
@@ -148,13 +151,13 @@ class GraphEncoderBlock(keras.layers.Layer):
 
     def call(
         self,
-        inputs,
-        kernel=None,
-        mask=None,
-        inputs_mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
         mask = inputs_mask if mask is None else mask
         x, kernel, mask = split_graph(inputs, kernel, mask)
         branch = self.attention(
@@ -164,6 +167,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             training=training,
             return_attention_scores=return_attention_scores,
         )
+        scores = None
         if return_attention_scores:
             branch, scores = branch
         x = x + self.dropout_layer(branch, training=training)
@@ -174,7 +178,12 @@ class GraphEncoderBlock(keras.layers.Layer):
         x = with_nodes(inputs, x)
         return (x, scores) if return_attention_scores else x
 
-    def attention_weights(self, inputs, kernel=None, mask=None):
+    def attention_weights(
+        self,
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+    ) -> Tensor:
         """See `GraphKernelAttention.attention_weights`."""
         x, kernel, mask = split_graph(inputs, kernel, mask)
         if not self.built:
@@ -183,27 +192,33 @@ class GraphEncoderBlock(keras.layers.Layer):
             self.attention_norm(x), kernel or None, mask
         )
 
-    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, kernel_shape: Any = None
+    ) -> Any:
         del kernel_shape
         return inputs_shape
 
     def compute_output_spec(
-        self, inputs, *args, return_attention_scores=False, **kwargs
-    ):
+        self,
+        inputs: Any,
+        *args: Any,
+        return_attention_scores: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         output = super().compute_output_spec(inputs, *args, **kwargs)
         if not return_attention_scores:
             return output
         kernel = args[0] if args else kwargs.get("kernel")
         return output, self.attention._scores_spec(inputs, kernel)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return super().from_config(with_new_names(config))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = with_changes(super().get_config(), self)
         if self.built:
             config = with_attention(config, self.attention)

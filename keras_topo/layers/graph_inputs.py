@@ -16,6 +16,7 @@ such a dict return it with other `nodes`, so that they follow one another in a
 """  # noqa: E501
 
 import math
+from typing import Any, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -33,6 +34,7 @@ from keras_topo.masks.fixed_arrays import (
 from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.masks.registry import get as get_mask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
+from keras_topo.typing import Tensor
 
 FORMS = {
     "kernel": ("kernel",),
@@ -40,6 +42,11 @@ FORMS = {
     "pairs": ("pairs", "pair_values"),
     "factors": ("factors",),
 }
+
+
+#: The kernel of one graph: a SciPy sparse array, an array `(nodes, nodes)` or
+#: `(kernels, nodes, nodes)`, `{"factors": array}`, a `GraphMask`, or `None`.
+GraphKernel: TypeAlias = Any
 
 
 class GraphKernelLayer(keras.layers.Layer):
@@ -52,7 +59,7 @@ class GraphKernelLayer(keras.layers.Layer):
             the layer makes itself a copy.
     """
 
-    def __init__(self, graph_kernel=None, **kwargs):
+    def __init__(self, graph_kernel: GraphKernel = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
         self._fixed_shapes = self._fixed_arrays = self._fixed_nodes = None
@@ -68,7 +75,7 @@ class GraphKernelLayer(keras.layers.Layer):
             )
         self.fixed = {}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         if self._fixed_arrays is None and self.fixed:
             self._fixed_arrays = remember_weights(self.fixed)
         config = self._fixed_shapes and {
@@ -84,10 +91,10 @@ class GraphKernelLayer(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return super().from_config(with_new_names(config))
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask
 
     def _build_graph_kernel(self, num_heads=1):
@@ -343,7 +350,7 @@ def _fixed(kernel):
         shapes = {k: tuple(shape) for k, shape in kernel["shapes"].items()}
         return shapes, recall(kernel.get("digest")), kernel.get("num_nodes")
     num_nodes = None
-    if hasattr(kernel, "tocoo"):
+    if not isinstance(kernel, dict) and hasattr(kernel, "tocoo"):
         num_nodes = kernel.shape[0]
         matrix = kernel.tocoo()
         # By rows, which keeps what is summed together.

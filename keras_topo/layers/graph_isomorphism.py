@@ -1,15 +1,19 @@
 """`GraphIsomorphism`: sums over neighbors and a network, as in GIN."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_topo.arguments import by_former_name, positive
 from keras_topo.layers.graph_inputs import (
+    GraphKernel,
     GraphKernelLayer,
     nodes_shape,
     with_nodes,
 )
 from keras_topo.layers.inner_dense import dense, with_changes
+from keras_topo.typing import TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -47,7 +51,13 @@ class GraphIsomorphism(GraphKernelLayer):
     (1, 3, 8)
     """
 
-    def __init__(self, units, graph_kernel=None, inner_dense=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        graph_kernel: GraphKernel = None,
+        inner_dense: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         graph_kernel = by_former_name(
             kwargs, "fixed_kernel", "graph_kernel", graph_kernel
         )
@@ -57,7 +67,7 @@ class GraphIsomorphism(GraphKernelLayer):
         self.units = positive(units, "units")
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, kernel_shape=None):
+    def build(self, inputs_shape: Any, kernel_shape: Any = None) -> None:
         del kernel_shape
         channels = nodes_shape(inputs_shape, self)[-1]
         self._check_heads(1)
@@ -68,7 +78,13 @@ class GraphIsomorphism(GraphKernelLayer):
         self.output_dense.build((None, None, self.units))
         self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
 
-    def call(self, inputs, kernel=None, mask=None, inputs_mask=None):
+    def call(
+        self,
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+    ) -> TensorOrDict:
         mask = inputs_mask if mask is None else mask
         nodes, operator, mask = self._graph(inputs, kernel, mask, 1)
         x = nodes
@@ -80,14 +96,16 @@ class GraphIsomorphism(GraphKernelLayer):
         x = ops.cast(total, x.dtype) + ops.cast(self.eps, x.dtype) * x
         return with_nodes(inputs, self.output_dense(self.hidden(x)))
 
-    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, kernel_shape: Any = None
+    ) -> Any:
         del kernel_shape
         if isinstance(inputs_shape, dict):
             nodes = self.compute_output_shape(inputs_shape["nodes"])
             return {**inputs_shape, "nodes": nodes}
         return (*inputs_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **with_changes(super().get_config(), self),
             "units": self.units,

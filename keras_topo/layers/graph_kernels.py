@@ -4,6 +4,9 @@ The same kernels as `keras_topo.graphs.kernels`, for a batch of padded graphs
 and differentiable, so that a served model takes edges and nothing else.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,6 +17,13 @@ from keras_topo.host.diffusion_generator import GENERATORS
 from keras_topo.layers.padding import check_padding
 from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.parameters import accumulation_dtype
+from keras_topo.typing import (
+    GeneratorName,
+    Shape,
+    Tensor,
+    TensorLike,
+    TensorOrDict,
+)
 
 # Entries of a kernel, relative to the largest of a row, that float32 cannot
 # tell from zero.
@@ -45,11 +55,13 @@ class AdjacencyFromEdges(keras.layers.Layer):
     *Complexity*: `O(batch nodes^2)`.
     """
 
-    def __init__(self, directed=False, **kwargs):
+    def __init__(self, directed: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.directed = bool(directed)
 
-    def call(self, edges, nodes, weights=None):
+    def call(
+        self, edges: Tensor, nodes: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         batch, count = tuple(ops.shape(nodes))[:2]
         edges = ops.cast(edges, "int32")
         source, target = edges[..., 0], edges[..., 1]
@@ -76,12 +88,15 @@ class AdjacencyFromEdges(keras.layers.Layer):
         return adjacency
 
     def compute_output_shape(
-        self, edges_shape, nodes_shape, weights_shape=None
-    ):
+        self,
+        edges_shape: Shape,
+        nodes_shape: Shape,
+        weights_shape: Shape | None = None,
+    ) -> Shape:
         del edges_shape, weights_shape
         return (nodes_shape[0], nodes_shape[1], nodes_shape[1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "directed": self.directed}
 
 
@@ -90,24 +105,32 @@ class KernelLayer(keras.layers.Layer):
 
     num_kernels = 1
 
-    def call(self, adjacency, mask=None):
+    def call(self, adjacency: Tensor, mask: TensorLike | None = None) -> Tensor:
         adjacency = ops.cast(adjacency, "float32")
         mask = check_padding(mask, adjacency.shape, self)
         return masked_kernel(self._kernels(adjacency), mask)
 
-    def compute_output_shape(self, adjacency_shape, mask_shape=None):
+    def compute_output_shape(
+        self, adjacency_shape: Shape, mask_shape: Shape | None = None
+    ) -> Shape:
         del mask_shape
         batch, nodes = adjacency_shape[:2]
         return (batch, self.num_kernels, nodes, nodes)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
 
 class WalkLayer(KernelLayer):
     """Kernels of walks of so many nodes, one for each of `lengths`."""
 
-    def __init__(self, lengths=(4,), halt=0.0, discount=1.0, **kwargs):
+    def __init__(
+        self,
+        lengths: Sequence[int] = (4,),
+        halt: float = 0.0,
+        discount: float = 1.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.lengths = tuple(lengths)
         if not self.lengths or None in self.lengths:
@@ -119,7 +142,7 @@ class WalkLayer(KernelLayer):
         self.lengths = tuple(int(n) for n in self.lengths)
         self.num_kernels = len(self.lengths)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "lengths": list(self.lengths)}
 
 
@@ -149,7 +172,12 @@ class RandomWalkKernel(WalkLayer):
     """
 
     def __init__(
-        self, lengths=(4,), halt=0.0, discount=1.0, normalize=True, **kwargs
+        self,
+        lengths: Sequence[int] = (4,),
+        halt: float = 0.0,
+        discount: float = 1.0,
+        normalize: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(lengths, halt, discount, **kwargs)
         self.halt, self.discount = halt, discount
@@ -175,7 +203,7 @@ class RandomWalkKernel(WalkLayer):
             features = features / norms
         return ops.matmul(features, ops.swapaxes(features, -1, -2))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "halt": self.halt,
@@ -209,7 +237,11 @@ class DiffusionKernel(KernelLayer):
     """
 
     def __init__(
-        self, times=(1.0,), generator="laplacian", learn_times=False, **kwargs
+        self,
+        times: Sequence[float] = (1.0,),
+        generator: GeneratorName = "laplacian",
+        learn_times: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.times = tuple(float(t) for t in times)
@@ -227,7 +259,7 @@ class DiffusionKernel(KernelLayer):
         self.learn_times = bool(learn_times)
         self.num_kernels = len(self.times)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.learn_times:
             inverse_softplus = np.log(np.expm1(self.times)).astype("float32")
             self.time_weights = self.add_weight(
@@ -238,7 +270,7 @@ class DiffusionKernel(KernelLayer):
                 autocast=False,
             )
 
-    def current_times(self):
+    def current_times(self) -> Tensor:
         """The times, learned or not, a float32 tensor `(kernels,)`."""
         if self.learn_times:
             return ops.softplus(ops.convert_to_tensor(self.time_weights))
@@ -272,7 +304,7 @@ class DiffusionKernel(KernelLayer):
             kernel > NOISE * largest, kernel, ops.zeros_like(kernel)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "times": list(self.times),
@@ -297,7 +329,11 @@ class AdjacencyKernel(KernelLayer):
         `(batch, 1, nodes, nodes)`, float32; zero at padded nodes.
     """
 
-    def __init__(self, kind="normalized", **kwargs):
+    def __init__(
+        self,
+        kind: Literal["normalized", "neighbors", "ones"] = "normalized",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.kind = one_of(kind, "kind", ("normalized", "neighbors", "ones"))
 
@@ -311,7 +347,7 @@ class AdjacencyKernel(KernelLayer):
         scale = 1.0 / ops.sqrt(ops.sum(adjacency, axis=-1))
         return (scale[..., None] * adjacency * scale[..., None, :])[:, None]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self.kind}
 
 
@@ -342,11 +378,13 @@ class LogKernel(keras.layers.Layer):
     (2, 30, 16)
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs, mask=None):
+    def call(
+        self, inputs: TensorOrDict, mask: TensorLike | None = None
+    ) -> TensorOrDict:
         if isinstance(inputs, dict):
             rest = {k: x for k, x in inputs.items() if k != "kernel"}
             if isinstance(mask, dict):
@@ -356,25 +394,27 @@ class LogKernel(keras.layers.Layer):
         kernel = ops.cast(inputs, accumulation_dtype(inputs.dtype))
         visible = kernel > SMALLEST
         nodes = (kernel.shape[0], *kernel.shape[-2:])
-        mask = check_padding(mask, nodes, self)
-        if mask is not None:
-            mask = mask[:, None, :]
+        real = check_padding(mask, nodes, self)
+        if real is not None:
+            real = real[:, None, :]
             if len(kernel.shape) == 4:
-                mask = mask[:, None]
-            visible = ops.logical_and(visible, mask)
+                real = real[:, None]
+            visible = ops.logical_and(visible, real)
         # Of ones where nothing is seen: the gradient of a logarithm of zero,
         # times zero, is not a number.
         safe = ops.where(visible, kernel, ops.ones_like(kernel))
         return ops.where(visible, ops.log(safe), HIDDEN)
 
-    def compute_output_shape(self, inputs_shape, mask_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, mask_shape: Shape | None = None
+    ) -> Any:
         del mask_shape
         if isinstance(inputs_shape, dict):
             rest = {k: x for k, x in inputs_shape.items() if k != "kernel"}
             return {**rest, "log_kernel": inputs_shape["kernel"]}
         return inputs_shape
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
 
@@ -392,19 +432,19 @@ class DegreeFeatures(keras.layers.Layer):
         `(batch, nodes, max_degree + 1)`, float32.
     """
 
-    def __init__(self, max_degree, **kwargs):
+    def __init__(self, max_degree: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.max_degree = positive(max_degree, "max_degree")
 
-    def call(self, adjacency):
+    def call(self, adjacency: Tensor) -> Tensor:
         count = ops.sum(ops.cast(adjacency != 0, "int32"), axis=-1)
         count = ops.minimum(count, self.max_degree)
         return ops.one_hot(count, self.max_degree + 1, dtype="float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:2], self.max_degree + 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_degree": self.max_degree}
 
 
@@ -427,11 +467,11 @@ class ReturnProbabilities(keras.layers.Layer):
     *Complexity*: `steps / 2` products of `nodes x nodes` matrices.
     """
 
-    def __init__(self, steps, **kwargs):
+    def __init__(self, steps: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.steps = positive(steps, "steps")
 
-    def call(self, adjacency):
+    def call(self, adjacency: Tensor) -> Tensor:
         transition = transition_matrix(ops.cast(adjacency, "float32"))
         # diag(P^(a + b)) needs P^a and P^b only.
         powers = [transition]
@@ -448,22 +488,22 @@ class ReturnProbabilities(keras.layers.Layer):
             columns.append(column)
         return ops.stack(columns, axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:2], self.steps)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "steps": self.steps}
 
 
-def masked_kernel(kernel, mask):
+def masked_kernel(kernel: Tensor, mask: TensorLike | None) -> Tensor:
     """`(batch, kernels, nodes, nodes)`, zero at padded nodes."""
     if mask is None:
         return kernel
-    mask = ops.cast(mask, "float32")
-    return kernel * mask[:, None, :, None] * mask[:, None, None, :]
+    real = ops.cast(mask, "float32")
+    return kernel * real[:, None, :, None] * real[:, None, None, :]
 
 
-def transition_matrix(adjacency):
+def transition_matrix(adjacency: Tensor) -> Tensor:
     """`D^-1 A`; a node without edges has a row of zeros."""
     degrees = ops.sum(adjacency, axis=-1, keepdims=True)
     return adjacency / ops.where(degrees > 0, degrees, ops.ones_like(degrees))

@@ -1,11 +1,14 @@
 """`GraphPooling`: from nodes to one vector a graph."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_topo.arguments import one_of
 from keras_topo.layers.graph_inputs import split_graph
 from keras_topo.layers.padding import check_padding
+from keras_topo.typing import Shape, Tensor, TensorLike, TensorOrDict
 
 MODES = ("mean", "max", "sum", "log_size")
 
@@ -43,17 +46,25 @@ class GraphPooling(keras.layers.Layer):
     (2, 32)
     """
 
-    def __init__(self, mode="mean", **kwargs):
+    def __init__(self, mode: str = "mean", **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.mode = mode
         self.modes = [one_of(m, "mode", MODES) for m in mode.split("+")]
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, graph_sizes_shape=None):
+    def build(
+        self, inputs_shape: Any, graph_sizes_shape: Shape | None = None
+    ) -> None:
         pass
 
-    def call(self, inputs, graph_sizes=None, mask=None, inputs_mask=None):
+    def call(
+        self,
+        inputs: TensorOrDict,
+        graph_sizes: Tensor | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+    ) -> Tensor:
         mask = inputs_mask if mask is None else mask
         if isinstance(inputs, dict) and graph_sizes is None:
             graph_sizes = inputs.get("graph_sizes")
@@ -62,10 +73,10 @@ class GraphPooling(keras.layers.Layer):
         nodes = ops.cast(nodes, "float32")
         if graph_sizes is not None:
             return ops.cast(self._pool_joined(nodes, graph_sizes), dtype)
-        mask = check_padding(mask, nodes.shape, self)
-        if mask is None:
-            mask = ops.ones_like(nodes[..., 0], dtype="bool")
-        visible = mask[..., None]
+        real = check_padding(mask, nodes.shape, self)
+        if real is None:
+            real = ops.ones_like(nodes[..., 0], dtype="bool")
+        visible = real[..., None]
         zeros = ops.zeros_like(nodes)
         total = ops.sum(ops.where(visible, nodes, zeros), axis=1)
         count = ops.sum(ops.cast(visible, "float32"), axis=1)
@@ -119,7 +130,9 @@ class GraphPooling(keras.layers.Layer):
                 pooled.append(ops.where(count > 0, top(), 0.0))
         return ops.concatenate(pooled, axis=-1)
 
-    def compute_output_shape(self, inputs_shape, graph_sizes_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, graph_sizes_shape: Shape | None = None
+    ) -> Shape:
         if isinstance(inputs_shape, dict):
             graph_sizes_shape = inputs_shape.get("graph_sizes")
             inputs_shape = inputs_shape["nodes"]
@@ -128,8 +141,8 @@ class GraphPooling(keras.layers.Layer):
         graphs = (graph_sizes_shape or inputs_shape)[0]
         return (graphs, sum(widths))
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}

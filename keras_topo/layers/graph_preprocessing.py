@@ -1,5 +1,8 @@
 """What `GraphPreprocessor` does, inside a model."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +12,7 @@ from keras_topo.arguments import positive
 from keras_topo.graphs.largest import STEPS
 from keras_topo.layers.edges import real_edges
 from keras_topo.layers.padding import check_padding
+from keras_topo.typing import Shape, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -30,7 +34,7 @@ class OneHotValues(keras.layers.Layer):
     [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
     """
 
-    def __init__(self, values, **kwargs):
+    def __init__(self, values: Sequence[int] | Sequence[str], **kwargs: Any):
         # Of labels that are strings there is nothing to cast.
         super().__init__(autocast=False, **kwargs)
         self.values = list(values)
@@ -40,7 +44,7 @@ class OneHotValues(keras.layers.Layer):
                 f"values={values}"
             )
 
-    def call(self, labels):
+    def call(self, labels: Tensor) -> Tensor:
         if isinstance(self.values[0], str):
             found = equal_to_strings(labels, self.values)
         else:
@@ -48,14 +52,14 @@ class OneHotValues(keras.layers.Layer):
             found = ops.equal(ops.cast(labels, "int32")[..., None], known)
         return ops.cast(found, "float32")
 
-    def compute_output_shape(self, labels_shape):
+    def compute_output_shape(self, labels_shape: Shape) -> Shape:
         return (*labels_shape, len(self.values))
 
-    def compute_output_spec(self, labels):
+    def compute_output_spec(self, labels: Any) -> Any:
         shape = self.compute_output_shape(labels.shape)
         return keras.KerasTensor(shape, "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "values": self.values}
 
 
@@ -78,11 +82,11 @@ class L1Normalization(keras.layers.Layer):
     [[0.5, 0.0, 0.5, 0.0]]
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         # By the largest one first, so that the sum is at most their number.
         for reduce in (ops.max, ops.sum):
             norm = reduce(ops.abs(inputs), axis=-1, keepdims=True)
@@ -90,7 +94,7 @@ class L1Normalization(keras.layers.Layer):
             inputs = inputs / ops.where(some, norm, ops.ones_like(norm))
         return inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 
@@ -113,11 +117,13 @@ class BothDirections(keras.layers.Layer):
     *Complexity*: `O(batch nodes^2)`.
     """
 
-    def __init__(self, directed=False, **kwargs):
+    def __init__(self, directed: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.directed = bool(directed)
 
-    def call(self, edges, features, nodes):
+    def call(
+        self, edges: Tensor, features: Tensor, nodes: Tensor
+    ) -> tuple[Tensor, Tensor]:
         edges = ops.cast(edges, "int32")
         if not self.directed:
             edges = ops.concatenate([edges, edges[..., ::-1]], axis=1)
@@ -139,7 +145,9 @@ class BothDirections(keras.layers.Layer):
         edges = ops.where(first[..., None], edges, -ops.ones_like(edges))
         return edges, features
 
-    def compute_output_shape(self, edges_shape, features_shape, nodes_shape):
+    def compute_output_shape(
+        self, edges_shape: Shape, features_shape: Shape, nodes_shape: Shape
+    ) -> tuple[Shape, Shape]:
         del nodes_shape
         count = edges_shape[1]
         if count is not None and not self.directed:
@@ -150,7 +158,7 @@ class BothDirections(keras.layers.Layer):
             features_shape[-1],
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "directed": self.directed}
 
 
@@ -173,11 +181,16 @@ class LaplacianEigenvectors(keras.layers.Layer):
     *Complexity*: one eigendecomposition `O(nodes^3)` per graph.
     """
 
-    def __init__(self, count, **kwargs):
+    def __init__(self, count: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.count = positive(count, "count")
 
-    def call(self, adjacency, mask=None, adjacency_mask=None):
+    def call(
+        self,
+        adjacency: Tensor,
+        mask: TensorLike | None = None,
+        adjacency_mask: TensorLike | None = None,
+    ) -> Tensor:
         mask = adjacency_mask if mask is None else mask
         adjacency = ops.cast(ops.stop_gradient(adjacency), "float32")
         adjacency = ops.maximum(adjacency, ops.swapaxes(adjacency, -1, -2))
@@ -210,14 +223,16 @@ class LaplacianEigenvectors(keras.layers.Layer):
         largest = ops.take_along_axis(vectors, place[:, None, :], axis=1)
         return vectors * ops.where(largest < 0, -1.0, 1.0) * there[:, None, :]
 
-    def compute_output_shape(self, adjacency_shape, mask_shape=None):
+    def compute_output_shape(
+        self, adjacency_shape: Shape, mask_shape: Shape | None = None
+    ) -> Shape:
         del mask_shape
         return (*adjacency_shape[:2], self.count)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "count": self.count}
 
 
@@ -238,11 +253,11 @@ class LargestEntries(keras.layers.Layer):
         The shape of the kernel; zeros elsewhere.
     """
 
-    def __init__(self, count, **kwargs):
+    def __init__(self, count: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.count = positive(count, "count")
 
-    def call(self, kernel, adjacency):
+    def call(self, kernel: Tensor, adjacency: Tensor) -> Tensor:
         # In float16 so many steps overflow.
         wide = keras.backend.result_type(kernel.dtype, "float32")
         largest = ops.max(ops.cast(kernel, wide), axis=1)
@@ -256,12 +271,14 @@ class LargestEntries(keras.layers.Layer):
         kept = ops.logical_or(place < self.count, adjacency > 0)
         return kernel * ops.cast(kept, kernel.dtype)[:, None]
 
-    def compute_output_shape(self, kernel_shape, adjacency_shape):
+    def compute_output_shape(
+        self, kernel_shape: Shape, adjacency_shape: Shape
+    ) -> Shape:
         del adjacency_shape
         return kernel_shape
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "count": self.count}

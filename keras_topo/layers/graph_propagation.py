@@ -1,14 +1,18 @@
 """`GraphPropagation`: neighbors averaged by a kernel: GCN, SGC, APPNP."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_topo.arguments import by_former_name, positive, rate
 from keras_topo.layers.graph_inputs import (
+    GraphKernel,
     GraphKernelLayer,
     nodes_shape,
     with_nodes,
 )
+from keras_topo.typing import TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -50,7 +54,13 @@ class GraphPropagation(GraphKernelLayer):
     """
 
     # `teleport` comes last: it is younger than the others.
-    def __init__(self, steps=1, graph_kernel=None, teleport=0.0, **kwargs):
+    def __init__(
+        self,
+        steps: int = 1,
+        graph_kernel: GraphKernel = None,
+        teleport: float = 0.0,
+        **kwargs: Any,
+    ):
         graph_kernel = by_former_name(
             kwargs, "fixed_kernel", "graph_kernel", graph_kernel
         )
@@ -59,13 +69,19 @@ class GraphPropagation(GraphKernelLayer):
         self.teleport = rate(teleport, "teleport")
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, kernel_shape=None):
+    def build(self, inputs_shape: Any, kernel_shape: Any = None) -> None:
         del kernel_shape
         nodes_shape(inputs_shape, self)
         self._check_heads(1)
         self._build_graph_kernel()
 
-    def call(self, inputs, kernel=None, mask=None, inputs_mask=None):
+    def call(
+        self,
+        inputs: TensorOrDict,
+        kernel: TensorOrDict | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+    ) -> TensorOrDict:
         mask = inputs_mask if mask is None else mask
         nodes, operator, mask = self._graph(inputs, kernel, mask, 1)
         x = nodes
@@ -83,11 +99,13 @@ class GraphPropagation(GraphKernelLayer):
         x = ops.cast(ops.squeeze(x, 1), nodes.dtype)
         return with_nodes(inputs, x)
 
-    def compute_output_shape(self, inputs_shape, kernel_shape=None):
+    def compute_output_shape(
+        self, inputs_shape: Any, kernel_shape: Any = None
+    ) -> Any:
         del kernel_shape
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "steps": self.steps,

@@ -5,13 +5,26 @@ maker of a matrix is written once for NumPy, where sizes are known, and for
 `keras.ops`, where they are not.
 """
 
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
 import numpy as np
 from keras import ops
 
 from keras_topo.masks.resampling import resample_positions
+from keras_topo.typing import Tensor
+
+Interpolation: TypeAlias = Literal[
+    "linear", "bicubic", "corners", "cubic", "cubic_antialias", "cubic_table"
+]
 
 
-def resample_grid(values, old_grid, new_grid, interpolation="linear"):
+def resample_grid(
+    values: Tensor,
+    old_grid: tuple[int, ...],
+    new_grid: tuple[Any, ...],
+    interpolation: Interpolation = "linear",
+) -> Tensor:
     """Resamples `(*old_grid, channels)` to `(*new_grid, channels)`.
 
     Args:
@@ -100,7 +113,7 @@ def _keys(xp, x, a):
     return xp.where(x <= 1.0, near, xp.where(x < 2.0, far, 0.0 * x))
 
 
-_MATRICES = {
+_MATRICES: dict[Interpolation, Callable[..., Tensor]] = {
     "bicubic": _bicubic,
     "corners": _corners,
     "cubic": _cubic,
@@ -109,4 +122,4 @@ _MATRICES = {
 }
 
 #: How `PositionEmbedding` may resample.
-INTERPOLATIONS = ("linear", *_MATRICES)
+INTERPOLATIONS: tuple[Interpolation, ...] = ("linear", *_MATRICES)

@@ -1,5 +1,7 @@
 """`KernelMixture`: kernels that heads learn, as sums of given ones."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,6 +10,7 @@ from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_sources, sum_at_sources
 from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.padding import check_padding
+from keras_topo.typing import Shape, Tensor, TensorLike
 
 # Where weights start: of the kernel that a head would have without, and of
 # the others.
@@ -52,12 +55,14 @@ class KernelMixture(keras.layers.Layer):
     (2, 4, 5, 5)
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.num_heads = positive(num_heads, "num_heads")
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, kernel_shape, nodes_shape=None):
+    def build(
+        self, kernel_shape: Any, nodes_shape: Shape | None = None
+    ) -> None:
         del nodes_shape
         kernels = _values_of(kernel_shape)[1]
         initial = np.full((self.num_heads, kernels), OTHERS, "float32")
@@ -73,11 +78,16 @@ class KernelMixture(keras.layers.Layer):
             autocast=False,
         )
 
-    def weights_of_kernels(self):
+    def weights_of_kernels(self) -> Tensor:
         """`(heads, kernels)`, float32, positive."""
         return ops.softplus(ops.convert_to_tensor(self.mixture))
 
-    def call(self, kernel, nodes=None, mask=None):
+    def call(
+        self,
+        kernel: dict[str, Tensor],
+        nodes: Tensor | None = None,
+        mask: TensorLike | None = None,
+    ) -> dict[str, Tensor]:
         weights = self.weights_of_kernels()
         if "pairs" in kernel:
             values = ops.swapaxes(
@@ -104,14 +114,16 @@ class KernelMixture(keras.layers.Layer):
         mixed = ops.einsum("bkij,hk->bhij", values / totals, weights)
         return {**kernel, "kernel": mixed}
 
-    def compute_output_shape(self, kernel_shape, nodes_shape=None):
+    def compute_output_shape(
+        self, kernel_shape: Any, nodes_shape: Shape | None = None
+    ) -> Any:
         del nodes_shape
         return kernel_shape_per_head(kernel_shape, self.num_heads)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_heads": self.num_heads}
 
 

@@ -1,5 +1,7 @@
 """Feature maps with weights, which learn to behave like softmax."""
 
+from typing import Any, Literal, Self, TypeAlias, TypeGuard
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,6 +11,7 @@ from keras_topo.arguments import one_of, positive
 from keras_topo.attention import FEATURE_MAPS, orthogonal_projection
 from keras_topo.attention.feature_maps import exp, key_level
 from keras_topo.masks.mask import wide_dtype
+from keras_topo.typing import Tensor
 
 ACTIVATIONS = ("exp", "softmax")
 
@@ -66,7 +69,11 @@ class HedgehogFeatureMap(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_features=None, activation="exp", seed=None, **kwargs
+        self,
+        num_features: int | None = None,
+        activation: Literal["exp", "softmax"] = "exp",
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_features = positive(
@@ -75,7 +82,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
         self.activation = one_of(activation, "activation", ACTIVATIONS)
         self.seed = seed
 
-    def build(self, num_heads, key_dim):
+    def build(self, num_heads: int, key_dim: int) -> None:
         """Creates the weights.
 
         Args:
@@ -117,7 +124,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
         shape = num_heads, rows, key_dim
         return np.broadcast_to(np.concatenate(found), shape)
 
-    def logits(self, x, is_query=True):
+    def logits(self, x: Tensor, is_query: bool = True) -> Tensor:
         """`W x + b`, `(batch, heads, tokens, m)`, in float32 at least."""
         name = "query" if is_query else "key"
         projection = ops.convert_to_tensor(getattr(self, f"{name}_projection"))
@@ -125,7 +132,13 @@ class HedgehogFeatureMap(keras.layers.Layer):
         x = ops.cast(x, projection.dtype)
         return matmul(x, ops.swapaxes(projection, -1, -2)) + bias[:, None]
 
-    def features(self, x, is_query=True, visible=None, level=None):
+    def features(
+        self,
+        x: Tensor,
+        is_query: bool = True,
+        visible: Tensor | None = None,
+        level: Tensor | None = None,
+    ) -> Tensor:
         """The features of queries or of keys.
 
         Args:
@@ -142,18 +155,18 @@ class HedgehogFeatureMap(keras.layers.Layer):
             return ops.concatenate(both, axis=-1) + EPSILON
         return exp(_with_opposite(logits), is_query, None, visible, level)
 
-    def key_level(self, x):
+    def key_level(self, x: Tensor) -> Tensor | None:
         """The logarithm of the scale of keys, see
         `keras_topo.attention.feature_maps.key_level`; `None` without one."""
         if self.activation == "softmax":
             return None
         return key_level("exp", _with_opposite(self.logits(x, False)))
 
-    def clone(self):
+    def clone(self) -> Self:
         """A feature map like this one with weights of its own, not built."""
         return type(self).from_config(self.get_config())
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_features": self.num_features,
@@ -163,19 +176,38 @@ class HedgehogFeatureMap(keras.layers.Layer):
 
     # The layer that owns it builds it, for heads that no file holds.
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
         return None
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any] | None) -> None:
         del config
 
 
 #: Learned feature maps by name.
 LEARNED_FEATURE_MAPS = {"hedgehog": HedgehogFeatureMap}
 SIMILARITIES = ("softmax", "additive", *FEATURE_MAPS)
+#: A similarity: its name, a learned feature map, or the configuration of one.
+Similarity: TypeAlias = (
+    Literal[
+        "softmax",
+        "additive",
+        "constant",
+        "relu",
+        "topvit_relu",
+        "elu",
+        "square",
+        "exp",
+        "favor",
+        "hyperbolic_favor",
+        "hedgehog",
+    ]
+    | str
+    | HedgehogFeatureMap
+    | dict[str, Any]
+)
 
 
-def get_similarity(similarity, argument="similarity"):
+def get_similarity(similarity: Any, argument: str = "similarity") -> Any:
     """A similarity that has no owner yet.
 
     Args:
@@ -199,12 +231,12 @@ def get_similarity(similarity, argument="similarity"):
     return one_of(similarity, argument, (*SIMILARITIES, *LEARNED_FEATURE_MAPS))
 
 
-def is_learned(similarity):
+def is_learned(similarity: Any) -> TypeGuard[HedgehogFeatureMap]:
     """Whether it is a feature map with weights, as `get_similarity` gave it."""
     return isinstance(similarity, HedgehogFeatureMap)
 
 
-def similarity_config(similarity):
+def similarity_config(similarity: Any) -> Any:
     """Values of JSON of what `get_similarity` takes."""
     if isinstance(similarity, keras.layers.Layer):
         return keras.saving.serialize_keras_object(similarity)

@@ -1,5 +1,7 @@
 """`LocalMessages`: messages between neighbors, with features of edges."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,6 +12,7 @@ from keras_topo.layers.edges import (
     sum_at_sources,
 )
 from keras_topo.layers.inner_dense import dense, with_changes
+from keras_topo.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -44,7 +47,13 @@ class LocalMessages(keras.layers.Layer):
     (1, 3, 8)
     """
 
-    def __init__(self, units, of_pairs=False, inner_dense=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        of_pairs: bool = False,
+        inner_dense: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         # Of a file: see `keras_topo.layers.inner_dense`.
         self._inner_dense = inner_dense
@@ -52,7 +61,9 @@ class LocalMessages(keras.layers.Layer):
         self.of_pairs = bool(of_pairs)
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, nodes_shape, edges_shape, edge_features_shape):
+    def build(
+        self, nodes_shape: Shape, edges_shape: Shape, edge_features_shape: Shape
+    ) -> None:
         del edges_shape
         channels = nodes_shape[-1]
         of_edges = edge_features_shape[-1] - self.of_pairs
@@ -64,7 +75,9 @@ class LocalMessages(keras.layers.Layer):
         self.output_dense.build((None, None, self.units))
         self.eps = self.add_weight(name="eps", shape=(), initializer="zeros")
 
-    def call(self, nodes, edges, edge_features):
+    def call(
+        self, nodes: Tensor, edges: Tensor, edge_features: Tensor
+    ) -> Tensor:
         indicator = None
         if self.of_pairs:
             edge_features, indicator = split_indicator(edge_features)
@@ -80,15 +93,15 @@ class LocalMessages(keras.layers.Layer):
         return self.output_dense(self.hidden(x))
 
     def compute_output_shape(
-        self, nodes_shape, edges_shape, edge_features_shape
-    ):
+        self, nodes_shape: Shape, edges_shape: Shape, edge_features_shape: Shape
+    ) -> Shape:
         del edges_shape, edge_features_shape
         return (*nodes_shape[:-1], self.units)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **with_changes(super().get_config(), self),
             "units": self.units,

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,18 +11,22 @@ from keras import ops
 from keras_topo import masks
 from keras_topo.attention.inputs import normalize
 from keras_topo.layers.attention_weights import scores_spec
-from keras_topo.layers.multi_head import MultiHeadLayer
+from keras_topo.layers.learned_feature_maps import Similarity
 from keras_topo.layers.padding import check_padding, pad_tokens
 from keras_topo.layers.streaming import Streaming
-from keras_topo.masks import GraphMask, Grid, Nodes, Sequence
+from keras_topo.masks import GraphMask, Grid, Nodes
 from keras_topo.masks.mask import operator_for
+from keras_topo.masks.registry import MaskLike
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import Causal
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.toeplitz import check_grid_shape
+from keras_topo.typing import Shape, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
-class MaskedAttention(Streaming, MultiHeadLayer):
+class MaskedAttention(Streaming):
     """Multi-head attention whose scores are multiplied by a mask.
 
     Head `h` weighs the value of token `j` for token `i` by `M_h[i, j] s(q_i,
@@ -132,16 +138,16 @@ class MaskedAttention(Streaming, MultiHeadLayer):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        mask=None,
-        similarity="relu",
-        causal=False,
-        grid_shape=None,
-        num_prefix_tokens=0,
-        periodic=False,
-        **kwargs,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        mask: MaskLike | None = None,
+        similarity: Similarity = "relu",
+        causal: bool = False,
+        grid_shape: Sequence[int] | None = None,
+        num_prefix_tokens: int = 0,
+        periodic: bool | Sequence[bool] = False,
+        **kwargs: Any,
     ):
         super().__init__(
             num_heads,
@@ -154,7 +160,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         if self.mask is not None and self.dtype_policy.name == "float64":
             self.mask.dtype_policy = self.dtype_policy
         self.causal = bool(causal) or getattr(self.mask, "is_causal", False)
-        self.grid_shape = grid_shape
+        self.grid_shape: Any = None
         if grid_shape is not None:
             self.grid_shape = check_grid_shape(grid_shape)
         # Checked where a topology is made of them.
@@ -176,7 +182,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             )
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, inputs_shape, value_shape=None, grid_shape=None):
+    def build(
+        self,
+        inputs_shape: Shape,
+        value_shape: Shape | None = None,
+        grid_shape: Shape | None = None,
+    ) -> None:
         shape = self._check_shape(inputs_shape)
         topology = self._topology(
             shape, shape, keras.KerasTensor(shape), grid_shape
@@ -195,15 +206,15 @@ class MaskedAttention(Streaming, MultiHeadLayer):
 
     def call(
         self,
-        inputs,
-        value=None,
-        grid=None,
-        mask=None,
-        inputs_mask=None,
-        value_mask=None,
-        training=None,
-        return_attention_scores=False,
-    ):
+        inputs: Tensor,
+        value: Tensor | None = None,
+        grid: Tensor | None = None,
+        mask: TensorLike | None = None,
+        inputs_mask: TensorLike | None = None,
+        value_mask: TensorLike | None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+    ) -> Any:
         # Keras hands the mask of the first of several tensors over by the
         # name of the argument.
         mask = inputs_mask if mask is None else mask
@@ -234,7 +245,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         return (x, scores) if return_attention_scores else x
 
     @property
-    def grid(self):
+    def grid(self) -> Shape | None:
         """The sizes of the tokens that the layer was built for, `None` where
         they may be any; itself `None` for nodes of a graph."""
         topology = getattr(self, "_built_topology", None)
@@ -242,7 +253,9 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             return None
         return topology.shape
 
-    def mask_operator(self, shape=None):
+    def mask_operator(
+        self, shape: Sequence[int] | None = None
+    ) -> MaskOperator | None:
         """The learned mask.
 
         Args:
@@ -282,7 +295,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             )
         return self._operator_of(topology)
 
-    def attention_weights(self, inputs, mask=None, grid=None):
+    def attention_weights(
+        self,
+        inputs: TensorLike,
+        mask: TensorLike | None = None,
+        grid: Tensor | None = None,
+    ) -> Tensor:
         """What the tokens take of each other, `D^-1 (M (.) K)`, as a matrix.
 
         The scores that a call returns besides with
@@ -311,15 +329,22 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         return self._scores(query, key, operator, mask, self._nonnegative())
 
     def compute_output_shape(
-        self, inputs_shape, value_shape=None, grid_shape=None
-    ):
+        self,
+        inputs_shape: Shape,
+        value_shape: Shape | None = None,
+        grid_shape: Shape | None = None,
+    ) -> Shape:
         del value_shape
         self._topology(inputs_shape, inputs_shape, None, grid_shape)
         return self._output_shape(tuple(inputs_shape))
 
     def compute_output_spec(
-        self, inputs, *args, return_attention_scores=False, **kwargs
-    ):
+        self,
+        inputs: Any,
+        *args: Any,
+        return_attention_scores: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         output = super().compute_output_spec(inputs, *args, **kwargs)
         if not return_attention_scores:
             return output
@@ -330,12 +355,12 @@ class MaskedAttention(Streaming, MultiHeadLayer):
     def _scores_spec(self, inputs, value=None):
         return scores_spec(inputs, value, self.num_heads, self.compute_dtype)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         if isinstance(previous_mask, (list, tuple)):
             previous_mask = previous_mask[0]
         return previous_mask
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "mask": keras.saving.serialize_keras_object(self.mask)
@@ -374,12 +399,14 @@ class MaskedAttention(Streaming, MultiHeadLayer):
             dataclasses.replace(topology, padding_mask=padding_mask)
         )
 
-    def _operator_of(self, topology):
+    def _operator_of(self, topology: Topology) -> MaskOperator:
         if self.mask is None:
-            return Causal(topology.length)
+            return Causal(topology.shape[0])
         return operator_for(self.mask, topology)
 
-    def _topology(self, shape, sizes, inputs, grid_shape):
+    def _topology(
+        self, shape: Shape, sizes: tuple[Any, ...], inputs: Any, grid_shape: Any
+    ) -> masks.Sequence | Grid | Nodes:
         """The topology of tokens.
 
         Args:
@@ -390,7 +417,8 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         """
         self._check_shape(shape)
         extents = tuple(sizes[1:-1])
-        if self.causal and (len(extents) > 1 or grid_shape is not None):
+        axes = len(extents)
+        if self.causal and (axes > 1 or grid_shape is not None):
             raise ValueError(
                 "`causal` attention, and the mask 'causal', are for sequences, "
                 "inputs of shape (batch, tokens, channels). Received: "
@@ -399,7 +427,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         if isinstance(self.mask, GraphMask):
             return Nodes(extents[0], inputs)
         prefix = self.num_prefix_tokens
-        if len(extents) > 1:
+        if axes > 1:
             if prefix or self.grid_shape not in (None, extents):
                 raise ValueError(
                     "`grid_shape` and `num_prefix_tokens` are for inputs of "
@@ -422,27 +450,32 @@ class MaskedAttention(Streaming, MultiHeadLayer):
                 )
             grid = (None if tokens is None else tokens - prefix,)
         else:
-            return Sequence(extents[0], self.causal, inputs, self._wide_dtype)
+            return masks.Sequence(
+                extents[0], self.causal, inputs, self._wide_dtype
+            )
         if inputs is not None and prefix:
             inputs = (
                 keras.KerasTensor((shape[0], None, shape[-1]))
                 if isinstance(inputs, keras.KerasTensor)
                 else inputs[:, prefix:]
             )
-        if all(isinstance(n, int) for n in (*grid, extents[0])) and (
-            math.prod(grid) + prefix != extents[0]
+        known = [n for n in grid if isinstance(n, int)]
+        if (
+            len(known) == len(grid)
+            and isinstance(extents[0], int)
+            and math.prod(known) + prefix != extents[0]
         ):
             raise ValueError(
                 f"the grid does not match the tokens: grid_shape={grid} and "
                 f"num_prefix_tokens={prefix} expect "
-                f"{math.prod(grid) + prefix} tokens. With a tensor `grid` in "
+                f"{math.prod(known) + prefix} tokens. With a tensor `grid` in "
                 "the call, whose shape is that of the grid, a model takes any "
                 "size, and so does from_preset(image_shape=). Received: "
                 f"input_shape={tuple(shape)}"
             )
         return Grid(grid, prefix, self.periodic, inputs, self._wide_dtype)
 
-    def _is_grid(self):
+    def _is_grid(self) -> bool:
         """Whether inputs `(batch, tokens, channels)` are a grid of one axis
         rather than a sequence."""
         return False
@@ -518,7 +551,7 @@ class MaskedAttention(Streaming, MultiHeadLayer):
         operator = None
         if self.mask is not None or self.causal:
             operator = self._operator_of(
-                Sequence(length, self.causal, dtype=self._wide_dtype)
+                masks.Sequence(length, self.causal, dtype=self._wide_dtype)
             )
         x = self._attend(
             query, key, own, operator, value_mask, self._nonnegative(), training

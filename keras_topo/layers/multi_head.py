@@ -3,6 +3,7 @@ together again."""
 
 import functools
 import math
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.favor_projection import add_random_projection
 from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.learned_feature_maps import (
+    Similarity,
     get_similarity,
     is_learned,
     similarity_config,
@@ -29,6 +31,13 @@ from keras_topo.layers.learned_feature_maps import (
 from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.masks.mask import positive_weight, softplus, wide_dtype
 from keras_topo.operators.forms import IMPLEMENTATIONS
+from keras_topo.typing import (
+    Constraint,
+    Implementation,
+    Initializer,
+    Regularizer,
+    Shape,
+)
 
 COMBINATIONS = ("project", "concatenate", "average")
 
@@ -56,28 +65,28 @@ class MultiHeadLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        similarity="relu",
-        combine="project",
-        magnitude_aware=False,
-        num_features=None,
-        dropout=0.0,
-        use_bias=True,
-        output_shape=None,
-        implementation="auto",
-        seed=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        attention_initializer=None,
-        attention_regularizer=None,
-        inner_dense=None,
-        **kwargs,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        similarity: Similarity = "relu",
+        combine: Literal["project", "concatenate", "average"] = "project",
+        magnitude_aware: bool = False,
+        num_features: int | None = None,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        output_shape: int | None = None,
+        implementation: Implementation = "auto",
+        seed: int | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        attention_initializer: Initializer = None,
+        attention_regularizer: Regularizer = None,
+        inner_dense: dict[str, Any] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         # Of a file: see `keras_topo.layers.inner_dense`.
@@ -88,7 +97,7 @@ class MultiHeadLayer(keras.layers.Layer):
         self.value_dim = positive(
             key_dim if value_dim is None else value_dim, "value_dim"
         )
-        self.similarity = get_similarity(similarity)
+        self.similarity: Any = get_similarity(similarity)
         if is_learned(self.similarity) and self.dtype_policy.name == "float64":
             self.similarity.dtype_policy = self.dtype_policy
         self.combine = one_of(combine, "combine", COMBINATIONS)
@@ -145,7 +154,7 @@ class MultiHeadLayer(keras.layers.Layer):
             else None
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -178,7 +187,7 @@ class MultiHeadLayer(keras.layers.Layer):
         """
         key_units = self.num_heads * self.key_dim
         units = self.num_heads * self.value_dim
-        self.value_dense = None
+        self.value_dense: Any = None
         if self.similarity == "additive":
             if value_shape is not None:
                 raise ValueError(
@@ -331,7 +340,14 @@ class MultiHeadLayer(keras.layers.Layer):
         return ops.split(x, [self.num_heads * self.value_dim], axis=-1)
 
     def _attend(
-        self, query, key, value, operator, mask, nonnegative, training=False
+        self,
+        query,
+        key,
+        value,
+        operator,
+        mask,
+        nonnegative,
+        training: bool | None = False,
     ):
         """Attention of heads under an operator, or `None`.
 
@@ -471,7 +487,7 @@ class MultiHeadLayer(keras.layers.Layer):
             return input_shape[-1]
         return self.output_channels
 
-    def _output_shape(self, input_shape):
+    def _output_shape(self, input_shape: Shape) -> Shape:
         channels = {
             "project": self._output_channels(input_shape),
             "concatenate": self.num_heads * self.value_dim,

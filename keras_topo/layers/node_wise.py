@@ -1,8 +1,11 @@
 """`NodeWise`: any Keras layer between layers on graphs."""
 
+from typing import Any
+
 import keras
 
 from keras_topo.layers.graph_inputs import nodes_shape, with_nodes
+from keras_topo.typing import Tensor, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -37,7 +40,7 @@ class NodeWise(keras.layers.Layer):
     ... )
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
         super().__init__(**kwargs)
         self.supports_masking = True
         if isinstance(layer, dict):
@@ -48,11 +51,13 @@ class NodeWise(keras.layers.Layer):
             )
         self.layer = layer
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Any) -> None:
         if not self.layer.built:
             self.layer.build(nodes_shape(inputs_shape, self))
 
-    def call(self, inputs, training=None):
+    def call(
+        self, inputs: TensorOrDict, training: bool | None = None
+    ) -> TensorOrDict:
         nodes = inputs["nodes"] if isinstance(inputs, dict) else inputs
         options = {}
         if self.layer._call_has_training_arg:
@@ -62,15 +67,15 @@ class NodeWise(keras.layers.Layer):
             options["mask"] = inputs.get("node_mask")
         return with_nodes(inputs, self.layer(nodes, **options))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Any) -> Any:
         nodes = self.layer.compute_output_shape(nodes_shape(inputs_shape, self))
         if isinstance(inputs_shape, dict):
             return {**inputs_shape, "nodes": nodes}
         return nodes
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         layer = keras.saving.serialize_keras_object(self.layer)
         return {**super().get_config(), "layer": layer}

@@ -1,11 +1,14 @@
 """Padding masks: which tokens, or nodes, of an example are real."""
 
 import math
+from typing import Any
 
 from keras import ops
 
+from keras_topo.typing import Shape, Tensor
 
-def check_padding(mask, shape, layer):
+
+def check_padding(mask: Any, shape: Shape, layer: Any) -> Tensor | None:
     """A padding mask as booleans `(batch, tokens)`.
 
     Args:
@@ -41,7 +44,7 @@ def check_padding(mask, shape, layer):
     return mask
 
 
-def pad_tokens(x, length, axis):
+def pad_tokens(x: Tensor, length: int | Tensor, axis: int) -> Tensor:
     """`x` with zeros, or `False`, behind its tokens, up to `length` of them."""
     size = tuple(ops.shape(x))[axis]
     if isinstance(size, int) and isinstance(length, int) and size == length:

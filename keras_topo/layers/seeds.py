@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 
-def derived_seed(seed, part):
+def derived_seed(seed: int | None, part: str) -> int | None:
     """The seed of one part of a layer.
 
     Args:

@@ -6,11 +6,13 @@ from keras import ops
 from keras_topo._backend import concrete, update_axis
 from keras_topo.arguments import positive
 from keras_topo.attention.inputs import normalize
+from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.masks import Sequence
 from keras_topo.operators.dense import HIDDEN
+from keras_topo.typing import State, Tensor, TensorLike
 
 
-class Streaming:
+class Streaming(MultiHeadLayer):
     """The part of a causal attention layer that goes token by token.
 
     Under a mask that carries state (decays, gates, no mask but causality) and
@@ -19,7 +21,9 @@ class Streaming:
     values are kept, of up to `max_tokens` tokens.
     """
 
-    def initial_state(self, batch_size, max_tokens=None):
+    def initial_state(
+        self, batch_size: int, max_tokens: int | None = None
+    ) -> State:
         """The state before the first token.
 
         Args:
@@ -69,7 +73,7 @@ class Streaming:
             state["inputs"] = ops.zeros(shape, dtype)
         return state
 
-    def step(self, token, state):
+    def step(self, token: TensorLike, state: State) -> tuple[Tensor, State]:
         """Attention of the next token.
 
         Args:
@@ -92,7 +96,7 @@ class Streaming:
         output, state = self.extend(token[:, None], state)
         return output[:, 0], state
 
-    def extend(self, tokens, state):
+    def extend(self, tokens: TensorLike, state: State) -> tuple[Tensor, State]:
         """Attention of the next few tokens, at once.
 
         Args:

@@ -1,12 +1,16 @@
 """`ToeplitzAttention`: linear self-attention with a mask of grid offsets."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 
 from keras_topo import masks
 from keras_topo.arguments import one_of, positive
-from keras_topo.layers.learned_feature_maps import get_similarity
+from keras_topo.layers.learned_feature_maps import Similarity, get_similarity
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.masks import TableMask
+from keras_topo.masks.registry import MaskLike
 from keras_topo.operators.toeplitz import check_grid_shape
 
 # Arguments of version 0.1, by the masks that they belong to.
@@ -63,17 +67,17 @@ class ToeplitzAttention(MaskedAttention):
 
     def __init__(
         self,
-        num_heads,
-        key_dim,
-        value_dim=None,
-        mask="table",
-        feature_map="relu",
-        mask_degree=None,
-        mask_rank=None,
-        separable_terms=None,
-        share_mask=None,
-        mask_grid_shape=None,
-        **options,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int | None = None,
+        mask: MaskLike | None = "table",
+        feature_map: Similarity = "relu",
+        mask_degree: Literal[1, 2] | None = None,
+        mask_rank: int | None = None,
+        separable_terms: Literal["table", "decay"] | None = None,
+        share_mask: bool | None = None,
+        mask_grid_shape: int | Sequence[int] | None = None,
+        **options: Any,
     ):
         if mask_grid_shape is not None:
             mask_grid_shape = check_grid_shape(
@@ -100,17 +104,17 @@ class ToeplitzAttention(MaskedAttention):
         )
 
     @property
-    def feature_map(self):
+    def feature_map(self) -> Any:
         return self.similarity
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["feature_map"] = config.pop("similarity")
         if self.mask_grid_shape is not None:
             config["mask_grid_shape"] = self.mask_grid_shape
         return config
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Files of version 0.1 hold the weights of the mask among those of the
         layer, before its own."""
         mine = self._trainable_variables + self._non_trainable_variables
@@ -123,7 +127,7 @@ class ToeplitzAttention(MaskedAttention):
         for variable, array in zip(mine, arrays[len(theirs) :], strict=True):
             variable.assign(array)
 
-    def _is_grid(self):
+    def _is_grid(self) -> bool:
         return self.mask_grid_shape is not None
 
 

@@ -1,5 +1,8 @@
 """Kernels of walks inside a model: where they end, and what labels they see."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,6 +14,7 @@ from keras_topo.layers.graph_kernels import (
     transition_matrix,
 )
 from keras_topo.layers.padding import check_padding
+from keras_topo.typing import Shape, Tensor, TensorLike
 
 # The least positive float32 that is not denormal.
 SMALLEST = 2.0**-126
@@ -71,7 +75,9 @@ class AnchoredWalkKernel(WalkLayer):
     matrices.
     """
 
-    def __init__(self, lengths=(4,), anchors=8, **kwargs):
+    def __init__(
+        self, lengths: Sequence[int] = (4,), anchors: int = 8, **kwargs: Any
+    ):
         super().__init__(lengths, **kwargs)
         self.anchors = positive(anchors, "anchors")
 
@@ -96,7 +102,7 @@ class AnchoredWalkKernel(WalkLayer):
         factors = factors / norms
         return ops.matmul(factors, ops.swapaxes(factors, -1, -2))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "anchors": self.anchors}
 
 
@@ -130,10 +136,17 @@ class LabeledWalkKernel(WalkLayer):
     """
 
     # Keras passes these shapes on to `compute_output_shape`, by name.
-    def build(self, adjacency_shape, labels_shape):
+    def build(self, adjacency_shape: Shape, labels_shape: Shape) -> None:
         pass
 
-    def call(self, adjacency, labels, mask=None, adjacency_mask=None):
+    # It has one input more than other kernels.
+    def call(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        adjacency: Tensor,
+        labels: Tensor,
+        mask: TensorLike | None = None,
+        adjacency_mask: TensorLike | None = None,
+    ) -> Tensor:
         mask = adjacency_mask if mask is None else mask
         adjacency = ops.cast(adjacency, "float32")
         mask = check_padding(mask, adjacency.shape, self)
@@ -157,9 +170,12 @@ class LabeledWalkKernel(WalkLayer):
         )
         return masked_kernel(kernels, mask)
 
-    def compute_output_shape(
-        self, adjacency_shape, labels_shape, mask_shape=None
-    ):
+    def compute_output_shape(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        adjacency_shape: Shape,
+        labels_shape: Shape,
+        mask_shape: Shape | None = None,
+    ) -> Shape:
         del labels_shape
         return super().compute_output_shape(adjacency_shape, mask_shape)
 
@@ -178,7 +194,7 @@ class DegreeBins(keras.layers.Layer):
         `(batch, nodes, 32)`, float32.
     """
 
-    def call(self, adjacency):
+    def call(self, adjacency: Tensor) -> Tensor:
         count = ops.sum(ops.cast(adjacency != 0, "int32"), axis=-1)
         bounds = ops.convert_to_tensor(DEGREE_BINS, dtype="int32")
         reached = ops.cast(count[..., None] >= bounds, "int32")
@@ -186,10 +202,10 @@ class DegreeBins(keras.layers.Layer):
             ops.sum(reached, axis=-1), len(DEGREE_BINS) + 1, dtype="float32"
         )
 
-    def compute_output_shape(self, adjacency_shape):
+    def compute_output_shape(self, adjacency_shape: Shape) -> Shape:
         return (*adjacency_shape[:2], len(DEGREE_BINS) + 1)
 
-    def compute_mask(self, inputs, previous_mask=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return None
 
 

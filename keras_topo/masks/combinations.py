@@ -1,10 +1,15 @@
 """Sums and products of masks."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import keras
 
 from keras_topo.masks.mask import Mask, operator_for
-from keras_topo.masks.registry import get
+from keras_topo.masks.registry import MaskLike, get
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import Sum
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.hadamard import hadamard
 
 
@@ -15,47 +20,47 @@ class _Combination(Mask):
         masks: non-empty list of masks or names of masks; each is copied.
     """
 
-    def __init__(self, masks, **kwargs):
+    def __init__(self, masks: Sequence[MaskLike], **kwargs: Any):
         super().__init__(**kwargs)
         if not isinstance(masks, (list, tuple)) or not masks:
             raise ValueError(
                 "`masks` expects a non-empty list of masks. Received: "
                 f"masks={masks!r}"
             )
-        self.masks = [get(mask) for mask in masks]
-        for k, mask in enumerate(self.masks):
-            # Paths of weights tell them apart.
-            if mask is not None:
-                mask.name = f"mask_{k + 1}"
-        if any(mask is None for mask in self.masks):
+        found = [get(mask) for mask in masks]
+        self.masks = [mask for mask in found if mask is not None]
+        if len(self.masks) < len(found):
             raise ValueError(
                 "`masks` expects masks or their names. Received: "
                 f"masks={masks!r}"
             )
+        for k, mask in enumerate(self.masks):
+            # Paths of weights tell them apart.
+            mask.name = f"mask_{k + 1}"
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> bool:
         return all(mask.nonnegative for mask in self.masks)
 
-    def set_reach(self, sizes):
+    def set_reach(self, sizes: Iterable[int]) -> None:
         for mask in self.masks:
             mask.set_reach(sizes)
 
     @property
-    def uses_inputs(self):
+    def uses_inputs(self) -> bool:
         return any(mask.uses_inputs for mask in self.masks)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         for mask in self.masks:
             if self.dtype_policy.name == "float64":
                 mask.dtype_policy = self.dtype_policy
             if not mask.built:
                 mask.build(num_heads, topology.cells)
 
-    def _operators(self, topology):
+    def _operators(self, topology: Topology) -> list[MaskOperator]:
         return [operator_for(mask, topology.cells) for mask in self.masks]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "masks": [
@@ -76,10 +81,10 @@ class SumMask(_Combination):
     """
 
     @property
-    def is_causal(self):
+    def is_causal(self) -> bool:
         return all(mask.is_causal for mask in self.masks)
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         return topology.bordered(Sum(self._operators(topology)))
 
 
@@ -96,10 +101,10 @@ class ProductMask(_Combination):
     """
 
     @property
-    def is_causal(self):
+    def is_causal(self) -> bool:
         return any(mask.is_causal for mask in self.masks)
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         first, *others = self._operators(topology)
         for operator in others:
             first = hadamard(first, operator)

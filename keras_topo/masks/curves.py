@@ -1,6 +1,8 @@
 """Curves through grids of any size, and `CurvesMask`: decays along them."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,11 +17,13 @@ from keras_topo.masks.mask import (
 )
 from keras_topo.masks.scales import (
     INITIAL,
+    Initial,
     initial_rates,
     mean_unit,
     units,
     units_at_build,
 )
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import (
     ExponentialDecay,
     Permuted,
@@ -28,8 +32,10 @@ from keras_topo.operators import (
     curve_decay,
     curve_order,
 )
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.curves import CURVES
 from keras_topo.operators.unsized import grid_coordinates
+from keras_topo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -54,7 +60,12 @@ class CurvesMask(Mask):
 
     nonnegative = True
 
-    def __init__(self, curves=("rows", "columns"), initial="decays", **kwargs):
+    def __init__(
+        self,
+        curves: Sequence[str] = ("rows", "columns"),
+        initial: Initial = "decays",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if isinstance(curves, str) or not curves:
             raise ValueError(
@@ -62,16 +73,16 @@ class CurvesMask(Mask):
                 f"curves={curves!r}"
             )
         self.curves = tuple(one_of(c, "curves", CURVES) for c in curves)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         unit = mean_unit(units_at_build(topology))
         rates = initial_rates(num_heads, topology, self.initial) * unit
         self.rates = positive_weight(
             self, "rates", np.repeat(rates[:, None], len(self.curves), axis=1)
         )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         if topology.causal:
             raise ValueError(
                 "CurvesMask expects tokens without an order, `causal=False`. "
@@ -92,7 +103,7 @@ class CurvesMask(Mask):
         ]
         return topology.bordered(Scaled(Sum(terms), 1 / len(terms)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "curves": self.curves,
@@ -100,7 +111,7 @@ class CurvesMask(Mask):
         }
 
 
-def order_of(topology, curve):
+def order_of(topology: Topology, curve: str) -> tuple[Tensor, Tensor]:
     """The order of the cells along a curve and its inverse, `(L,)`, int32."""
     if not topology.is_known:
         return traced_order(topology, curve)
@@ -108,7 +119,7 @@ def order_of(topology, curve):
     return order, np.argsort(order).astype("int32")
 
 
-def traced_order(topology, curve):
+def traced_order(topology: Topology, curve: str) -> tuple[Tensor, Tensor]:
     """The same for sizes that are traced."""
     shape = topology.shape
     cells = ops.arange(math.prod(shape), dtype="int32")

@@ -1,5 +1,7 @@
 """`DecayMask`, `GaussianMask` and `CausalMask`: functions of the distance."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,12 +10,14 @@ from keras_topo.masks.distance import decay_products
 from keras_topo.masks.mask import Mask, positive_weight, softplus
 from keras_topo.masks.scales import (
     INITIAL,
+    Initial,
     initial_rates,
     units,
     units_at_build,
 )
-from keras_topo.masks.topology import Nodes
+from keras_topo.masks.topology import Nodes, Topology
 from keras_topo.operators import Causal
+from keras_topo.operators.base import MaskOperator
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -35,12 +39,14 @@ class DecayMask(Mask):
 
     nonnegative = True
 
-    def __init__(self, num_scales=1, initial="decays", **kwargs):
+    def __init__(
+        self, num_scales: int = 1, initial: Initial = "decays", **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.num_scales = positive(num_scales, "num_scales")
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         rates = initial_rates(
             num_heads * self.num_scales, topology, self.initial
         )
@@ -55,7 +61,7 @@ class DecayMask(Mask):
                 name="scale_logits", shape=rates.shape, initializer="zeros"
             )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         rates = [
             softplus(rate) / unit
             for rate, unit in zip(self.rates, units(topology), strict=True)
@@ -65,7 +71,7 @@ class DecayMask(Mask):
             scale = ops.softmax(ops.convert_to_tensor(self.scale_logits), -1)
         return decay_products(topology, rates, scale)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_scales": self.num_scales,
@@ -90,18 +96,18 @@ class GaussianMask(Mask):
 
     nonnegative = True
 
-    def __init__(self, initial="decays", **kwargs):
+    def __init__(self, initial: Initial = "decays", **kwargs: Any):
         super().__init__(**kwargs)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         widths = 1.0 / initial_rates(num_heads, topology, self.initial)
         self.widths = [
             positive_weight(self, f"width_{k}", widths / unit)
             for k, unit in enumerate(units_at_build(topology))
         ]
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         factors = []
         for width, unit, offset in zip(
             self.widths, units(topology), topology.offsets(), strict=True
@@ -111,7 +117,7 @@ class GaussianMask(Mask):
             factors.append(ops.exp(-0.5 * (distance / width) ** 2))
         return topology.toeplitz([factors])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 
@@ -129,7 +135,7 @@ class CausalMask(Mask):
     nonnegative = True
     is_causal = True
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         if isinstance(topology, Nodes):
             raise ValueError(
                 "CausalMask expects tokens in an order, a Sequence or a Grid. "

@@ -1,5 +1,8 @@
 """`DiffusionMask`: diffusion kernels of a graph, their times learned."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,8 +15,11 @@ from keras_topo.masks.fixed_arrays import (
     remember_weights,
 )
 from keras_topo.masks.graph_masks import GraphMask
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import GraphDiffusion
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.diffusion import MOST_GROWTH
+from keras_topo.typing import Adjacency, GeneratorName, Tensor
 
 # Fields of a `DiffusionGenerator`; those that are `None` are left out.
 ARRAYS = (
@@ -54,15 +60,17 @@ class DiffusionMask(GraphMask):
 
     def __init__(
         self,
-        adjacency,
-        generator="normalized_laplacian",
-        times=(1.0,),
-        learn_times=True,
-        max_time=None,
-        **kwargs,
+        adjacency: Adjacency,
+        generator: GeneratorName = "normalized_laplacian",
+        times: float | Sequence[float] = (1.0,),
+        learn_times: bool = True,
+        max_time: float | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.times = tuple(np.asarray(times, "float64").reshape(-1).tolist())
+        self.times: tuple[float, ...] = tuple(
+            np.asarray(times, "float64").reshape(-1).tolist()
+        )
         self.num_kernels = len(self.times)
         self.learn_times = bool(learn_times)
         if not self.times or not all(0 <= t < np.inf for t in self.times):
@@ -70,7 +78,7 @@ class DiffusionMask(GraphMask):
                 "`times` expects finite numbers that are not negative. "
                 f"Received: times={times}"
             )
-        self._arrays = None
+        self._arrays = made = None
         if isinstance(adjacency, dict):
             self._spec = dict(adjacency)
             self._arrays = recall(self._spec.get("digest"))
@@ -109,10 +117,10 @@ class DiffusionMask(GraphMask):
         self.num_nodes = self._spec["num_nodes"]
         # Whether exp(time A) stays in range is better known now.
         self.graph_weights = {}
-        if not isinstance(adjacency, dict):
+        if made is not None:
             GraphDiffusion(made, time=self.max_time)
 
-    def build(self, num_heads, topology=None):
+    def build(self, num_heads: int, topology: Topology | None = None) -> None:
         del topology
         self.graph_weights = add_fixed_weights(
             self, "graph", self._spec["shapes"], self._arrays
@@ -130,7 +138,7 @@ class DiffusionMask(GraphMask):
             )
         self._repeats = num_heads // self.num_kernels
 
-    def current_times(self):
+    def current_times(self) -> Tensor:
         """The times, `(heads,)`, or `()` for one that is not learned."""
         if self.learn_times:
             weight = ops.convert_to_tensor(self.time_weight)
@@ -140,9 +148,9 @@ class DiffusionMask(GraphMask):
             return times[0]
         return np.repeat(times, self._repeats)
 
-    def operator(self, topology=None):
+    def operator(self, topology: Topology | None = None) -> MaskOperator:
         del topology
-        arrays = dict.fromkeys(ARRAYS)
+        arrays: dict[str, Any] = dict.fromkeys(ARRAYS)
         for name, weight in self.graph_weights.items():
             arrays[name] = ops.convert_to_tensor(weight)
         generator = DiffusionGenerator(
@@ -155,7 +163,7 @@ class DiffusionMask(GraphMask):
             generator, time=self.current_times(), max_time=self.max_time
         )
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {
             "adjacency": self._graph_config(),
             "generator": self.generator,
@@ -164,7 +172,7 @@ class DiffusionMask(GraphMask):
             "max_time": self.max_time,
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "times": list(self.times)}
 
     def _graph_config(self):

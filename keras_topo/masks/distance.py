@@ -1,5 +1,7 @@
 """`DistanceMask` and `SeparableMask`: few numbers, or one table per axis."""
 
+from typing import Any, Literal
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,11 +12,14 @@ from keras_topo.masks.resampling import clamp_offsets, resample_offsets
 from keras_topo.masks.scales import (
     INITIAL,
     NOMINAL_EXTENT,
+    Initial,
     initial_rates,
 )
 from keras_topo.masks.table import check_reach, offsets_at_build, reach_for
-from keras_topo.masks.topology import Sequence
+from keras_topo.masks.topology import Sequence, Topology
 from keras_topo.operators import ExponentialDecay, Kronecker, Scaled, Sum
+from keras_topo.operators.base import MaskOperator
+from keras_topo.typing import Tensor
 
 # The logarithm of the range of a mask: beyond it, float32 sums of its entries
 # would lose the smaller ones altogether.
@@ -44,19 +49,19 @@ class DistanceMask(Mask):
 
     def __init__(
         self,
-        degree=2,
-        reach=None,
-        initial="decays",
-        share_heads=False,
-        **kwargs,
+        degree: Literal[1, 2] = 2,
+        reach: int | tuple[int, ...] | list[int] | None = None,
+        initial: Initial = "decays",
+        share_heads: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.degree = one_of(degree, "degree", (1, 2))
-        self.reach = check_reach(reach)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.reach: Any = check_reach(reach)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
         self.share_heads = bool(share_heads)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         self.reach = reach_for(self, topology) or _nominal(topology)
         heads = 1 if self.share_heads else num_heads
         coefficients = np.zeros((heads, self.degree + 1), "float32")
@@ -69,7 +74,7 @@ class DistanceMask(Mask):
             initializer=keras.initializers.Constant(coefficients),
         )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         coefficients = ops.convert_to_tensor(self.coefficients)
         if isinstance(topology, Sequence):
             longest = float(max(1, self.reach[0] - 1))
@@ -103,7 +108,7 @@ class DistanceMask(Mask):
             terms.append(ops.exp(exponent + constant if k == 0 else exponent))
         return terms
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "degree": self.degree,
@@ -138,21 +143,21 @@ class SeparableMask(Mask):
 
     def __init__(
         self,
-        rank=1,
-        terms="table",
-        reach=None,
-        initial="decays",
-        share_heads=False,
-        **kwargs,
+        rank: int = 1,
+        terms: Literal["table", "decay"] = "table",
+        reach: int | tuple[int, ...] | list[int] | None = None,
+        initial: Initial = "decays",
+        share_heads: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.rank = positive(rank, "rank")
         self.terms = one_of(terms, "terms", ("table", "decay"))
-        self.reach = check_reach(reach)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.reach: Any = check_reach(reach)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
         self.share_heads = bool(share_heads)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         heads = 1 if self.share_heads else num_heads
         self.reach = reach_for(self, topology, self.terms == "table")
         rates = initial_rates(heads * self.rank, topology, self.initial)
@@ -192,7 +197,7 @@ class SeparableMask(Mask):
             )
         return weights
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         if self.terms == "table":
             tables = [
                 self._table_of(topology, k) for k in range(len(self.reach))
@@ -223,7 +228,7 @@ class SeparableMask(Mask):
             topology.periodic[k : k + 1],
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rank": self.rank,
@@ -234,7 +239,9 @@ class SeparableMask(Mask):
         }
 
 
-def decay_products(topology, rates, scale=None):
+def decay_products(
+    topology: Topology, rates: list[Tensor], scale: Tensor | None = None
+) -> MaskOperator:
     """`sum_r scale_r prod_k exp(-rate_kr |o_k|)`, as fast as may be.
 
     Decays stay decays along each axis, for the attention in tiles; on a

@@ -43,7 +43,7 @@ def remember(arrays):
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array)
+        digest.update(array.data)
     key = digest.hexdigest()
     found = _IN_USE.get(key)
     if found is None:

@@ -1,13 +1,18 @@
 """`ForestMask`: learned functions of the distance in a forest."""
 
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, get_args
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.host.forest import Forest
 from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.masks.mask import inverse_softplus
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import (
     ForestDistance,
     ForestExponential,
@@ -15,17 +20,22 @@ from keras_topo.operators import (
     exponentiated_polynomial,
     rational,
 )
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.centroid_plan import CentroidPlan
 from keras_topo.operators.forest import check_edge_weights, shared_plan
 from keras_topo.operators.forest_distance import check_weights
+from keras_topo.typing import Tensor
 
-FUNCTIONS = (
+Name: TypeAlias = Literal[
     "exponential",
     "exponentiated_polynomial",
     "rational",
     "damped_cosine",
     "table",
-)
+]
+FUNCTIONS = get_args(Name)
+#: A function of the distance: a name, or one of tensors.
+ForestFunction: TypeAlias = Name | Callable[[Tensor], Tensor]
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -80,16 +90,18 @@ class ForestMask(GraphMask):
 
     def __init__(
         self,
-        parents,
-        edge_weights=None,
-        function="exponential",
-        degree=2,
-        **kwargs,
+        parents: Forest | ArrayLike,
+        edge_weights: ArrayLike | dict[str, Any] | None = None,
+        function: ForestFunction | dict[str, Any] = "exponential",
+        degree: int = 2,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.forest = parents
-        if not isinstance(parents, Forest):
-            self.forest = Forest.from_parents(parents)
+        self.forest = (
+            parents
+            if isinstance(parents, Forest)
+            else Forest.from_parents(parents)
+        )
         if isinstance(edge_weights, dict):
             edge_weights = (edge_weights["up"], edge_weights["down"])
         self.edge_weights = edge_weights
@@ -119,7 +131,7 @@ class ForestMask(GraphMask):
         if callable(function):
             self._check_values()
 
-    def build(self, num_heads, topology=None):
+    def build(self, num_heads: int, topology: Topology | None = None) -> None:
         del topology
         # Reaching from two thirds of an edge to eight, on average.
         rates = np.exp2(np.linspace(0.5, -3.0, num_heads)) / self._mean_weight()
@@ -138,7 +150,7 @@ class ForestMask(GraphMask):
             count = len(self._plan.distances)
             self._add("table", np.ones((num_heads, count)), False)
 
-    def operator(self, topology=None):
+    def operator(self, topology: Topology | None = None) -> MaskOperator:
         del topology
         if callable(self.function):
             return self.operator_of(self.function)
@@ -160,7 +172,9 @@ class ForestMask(GraphMask):
         frequency = ops.softplus(self._value("frequency"))
         return self.operator_of(damped_cosine(rate, frequency))
 
-    def operator_of(self, parameter):
+    def operator_of(
+        self, parameter: Callable[[Tensor], Tensor] | Tensor
+    ) -> ForestExponential | ForestDistance:
         """The operator with `a`, `f` or its table as given."""
         if self.function == "exponential":
             return ForestExponential(
@@ -168,7 +182,7 @@ class ForestMask(GraphMask):
             )
         return ForestDistance(self.forest, parameter, self.edge_weights)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {
             "parents": self.forest,
             "edge_weights": self.edge_weights,
@@ -176,7 +190,7 @@ class ForestMask(GraphMask):
             "degree": self.degree,
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         weights = self.edge_weights
         if isinstance(weights, tuple):
             names = ("up", "down")
@@ -210,7 +224,7 @@ class ForestMask(GraphMask):
 
     def _check_values(self):
         """Refuses a callable that is not finite, or negative between nodes."""
-        operator = self.operator_of(self.function)
+        operator = ForestDistance(self.forest, self.function, self.edge_weights)
         distances = self._plan.distances
         values = ops.convert_to_numpy(operator.values)
         bad = ~np.isfinite(values)

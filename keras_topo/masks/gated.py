@@ -1,5 +1,7 @@
 """`GatedMask`: decays whose rates the tokens set themselves."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,12 +10,15 @@ from keras_topo.masks.curves import order_of
 from keras_topo.masks.mask import Mask, inverse_softplus, refuse_periodic
 from keras_topo.masks.scales import (
     INITIAL,
+    Initial,
     initial_rates,
     mean_unit,
     units,
     units_at_build,
 )
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import GatedDecay, Permuted, Scaled, Sum
+from keras_topo.operators.base import MaskOperator
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -42,11 +47,11 @@ class GatedMask(Mask):
     nonnegative = True
     uses_inputs = True
 
-    def __init__(self, initial="decays", **kwargs):
+    def __init__(self, initial: Initial = "decays", **kwargs: Any):
         super().__init__(**kwargs)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         channels = _inputs(topology).shape[-1]
         unit = mean_unit(units_at_build(topology))
         rates = initial_rates(num_heads, topology, self.initial) * unit
@@ -63,7 +68,7 @@ class GatedMask(Mask):
             initializer=keras.initializers.Constant(bias),
         )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         refuse_periodic(self, topology)
         rates = self._rates(topology) / mean_unit(units(topology))
         if self.num_curves == 1:
@@ -93,7 +98,7 @@ class GatedMask(Mask):
         length = topology.num_cells
         return ops.reshape(rates, (shape[0], heads, self.num_curves, length))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 

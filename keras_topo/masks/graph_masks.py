@@ -6,9 +6,13 @@ the operator of `keras_topo.operators` in each call; no matrix of all pairs of
 nodes is formed.
 """
 
+from typing import Any, Self
+
 import numpy as np
 
 from keras_topo.masks.mask import Mask
+from keras_topo.masks.topology import Topology
+from keras_topo.operators.base import MaskOperator
 
 
 class GraphMask(Mask):
@@ -27,22 +31,22 @@ class GraphMask(Mask):
     num_kernels = 1
     num_nodes = None
 
-    def build(self, num_heads, topology=None):
+    def build(self, num_heads: int, topology: Topology | None = None) -> None:
         """Creates the weights; see `Mask.build`."""
 
-    def operator(self, topology=None):
+    def operator(self, topology: Topology | None = None) -> MaskOperator:
         """The `MaskOperator`, `(nodes, nodes)` or `(heads, nodes, nodes)`."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `operator(topology)`"
         )
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         """Constructor arguments, those of `keras.layers.Layer` left out."""
         raise NotImplementedError(
             f"{type(self).__name__} must implement `arguments()`"
         )
 
-    def clone(self):
+    def clone(self) -> Self:
         """A mask like this one with weights of its own, not built yet."""
         twin = type(self)(**self.arguments())
         twin.name, twin.trainable = self.name, self.trainable
@@ -50,7 +54,7 @@ class GraphMask(Mask):
         self._give_sample(twin)
         return twin
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Arguments, arrays as lists. A subclass whose arrays are weights
         leaves them out."""
         arguments = {

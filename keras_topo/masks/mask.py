@@ -1,11 +1,17 @@
 """`Mask`: a mask as a layer, which makes its operator for any topology."""
 
+from collections.abc import Iterable
+from typing import Any, Self
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import MaskOperator
 from keras_topo.operators.hadamard import causal_part
+from keras_topo.typing import Initializer, Tensor, TensorLike
 
 
 class Mask(keras.layers.Layer):
@@ -60,7 +66,7 @@ class Mask(keras.layers.Layer):
     #: Whether it hides later tokens from earlier ones, whoever asks.
     is_causal = False
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         """Creates the weights.
 
         Args:
@@ -69,7 +75,7 @@ class Mask(keras.layers.Layer):
                 layer is built for inputs of any size.
         """
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         """The mask of a topology.
 
         Args:
@@ -84,62 +90,69 @@ class Mask(keras.layers.Layer):
             f"{type(self).__name__} must implement `operator(topology)`"
         )
 
-    def add_weight(self, shape=None, initializer=None, dtype=None, **options):
+    def add_weight(
+        self,
+        shape: tuple[int, ...] | None = None,
+        initializer: Initializer = None,
+        dtype: str | None = None,
+        **options: Any,
+    ) -> keras.Variable:
         """As that of a Keras layer, in float32 at least."""
         if dtype is None:
             dtype = wide_dtype(self)
         options = {"autocast": False, **options}
         return super().add_weight(shape, initializer, dtype, **options)
 
-    def set_reach(self, sizes):
+    def set_reach(self, sizes: Iterable[int]) -> None:
         """Says what a mask is made for that needs to know it, unless it says
         so itself: the sizes of a grid, or the length of a sequence."""
         if getattr(self, "reach", sizes) is None:
             self.reach = tuple(sizes)
 
-    def clone(self):
+    def clone(self) -> Self:
         """A mask like this one with weights of its own, not built yet."""
         return type(self).from_config(self.get_config())
 
     #: Sums and products, set by the module that defines them.
-    _sum_of = _product_of = None
+    _sum_of: Any = None
+    _product_of: Any = None
 
-    def __add__(self, other):
+    def __add__(self, other: "Mask") -> "Mask":
         if not isinstance(other, Mask):
             return NotImplemented
         return self._sum_of([self, other])
 
-    def __mul__(self, other):
+    def __mul__(self, other: "Mask") -> "Mask":
         if not isinstance(other, Mask):
             return NotImplemented
         return self._product_of([self, other])
 
     # The layer that owns a mask builds it, with a topology that no file holds.
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
         return None
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any] | None) -> None:
         del config
 
     # Files of version 0.1 hold the weights of masks among those of the layer
     # that owns it, which hands them on.
     _given = False
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         given, self._given = self._given, False
         if given and not len(store.keys()):
             return
         super().load_own_variables(store)
 
-    def take_variables(self, arrays):
+    def take_variables(self, arrays: Iterable[ArrayLike]) -> None:
         """Sets the weights from arrays, in their order."""
         for variable, array in zip(self.weights, arrays, strict=True):
             variable.assign(array)
         self._given = True
 
 
-def operator_for(mask, topology):
+def operator_for(mask: Mask, topology: Topology) -> MaskOperator:
     """The operator of a mask, checked, on all tokens of a topology."""
     operator = mask.operator(topology)
     if not isinstance(operator, MaskOperator):
@@ -149,7 +162,7 @@ def operator_for(mask, topology):
         )
     if topology.causal:
         # Whatever the mask knows of causality.
-        operator = causal_part(operator, topology.length)
+        operator = causal_part(operator, topology.shape[0])
     found, expected = operator.num_tokens, topology.num_tokens
     if not isinstance(found, int) or not isinstance(expected, int):
         return operator
@@ -163,12 +176,12 @@ def operator_for(mask, topology):
     )
 
 
-def wide_dtype(layer):
+def wide_dtype(layer: keras.layers.Layer) -> str:
     """That of what is never cast down: float32 under any policy but float64."""
     return "float64" if layer.variable_dtype == "float64" else "float32"
 
 
-def refuse_periodic(mask, topology):
+def refuse_periodic(mask: Mask, topology: Topology) -> None:
     """Raises where the ends of an axis meet, for masks that do not know of
     it."""
     if any(topology.periodic):
@@ -178,7 +191,9 @@ def refuse_periodic(mask, topology):
         )
 
 
-def positive_weight(layer, name, initial):
+def positive_weight(
+    layer: keras.layers.Layer, name: str, initial: ArrayLike
+) -> keras.Variable:
     """A weight whose softplus starts at the numbers `initial`, not zero; in
     float32 at least."""
     initial = inverse_softplus(initial)
@@ -191,13 +206,13 @@ def positive_weight(layer, name, initial):
     )
 
 
-def inverse_softplus(x):
+def inverse_softplus(x: ArrayLike) -> np.ndarray:
     """Of numbers that are not negative, float32."""
     x = np.maximum(np.asarray(x, "float64"), 1e-30)
     # Written so that large numbers, for which it is the identity, stay finite.
     return (x + np.log(-np.expm1(-x))).astype("float32")
 
 
-def softplus(weight):
+def softplus(weight: TensorLike) -> Tensor:
     """Of a weight, as a tensor."""
     return ops.softplus(ops.convert_to_tensor(weight))

@@ -1,5 +1,7 @@
 """Masks by name."""
 
+from typing import Any, Literal, TypeAlias, overload
+
 import keras
 
 from keras_topo.masks.curves import CurvesMask
@@ -10,7 +12,22 @@ from keras_topo.masks.mask import Mask
 from keras_topo.masks.resolvent import ResolventMask
 from keras_topo.masks.table import TableMask
 
-NAMES = {
+MaskName: TypeAlias = Literal[
+    "table",
+    "distance",
+    "separable",
+    "decay",
+    "gated",
+    "curves",
+    "gaussian",
+    "resolvent",
+    "causal",
+]
+
+#: What stands for a mask: itself, its name, or its configuration.
+MaskLike: TypeAlias = Mask | MaskName | str | dict[str, Any]
+
+NAMES: dict[str, type[Mask]] = {
     "table": TableMask,
     "distance": DistanceMask,
     "separable": SeparableMask,
@@ -23,7 +40,16 @@ NAMES = {
 }
 
 
-def get(mask, **options):
+# To the checker a Keras layer, the base of masks, may be anything, even None.
+@overload
+def get(mask: MaskLike, **options: Any) -> Mask: ...  # pyright: ignore[reportOverlappingOverload]
+
+
+@overload
+def get(mask: None, **options: Any) -> None: ...
+
+
+def get(mask: MaskLike | None, **options: Any) -> Mask | None:
     """A mask that has no owner yet.
 
     Args:

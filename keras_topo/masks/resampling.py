@@ -1,7 +1,11 @@
 """Values on one grid, read on another, whose sizes may be traced."""
 
+from typing import Any
+
 import numpy as np
 from keras import ops
+
+from keras_topo.typing import Tensor
 
 
 def interpolation_matrix(positions, num_samples):
@@ -43,7 +47,12 @@ def resample_positions(values, old_grid, new_grid, first_axis):
     return values
 
 
-def resample_offsets(table, old_grid, new_grid, periodic=None):
+def resample_offsets(
+    table: Tensor,
+    old_grid: tuple[int, ...],
+    new_grid: tuple[Any, ...],
+    periodic: tuple[bool, ...] | None = None,
+) -> Tensor:
     """Resamples a table of offsets, `(..., 2 n_1 - 1, ..., 2 n_d - 1)`.
 
     An offset of `o` cells of `n` is `o / n` of the image's extent, whatever
@@ -78,7 +87,9 @@ def resample_offsets(table, old_grid, new_grid, periodic=None):
     return table
 
 
-def clamp_offsets(table, reach, length, causal):
+def clamp_offsets(
+    table: Tensor, reach: int, length: int | Tensor, causal: bool
+) -> Tensor:
     """A table of offsets of `reach` tokens, `(..., 2 reach - 1)`, for `length`
     tokens, `(..., 2 length - 1)`: its ends go on.
 

@@ -1,6 +1,7 @@
 """`ResolventMask`: all paths through a grid, weighted by their steps."""
 
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,8 +9,10 @@ from keras import ops
 
 from keras_topo.arguments import one_of
 from keras_topo.masks.mask import Mask, refuse_periodic
-from keras_topo.masks.scales import INITIAL, initial_rates
+from keras_topo.masks.scales import INITIAL, Initial, initial_rates
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import Dense, ExponentialDecay, grid_resolvent
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.unsized import grid_coordinates
 
 
@@ -34,11 +37,11 @@ class ResolventMask(Mask):
 
     nonnegative = True
 
-    def __init__(self, initial="decays", **kwargs):
+    def __init__(self, initial: Initial = "decays", **kwargs: Any):
         super().__init__(**kwargs)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         weight = np.exp(-initial_rates(num_heads, topology, self.initial))
         logit = np.log(weight / (1 - weight)).astype("float32")
         logit = np.repeat(logit[:, None], len(topology.shape), axis=1)
@@ -48,14 +51,14 @@ class ResolventMask(Mask):
             initializer=keras.initializers.Constant(logit),
         )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         refuse_periodic(self, topology)
         axes = len(topology.shape)
         logits = ops.convert_to_tensor(self.step_logits)
         if topology.causal:
             # The product of equal steps is a decay, which carries state.
             rate = ops.softplus(-logits[:, 0])
-            return ExponentialDecay(rate, topology.length, causal=True)
+            return ExponentialDecay(rate, topology.shape[0], causal=True)
         weights = ops.sigmoid(logits) / axes
         if topology.is_known:
             operator = grid_resolvent(topology.shape, weights)
@@ -63,7 +66,7 @@ class ResolventMask(Mask):
             operator = _dense_resolvent(topology, weights)
         return topology.bordered(operator)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial": self.initial}
 
 

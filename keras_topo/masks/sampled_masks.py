@@ -1,5 +1,7 @@
 """Masks of a graph that are products of sampled sparse factors."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import scipy.sparse
@@ -22,7 +24,10 @@ from keras_topo.masks.fixed_arrays import (
 )
 from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.masks.mask import inverse_softplus
+from keras_topo.masks.topology import Topology
 from keras_topo.operators import Permuted, SparseFactors
+from keras_topo.operators.base import MaskOperator
+from keras_topo.typing import Adjacency
 
 
 class SampledMask(GraphMask):
@@ -36,7 +41,15 @@ class SampledMask(GraphMask):
     # Walks add up weights of edges, and are modulated by positive numbers.
     nonnegative = True
 
-    def __init__(self, adjacency, num_walks, length, halt, seed, **kwargs):
+    def __init__(
+        self,
+        adjacency: Adjacency,
+        num_walks: int,
+        length: int,
+        halt: float,
+        seed: int,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.num_walks = positive(num_walks, "num_walks")
         self.length = positive(length, "length")
@@ -78,7 +91,7 @@ class SampledMask(GraphMask):
         self.num_nodes = self._spec["num_nodes"]
         self.graph_weights, self.sample_weights = {}, {}
 
-    def build(self, num_heads, topology=None):
+    def build(self, num_heads: int, topology: Topology | None = None) -> None:
         del topology
         edges, capacity = self._spec["num_edges"], self._spec["capacity"]
         # The graph is kept for other samples of it.
@@ -105,7 +118,7 @@ class SampledMask(GraphMask):
             autocast=False,
         )
 
-    def resample(self):
+    def resample(self) -> None:
         """Draws other walks, from the next seed."""
         if not self.built:
             raise ValueError(
@@ -125,7 +138,7 @@ class SampledMask(GraphMask):
         for name, array in sample.items():
             self.sample_weights[name].assign(array)
 
-    def in_order(self, operator):
+    def in_order(self, operator: MaskOperator) -> MaskOperator:
         """An operator on the nodes of the mask as one on those of the graph."""
         if not self._spec.get("ordered"):
             return operator
@@ -167,7 +180,7 @@ class SampledMask(GraphMask):
             self._spec["digest"] = self._arrays.digest
         return self._spec
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {
             "adjacency": self._graph_config(),
             "num_walks": self.num_walks,
@@ -180,7 +193,7 @@ class SampledMask(GraphMask):
         """`pairs` `(entries, 2)` and `values` `(..., entries)` of a sample."""
         raise NotImplementedError
 
-    def _values_shape(self):
+    def _values_shape(self) -> tuple[int, ...]:
         return ()
 
 
@@ -208,13 +221,13 @@ class RandomFeaturesMask(SampledMask):
 
     def __init__(
         self,
-        adjacency,
-        num_walks=16,
-        length=4,
-        halt=0.0,
-        time=1.0,
-        seed=0,
-        **kwargs,
+        adjacency: Adjacency,
+        num_walks: int = 16,
+        length: int = 4,
+        halt: float = 0.0,
+        time: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
     ):
         if not 0 < time < np.inf:
             raise ValueError(
@@ -223,7 +236,7 @@ class RandomFeaturesMask(SampledMask):
         self.time = float(time)
         super().__init__(adjacency, num_walks, length, halt, seed, **kwargs)
 
-    def build(self, num_heads, topology=None):
+    def build(self, num_heads: int, topology: Topology | None = None) -> None:
         super().build(num_heads, topology)
         initial = np.maximum(diffusion_modulation(self.time, self.length), 1e-6)
         self.modulation_weight = self.add_weight(
@@ -236,7 +249,7 @@ class RandomFeaturesMask(SampledMask):
             autocast=False,
         )
 
-    def operator(self, topology=None):
+    def operator(self, topology: Topology | None = None) -> MaskOperator:
         del topology
         modulation = ops.convert_to_tensor(self.modulation_weight)
         values = ops.convert_to_tensor(self.sample_weights["values"])
@@ -247,7 +260,7 @@ class RandomFeaturesMask(SampledMask):
         )
         return self.in_order(factors)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "time": self.time}
 
     def _draw(self, adjacency, seed):
@@ -282,21 +295,21 @@ class RandomWalkMask(SampledMask):
 
     def __init__(
         self,
-        adjacency,
-        num_walks=16,
-        length=4,
-        halt=0.0,
-        discount=1.0,
-        normalize=True,
-        anchors=None,
-        seed=0,
-        **kwargs,
+        adjacency: Adjacency,
+        num_walks: int = 16,
+        length: int = 4,
+        halt: float = 0.0,
+        discount: float = 1.0,
+        normalize: bool = True,
+        anchors: int | None = None,
+        seed: int = 0,
+        **kwargs: Any,
     ):
         self.discount, self.normalize = float(discount), bool(normalize)
         self.anchors = anchors
         super().__init__(adjacency, num_walks, length, halt, seed, **kwargs)
 
-    def operator(self, topology=None):
+    def operator(self, topology: Topology | None = None) -> MaskOperator:
         del topology
         factors = SparseFactors(
             ops.convert_to_tensor(self.sample_weights["pairs"]),
@@ -306,7 +319,7 @@ class RandomWalkMask(SampledMask):
         )
         return self.in_order(factors)
 
-    def arguments(self):
+    def arguments(self) -> dict[str, Any]:
         return {
             **super().arguments(),
             "discount": self.discount,

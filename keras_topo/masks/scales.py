@@ -1,20 +1,24 @@
 """Where masks start: decays of several scales, from head to head."""
 
 import math
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from keras_topo.masks.topology import Sequence
+from keras_topo.masks.topology import Sequence, Topology
 
 # The extent along an axis that masks are made for when it is not known.
 NOMINAL_EXTENT = 16
 # The rate of decay that stands for none.
 FLAT = 1e-3
 
-INITIAL = ("decays", "ones")
+Initial: TypeAlias = Literal["decays", "ones"]
+INITIAL: tuple[Initial, ...] = ("decays", "ones")
 
 
-def initial_rates(num_heads, topology, initial="decays"):
+def initial_rates(
+    num_heads: int, topology: Topology, initial: Initial = "decays"
+) -> np.ndarray:
     """Rates of decay per token, `(num_heads,)`.
 
     On grids 1, 1/2, 1/4 and so on, per cell; with more than eight heads
@@ -29,7 +33,7 @@ def initial_rates(num_heads, topology, initial="decays"):
     return np.exp2(-heads * min(1.0, 7.0 / max(1, num_heads - 1)))
 
 
-def units(topology):
+def units(topology: Topology) -> tuple[Any, ...]:
     """What rates are measured in along each axis: the extent of a grid, and
     one token of a sequence."""
     if isinstance(topology, Sequence):
@@ -37,13 +41,13 @@ def units(topology):
     return topology.extents
 
 
-def units_at_build(topology):
+def units_at_build(topology: Topology) -> tuple[float, ...]:
     """The same when a mask is built, floats."""
     if isinstance(topology, Sequence):
         return (1.0,)
     return tuple(float(n or NOMINAL_EXTENT) for n in topology.shape)
 
 
-def mean_unit(units):
+def mean_unit(units: tuple[Any, ...]) -> Any:
     """The geometric mean of units, for what runs along all axes."""
     return math.prod(units) ** (1 / len(units))

@@ -1,5 +1,7 @@
 """`TableMask`: an entry of its own for each offset."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,8 +9,9 @@ from keras import ops
 from keras_topo.arguments import one_of
 from keras_topo.masks.mask import Mask
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
-from keras_topo.masks.scales import INITIAL, initial_rates
-from keras_topo.masks.topology import Sequence
+from keras_topo.masks.scales import INITIAL, Initial, initial_rates
+from keras_topo.masks.topology import Sequence, Topology
+from keras_topo.operators.base import MaskOperator
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -41,18 +44,22 @@ class TableMask(Mask):
     nonnegative = True
 
     def __init__(
-        self, reach=None, initial="decays", share_heads=False, **kwargs
+        self,
+        reach: int | tuple[int, ...] | list[int] | None = None,
+        initial: Initial = "decays",
+        share_heads: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.reach = check_reach(reach)
-        self.initial = one_of(initial, "initial", INITIAL)
+        self.reach: Any = check_reach(reach)
+        self.initial: Initial = one_of(initial, "initial", INITIAL)
         self.share_heads = bool(share_heads)
 
-    def build(self, num_heads, topology):
+    def build(self, num_heads: int, topology: Topology) -> None:
         self.reach = reach_for(self, topology, required=True)
         heads = 1 if self.share_heads else num_heads
         start = offsets_at_build(topology, self.reach)
-        distance = sum(abs(offset) for offset in start)
+        distance = np.asarray(sum(abs(offset) for offset in start))
         table = np.ones((heads, *distance.shape))
         if self.initial == "decays":
             rates = initial_rates(heads, topology)
@@ -64,7 +71,7 @@ class TableMask(Mask):
             initializer=keras.initializers.Constant(table.astype("float32")),
         )
 
-    def operator(self, topology):
+    def operator(self, topology: Topology) -> MaskOperator:
         table = ops.abs(ops.convert_to_tensor(self.table))
         if isinstance(topology, Sequence):
             # The entries of a causal table are those of the offsets from 0.
@@ -77,7 +84,7 @@ class TableMask(Mask):
             )
         return topology.toeplitz(table)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "reach": self.reach,
@@ -86,7 +93,7 @@ class TableMask(Mask):
         }
 
 
-def check_reach(reach):
+def check_reach(reach: Any) -> tuple[int, ...] | None:
     """`reach` as a tuple of ints, or `None`."""
     if reach is None:
         return None
@@ -101,7 +108,7 @@ def check_reach(reach):
     return tuple(int(n) for n in sizes)
 
 
-def reach_for(mask, topology, required=False):
+def reach_for(mask: Any, topology: Topology, required: bool = False) -> Any:
     """The sizes that a mask is made for, one per axis."""
     shape = topology.shape
     if mask.reach is None:
@@ -123,7 +130,9 @@ def reach_for(mask, topology, required=False):
     return mask.reach
 
 
-def offsets_at_build(topology, reach):
+def offsets_at_build(
+    topology: Topology, reach: tuple[int, ...]
+) -> list[np.ndarray]:
     """Offsets of a table, in tokens, as arrays that broadcast."""
     if isinstance(topology, Sequence):
         (n,) = reach
@@ -136,4 +145,4 @@ def offsets_at_build(topology, reach):
             offsets.append(np.minimum(around, n - around).astype("float64"))
         else:
             offsets.append(np.arange(1 - n, n, dtype="float64"))
-    return np.meshgrid(*offsets, indexing="ij", sparse=True)
+    return list(np.meshgrid(*offsets, indexing="ij", sparse=True))

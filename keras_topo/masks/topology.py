@@ -13,8 +13,10 @@ import numpy as np
 from keras import ops
 
 from keras_topo.operators import BlockToeplitz, Bordered
+from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.hadamard import causal_part
 from keras_topo.operators.unsized import UnsizedToeplitz
+from keras_topo.typing import Shape, Size, Tensor, TensorLike
 
 
 class Topology:
@@ -32,29 +34,35 @@ class Topology:
             for real tokens; or `None`.
     """
 
-    causal = False
-    num_prefix_tokens = 0
+    # Of each kind in its own way: a field, or a property.
+    shape: Any
+    periodic: Any
+    dtype: Any
+    causal: bool = False
+    num_prefix_tokens: int = 0
+    inputs: Any = None
+    padding_mask: Any = None
 
     @property
-    def is_known(self):
+    def is_known(self) -> bool:
         """Whether all sizes are ints."""
         return all(isinstance(n, int) for n in self.shape)
 
     @property
-    def num_cells(self):
+    def num_cells(self) -> Size:
         """The number of tokens without the prefix; `None` if not known."""
         if None in self.shape:
             return None
         return math.prod(self.shape)
 
     @property
-    def num_tokens(self):
+    def num_tokens(self) -> Size:
         """The number of tokens; `None` if it is not known."""
         cells = self.num_cells
         return None if cells is None else cells + self.num_prefix_tokens
 
     @property
-    def extents(self):
+    def extents(self) -> tuple[Any, ...]:
         """The sizes of the axes as floating numbers."""
         return tuple(
             float(n) if isinstance(n, int) else ops.cast(n, self.dtype)
@@ -62,11 +70,11 @@ class Topology:
         )
 
     @property
-    def cells(self):
+    def cells(self) -> "Topology":
         """The same topology without its prefix tokens."""
         return self
 
-    def offsets(self):
+    def offsets(self) -> tuple[Tensor, ...]:
         """What two tokens may be apart along each axis, `i - j`.
 
         Returns:
@@ -88,7 +96,7 @@ class Topology:
             found.append(ops.reshape(ops.cast(offsets, self.dtype), shape))
         return tuple(found)
 
-    def toeplitz(self, table):
+    def toeplitz(self, table: TensorLike) -> MaskOperator:
         """The mask in which only the offset of two tokens counts.
 
         Args:
@@ -110,7 +118,7 @@ class Topology:
             mask = causal_part(mask, *self.shape)
         return self.bordered(mask)
 
-    def bordered(self, operator):
+    def bordered(self, operator: MaskOperator) -> MaskOperator:
         """An operator on the cells, with prefix tokens in front."""
         if not self.num_prefix_tokens:
             return operator
@@ -146,15 +154,15 @@ class Sequence(Topology):
         default=None, compare=False, repr=False
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_sizes((self.length,), "length")
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         return (self.length,)
 
     @property
-    def periodic(self):
+    def periodic(self) -> tuple[bool, ...]:
         return (False,)
 
 
@@ -194,7 +202,7 @@ class Grid(Topology):
         default=None, compare=False, repr=False
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shape = self.shape
         if not isinstance(shape, (tuple, list)) or not 1 <= len(shape) <= 3:
             raise ValueError(
@@ -224,7 +232,7 @@ class Grid(Topology):
         object.__setattr__(self, "periodic", tuple(map(bool, periodic)))
 
     @property
-    def cells(self):
+    def cells(self) -> "Grid":
         return dataclasses.replace(self, num_prefix_tokens=0)
 
 
@@ -246,7 +254,7 @@ class Nodes(Topology):
     )
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         return (self.num_nodes,)
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -194,7 +196,9 @@ def host_array(edge_weights):
 _PLANS = weakref.WeakValueDictionary()
 
 
-def shared_plan(kind, forest, *arrays):
+def shared_plan(
+    kind: Callable[..., Any], forest: Forest, *arrays: np.ndarray | None
+) -> Any:
     """`kind(forest, *arrays)`, or an equal one that is in use somewhere."""
     digest = hashlib.blake2b(kind.__name__.encode())
     for array in (forest.parents, *arrays):
