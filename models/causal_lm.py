@@ -129,16 +129,7 @@ class CausalLanguageModel(keras.Model):
         self.max_length = positive(max_length, "max_length", optional=True)
         self.dropout = rate(dropout, "dropout")
         self.seed = seed
-        if channels % num_heads:
-            raise ValueError(
-                "`channels` expects a multiple of num_heads. Received: "
-                f"channels={channels}, num_heads={num_heads}"
-            )
-        if positions and max_length is None:
-            raise ValueError(
-                "`max_length` expects an int with learned positions. "
-                "Received: max_length=None"
-            )
+        _check_sizes(channels, num_heads, positions, max_length)
         mask = masks.get(mask)
         if mask is not None and max_length is not None:
             mask.set_reach((max_length,))
@@ -389,6 +380,19 @@ class CausalLanguageModel(keras.Model):
             )
         places = position + ops.arange(length, dtype="int32")
         return x + self.position_embedding(places)
+
+
+def _check_sizes(channels, num_heads, positions, max_length):
+    if channels % num_heads:
+        raise ValueError(
+            "`channels` expects a multiple of num_heads. Received: "
+            f"channels={channels}, num_heads={num_heads}"
+        )
+    if positions and max_length is None:
+        raise ValueError(
+            "`max_length` expects an int with learned positions. "
+            "Received: max_length=None"
+        )
 
 
 def _draw(logits, temperature, top_k, random):

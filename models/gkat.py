@@ -301,81 +301,49 @@ def gkat_node_classifier(
             )
         )
     heads = {"num_heads": num_heads, "key_dim": key_dim}
-    attention = {
-        "similarity": similarity,
-        "graph_kernel": graph_kernel,
-    }
-    kind = keras.Sequential
+    attention = {"similarity": similarity, "graph_kernel": graph_kernel}
+    sizes = num_classes, depth, heads, attention
+    others = dropout, attention_dropout, regularizer, seed
     if form == "modern":
-        layers += _modern_layers(
-            num_classes,
-            depth,
-            {**heads, **attention},
-            dropout,
-            attention_dropout,
-            regularizer,
-            seed,
-        )
+        layers += _modern_layers(*sizes, *others)
     elif form == "published":
-        layers += _published_layers(
-            num_classes,
-            depth,
-            heads,
-            attention,
-            dropout,
-            attention_dropout,
-            regularizer,
-            seed,
-        )
+        layers += _published_layers(*sizes, *others)
     else:
-        dropped = []
-        if node_dropout or copies > 1:
-            dropped = [
-                NodeDropout(
-                    node_dropout,
-                    copies,
-                    seed=layer_seed(seed, 200),
-                    name="node_dropout",
-                )
-            ]
-        layers += _predicting_layers(
-            depth, num_heads * key_dim, dropped, dropout, regularizer, seed
-        )
+        drawing = _drawing_layers(node_dropout, copies, seed)
+        layers += _propagation_layers(*sizes, *others, drawing)
+    if consistency:
         layers.append(
-            _propagating_layer(
-                num_classes,
-                attention,
-                attention_dropout,
-                # Its own matrix is the only one where nothing comes before.
-                regularizer if depth == 1 else None,
-                seed,
+            ConsistencyRegularization(
+                consistency,
+                temperature,
+                copies,
+                dtype="float32",
+                name="consistency",
             )
         )
-        if consistency:
-            layers.append(
-                ConsistencyRegularization(
-                    consistency,
-                    temperature,
-                    copies,
-                    dtype="float32",
-                    name="consistency",
-                )
-            )
-        kind = SequentialOfCopies if copies > 1 else keras.Sequential
+    kind = SequentialOfCopies if copies > 1 else keras.Sequential
     return kind(layers, name=name or f"gkat_{form}")
 
 
 def _modern_layers(
-    num_classes, depth, attention, dropout, attention_dropout, regularizer, seed
+    num_classes,
+    depth,
+    heads,
+    attention,
+    dropout,
+    attention_dropout,
+    regularizer,
+    seed,
 ):
     """An embedding, pre-norm residual blocks and a classifier of nodes."""
-    channels = attention["num_heads"] * attention["key_dim"]
+    channels = heads["num_heads"] * heads["key_dim"]
     return [
         keras.layers.Dense(
             channels, kernel_regularizer=regularizer, name="embedding"
         ),
         *(
             GraphEncoderBlock(
+                **heads,
                 **attention,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
@@ -434,20 +402,45 @@ def _published_layers(
     return layers
 
 
-def _predicting_layers(depth, channels, dropped, dropout, regularizer, seed):
-    """Dense layers, which predict each node for itself.
+def _drawing_layers(node_dropout, copies, seed):
+    """What draws nodes, and copies, in a training: one layer, or none."""
+    if not node_dropout and copies <= 1:
+        return []
+    return [
+        NodeDropout(
+            node_dropout,
+            copies,
+            seed=layer_seed(seed, 200),
+            name="node_dropout",
+        )
+    ]
+
+
+def _propagation_layers(
+    num_classes,
+    depth,
+    heads,
+    attention,
+    dropout,
+    attention_dropout,
+    regularizer,
+    seed,
+    drawing,
+):
+    """Dense layers, which predict each node for itself, and kernel attention
+    between logits.
 
     Args:
-        dropped: list of what drops nodes, one layer or none. It stands behind
-            the first layer, before which there are many more channels to copy.
-            A node that is dropped loses the bias of that layer, too.
+        drawing: list of what drops nodes, one layer or none.
     """
     layers = []
     for k in range(1, depth):
-        first = dropped if k == 1 else []
+        # Behind the first layer, before which there are many more channels to
+        # copy. A node that is dropped loses the bias of that layer, too.
+        first = drawing if k == 1 else []
         layers += [
             keras.layers.Dense(
-                channels,
+                heads["num_heads"] * heads["key_dim"],
                 activation=None if first else "relu",
                 kernel_regularizer=regularizer,
                 name=f"hidden_{k}",
@@ -458,27 +451,28 @@ def _predicting_layers(depth, channels, dropped, dropout, regularizer, seed):
                 dropout, seed=layer_seed(seed, 100 + k), name=f"dropout_{k}"
             ),
         ]
-    return dropped if depth == 1 else layers
-
-
-def _propagating_layer(num_classes, attention, dropout, regularizer, seed):
-    """Kernel attention between logits."""
+    if depth == 1:
+        layers += drawing
     additive = attention["similarity"] == "additive"
-    return GraphKernelAttention(
-        count_kernels(attention["graph_kernel"]),
-        num_classes,
-        **attention,
-        combine="average",
-        dropout=dropout,
-        attention_initializer="zeros" if additive else None,
-        attention_regularizer=(
-            keras.regularizers.L2(SCORE_DECAY) if additive else None
-        ),
-        kernel_regularizer=regularizer,
-        seed=layer_seed(seed, 0),
-        dtype="float32",
-        name="logits",
+    layers.append(
+        GraphKernelAttention(
+            count_kernels(attention["graph_kernel"]),
+            num_classes,
+            **attention,
+            combine="average",
+            dropout=attention_dropout,
+            attention_initializer="zeros" if additive else None,
+            attention_regularizer=(
+                keras.regularizers.L2(SCORE_DECAY) if additive else None
+            ),
+            # Its own matrix is the only one where nothing comes before.
+            kernel_regularizer=regularizer if depth == 1 else None,
+            seed=layer_seed(seed, 0),
+            dtype="float32",
+            name="logits",
+        )
     )
+    return layers
 
 
 def with_messages(x: Tensor, edges: tuple[Tensor, Tensor], k: int) -> Tensor:

@@ -98,6 +98,8 @@ def graph_inputs(
     inputs = {"nodes": keras.Input((None, num_features), name="nodes")}
     lead = () if num_kernels is None else (num_kernels,)
     edges = None
+    # Without attention there are none, and nothing below asks for them.
+    heads: Any = num_heads
     if batching == "joined":
         inputs["pairs"] = keras.Input((None, 2), dtype="int32", name="pairs")
         inputs["pair_values"] = keras.Input((*lead, None), name="pair_values")
@@ -112,7 +114,7 @@ def graph_inputs(
         kernel = {k: inputs[k] for k in ("pairs", "pair_values")}
         nodes, mask = inputs["nodes"], None
         if learned_kernel:
-            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+            kernel = KernelMixture(heads, name="kernel_mixture")(
                 kernel, nodes=nodes
             )
         pooling = {"graph_sizes": inputs["graph_sizes"]}
@@ -136,7 +138,7 @@ def graph_inputs(
         nodes = real_nodes(inputs["nodes"], mask)
         kernel = inputs.get("kernel")
         if learned_kernel:
-            kernel = KernelMixture(num_heads, name="kernel_mixture")(
+            kernel = KernelMixture(heads, name="kernel_mixture")(
                 {"kernel": kernel}, mask=mask
             )["kernel"]
         if batching == "factors":
@@ -147,7 +149,7 @@ def graph_inputs(
     nodes = standardised(nodes, statistics)
     if edges is not None and gates:
         ends = {} if batching == "joined" else {"edges": edges[0]}
-        kernel = EdgeGates(num_heads, name="edge_gates")(
+        kernel = EdgeGates(heads, name="edge_gates")(
             kernel, edge_features=edges[1], **ends
         )
     return GraphInputs(inputs, nodes, kernel, mask, pooling, edges)

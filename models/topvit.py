@@ -12,6 +12,7 @@ from keras_topo.layers import (
     PrefixTokens,
     TopologicalEncoderBlock,
 )
+from keras_topo.layers.interpolation import Interpolation
 from keras_topo.presets.builders import builder
 
 #: name -> (channels, heads, hidden units of the MLP, blocks)
@@ -64,7 +65,7 @@ def topvit(
     epsilon: float = 1e-6,
     patch_padding: Literal["same", "valid"] = "same",
     patch_bias: bool = True,
-    interpolation: str = "linear",
+    interpolation: Interpolation = "linear",
     pixel_scale: float | Sequence[float] = 1 / 127.5,
     pixel_offset: float | Sequence[float] = -1.0,
     **options: Any,

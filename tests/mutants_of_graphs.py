@@ -296,8 +296,8 @@ add(
 )
 add(
     "sequence: targets in another order than inputs",
-    "targets, known = self.targets.values[ids], self.targets.known",
-    "targets, known = self.targets.values[np.sort(ids)], self.targets.known",
+    "targets, known = found.values[ids], found.known",
+    "targets, known = found.values[np.sort(ids)], found.known",
 )
 add(
     "sequence: weights of the first graphs for all",
@@ -311,9 +311,8 @@ add(
 )
 add(
     "sequence: every epoch in the order of the first",
-    "random = np.random.default_rng([self.seed, self.epoch])\n"
-    "            order",
-    "random = np.random.default_rng([self.seed])\n            order",
+    "seed = [self.seed, self.epoch] if self.shuffle else 0",
+    "seed = [self.seed] if self.shuffle else 0",
 )
 add(
     "sequence: batches are larger than allowed",
@@ -440,8 +439,8 @@ add(
 )
 add(
     "kernel layers: padded nodes are seen",
-    "kernel * mask[:, None, :, None] * mask[:, None, None, :]",
-    "kernel * mask[:, None, :, None]",
+    "kernel * real[:, None, :, None] * real[:, None, None, :]",
+    "kernel * real[:, None, :, None]",
 )
 
 add = group(

@@ -53,8 +53,8 @@ add(
 )
 add(
     "estimators: weights of classes by their places",
-    "self.class_weight.get(c, 1.0) for c in self.classes",
-    "self.class_weight.get(c, 1.0) for c in self.classes[::-1]",
+    "self.class_weight.get(c, 1.0) for c in classes",
+    "self.class_weight.get(c, 1.0) for c in classes[::-1]",
 )
 
 add = group("keras_topo/estimators/regressors.py", *OF_ESTIMATORS)
@@ -71,16 +71,23 @@ add(
     "y_true.shape[-1]",
 )
 
-add = group("keras_topo/link_predictor.py", "tests/test_link_predictor.py")
+add = group("keras_topo/link_batches.py", "tests/test_link_predictor.py")
 add(
     "link predictor: kernels with the edges to predict",
     "                without_edges(graph, pairs, self.directed)\n",
     "                graph\n",
 )
 add(
+    "link predictor: the negatives of the first epoch for all",
+    "np.random.default_rng([self.seed, self.epoch, index])",
+    "np.random.default_rng([self.seed, index])",
+)
+
+add = group("keras_topo/link_predictor.py", "tests/test_link_predictor.py")
+add(
     "link predictor: trained on validation edges",
-    "            known = split.graph\n",
-    "            known = graph\n",
+    "return split.graph, (split.validation, split.validation_negatives)",
+    "return graph, (split.validation, split.validation_negatives)",
 )
 add(
     "link predictor: statistics of validation edges",
@@ -89,8 +96,8 @@ add(
 )
 add(
     "link predictor: validated with the edges to predict",
-    "                    self._inputs(known),\n",
-    "                    self._inputs(graph),\n",
+    "ValidateLinks(self._inputs(known), *held_out)",
+    "ValidateLinks(self._inputs(graph), *held_out)",
 )
 add(
     "link predictor: the worst epoch is taken",
@@ -101,11 +108,6 @@ add(
     "link predictor: the last epoch is taken",
     "restore_best_weights=True",
     "restore_best_weights=False",
-)
-add(
-    "link predictor: the negatives of the first epoch for all",
-    "np.random.default_rng([self.seed, self.epoch, index])",
-    "np.random.default_rng([self.seed, index])",
 )
 add(
     "link predictor: predictions without the validation edges",

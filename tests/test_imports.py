@@ -55,19 +55,25 @@ def modules():
 def imports(name, names, top_level=False):
     """Modules among `names` that one of them imports, in functions too.
 
+    What type checkers alone import does not count.
+
     Args:
         name: str, of the module.
         names: dict of files by the names of modules.
         top_level: bool, whether to leave out what functions import.
     """
     tree = ast.parse(names[name].read_text())
-    inside = set()
+    inside, unread = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             inside.update(id(child) for child in ast.walk(node))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == (
+            "TYPE_CHECKING"
+        ):
+            unread.update(id(child) for child in ast.walk(node))
     found = set()
     for node in ast.walk(tree):
-        if top_level and id(node) in inside:
+        if id(node) in unread or (top_level and id(node) in inside):
             continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -22,24 +22,6 @@ PUBLIC = sorted(
     for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)
 )
 
-# Those that still lack annotations. Take out what is done.
-NOT_YET = {
-    "keras_topo.convert.convert",
-    "keras_topo.estimators",
-    "keras_topo.export",
-    "keras_topo.graph_tensors",
-    "keras_topo.graphs",
-    "keras_topo.linearize",
-    "keras_topo.linearize.distillation",
-    "keras_topo.link_predictor.LinkPredictor",
-    "keras_topo.models",
-    "keras_topo.models.causal_lm.causal_lm",
-    "keras_topo.models.topvit.topvit",
-    "keras_topo.presets",
-    "keras_topo.visualize",
-    "keras_topo.visualize.edge_importance.edge_importance",
-}
-
 
 def resolve(name):
     """A module, or what a module holds."""
@@ -113,16 +95,10 @@ def unannotated(name):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in PUBLIC if n not in NOT_YET])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_annotated(name):
     missing = unannotated(name)
     assert not missing, "\n".join([f"{len(missing)} gaps:", *missing])
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_the_list_of_what_is_not_done_holds_nothing_that_is(name):
-    assert name in PUBLIC
-    assert unannotated(name), f"{name} is annotated: take it out of NOT_YET"
 
 
 def test_gaps_are_found():

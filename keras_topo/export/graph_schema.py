@@ -51,7 +51,7 @@ class GraphTensorSpec:
     edge_features: dict[str, int] = dataclasses.field(default_factory=dict)
     directed: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for argument in ("node_label", "edge_label"):
             label = getattr(self, argument)
             if label is not None and label[1] not in LABELS:

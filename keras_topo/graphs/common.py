@@ -106,8 +106,8 @@ def statistics_of(
 ) -> tuple[list[float], list[float]]:
     """Mean and variance of each feature, over the nodes of all graphs."""
     count = sum(map(len, features))
-    total = sum(x.sum(axis=0, dtype="float64") for x in features)
-    mean = np.asarray(total / count)
+    total: Any = sum(x.sum(axis=0, dtype="float64") for x in features)
+    mean = total / count
     variance = sum(np.square(x - mean).sum(axis=0) for x in features) / count
     largest = np.max([np.square(x).max(axis=0) for x in features], axis=0)
     # A label that is rare, or never seen in training, is not to become a huge

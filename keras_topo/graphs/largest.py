@@ -1,6 +1,7 @@
 """The largest entries of a kernel, row by row, without the whole matrix."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import scipy.sparse
@@ -19,6 +20,17 @@ from keras_topo.graphs.labeled_walks import degree_bins, labeled_walk_kernels
 from keras_topo.host.adjacency import as_adjacency
 from keras_topo.typing import Adjacency
 
+#: The kinds of `KERNELS`.
+KernelKind: TypeAlias = Literal[
+    "random_walk",
+    "diffusion",
+    "steps",
+    "labeled_walk",
+    "neighbors",
+    "normalized",
+    "ones",
+]
+
 # Of these there are several, one for each of `sizes`.
 SIZED_KERNELS = ("random_walk", "diffusion", "steps", "labeled_walk")
 KERNELS = (*SIZED_KERNELS, "neighbors", "normalized", "ones")
@@ -35,7 +47,7 @@ MOST_NODES = 2**24
 STEPS = 2**16
 
 
-def kinds_of(kind: str, name: str = "kind") -> list[str]:
+def kinds_of(kind: str, name: str = "kind") -> list[KernelKind]:
     """The kinds of kernels that a text joins by `"+"`, a list.
 
     Args:
@@ -55,7 +67,7 @@ def kinds_of(kind: str, name: str = "kind") -> list[str]:
             f"`{name}` expects one of {KERNELS}, or different ones joined by "
             f"'+'. Received: {name}={kind!r}"
         )
-    return kinds
+    return cast(list[KernelKind], kinds)
 
 
 def count_kernels(kind: str, sizes: Sequence[float]) -> int:
