@@ -106,8 +106,12 @@ def gkat_graph_classifier(
     Example:
 
     >>> model = gkat_graph_classifier(num_features=7, num_classes=2)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 4, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 4, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     _check_form(form, FORMS)
@@ -248,6 +252,14 @@ def gkat_node_classifier(
     Raises:
         ValueError: if `form` is unknown, or another form than propagation
             comes with what is for that one.
+
+    Example:
+
+    >>> path = np.eye(5, k=1) + np.eye(5, k=-1)
+    >>> kernel = keras_topo.graphs.pagerank_kernel(path)
+    >>> model = gkat_node_classifier(4, 2, kernel)
+    >>> tuple(model(np.ones((1, 5, 4))).shape)
+    (1, 5, 2)
     """
     _check_form(form, NODE_FORMS)
     drawn = (node_dropout, copies, consistency) != (0, 1, 0)

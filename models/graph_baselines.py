@@ -83,8 +83,12 @@ def gcn(
     Example:
 
     >>> model = gcn(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     layers = []
@@ -174,8 +178,12 @@ def gat(
     Example:
 
     >>> model = gat(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     if num_edge_features and fixed_kernel is None and num_kernels is None:
@@ -266,8 +274,12 @@ def sgc(
     Example:
 
     >>> model = sgc(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(channels, "channels", optional=True)
@@ -356,8 +368,12 @@ def appnp(
     Example:
 
     >>> model = appnp(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(depth, "depth")
@@ -425,7 +441,7 @@ def gin(
     and the classifier takes the features and the outputs of all layers, each
     pooled, side by side. The kernel is `A + I`, `"neighbors"` of
     `GraphPreprocessor`. With features of edges it is GINE (Hu et al., 2020):
-    messages are those of `LocalMessages`, and the kernel is of no matter.
+    messages are those of `LocalMessages`, and the kernel is not used.
 
     The batch normalization of the paper, within and after its networks, is
     replaced by one layer normalization after each: means over a batch would
@@ -457,8 +473,12 @@ def gin(
     Example:
 
     >>> model = gin(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(depth, "depth")

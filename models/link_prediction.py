@@ -93,7 +93,7 @@ def gkat_link_predictor(
 
     >>> model = gkat_link_predictor(7, fixed_kernel=np.ones((30, 30)))
     >>> pairs = np.array([[[0, 1], [2, 3]]])
-    >>> model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape
+    >>> tuple(model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape)
     (1, 2)
     """
     one_of(encoder, "encoder", ENCODERS)
@@ -170,7 +170,9 @@ class PairDecoder(keras.layers.Layer):
 
     Example:
 
-    >>> PairDecoder("dot")(np.ones((1, 30, 4)), np.zeros((1, 5, 2), "int32"))
+    >>> decoder, pairs = PairDecoder("dot"), np.array([[[0, 1], [2, 3]]])
+    >>> print(np.array(decoder(np.ones((1, 30, 4)), pairs)))
+    [[4. 4.]]
     """
 
     def __init__(self, kind, units=64, dropout=0.0, seed=None, **kwargs):

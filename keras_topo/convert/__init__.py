@@ -88,11 +88,12 @@ def convert(
             tensor or the argument.
         ImportError: for `hf://` without huggingface_hub.
 
-    Example:
+    Example (needs the network):
 
-    >>> model = keras_topo.convert("hf://facebook/dinov2-small",
-    ...                            image_shape=(224, 224), num_classes=10)
-    >>> model(np.zeros((1, 224, 224, 3))).shape
+    >>> model = keras_topo.convert(
+    ...     "hf://facebook/dinov2-small", (224, 224), num_classes=10
+    ... )  # doctest: +SKIP
+    >>> tuple(model(np.zeros((1, 224, 224, 3))).shape)  # doctest: +SKIP
     (1, 10)
     """
     from keras_topo.convert.pixels import check_pixels

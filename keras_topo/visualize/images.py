@@ -31,7 +31,8 @@ def plot_masks(models, tokens=None):
 
     Example:
 
-    >>> plot_masks({"before": model, "after": trained}).savefig("masks.png")
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> plot_masks(model).savefig("masks.png")
     """
     panels = []
     for title, model in by_title(models).items():
@@ -81,6 +82,8 @@ def plot_attention(models, image, token=None):
 
     Example:
 
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> image = np.zeros((32, 32, 3))
     >>> plot_attention(model, image, token=(2, 3)).savefig("attention.png")
     """
     models = by_title(models)

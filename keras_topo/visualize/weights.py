@@ -22,7 +22,7 @@ def attention_layers(model):
 
     Example:
 
-    >>> list(attention_layers(topvit("mini")))
+    >>> list(attention_layers(keras_topo.models.topvit("mini")))
     ['block_1', 'block_2', 'block_3', 'block_4']
     """
     found = {}
@@ -43,7 +43,7 @@ def attention_layers(model):
 
 
 def attention_weights(model, inputs):
-    """What the tokens of an input take of each other, layer by layer.
+    """How much tokens of an input take from each other, layer by layer.
 
     Row `i` of a matrix holds the weights with which token `i` averages the
     values of all tokens: `D^-1 (M (.) K)` of masked kernel attention.
@@ -63,9 +63,10 @@ def attention_weights(model, inputs):
 
     Example:
 
-    >>> weights = attention_weights(topvit("mini"), images)
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> weights = attention_weights(model, np.zeros((1, 32, 32, 3)))
     >>> weights["block_1"].shape
-    (1, 3, 64, 64)
+    (1, 2, 64, 64)
     """
     return weights_on_grids(model, inputs)[0]
 
@@ -139,6 +140,12 @@ def mask_rows(model, token):
 
     Raises:
         ValueError: if the token is not on the grid.
+
+    Example:
+
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> mask_rows(model, token=(2, 3))["block_1"].shape
+    (2, 8, 8)
     """
     rows = {}
     for name, layer in attention_layers(model).items():
