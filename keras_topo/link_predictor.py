@@ -65,7 +65,7 @@ class LinkPredictor:
         preprocessor: `GraphPreprocessor`, which need not be adapted: features
             of nodes, and the kernel, of which it keeps the largest entries.
             Defaults to what the graph holds, or degrees where it holds
-            nothing, and random walks of 2 and 3 nodes, 32 entries a node; for
+            nothing, and random walks of 2 and 3 nodes, 32 entries per node; for
             `"gcn"` the kernel `"normalized"`.
         encoder: `"gkat"`, `"gkat-modern"` or `"gcn"`: see
             `keras_topo.models.gkat_link_predictor`.
@@ -473,13 +473,13 @@ class LinkBatches(keras.utils.PyDataset):
             `kernel_pairs` and `kernel_values`.
         folds: int, batches. Each has as many edges; where `folds` does not
             divide them, a few come twice.
-        negatives: int, pairs without an edge for each edge, as far as there
-            are so many. They depend on `seed`, `epoch` and the batch alone.
+        negatives: int, pairs without an edge for each edge, or fewer if the
+            graph has fewer. They depend only on `seed`, `epoch` and the batch.
         seed: int.
         directed: see `split_edges`.
 
     Raises:
-        ValueError: if there are fewer than two edges a fold, or all pairs are
+        ValueError: if there are fewer than two edges per fold, or all pairs are
             edges.
     """
 

@@ -68,7 +68,7 @@ def gkat_graph_classifier(
         dropout: float, rate after the branches, or between layers.
         attention_dropout: float, rate of scores.
         feature_statistics: `(mean, variance)` of each feature, by which the
-            first layer standardises them; or `None`.
+            first layer standardizes them; or `None`.
         num_edge_features: int, features of an edge, which gate the kernels
             (see `EdgeGates`); 0 for none.
         local: bool, whether blocks of the modern form have messages along
@@ -86,7 +86,7 @@ def gkat_graph_classifier(
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
         learned_kernel: bool, whether each head learns its kernel, the same in
-            all layers, as a sum of those that come: see `KernelMixture`.
+            all layers, as a sum of those of the inputs: see `KernelMixture`.
         edge_gates: bool, whether features of edges gate the kernels; `False`
             leaves them to local messages.
         rank: int, columns of factors.
@@ -250,8 +250,8 @@ def gkat_node_classifier(
         float32.
 
     Raises:
-        ValueError: if `form` is unknown, or another form than propagation
-            comes with what is for that one.
+        ValueError: if `form` is unknown, or an argument of the propagation
+            form is given for another form.
 
     Example:
 

@@ -56,7 +56,7 @@ def gcn(
         pooling: see `GraphPooling`; for graphs.
         feature_statistics: see `gkat_graph_classifier`; for many graphs.
         dropout: float.
-        weight_decay: float, L2 regularisation of kernels.
+        weight_decay: float, L2 regularization of kernels.
         seed: int, of dropout.
         name: name of the model.
         num_kernels: 1, as `GraphSequence` has it, for kernels `(batch, 1,
@@ -453,7 +453,7 @@ def gin(
         channels: int.
         pooling: see `GraphPooling`; `"sum"` as in the paper.
         dropout: float, rate before the classifier.
-        weight_decay: float, L2 regularisation of the classifier.
+        weight_decay: float, L2 regularization of the classifier.
         num_edge_features: int, features of an edge; 0 for none.
         feature_statistics, seed, name, num_kernels, level, batching,
         target_statistics: as in `gcn`.

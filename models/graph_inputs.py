@@ -184,7 +184,7 @@ def logits_of(x, count, regularizer=None):
 
 
 def in_units(outputs, statistics):
-    """Standardised outputs as real targets, or as they are without
+    """Standardized outputs as real targets, or as they are without
     statistics, `(mean, deviation)` of each."""
     if statistics is None:
         return outputs

@@ -1,4 +1,4 @@
-"""From graphs as they come to the outputs of a model."""
+"""From raw graphs to the outputs of a model."""
 
 import keras
 

@@ -70,7 +70,7 @@ def names_in_examples(spec):
 
 
 def parse_graph_examples(examples, spec, max_nodes=None, max_elements=None):
-    """Serialised GraphTensors to padded tensors, in a graph or eagerly.
+    """Serialized GraphTensors to padded tensors, in a graph or eagerly.
 
     Args:
         examples: string `(batch,)`, each a `tf.train.Example` of a GraphTensor

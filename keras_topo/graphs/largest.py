@@ -39,7 +39,7 @@ def kinds_of(kind, name="kind"):
         name: what errors call it.
 
     Raises:
-        ValueError: for an unknown kind, or one that is there twice.
+        ValueError: for an unknown kind, or a repeated one.
     """
     kinds = kind.split("+") if isinstance(kind, str) else [None]
     if not set(kinds) <= set(KERNELS) or len(set(kinds)) < len(kinds):
@@ -64,8 +64,8 @@ def dense_kernels(adjacency, kind, sizes=(1.0,), labels=None):
         adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         kind: `"random_walk"`, of `sizes` nodes per walk;
             `"diffusion"` of the normalized Laplacian, for the times `sizes`;
-            `"steps"`, where a walk of so many nodes ends, `P^(n - 1)` with
-            `P = D^-1 A`; `"labeled_walk"`, whether walks of so many nodes
+            `"steps"`, where a walk of `n` nodes ends, `P^(n - 1)` with
+            `P = D^-1 A`; `"labeled_walk"`, whether walks of `n` nodes
             see the same labels (see `labeled_walk_kernel`);
             `"neighbors"`, `A + I` as ones and zeros; `"normalized"`,
             `D^-1/2 (A + I) D^-1/2`; or `"ones"`. Or several of them joined by

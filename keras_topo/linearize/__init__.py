@@ -62,7 +62,7 @@ def linearize(
     Raises:
         ValueError: if there is no block with softmax attention, `blocks` names
             another one, the attention is quantized or has adapters, or
-            `feature_map` is none.
+            `feature_map` is unknown.
 
     Example:
 

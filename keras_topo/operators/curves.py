@@ -38,8 +38,8 @@ def curve_decay(grid_shape, rates, curves=("rows", "columns"), scale=None):
         grid_shape: ints, `(n_1, ..., n_d)`, of one to three axes. Tokens are
             in row-major order.
         rates: `(*batch, num_curves)`, the rates of decay, not negative.
-        curves: names of curves, see `curve_order`, or orders of one's own:
-            `(L,)`, ints, the token at each position of the curve.
+        curves: names of curves, see `curve_order`, or other orders: `(L,)`,
+            ints, the token at each position of the curve.
         scale: number or `(*batch,)`, `s`; one by default.
 
     Returns:
@@ -53,7 +53,7 @@ def curve_decay(grid_shape, rates, curves=("rows", "columns"), scale=None):
     Example:
 
     >>> mask = curve_decay((2, 2), [np.log(2.0), np.log(2.0)])
-    >>> print(np.round(mask.to_dense(), 4))
+    >>> print(np.array(mask.to_dense()).round(4))
     [[1.     0.3125 0.3125 0.25  ]
      [0.3125 1.     0.25   0.5   ]
      [0.3125 0.25   1.     0.5   ]

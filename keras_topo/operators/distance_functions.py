@@ -32,7 +32,7 @@ def exponentiated_polynomial(coefficients):
         A callable from `(n,)` to `(*batch, n)`.
 
     Raises:
-        ValueError: if `coefficients` is a number, or has none.
+        ValueError: if `coefficients` is a number, or is empty.
 
     *Complexity*: `O(degree n)`.
 
@@ -78,7 +78,7 @@ def rational(a):
 
     >>> from keras_topo.operators import ForestDistance
     >>> mask = ForestDistance([-1, 0, 1], rational(1.0))
-    >>> print(np.round(mask.rows(0, 1), 2))
+    >>> print(np.array(mask.rows(0, 1)).round(2))
     [[1.  0.5 0.2]]
     """
     a = _nonnegative_tensor(a, "a")
@@ -111,7 +111,7 @@ def damped_cosine(rate, frequency):
 
     >>> from keras_topo.operators import ForestDistance
     >>> mask = ForestDistance([-1, 0, 1], damped_cosine(0.0, np.pi))
-    >>> print(np.round(mask.rows(0, 1), 2))
+    >>> print(np.array(mask.rows(0, 1)).round(2))
     [[1. 0. 1.]]
     """
     is_number = [isinstance(x, (int, float)) for x in (rate, frequency)]

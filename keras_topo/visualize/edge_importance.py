@@ -42,7 +42,7 @@ def edge_importance(estimator, graph, target=None, node=None):
 
     Raises:
         ValueError: if the graph has no edges or cannot be read, `target` is
-            none, or `node` is missing or none.
+            no target of the estimator, or `node` is missing or no node.
 
     *Complexity*: one prediction per edge, in batches.
 
