@@ -6,6 +6,8 @@ import griffe
 
 # From `>>>` to the next empty line.
 EXAMPLE = re.compile(r"^( *)>>> .*(?:\n(?! *$).+)*", re.MULTILINE)
+# What only the run of the examples reads.
+DIRECTIVE = re.compile(r" *# doctest: .*$", re.MULTILINE)
 CALL = re.compile(r"^Call arguments:\n((?:(?:    .*)?\n)+)", re.MULTILINE)
 ARGUMENT = re.compile(r"^    ([\w`*, ]+): ", re.MULTILINE)
 
@@ -21,7 +23,7 @@ class Docstrings(griffe.Extension):
 
 def fenced(match):
     indent = match[1]
-    return f"{indent}```pycon\n{match[0]}\n{indent}```"
+    return f"{indent}```pycon\n{DIRECTIVE.sub('', match[0])}\n{indent}```"
 
 
 def listed(match):

@@ -8,9 +8,9 @@ import keras
 class Resample(keras.callbacks.Callback):
     """Draws other random walks between epochs.
 
-    Calls `resample()` of every layer of the model that has it, in parts of
-    layers too: `RandomFeaturesMask` and `RandomWalkMask`. Otherwise walks stay
-    as they are.
+    It calls `resample()` of every layer that has it, parts of layers included:
+    `RandomFeaturesMask` and `RandomWalkMask`. Without it, walks stay as they
+    are.
 
     Args:
         every: int, epochs between samples. The first epoch of a training
@@ -22,7 +22,15 @@ class Resample(keras.callbacks.Callback):
 
     Example:
 
-    >>> model.fit(x, y, epochs=10, callbacks=[Resample(every=2)])
+    >>> path = np.eye(5, k=1) + np.eye(5, k=-1)
+    >>> mask = keras_topo.masks.RandomWalkMask(path)
+    >>> model = keras_topo.models.gkat_node_classifier(
+    ...     4, 2, mask, similarity="relu"
+    ... )
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    >>> x, y = np.ones((1, 5, 4)), np.zeros((1, 5))
+    >>> callbacks = [Resample(every=2)]
+    >>> history = model.fit(x, y, epochs=3, callbacks=callbacks, verbose=0)
     """
 
     def __init__(self, every: int = 1):
@@ -65,8 +73,18 @@ class FollowEpochs(keras.callbacks.Callback):
 
     Example:
 
-    >>> model.fit(train, epochs=10, initial_epoch=5, shuffle=False,
-    ...           callbacks=[FollowEpochs(train)])
+    >>> from keras_topo.graphs import GraphPreprocessor, GraphSequence
+    >>> graphs, _, _ = keras_topo.graphs.induced_cycle_dataset(10, (8, 1, 1))
+    >>> preprocessor = GraphPreprocessor(kernel="neighbors").adapt(graphs)
+    >>> train = GraphSequence(graphs, preprocessor, shuffle=True)
+    >>> model = keras_topo.models.sgc(**preprocessor.model_arguments())
+    >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+    >>> history = model.fit(
+    ...     train, epochs=6, initial_epoch=5, shuffle=False, verbose=0,
+    ...     callbacks=[FollowEpochs(train)],
+    ... )
+    >>> train.epoch
+    6
     """
 
     def __init__(self, sequence: Any):

@@ -53,13 +53,13 @@ LOCAL = ("neighbors", "normalized")
 class LinkPredictor:
     """Predicts links of one graph from its other links and its features.
 
-    A model is trained to tell edges from random pairs without one, with as
-    many, or `negatives` times as many, drawn anew each epoch. An edge must not
-    be in the kernel that it is predicted from, for the edges to come are not
-    either: so the edges are divided into `folds`, and those of one fold are
-    predicted from the kernel and the node features of the graph without them.
-    An epoch is one update per fold, and each edge is predicted once. What
-    comes out uses all edges.
+    A model is trained to tell edges from random pairs without an edge: as
+    many pairs as edges, or `negatives` times as many, drawn anew each epoch.
+    An edge must not be in the kernel that it is predicted from, because the
+    edges to come are not in it either. So the edges are divided into `folds`,
+    and those of one fold are predicted from the kernel and the node features
+    of the graph without them. An epoch is one update per fold, and each edge
+    is predicted once. The trained model uses all edges.
 
     A share of the edges is held out, and the epoch with the best average
     precision on them and as many random pairs is kept.
@@ -68,7 +68,7 @@ class LinkPredictor:
         preprocessor: `GraphPreprocessor`, which need not be adapted: features
             of nodes, and the kernel, of which it keeps the largest entries.
             Defaults to what the graph holds, or degrees where it holds
-            nothing, and random walks of 2 and 3 nodes, 32 entries a node; for
+            nothing, and random walks of 2 and 3 nodes, 32 entries per node; for
             `"gcn"` the kernel `"normalized"`.
         encoder: `"gkat"`, `"gkat-modern"` or `"gcn"`: see
             `keras_topo.models.gkat_link_predictor`.
@@ -92,10 +92,13 @@ class LinkPredictor:
 
     Example:
 
-    >>> split = split_edges(load_planetoid("cora.npz").graph)
-    >>> predictor = LinkPredictor().fit(split.graph)
-    >>> sorted(predictor.evaluate(split.test, split.test_negatives))
-    ['average_precision', 'hits@100', 'hits@20', 'hits@50', 'roc_auc']
+    >>> import networkx
+    >>> split = keras_topo.graphs.split_edges(networkx.karate_club_graph())
+    >>> predictor = LinkPredictor(epochs=2, folds=2, verbose=0)
+    >>> predictor = predictor.fit(split.graph)
+    >>> found = predictor.evaluate(split.test, split.test_negatives, hits=[2])
+    >>> sorted(found)
+    ['average_precision', 'hits@2', 'roc_auc']
     """
 
     task = "links"

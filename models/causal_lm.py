@@ -67,9 +67,10 @@ def causal_lm(
     Example:
 
     >>> model = causal_lm(channels=32, depth=2)
-    >>> model(np.zeros((1, 10), "int32")).shape
+    >>> tokens = np.zeros((1, 10), "int32")
+    >>> tuple(model(tokens).shape)
     (1, 10, 256)
-    >>> model.generate(np.zeros((1, 10), "int32"), 5).shape
+    >>> model.generate(tokens, max_new_tokens=5).shape
     (1, 15)
     """
     model = CausalLanguageModel(

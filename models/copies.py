@@ -10,7 +10,7 @@ from keras_topo.typing import Tensor
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class SequentialOfCopies(keras.Sequential):
-    """A `keras.Sequential` of which layers copy each example in training.
+    """A `keras.Sequential` whose layers copy each example in training.
 
     Where the outputs of a training step are `copies` times as many as the
     targets, as behind `NodeDropout`, each copy has the targets and sample
@@ -22,9 +22,9 @@ class SequentialOfCopies(keras.Sequential):
 
     Example:
 
+    >>> dropout = keras_topo.layers.NodeDropout(0.5, copies=4)
     >>> model = SequentialOfCopies(
-    ...     [keras.Input((None, 5)), NodeDropout(0.5, copies=4),
-    ...      keras.layers.Dense(3)]
+    ...     [keras.Input((None, 5)), dropout, keras.layers.Dense(3)]
     ... )
     >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
     >>> history = model.fit(np.ones((1, 30, 5)), np.zeros((1, 30)), verbose=0)

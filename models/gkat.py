@@ -77,7 +77,7 @@ def gkat_graph_classifier(
         dropout: float, rate after the branches, or between layers.
         attention_dropout: float, rate of scores.
         feature_statistics: `(mean, variance)` of each feature, by which the
-            first layer standardises them; or `None`.
+            first layer standardizes them; or `None`.
         num_edge_features: int, features of an edge, which gate the kernels
             (see `EdgeGates`); 0 for none.
         local: bool, whether blocks of the modern form have messages along
@@ -95,7 +95,7 @@ def gkat_graph_classifier(
         seed: int, of all dropouts. Initial weights come from the global seed.
         name: name of the model.
         learned_kernel: bool, whether each head learns its kernel, the same in
-            all layers, as a sum of those that come: see `KernelMixture`.
+            all layers, as a sum of those of the inputs: see `KernelMixture`.
         edge_gates: bool, whether features of edges gate the kernels; `False`
             leaves them to local messages.
         rank: int, columns of factors.
@@ -115,8 +115,12 @@ def gkat_graph_classifier(
     Example:
 
     >>> model = gkat_graph_classifier(num_features=7, num_classes=2)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 4, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 4, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     _check_form(form, FORMS)
@@ -273,8 +277,16 @@ def gkat_node_classifier(
         float32.
 
     Raises:
-        ValueError: if `form` is unknown, or another form than propagation
-            comes with what is for that one.
+        ValueError: if `form` is unknown, or an argument of the propagation
+            form is given for another form.
+
+    Example:
+
+    >>> path = np.eye(5, k=1) + np.eye(5, k=-1)
+    >>> kernel = keras_topo.graphs.pagerank_kernel(path)
+    >>> model = gkat_node_classifier(4, 2, kernel)
+    >>> tuple(model(np.ones((1, 5, 4))).shape)
+    (1, 5, 2)
     """
     _check_form(form, NODE_FORMS)
     drawn = (node_dropout, copies, consistency) != (0, 1, 0)

@@ -67,7 +67,7 @@ def gcn(
         pooling: see `GraphPooling`; for graphs.
         feature_statistics: see `gkat_graph_classifier`; for many graphs.
         dropout: float.
-        weight_decay: float, L2 regularisation of kernels.
+        weight_decay: float, L2 regularization of kernels.
         seed: int, of dropout.
         name: name of the model.
         num_kernels: 1, as `GraphSequence` has it, for kernels `(batch, 1,
@@ -94,8 +94,12 @@ def gcn(
     Example:
 
     >>> model = gcn(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     layers = []
@@ -186,8 +190,12 @@ def gat(
     Example:
 
     >>> model = gat(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     if num_edge_features and graph_kernel is None and num_kernels is None:
@@ -279,8 +287,12 @@ def sgc(
     Example:
 
     >>> model = sgc(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(channels, "channels", optional=True)
@@ -370,8 +382,12 @@ def appnp(
     Example:
 
     >>> model = appnp(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(depth, "depth")
@@ -439,7 +455,7 @@ def gin(
     and the classifier takes the features and the outputs of all layers, each
     pooled, side by side. The kernel is `A + I`, `"neighbors"` of
     `GraphPreprocessor`. With features of edges it is GINE (Hu et al., 2020):
-    messages are those of `LocalMessages`, and the kernel is of no matter.
+    messages are those of `LocalMessages`, and the kernel is not used.
 
     The batch normalization of the paper, within and after its networks, is
     replaced by one layer normalization after each: means over a batch would
@@ -451,7 +467,7 @@ def gin(
         channels: int.
         pooling: see `GraphPooling`; `"sum"` as in the paper.
         dropout: float, rate before the classifier.
-        weight_decay: float, L2 regularisation of the classifier.
+        weight_decay: float, L2 regularization of the classifier.
         num_edge_features: int, features of an edge; 0 for none.
         feature_statistics, seed, name, num_kernels, level, batching,
         target_statistics: as in `gcn`.
@@ -471,8 +487,12 @@ def gin(
     Example:
 
     >>> model = gin(num_features=7, num_classes=2, num_kernels=1)
-    >>> model({"nodes": np.zeros((2, 30, 7)), "kernel": np.ones((2, 1, 30, 30)),
-    ...        "node_mask": np.ones((2, 30), bool)}).shape
+    >>> batch = {
+    ...     "nodes": np.zeros((2, 30, 7)),
+    ...     "kernel": np.ones((2, 1, 30, 30)),
+    ...     "node_mask": np.ones((2, 30), bool),
+    ... }
+    >>> tuple(model(batch).shape)
     (2, 2)
     """
     positive(depth, "depth")

@@ -197,7 +197,7 @@ def logits_of(
 
 
 def in_units(outputs: Tensor, statistics: Statistics | None) -> Tensor:
-    """Standardised outputs as real targets, or as they are without
+    """Standardized outputs as real targets, or as they are without
     statistics, `(mean, deviation)` of each."""
     if statistics is None:
         return outputs

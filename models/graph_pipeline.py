@@ -47,6 +47,16 @@ def with_edge_inputs(
 
     Raises:
         ValueError: if the features do not add up to those of the classifier.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph, edge_inputs
+    >>> classifier = keras_topo.models.gkat_graph_classifier(3, 2)
+    >>> kernel_layer = keras_topo.layers.RandomWalkKernel([2, 3, 4, 5])
+    >>> model = from_edges(classifier, kernel_layer, num_features=3)
+    >>> path = Graph.from_edges([[0, 1], [1, 2]], 3, features=np.eye(3))
+    >>> tuple(model(edge_inputs([path])).shape)
+    (1, 2)
     """
     inputs = {
         "nodes": keras.Input((None, num_features), name="nodes"),

@@ -97,7 +97,7 @@ def gkat_link_predictor(
 
     >>> model = gkat_link_predictor(7, graph_kernel=np.ones((30, 30)))
     >>> pairs = np.array([[[0, 1], [2, 3]]])
-    >>> model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape
+    >>> tuple(model({"nodes": np.zeros((1, 30, 7)), "pairs": pairs}).shape)
     (1, 2)
     """
     one_of(encoder, "encoder", ENCODERS)
@@ -174,7 +174,9 @@ class PairDecoder(keras.layers.Layer):
 
     Example:
 
-    >>> PairDecoder("dot")(np.ones((1, 30, 4)), np.zeros((1, 5, 2), "int32"))
+    >>> decoder, pairs = PairDecoder("dot"), np.array([[[0, 1], [2, 3]]])
+    >>> print(np.array(decoder(np.ones((1, 30, 4)), pairs)))
+    [[4. 4.]]
     """
 
     def __init__(

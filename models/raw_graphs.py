@@ -1,4 +1,4 @@
-"""From graphs as they come to the outputs of a model."""
+"""From raw graphs to the outputs of a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,8 +34,8 @@ def with_preprocessing(
 ) -> keras.Model:
     """Puts a model behind its `GraphPreprocessor`: raw graphs in.
 
-    Of a model of joined graphs, or of factors, the padded twin is taken, with
-    the same weights: inside, kernels are matrices.
+    For a model of joined graphs, or of factors, this takes its padded twin
+    with the same weights: inside, kernels are matrices.
 
     Args:
         model: of a builder such as `gkat_graph_classifier`, from what
@@ -44,6 +44,18 @@ def with_preprocessing(
 
     Returns:
         A functional `keras.Model`: see `from_graphs`.
+
+    Example:
+
+    >>> from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
+    >>> graphs = [Graph.from_edges([[0, 1]], 2, node_labels=[6, 8], label=0)]
+    >>> preprocessor = GraphPreprocessor().adapt(graphs)
+    >>> model = keras_topo.models.gkat_graph_classifier(
+    ...     **preprocessor.model_arguments()
+    ... )
+    >>> served = with_preprocessing(model, preprocessor)
+    >>> tuple(served(raw_inputs(graphs, preprocessor)).shape)
+    (1, 1)
     """
     recipe = recipe_of(model)
     joined = "joined", "factors"
@@ -140,6 +152,12 @@ def l1_normalized(model: keras.Model, name: str | None = None) -> keras.Model:
     Returns:
         A functional `keras.Model` of the same input and output. Rows that
         sum to one already are taken as they are.
+
+    Example:
+
+    >>> model = keras_topo.models.gkat_node_classifier(4, 2, np.eye(5))
+    >>> tuple(l1_normalized(model)(np.ones((1, 5, 4))).shape)
+    (1, 5, 2)
     """
     (x,) = model.inputs
     inputs = keras.Input(x.shape[1:], dtype=x.dtype, name="nodes")

@@ -17,6 +17,11 @@ class GraphModel:
         builder: function with the arguments of `gkat_graph_classifier` that
             returns a Keras model.
         kernel: str, `kernel` of the `GraphPreprocessor` before it.
+
+    Example:
+
+    >>> keras_topo.models.MODELS["gin"].kernel
+    'neighbors'
     """
 
     builder: Callable[..., keras.Model]

@@ -146,10 +146,9 @@ def topvit(
 
     Example:
 
-    >>> model = topvit("Ti", patch_size=16, image_shape=(224, 224, 3),
-    ...                num_classes=1000)
-    >>> model(np.zeros((1, 224, 224, 3))).shape
-    (1, 1000)
+    >>> model = topvit("mini", patch_size=4, image_shape=(32, 32, 3))
+    >>> tuple(model(np.zeros((1, 32, 32, 3))).shape)
+    (1, 10)
     """
     channels, heads, mlp_dim, depth = _sizes(size)
     prefix_tokens = _check(

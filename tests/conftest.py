@@ -1,31 +1,10 @@
-"""What every test shares: quiet logs, the data folder, a fixed seed."""
+"""What every test shares: the data folder, a fixed seed."""
 
-import contextlib
 import gc
 import os
 import pathlib
 
-# Read when TensorFlow is imported, which the first test module does.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-# Nearly all of the time goes into tracing and compiling programs that run once.
-QUICK = "--xla_backend_optimization_level=0"
-QUICK += " --xla_llvm_disable_expensive_passes=true"
-
-if os.environ.get("KERAS_BACKEND") == "jax":
-    import jax
-
-    # For oracles in float64, which JAX computes only when told so, before
-    # anything else. What users run, float32, is asked for where it is tested.
-    jax.config.update("jax_enable_x64", True)
-    # The options above.
-    jax.config.update("jax_disable_most_optimizations", True)
-else:
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
-
-# Not Keras: the process that starts others (`-n 2`) needs none, and importing
-# TensorFlow takes seconds.
-import pytest  # noqa: E402
+import pytest
 
 # Whether TensorFlow has its seed.
 SEEDED = []
@@ -105,43 +84,6 @@ def fixed_seed():
         keras.utils.set_random_seed(0)
     if keras.config.backend() == "tensorflow":
         SEEDED.append(True)
-
-
-def compile_eagerly(monkeypatch):
-    """From now on, `compile` makes models that run step by step."""
-    import keras
-
-    # JAX compiles each step by itself, which takes longer than all at once.
-    if keras.config.backend() == "jax":
-        return
-    # Keras asks whether a model has a `compile` of its own.
-    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
-    compile_model = owner.compile
-
-    def compile_and_set(model, *args, **kwargs):
-        compile_model(model, *args, **kwargs)
-        model.run_eagerly = True
-
-    monkeypatch.setattr(owner, "compile", compile_and_set)
-
-
-@pytest.fixture
-def eagerly(monkeypatch):
-    """Of a few steps, tracing takes more time than all the rest."""
-    compile_eagerly(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def eager_fixtures():
-    """Where fixtures of a module train, `with eager_fixtures():` around it."""
-
-    @contextlib.contextmanager
-    def patched():
-        with pytest.MonkeyPatch.context() as patch:
-            compile_eagerly(patch)
-            yield
-
-    return patched
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ EPSILON = 1e-3
 LARGEST = 1e10
 
 # Logarithm of the largest feature of the keys under `exp`: as much of the range
-# of float32 below it as leaves room for sums of products above. The normaliser
+# of float32 below it as leaves room for sums of products above. The normalizer
 # may then be anything from 1e-38 to 1e30, for `_backend.divide`.
 KEY_EXPONENT = 40.0
 
@@ -61,7 +61,7 @@ def square(x, is_query=True, projection=None, visible=None, level=None):
     """`x^2 + 1e-3`, elementwise.
 
     Where the largest feature of a query, or of all keys, would exceed
-    `LARGEST`, all of them are divided by a common factor, which the normaliser
+    `LARGEST`, all of them are divided by a common factor, which the normalizer
     of the attention cancels.
     """
     x = _widen(x)
@@ -76,7 +76,7 @@ def exp(x, is_query=True, projection=None, visible=None, level=None):
     """`exp(x)`, elementwise, relative to the largest feature.
 
     A query's features are divided by their maximum and all keys' by a common
-    one, which the normaliser of the attention cancels. The largest of the keys
+    one, which the normalizer of the attention cancels. The largest of the keys
     becomes `exp(40)`: where a mask hides it, keys that are smaller by a factor
     of `exp(100)` still count.
     """
@@ -90,7 +90,7 @@ def favor(x, is_query=True, projection=None, visible=None, level=None):
     `phi(x) = exp(w_r . x' - |x'|^2 / 2) / sqrt(m)` with `x' = x / d_qk^(1/4)`
     and the rows `w_r` of `projection`, so that `E[phi(q) . phi(k)] = exp(q . k
     / sqrt(d_qk))` (Choromanski et al., 2021), up to a factor common to all
-    keys and one for each query, which the normaliser cancels.
+    keys and one for each query, which the normalizer cancels.
 
     Args:
         projection: `(m, d_qk)`, from `orthogonal_projection`.
@@ -139,7 +139,7 @@ def get_feature_map(name: str) -> Callable[..., Tensor]:
     Example:
 
     >>> phi = get_feature_map("elu")
-    >>> print(np.round(phi(np.array([[0.0, 1.0, -1.0]])), 2))
+    >>> print(np.array(phi(np.array([[0.0, 1.0, -1.0]]))).round(2))
     [[1.   2.   0.37]]
     """
     if name not in FEATURE_MAPS:

@@ -28,16 +28,16 @@ def masked_linear_attention(
     implementation: Implementation = "auto",
     allow_negative: bool = False,
 ) -> Tensor:
-    """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalised by row.
+    """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalized by row.
 
     The lemma of Choromanski et al. (2022): with
     `X_j = phi(k_j) (x) [v_j; 1]` and `Y = M X`, the output of token `i` is
-    `phi(q_i)^T Y_i`, its last entry being the normaliser. `m (d + 1)` products
+    `phi(q_i)^T Y_i`, its last entry being the normalizer. `m (d + 1)` products
     with the mask, whatever the mask, take the place of the `L x L` scores.
 
     Args:
         query_features: `(batch, heads, L, m)`, non-negative for a safe
-            normaliser.
+            normalizer.
         key_features: `(batch, heads, L, m)`.
         value: `(batch, heads, L, d)`.
         mask: a `MaskOperator` whose batch axes broadcast against `(batch,

@@ -10,7 +10,7 @@ from keras_topo.operators.pairs import PairLayout
 def attend_pairs(
     logits_of, query, key, value, mask, visible_keys, dropout, seed
 ):
-    """`M * exp(logits)` at the pairs of `M`, normalised by row, times values.
+    """`M * exp(logits)` at the pairs of `M`, normalized by row, times values.
 
     Args:
         logits_of: from the queries and the keys of pairs, `(..., n)` each, to
@@ -18,7 +18,7 @@ def attend_pairs(
         query, key, value: `(batch, heads, L, n)`.
         mask: `SparsePairs`.
         visible_keys: `(batch, 1, 1, L)`, zero for padded keys, or `None`.
-        dropout: float, rate at which normalised scores are dropped.
+        dropout: float, rate at which normalized scores are dropped.
         seed: of the dropout.
 
     Returns:

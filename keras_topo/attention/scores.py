@@ -67,7 +67,7 @@ def attention_scores(
     >>> query, key = np.zeros((2, 1, 1, 3, 8))
     >>> causal = keras_topo.operators.Causal(3)
     >>> scores = attention_scores("softmax", query, key, causal)
-    >>> print(np.round(scores[0, 0], 2))
+    >>> print(np.array(scores[0, 0]).round(2))
     [[1.   0.   0.  ]
      [0.5  0.5  0.  ]
      [0.33 0.33 0.33]]

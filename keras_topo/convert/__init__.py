@@ -34,21 +34,21 @@ def convert(
 
     Sources are vision Transformers: ViT, DeiT and DINOv2 (with register
     tokens or without) of `transformers` and of KerasHub, ViT of
-    google-research/vision_transformer and TopViT of google-research. What comes
-    out is a `topvit` with `attention="softmax"` (with `"toeplitz"` of TopViT)
-    that computes the same, to float32 rounding, also on images of another size:
-    positions are resampled as the source does it (ViT and DeiT of KerasHub,
-    which take images of one size, as its DINOv2), and the tables of TopViT as
-    those of `TableMask`. It is a model as any other:
-    `fit`, `save_preset` and `export_saved_model` work, and
+    google-research/vision_transformer and TopViT of google-research. The result
+    is a `topvit` with `attention="softmax"` (for TopViT with `"toeplitz"`) that
+    computes the same as the source, to float32 rounding, also on images of
+    another size. Positions are resampled as the source does it (those of ViT
+    and DeiT of KerasHub, which take images of one size, as its DINOv2 does),
+    and the tables of TopViT as those of `TableMask`. It is a model like any
+    other: `fit`, `save_preset` and `export_saved_model` work, and
     `from_preset(image_shape=)` resamples again.
 
-    PyTorch, Flax and the source's library are not needed, but for objects of
-    KerasHub themselves. Files are read without running anything of them;
-    pickles are refused. Every tensor of a source is used once: one that is
-    missing, has another shape or has no place in the model is refused by name.
-    What has no part in predictions (mask tokens of pre-training, the pooler of
-    a model whose tokens are returned) is left out and named in the log.
+    PyTorch, Flax and the source's library are not needed, except for objects
+    of KerasHub. Files are read without running any code in them; pickles are
+    refused. Every tensor of a source is used once: one that is missing, has
+    another shape or has no place in the model is refused by name. What has no
+    part in predictions (mask tokens of pre-training, the pooler of a model
+    whose tokens are returned) is left out and named in the log.
 
     **Pixels.** The model takes pixels from 0 to 255 and normalizes them itself,
     as the image processor of the source does: by `preprocessor_config.json`, by
@@ -56,7 +56,7 @@ def convert(
     family was published (ViT: to -1..1; DeiT and DINOv2: mean and deviation of
     ImageNet). Resizing and cropping are left to the caller.
 
-    **What comes out.** Logits where the source has a classifier, and otherwise
+    **Outputs** are logits where the source has a classifier, and otherwise
     all of its normalized tokens, `(batch, prefix tokens + patches, channels)`:
     `last_hidden_state` of transformers, the output of a KerasHub backbone.
 
@@ -97,11 +97,12 @@ def convert(
             tensor or the argument.
         ImportError: for `hf://` without huggingface_hub.
 
-    Example:
+    Example (needs the network):
 
-    >>> model = keras_topo.convert("hf://facebook/dinov2-small",
-    ...                            image_shape=(224, 224), num_classes=10)
-    >>> model(np.zeros((1, 224, 224, 3))).shape
+    >>> model = keras_topo.convert(
+    ...     "hf://facebook/dinov2-small", (224, 224), num_classes=10
+    ... )  # doctest: +SKIP
+    >>> tuple(model(np.zeros((1, 224, 224, 3))).shape)  # doctest: +SKIP
     (1, 10)
     """
     from keras_topo.convert.pixels import check_pixels

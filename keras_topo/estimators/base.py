@@ -250,11 +250,12 @@ class GraphEstimator:
 
         Args:
             name_or_path: as there.
-            attributes: dict, what to read of graphs of other libraries, if it
-                is not called as in training: see `GraphPreprocessor`.
+            attributes: dict, what to read of graphs of other libraries, where
+                attributes have other names than in training: see
+                `GraphPreprocessor`.
             **options: `unknown` of the preprocessor, and arguments of the
-                estimator, but for those of the model: for a `fit` with
-                `warm_start=True`, for example `epochs`.
+                estimator, except those of the model: for example `epochs`, for
+                a `fit` with `warm_start=True`.
 
         Raises:
             ValueError: if the preset is of another task, or does not say how
@@ -262,8 +263,13 @@ class GraphEstimator:
 
         Example:
 
-        >>> model = GraphClassifier.from_preset("gkat-mutag", epochs=10)
-        >>> model.fit(molecules, classes, warm_start=True)
+        >>> mutag = keras_topo.GraphClassifier.from_preset("gkat-mutag")
+        >>> ring = [[i, (i + 1) % 6] for i in range(6)]
+        >>> carbons = keras_topo.graphs.Graph.from_edges(
+        ...     ring, num_nodes=6, node_labels=[0] * 6
+        ... )
+        >>> mutag.predict([carbons]).shape
+        (1,)
         """
         described = read_preprocessor(find_preset(name_or_path)) or {}
         config = described.get("graph_preprocessor")

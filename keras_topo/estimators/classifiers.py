@@ -201,12 +201,13 @@ class GraphClassifier(_Classifier):
 
     Example:
 
-    >>> classifier = GraphClassifier(
-    ...     GraphPreprocessor(attributes={"node_labels": "atom"}), epochs=50
-    ... )
-    >>> classifier.fit(molecules, toxic).predict([another])
-    array([1])
-    >>> baseline = GraphClassifier(model="gin", epochs=50, channels=32)
+    >>> import networkx
+    >>> rings = [networkx.cycle_graph(n) for n in range(3, 11)]
+    >>> paths = [networkx.path_graph(n) for n in range(3, 11)]
+    >>> classifier = GraphClassifier(model="gin", epochs=20, verbose=0, depth=1)
+    >>> classifier = classifier.fit(rings + paths, ["ring"] * 8 + ["path"] * 8)
+    >>> classifier.predict([networkx.cycle_graph(12), networkx.path_graph(12)])
+    array(['ring', 'path'], dtype='<U4')
     """
 
     task, level = "graphs", "graphs"
@@ -218,6 +219,16 @@ class NodeClassifier(_Classifier):
     `y` is an array per graph: classes `(nodes,)`, -1 where unknown, or zeros
     and ones `(nodes, labels)`, NaN where unknown. What is unknown does not
     count.
+
+    Example:
+
+    >>> import networkx
+    >>> paths = [networkx.path_graph(n) for n in (4, 5, 6)]
+    >>> at_ends = [[1, *[0] * (len(path) - 2), 1] for path in paths]
+    >>> classifier = NodeClassifier(model="gin", epochs=2, depth=1, verbose=0)
+    >>> predicted = classifier.fit(paths, at_ends).predict(paths)
+    >>> [classes.shape for classes in predicted]
+    [(4,), (5,), (6,)]
     """
 
     task, level = "nodes of graphs", "nodes"

@@ -102,6 +102,15 @@ class GraphRegressor(_Regressor):
     Predictions and metrics are in the units of `y`. The loss is the squared
     error in standard deviations of the training targets, so that no unit is
     too large or too small to learn.
+
+    Example:
+
+    >>> import networkx
+    >>> stars = [networkx.star_graph(n) for n in range(3, 11)]
+    >>> degrees = [float(n) for n in range(3, 11)]
+    >>> regressor = GraphRegressor(model="gin", epochs=2, depth=1, verbose=0)
+    >>> regressor.fit(stars, degrees).predict(stars).shape
+    (8,)
     """
 
     task, level = "regression of graphs", "graphs"

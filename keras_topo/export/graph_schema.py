@@ -40,6 +40,12 @@ class GraphTensorSpec:
 
     Raises:
         ValueError: if a label has another dtype.
+
+    Example:
+
+    >>> spec = GraphTensorSpec({"charge": 1}, node_label=("atom", "string"))
+    >>> spec.num_features, spec.node_label
+    (1, ('atom', 'string'))
     """
 
     features: dict[str, int]

@@ -80,7 +80,7 @@ def parse_graph_examples(
     max_nodes: int | None = None,
     max_elements: int | None = None,
 ) -> dict[str, tf.Tensor]:
-    """Serialised GraphTensors to padded tensors, in a graph or eagerly.
+    """Serialized GraphTensors to padded tensors, in a graph or eagerly.
 
     Args:
         examples: string `(batch,)`, each a `tf.train.Example` of a GraphTensor
@@ -106,6 +106,17 @@ def parse_graph_examples(
             edges, a number is NaN or infinite, a graph has no nodes, sources
             and targets differ in number, or an edge has an end that is no
             node. The message names the feature.
+
+    Example:
+
+    >>> from keras_topo.graph_tensors import GraphTensorSpec, graph_to_example
+    >>> from keras_topo.graphs import Graph
+    >>> graph = Graph.from_edges([[0, 1]], 2, features=np.eye(2))
+    >>> spec = GraphTensorSpec({"x": 2})
+    >>> example = graph_to_example(graph, spec).SerializeToString()
+    >>> print(parse_graph_examples([example], spec)["edges"].numpy())
+    [[[0 1]
+      [1 0]]]
     """
     fields = _fields(spec)
     ns, es = f"nodes/{spec.node_set}", f"edges/{spec.edge_set}"
@@ -344,7 +355,16 @@ def graph_to_example(graph: "Graph", spec: GraphTensorSpec) -> tf.train.Example:
         ValueError: if the graph has another number of features, lacks a label
             of the spec or has one of another dtype, is directed and the spec
             is not, or has weights other than 1 and the spec has none: kernels
-            are computed of what travels.
+            are computed from what travels.
+
+    Example:
+
+    >>> from keras_topo.graph_tensors import GraphTensorSpec
+    >>> from keras_topo.graphs import Graph
+    >>> graph = Graph.from_edges([[0, 1]], 2, features=np.eye(2))
+    >>> example = graph_to_example(graph, GraphTensorSpec({"x": 2}))
+    >>> sorted(example.features.feature)[:2]
+    ['edges/edges.#size', 'edges/edges.#source']
     """
     _check_edges(graph, spec)
     ns, es = f"nodes/{spec.node_set}", f"edges/{spec.edge_set}"

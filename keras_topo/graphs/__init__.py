@@ -1,6 +1,6 @@
 """Graphs on the host: readers, generators, kernels, batches.
 
-NumPy and SciPy; generators need networkx besides (extra `training`).
+NumPy and SciPy; generators also need networkx (extra `training`).
 """
 
 from keras_topo.graphs.batch import (

@@ -21,9 +21,9 @@ from keras_topo.host.adjacency import (
 class Graph:
     """A graph on the host, directed or not, weighted or not.
 
-    What a model is given and what it is to predict have fields of their own:
-    `features`, `node_labels`, `edge_features` and `edge_labels` go in, `label`
-    and `node_targets` are what comes out.
+    The inputs of a model are the fields `features`, `node_labels`,
+    `edge_features` and `edge_labels`; its targets are `label` and
+    `node_targets`.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array; `adjacency[i, j]`
@@ -109,11 +109,11 @@ class Graph:
         Args:
             edges: `(edges, 2)`, integers (or floats without a fraction), node
                 ids from 0: the transpose of an `edge_index`. Repeated edges
-                count once, with the weight of the last, in either direction
+                count once, with the weight of the last one, in either direction
                 unless `directed`. May be empty.
             num_nodes: int.
-            weights: `(edges,)`, positive, or `None` for ones. An edge of
-                weight 0 is none.
+            weights: `(edges,)`, positive, or `None` for ones. Edges of weight
+                0 are left out.
             directed: bool; otherwise each edge is one in both directions.
             edge_features: `(edges, channels)`, numbers, or `None`.
             edge_labels: `(edges,)`, ints or strings, or `None`.

@@ -75,7 +75,7 @@ def diffusion_rows(
         nodes)`, float64.
     """
     matrix = generator_matrix(adjacency, generator).toarray()
-    # Rounding makes few normalised matrices symmetric to the last bit.
+    # Rounding makes few normalized matrices symmetric to the last bit.
     if not np.allclose(
         matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()
     ):

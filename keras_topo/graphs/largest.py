@@ -55,7 +55,7 @@ def kinds_of(kind: str, name: str = "kind") -> list[KernelKind]:
         name: what errors call it.
 
     Raises:
-        ValueError: for an unknown kind, or one that is there twice.
+        ValueError: for an unknown kind, or a repeated one.
     """
     kinds = kind.split("+") if isinstance(kind, str) else []
     if (
@@ -89,8 +89,8 @@ def dense_kernels(
         adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.
         kind: `"random_walk"`, of `sizes` nodes per walk;
             `"diffusion"` of the normalized Laplacian, for the times `sizes`;
-            `"steps"`, where a walk of so many nodes ends, `P^(n - 1)` with
-            `P = D^-1 A`; `"labeled_walk"`, whether walks of so many nodes
+            `"steps"`, where a walk of `n` nodes ends, `P^(n - 1)` with
+            `P = D^-1 A`; `"labeled_walk"`, whether walks of `n` nodes
             see the same labels (see `labeled_walk_kernel`);
             `"neighbors"`, `A + I` as ones and zeros; `"normalized"`,
             `D^-1/2 (A + I) D^-1/2`; or `"ones"`. Or several of them joined by

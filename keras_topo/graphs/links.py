@@ -24,8 +24,8 @@ class EdgeSplit:
     edge the smaller id comes first.
 
     Attributes:
-        graph: `Graph`, the nodes and their fields with the training edges
-            alone: what kernels, degrees and features are to be computed from.
+        graph: `Graph`, the nodes and their fields with only the training
+            edges: kernels, degrees and features must be computed from it.
         training: the training edges as pairs, without self-loops.
         validation, test: the edges held out.
         validation_negatives, test_negatives: pairs that are no edge of the

@@ -17,8 +17,8 @@ def degree_profile(adjacency: Adjacency) -> np.ndarray:
         degree, least, largest and mean degree of the neighbors, and their
         standard deviation
 
-    and besides there is the share of the other nodes that are neighbors, of
-    which the mean over nodes is the density of the graph.
+    and the last is the share of the other nodes that are neighbors, whose mean
+    over nodes is the density of the graph.
 
     Args:
         adjacency: `(nodes, nodes)`, scipy sparse or array; or a `Graph`.

@@ -109,7 +109,7 @@ def walker(
 
     Returns:
         `step(nodes, uniform)`: the next nodes, -1 where no edge leads on;
-        `uniform` are random numbers from [0, 1), one a node.
+        `uniform` are random numbers from [0, 1), one per node.
     """
     indptr = adjacency.indptr.astype("int64")
     indices = adjacency.indices

@@ -28,7 +28,8 @@ class DegreeProfile(keras.layers.Layer):
     Example:
 
     >>> star = np.array([[[0, 1, 1], [1, 0, 0], [1, 0, 0]]])
-    >>> print(np.round(DegreeProfile()(star)[0, :, 0], 2))  # log(1 + degree)
+    >>> features = DegreeProfile()(star)
+    >>> print(np.array(features[0, :, 0]).round(2))  # log(1 + degree)
     [1.1  0.69 0.69]
     """
 
@@ -84,7 +85,8 @@ class ClusteringCoefficients(keras.layers.Layer):
     Example:
 
     >>> graph = [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0]]
-    >>> print(np.round(ClusteringCoefficients()(np.array([graph]))[0, :, 0], 2))
+    >>> shares = ClusteringCoefficients()(np.array([graph]))
+    >>> print(np.array(shares[0, :, 0]).round(2))
     [1.   1.   0.33 0.  ]
     """
 

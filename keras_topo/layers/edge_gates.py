@@ -27,7 +27,8 @@ class EdgeGates(keras.layers.Layer):
     head, between -10 and 10. It starts at zero, where nothing is changed.
 
     Args:
-        num_heads: int, kernels of the result; a multiple of those that come.
+        num_heads: int, kernels of the result; a multiple of the number of
+            kernels in the call.
         hidden_dim: int, hidden units of `g`.
 
     Call arguments:

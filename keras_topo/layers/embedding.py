@@ -166,9 +166,11 @@ class PositionEmbedding(keras.layers.Layer):
     Args:
         grid_shape: tuple of ints, the grid that the embedding is made for;
             defaults to the one that the layer is built on. On any other grid
-            it is resampled, linearly, cell centres to cell centres; the
-            weights stay as they were trained.
+            it is resampled; the weights stay as they were trained.
         embeddings_initializer: initializer of the weights.
+        interpolation: how it is resampled: `"linear"`, or the way of a source
+            of published weights, one of
+            `keras_topo.layers.interpolation.INTERPOLATIONS`.
 
     Call arguments:
         inputs: `(batch, *grid, channels)`.
@@ -178,7 +180,7 @@ class PositionEmbedding(keras.layers.Layer):
 
     Raises:
         ValueError: if neither the grid nor `grid_shape` is known, they have
-            different numbers of axes, or `interpolation` is none of the above.
+            different numbers of axes, or `interpolation` is unknown.
 
     Example:
 

@@ -70,10 +70,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         num_heads: int, number of heads; not with an attention layer.
         key_dim: int, size of each head; defaults to channels / `num_heads`.
         mlp_dim: int, hidden units of the MLP; defaults to 4 channels.
-        attention: an attention layer, such as `MaskedAttention`, of which the
-            block makes itself a copy; it is called with the tokens, and with
-            `mask` where it takes one. Or shorthand: `"toeplitz"` (masked
-            linear), `"linear"` (the same without a mask) or `"softmax"`
+        attention: an attention layer, such as `MaskedAttention`, which the
+            block copies and calls with the tokens, and with `mask` where the
+            layer takes one. Or shorthand: `"toeplitz"` (masked linear),
+            `"linear"` (the same without a mask) or `"softmax"`
             (`keras.layers.MultiHeadAttention` over all tokens, and
             `MaskedAttention` where it is causal or has a mask): the same block
             for TopViT, the unmasked Performer and the ordinary ViT.
@@ -93,7 +93,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         mlp_bias: bool, whether the two layers of the MLP have biases;
             `use_bias` is for the attention.
         layer_scale: float, the initial value of a learned factor for each
-            channel of each branch (Touvron et al., 2021); `None` has none.
+            channel of each branch (Touvron et al., 2021); `None` for none.
         **options: other arguments of `ToeplitzAttention` and
             `MaskedAttention`, for the shorthand, such as `causal` or
             `feature_map`; and of `keras.layers.Layer`.
@@ -104,12 +104,12 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         mask: padding mask, `True` for real tokens; see `MaskedAttention`.
         training: bool.
         return_attention_scores: bool, see `MaskedAttention`; an attention
-            layer of your own has to take it, too.
+            layer of your own has to take it too.
 
     Returns:
-        The shape of the input, and scores, if asked for. With causal attention
-        a block goes token by token too: `initial_state`, `step` and `extend`,
-        as `MaskedAttention`.
+        The shape of the input, and scores, if asked for. A block with causal
+        attention also works token by token, with `initial_state`, `step` and
+        `extend`, as `MaskedAttention` does.
 
     Raises:
         ValueError: if an argument is outside its range, or arguments of the

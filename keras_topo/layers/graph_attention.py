@@ -90,20 +90,20 @@ class GraphKernelAttention(MaskedAttention, GraphKernelLayer):
             value 0; or with `log_kernel` (see `LogKernel`); or with `factors`
             `(batch, nodes, rank)` or `(batch, kernels, nodes, rank)`.
             `num_heads` is a multiple of `kernels`; each serves `num_heads /
-            kernels` heads in a row.
-        mask: `(batch, nodes)`, `True` for real nodes. Padded nodes are seen by
-            none.
+            kernels` consecutive heads.
+        mask: `(batch, nodes)`, `True` for real nodes. No node sees a padded
+            one.
         training: bool.
         return_attention_scores: bool, as in `keras.layers.MultiHeadAttention`.
 
     Returns:
         `(batch, nodes, output channels)`; or, where a dict came in, the same
         dict with these as `nodes`, so that layers follow one another in a
-        `keras.Sequential`. A node whose row of the kernel is zero gets the
-        bias alone. With `return_attention_scores=True` the scores besides, see
-        `MaskedAttention`: `(batch, heads, nodes, nodes)`; or `(batch, heads,
-        pairs)` where the call brings its kernel as pairs, as joined batches
-        do, one for each of them, in their order.
+        `keras.Sequential`. A node whose row of the kernel is zero gets only
+        the bias. With `return_attention_scores=True` also the scores, see
+        `MaskedAttention`: `(batch, heads, nodes, nodes)`; or, where the call
+        brings its kernel as pairs, as joined batches do, `(batch, heads,
+        pairs)`, one score per pair, in their order.
 
     Raises:
         ValueError: if the kernel is missing, comes in more than one form, or

@@ -44,7 +44,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             `GraphKernelAttention`.
         dropout: float, rate after each branch and inside the MLP.
         attention_dropout: float, rate at which scores are dropped.
-        epsilon: float, of the layer normalisations.
+        epsilon: float, of the layer normalizations.
         seed: int, from which all dropouts and random features draw their
             seeds, each its own.
 
@@ -53,7 +53,7 @@ class GraphEncoderBlock(keras.layers.Layer):
             `GraphKernelAttention`.
 
     Returns:
-        The shape of the nodes, or the dict with other nodes; and scores, if
+        The shape of the nodes, or the dict with new nodes; and scores, if
         asked for.
 
     Example:

@@ -1,7 +1,7 @@
 """How a graph comes into a layer: dense, as pairs, or as factors.
 
 A graph is a dict of tensors. `nodes` are the features of its nodes, and its
-kernel (a mask between nodes, as many as one a head) takes one of these forms:
+kernel (masks between nodes, up to one per head) takes one of these forms:
 
 | keys | shapes | mask |
 |---|---|---|
@@ -50,7 +50,7 @@ GraphKernel: TypeAlias = Any
 
 
 class GraphKernelLayer(keras.layers.Layer):
-    """A layer on nodes and a kernel, which may be fixed: one graph for ever.
+    """A layer on nodes and a kernel, which may be fixed: that of one graph.
 
     Args:
         graph_kernel: a SciPy sparse array (kept as pairs), an array `(nodes,
@@ -226,7 +226,7 @@ def kernel_operator(kernel, num_nodes, num_heads):
         kernel: dict in one of the forms.
         num_nodes: int, or `None` in a traced function.
         num_heads: int; `kernels` divides it, and each kernel serves
-            `num_heads / kernels` heads in a row.
+            `num_heads / kernels` consecutive heads.
 
     Raises:
         ValueError: if the form is incomplete, or shapes do not fit.

@@ -182,7 +182,7 @@ class RandomWalkKernel(WalkLayer):
     Example:
 
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
-    >>> print(np.round(RandomWalkKernel(lengths=[3])(path)[0, 0], 2))
+    >>> print(np.array(RandomWalkKernel(lengths=[3])(path)[0, 0]).round(2))
     [[1.   0.76 0.71]
      [0.76 1.   0.76]
      [0.71 0.76 1.  ]]
@@ -255,7 +255,7 @@ class DiffusionKernel(KernelLayer):
     Example:
 
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
-    >>> print(np.round(DiffusionKernel(times=[0.5])(path)[0, 0], 2))
+    >>> print(np.array(DiffusionKernel(times=[0.5])(path)[0, 0]).round(2))
     [[0.67 0.26 0.07]
      [0.26 0.48 0.26]
      [0.07 0.26 0.67]]
@@ -356,7 +356,7 @@ class AdjacencyKernel(KernelLayer):
     Example:
 
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
-    >>> print(np.round(AdjacencyKernel("normalized")(path)[0, 0], 2))
+    >>> print(np.array(AdjacencyKernel("normalized")(path)[0, 0]).round(2))
     [[0.5  0.41 0.  ]
      [0.41 0.33 0.41]
      [0.   0.41 0.5 ]]
@@ -396,8 +396,8 @@ class LogKernel(keras.layers.Layer):
         inputs: kernel, `(batch, nodes, nodes)` or `(batch, kernels, nodes,
             nodes)`, not negative; or a dict with `kernel`, which is returned
             with `log_kernel` instead.
-        mask: `(batch, nodes)`, `True` for real nodes; padded ones are seen by
-            none.
+        mask: `(batch, nodes)`, `True` for real nodes; no node sees a padded
+            one.
 
     Returns:
         The shape of the kernel, in float32 at least; -1e30 where an entry is

@@ -273,7 +273,7 @@ class LargestEntries(keras.layers.Layer):
 
     >>> kernel = np.array([[[[1, 0.5, 0.2], [0.5, 1, 0.5], [0.2, 0.5, 1]]]])
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
-    >>> print(np.round(LargestEntries(count=1)(kernel, path)[0, 0], 2))
+    >>> print(np.array(LargestEntries(count=1)(kernel, path)[0, 0]).round(2))
     [[1.  0.5 0. ]
      [0.5 1.  0.5]
      [0.  0.5 1. ]]

@@ -23,14 +23,15 @@ class KernelMixture(keras.layers.Layer):
 
         M_h = sum_k softplus(w_hk) D_k^-1 M_k,    D_k = diag(M_k 1)
 
-    Rows of each given kernel sum to one, so that weights are shares of what
-    the kernels let through; a row of zeros stays one. Of powers of the matrix
-    `P = D^-1 A` (`"steps"` of `GraphPreprocessor`) these are its polynomials
-    with coefficients that are not negative, `sum_l f_l P^l`: the modulation
-    function of graph random features (Reid et al., 2024), diffusion and
-    PageRank among them; of diffusions at several times, learned times; of
-    kernels with `"ones"` among them, attention that is global or local by as
-    much as a head learns. A head starts near one of the kernels, in turn.
+    Rows of each given kernel are divided by their sums, so that weights are
+    shares of what the kernels let through; a row of zeros stays zero. From
+    powers of the matrix `P = D^-1 A` (`"steps"` of `GraphPreprocessor`) a head
+    learns a polynomial with coefficients that are not negative, `sum_l f_l
+    P^l`: the modulation function of graph random features (Reid et al., 2024),
+    with diffusion and PageRank as special cases. From diffusions at several
+    times it learns a time, and from kernels with `"ones"` among them, how
+    global or local its attention is. Heads start near one of the kernels each,
+    in turn.
 
     Args:
         num_heads: int, kernels of the result.

@@ -37,7 +37,7 @@ class HedgehogFeatureMap(keras.layers.Layer):
 
     It is an argument of attention layers, which build it: `similarity` of
     `MaskedAttention`, `feature_map` of `ToeplitzAttention`, blocks and
-    builders. `"hedgehog"` is short for one with its defaults. To write
+    builders. `"hedgehog"` stands for one with default arguments. To write
     another one, register a subclass that implements `logits` or `features`.
 
     **Numerics.** Features are in float32 at least. The largest logit of each

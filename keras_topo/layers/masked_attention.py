@@ -72,10 +72,10 @@ class MaskedAttention(Streaming):
         magnitude_aware: bool, whether attention depends on how large the
             features of a query are, which the normalizer cancels otherwise:
             see `keras_topo.attention.magnitude_aware`. Its `scale` is learned
-            per head and starts at `1 / sqrt(key_dim)`. For feature maps that
-            have a scale (`"relu"`, `"topvit_relu"`, `"elu"`).
-        num_features: int, number of random features of the last two feature
-            maps; defaults to `key_dim`.
+            per head and starts at `1 / sqrt(key_dim)`. Only for feature maps
+            that have a scale (`"relu"`, `"topvit_relu"`, `"elu"`).
+        num_features: int, number of random features of `"favor"` and
+            `"hyperbolic_favor"`; defaults to `key_dim`.
         dropout: float. With `"softmax"` and `"additive"` the rate at which
             scores are dropped; with a feature map, whose scores are never
             computed, whole keys, one draw per head and example.
@@ -96,20 +96,20 @@ class MaskedAttention(Streaming):
         grid: a tensor `(batch, *grid, channels)` whose shape is that of the
             grid behind prefix tokens; its numbers do not matter.
         mask: padding mask of the inputs, `(batch, tokens)` or `(batch,
-            *grid)`, `True` for real tokens. Padded tokens are seen by none;
-            the outputs at their places are without meaning.
+            *grid)`, `True` for real tokens. No token sees a padded one; the
+            outputs at padded places are without meaning.
         value_mask: the same for `value`.
         training: bool.
         return_attention_scores: bool, as in `keras.layers.MultiHeadAttention`.
 
     Returns:
         The shape of the inputs, with `output_shape` channels. With
-        `return_attention_scores=True` the scores besides, `(batch, heads,
-        queries, keys)`: mask times similarity over the sum of these, before
-        dropout. Rows sum to 1 (to 0 where a token sees nothing), and padded
-        keys have 0. Tokens of a grid are in row-major order, behind prefix
-        tokens. Scores are computed beside the output, which is the same as
-        without, and take `O(tokens^2)` time and memory under every mask.
+        `return_attention_scores=True` also the scores, `(batch, heads,
+        queries, keys)`: mask times similarity, divided by the sum of the row,
+        before dropout. Rows sum to 1 (to 0 where a token sees nothing), and
+        padded keys have 0. Tokens of a grid are in row-major order, behind
+        prefix tokens. Scores do not change the output, and take
+        `O(tokens^2)` time and memory under every mask.
 
     Raises:
         ValueError: if an argument is outside its range, the grid does not

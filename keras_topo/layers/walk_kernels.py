@@ -86,7 +86,7 @@ class AnchoredWalkKernel(WalkLayer):
 
     >>> graph = [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0]]
     >>> layer = AnchoredWalkKernel(lengths=[2], anchors=1)
-    >>> print(np.round(layer(np.array([graph]))[0, 0], 2))
+    >>> print(np.array(layer(np.array([graph]))[0, 0]).round(2))
     [[1.   1.   0.89 0.89]
      [1.   1.   0.89 0.89]
      [0.89 0.89 1.   1.  ]
@@ -149,7 +149,7 @@ class LabeledWalkKernel(WalkLayer):
 
     >>> path = np.array([[[0, 1, 0], [1, 0, 1], [0, 1, 0]]])
     >>> labels = np.array([[[1, 0], [1, 0], [0, 1]]])
-    >>> print(np.round(LabeledWalkKernel([2])(path, labels)[0, 0], 3))
+    >>> print(np.array(LabeledWalkKernel([2])(path, labels)[0, 0]).round(3))
     [[1.    0.707 0.   ]
      [0.707 1.    0.   ]
      [0.    0.    1.   ]]

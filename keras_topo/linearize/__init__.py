@@ -34,12 +34,12 @@ def linearize(
     """A model with masked linear attention in the place of softmax attention.
 
     Every weight of the trained model is taken over: projections into heads and
-    out of them, MLPs, norms, embeddings and the classifier. New are the feature
-    map, which starts as its class says, and the mask, which starts as decays of
-    several scales. What comes out is another model, about as good as the old
-    one only after it has learned to imitate it: `Distillation` does so in
-    three stages, and `python -m training.train linearize` runs them. The old
-    model is not changed.
+    out of them, MLPs, norms, embeddings and the classifier. The feature map,
+    which starts as its class says, and the mask, which starts as decays of
+    several scales, are new. The result is another model, which is about as
+    good as the old one only after it has learned to imitate it: `Distillation`
+    trains it in three stages, and `python -m training.train linearize` runs
+    them. The old model is not changed.
 
     Args:
         model: a trained functional model whose `TopologicalEncoderBlock`s have
@@ -49,8 +49,8 @@ def linearize(
         mask: a mask of `keras_topo.masks`, its name, or `None`. By default a
             block keeps the mask that its softmax had, with its weights, and
             others get `"table"`, or `"decay"` where attention is causal or a
-            table cannot be: without a grid of known size. Of a teacher without
-            a mask `TableMask(initial="ones")` is nearer at the beginning.
+            table cannot be: without a grid of known size. For a teacher
+            without a mask, `TableMask(initial="ones")` starts nearer to it.
         feature_map: the name of a feature map or a learned one, see
             `MaskedAttention`.
         blocks: which blocks to change, by index from 0 or by name; all by
@@ -65,13 +65,13 @@ def linearize(
     Raises:
         ValueError: if there is no block with softmax attention, `blocks` names
             another one, the attention is quantized or has adapters, or
-            `feature_map` is none.
+            `feature_map` is unknown.
 
     Example:
 
     >>> teacher = keras_topo.models.topvit(attention="softmax")
     >>> student = keras_topo.linearize(teacher)
-    >>> student(np.zeros((1, 32, 32, 3))).shape
+    >>> tuple(student(np.zeros((1, 32, 32, 3))).shape)
     (1, 10)
     """
     feature_map = check_feature_map(get_similarity(feature_map, "feature_map"))

@@ -24,22 +24,23 @@ class Distillation(keras.Model):
 
     - `"attention"`: each changed block gets the hidden states that the teacher
       has there, and its attention (behind the norm, before the residual)
-      learns to give what the teacher's gives: the squared error over the mean
-      square of the teacher's, averaged over the blocks (Zhang et al., 2024,
-      match the weights of attention instead, which linear attention never
-      computes). All blocks learn in one pass, each by itself. Trained are the
-      attention layers of these blocks: feature maps, masks and projections.
-    - `"features"`: the student goes its own way, and its hidden states behind
-      each block are to be the teacher's (the same relative error, averaged
-      over the blocks), and its logits, by `T^2 KL(teacher || student)` of
+      learns to give what the teacher's gives. The loss is the squared error
+      over the mean square of the teacher's output, averaged over the blocks
+      (Zhang et al., 2024, match the weights of attention instead, which linear
+      attention never computes). All blocks learn in one pass, each by itself.
+      Only the attention layers of these blocks are trained: feature maps,
+      masks and projections.
+    - `"features"`: the student runs on its own hidden states. Behind each block
+      they learn to match the teacher's (the same relative error, averaged over
+      the blocks), and so do its logits, by `T^2 KL(teacher || student)` of
       softmaxes at temperature `T` (Hinton et al., 2015). All layers are
       trained.
     - `"labels"`: `(1 - a)` times the cross-entropy of the labels plus `a` times
       that divergence. All layers are trained.
 
     Metrics are `loss`, what a stage minimizes, and `accuracy`, that of the
-    student; in training not in the stage `"attention"`, which does not run all
-    of the student.
+    student. Training in the stage `"attention"` has no `accuracy`, because it
+    does not run all of the student.
 
     Args:
         teacher: functional classifier with softmax attention.
@@ -64,11 +65,14 @@ class Distillation(keras.Model):
 
     Example:
 
+    >>> teacher = keras_topo.models.topvit((32, 2, 64, 1), attention="softmax")
     >>> student = keras_topo.linearize(teacher)
-    >>> for stage in STAGES:
-    ...     model = Distillation(teacher, student, stage)
-    ...     model.compile("adam")
-    ...     model.fit(images, one_hot_labels)
+    >>> model = Distillation(teacher, student, "attention")  # the first stage
+    >>> model.compile("adam")
+    >>> images, one_hot_labels = np.zeros((4, 32, 32, 3)), np.eye(4, 10)
+    >>> history = model.fit(images, one_hot_labels, verbose=0)
+    >>> list(history.history)
+    ['loss']
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class SumMask(_Combination):
     >>> from keras_topo.masks import CausalMask, DecayMask, Sequence
     >>> mask, tokens = CausalMask() + DecayMask(), Sequence(3)
     >>> mask.build(num_heads=1, topology=tokens)
-    >>> print(np.round(mask.operator(tokens).to_dense()[0], 2))
+    >>> print(np.array(mask.operator(tokens).to_dense()[0]).round(2))
     [[2.   1.   0.99]
      [2.   2.   1.  ]
      [1.99 2.   2.  ]]
@@ -115,7 +115,7 @@ class ProductMask(_Combination):
     >>> from keras_topo.masks import CausalMask, DecayMask, Sequence
     >>> mask, tokens = CausalMask() * DecayMask(), Sequence(3)
     >>> mask.build(num_heads=1, topology=tokens)
-    >>> print(np.round(mask.operator(tokens).to_dense()[0], 2))
+    >>> print(np.array(mask.operator(tokens).to_dense()[0]).round(2))
     [[1.   0.   0.  ]
      [1.   1.   0.  ]
      [0.99 1.   1.  ]]

@@ -41,7 +41,7 @@ class DecayMask(Mask):
 
     >>> mask, grid = DecayMask(), keras_topo.masks.Grid((2, 2))
     >>> mask.build(num_heads=1, topology=grid)
-    >>> print(np.round(mask.operator(grid).to_dense()[0], 2))
+    >>> print(np.array(mask.operator(grid).to_dense()[0]).round(2))
     [[1.   0.37 0.37 0.14]
      [0.37 1.   0.14 0.37]
      [0.37 0.14 1.   0.37]
@@ -108,7 +108,7 @@ class GaussianMask(Mask):
 
     >>> mask, grid = GaussianMask(), keras_topo.masks.Grid((1, 4))
     >>> mask.build(num_heads=2, topology=grid)
-    >>> print(np.round(mask.operator(grid).to_dense()[:, 0], 2))
+    >>> print(np.array(mask.operator(grid).to_dense()[:, 0]).round(2))
     [[1.   0.61 0.14 0.01]
      [1.   0.88 0.61 0.32]]
     """

@@ -48,7 +48,7 @@ class DistanceMask(Mask):
 
     >>> mask, grid = DistanceMask(), keras_topo.masks.Grid((1, 4))
     >>> mask.build(num_heads=2, topology=grid)
-    >>> print(np.round(mask.operator(grid).to_dense()[:, 0], 2))
+    >>> print(np.array(mask.operator(grid).to_dense()[:, 0]).round(2))
     [[1.   0.37 0.14 0.05]
      [1.   0.61 0.37 0.22]]
     """

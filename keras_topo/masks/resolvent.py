@@ -38,7 +38,7 @@ class ResolventMask(Mask):
 
     >>> mask, grid = ResolventMask(), keras_topo.masks.Grid((2, 2))
     >>> mask.build(num_heads=1, topology=grid)
-    >>> print(np.round(mask.operator(grid).to_dense()[0], 2))
+    >>> print(np.array(mask.operator(grid).to_dense()[0]).round(2))
     [[4.   0.37 0.37 0.07]
      [0.37 4.   0.07 0.37]
      [0.37 0.07 4.   0.37]

@@ -305,7 +305,7 @@ class RandomWalkMask(SampledMask):
     >>> path = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
     >>> mask = RandomWalkMask(path, num_walks=100, length=3)
     >>> mask.build(num_heads=2, topology=keras_topo.masks.Nodes(3))
-    >>> print(np.round(np.diag(mask.operator().to_dense()), 4))
+    >>> print(np.array(np.diag(mask.operator().to_dense())).round(4))
     [1. 1. 1.]
     """
 

@@ -200,8 +200,8 @@ class MaskOperator(TensorHolder):
         """Masked linear attention, numerators and denominators.
 
         `numerator_i = sum_j M_ij (phi(q_i) . phi(k_j)) v_j`, and the
-        denominator the same of ones: those of different masks add up before
-        the division.
+        denominator is the same for values of one. Those of different masks
+        can be added up before the division.
 
         Args:
             query_features: `(batch, heads, L, m)`.
@@ -209,9 +209,9 @@ class MaskOperator(TensorHolder):
             value: `(batch, heads, L, d)`.
             implementation: `"auto"`, the cheapest form; `"fast"`, the cheapest
                 but `"explicit"`; or the name of a form.
-            state: what tokens before these have left, of causal masks: from
-                `initial_state` or an earlier call. The mask is that of these
-                tokens.
+            state: for causal masks, the state that earlier tokens have left:
+                from `initial_state` or an earlier call. The mask covers only
+                the tokens of this call.
             return_state: bool, whether to return the state after these tokens.
 
         Returns:
@@ -339,8 +339,8 @@ class MaskOperator(TensorHolder):
         zero throughout.
 
         Nothing is computed in traced functions: there, only masks that are
-        non-negative by construction know. Elsewhere the parameters are looked
-        at, up to a million numbers of each.
+        non-negative by construction know. Elsewhere up to a million numbers
+        of each parameter are looked at.
         """
         return self._nonnegative()
 

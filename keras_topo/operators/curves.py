@@ -46,8 +46,8 @@ def curve_decay(
         grid_shape: ints, `(n_1, ..., n_d)`, of one to three axes. Tokens are
             in row-major order.
         rates: `(*batch, num_curves)`, the rates of decay, not negative.
-        curves: names of curves, see `curve_order`, or orders of one's own:
-            `(L,)`, ints, the token at each position of the curve.
+        curves: names of curves, see `curve_order`, or other orders: `(L,)`,
+            ints, the token at each position of the curve.
         scale: number or `(*batch,)`, `s`; one by default.
 
     Returns:
@@ -61,7 +61,7 @@ def curve_decay(
     Example:
 
     >>> mask = curve_decay((2, 2), [np.log(2.0), np.log(2.0)])
-    >>> print(np.round(mask.to_dense(), 4))
+    >>> print(np.array(mask.to_dense()).round(4))
     [[1.     0.3125 0.3125 0.25  ]
      [0.3125 1.     0.25   0.5   ]
      [0.3125 0.25   1.     0.5   ]

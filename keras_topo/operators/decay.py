@@ -30,10 +30,10 @@ class ExponentialDecay(OrderedDecay):
     An exponentiated affine function of the distance on a path; with `causal`,
     its entries with `j > i` are zero. Off the diagonal the matrix has rank one
     on each side, so the product is a scan: a dense product inside chunks, of 32
-    tokens and more in sequences of more than 131,072, and one number a column
+    tokens and more in sequences of more than 131,072, and one number per column
     carried from chunk to chunk in each direction.
 
-    *Complexity*: products take about `36 L` multiply-adds a column up to
+    *Complexity*: products take about `36 L` multiply-adds per column up to
     131,072 tokens, `250 L` for a million.
 
     Args:
@@ -49,7 +49,7 @@ class ExponentialDecay(OrderedDecay):
 
     Example:
 
-    >>> print(np.round(ExponentialDecay(np.log(2.0), 3).to_dense(), 2))
+    >>> print(np.array(ExponentialDecay(np.log(2.0), 3).to_dense()).round(2))
     [[1.   0.5  0.25]
      [0.5  1.   0.5 ]
      [0.25 0.5  1.  ]]

@@ -88,7 +88,7 @@ class DenseExp(Dense):
     Example:
 
     >>> mask = DenseExp(np.log([[1.0, 2.0], [3.0, 4.0]]))
-    >>> print(np.round(mask.to_dense(), 4))
+    >>> print(np.array(mask.to_dense()).round(4))
     [[1. 2.]
      [3. 4.]]
     """

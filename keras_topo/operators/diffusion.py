@@ -40,9 +40,9 @@ class GraphDiffusion(MaskOperator):
     whose terms take one sparse product each, and whose degree follows from
     `time * r` and the tolerance before anything is multiplied: what is left
     out is at most `4 sum_{k > degree} exp(-time r) I_k(time r)`, relative to
-    the norm of the kernel. `exp(time A)` grows from one part of a graph to
-    another like its eigenvalues: there the series is that of Taylor, whose
-    terms are not negative and leave no large numbers to cancel, with `sum_{k >
+    the norm of the kernel. Entries of `exp(time A)` may differ by orders of
+    magnitude between parts of a graph. It is therefore a Taylor series, whose
+    terms are not negative, so that no large numbers cancel, with `sum_{k >
     degree} exp(-time r) (time r)^k / k!` left out. The gradient with respect to
     time is `-T exp(-time T)`, exactly, and that with respect to `x` is the
     product itself, so that neither direction keeps the terms of the series.
@@ -74,7 +74,7 @@ class GraphDiffusion(MaskOperator):
     Example:
 
     >>> mask = GraphDiffusion([[0, 1], [1, 0]], time=0.5)
-    >>> print(np.round(mask.to_dense(), 3))
+    >>> print(np.array(mask.to_dense()).round(3))
     [[0.684 0.316]
      [0.316 0.684]]
     """

@@ -37,7 +37,7 @@ def exponentiated_polynomial(
         A callable from `(n,)` to `(*batch, n)`.
 
     Raises:
-        ValueError: if `coefficients` is a number, or has none.
+        ValueError: if `coefficients` is a number, or is empty.
 
     *Complexity*: `O(degree n)`.
 
@@ -83,7 +83,7 @@ def rational(a: TensorLike) -> Callable[[Tensor], Tensor]:
 
     >>> from keras_topo.operators import ForestDistance
     >>> mask = ForestDistance([-1, 0, 1], rational(1.0))
-    >>> print(np.round(mask.rows(0, 1), 2))
+    >>> print(np.array(mask.rows(0, 1)).round(2))
     [[1.  0.5 0.2]]
     """
     a = _nonnegative_tensor(a, "a")
@@ -118,7 +118,7 @@ def damped_cosine(
 
     >>> from keras_topo.operators import ForestDistance
     >>> mask = ForestDistance([-1, 0, 1], damped_cosine(0.0, np.pi))
-    >>> print(np.round(mask.rows(0, 1), 2))
+    >>> print(np.array(mask.rows(0, 1)).round(2))
     [[1. 0. 1.]]
     """
     is_number = [isinstance(x, (int, float)) for x in (rate, frequency)]

@@ -36,7 +36,7 @@ class ForestExponential(MaskOperator):
     number is at most `log2 L`, so deep trees, a path of a million nodes
     included, take as few steps as shallow ones.
 
-    *Complexity*: products of `O(L)` operations a column, about `70 L`
+    *Complexity*: products of `O(L)` operations per column, about `70 L`
     multiply-adds, in `O(log L)` steps; preparation on the host `O(L log L)`.
     Factors of the scans take memory of some `32 L` numbers for each `a` of a
     batch, several times that with the gradient.
@@ -61,7 +61,7 @@ class ForestExponential(MaskOperator):
     Example:
 
     >>> mask = ForestExponential([-1, 0, 1], a=-np.log(2.0))
-    >>> print(np.round(mask.to_dense(), 2))
+    >>> print(np.array(mask.to_dense()).round(2))
     [[1.   0.5  0.25]
      [0.5  1.   0.5 ]
      [0.25 0.5  1.  ]]

@@ -51,7 +51,7 @@ class ForestDistance(MaskOperator):
     Explicit rows of more than 8,192 tokens, which softmax attention uses, have
     zeros for entries below 4e-6 times the largest value of `f`.
 
-    *Complexity*: products of `O(L log^2 L)` operations a column in `O(log L)`
+    *Complexity*: products of `O(L log^2 L)` operations per column in `O(log L)`
     steps, preparation on the host `O(L log^2 L)`; without a common step
     `O(L K log L)` for `K` distinct distances from a centroid.
 
@@ -74,7 +74,7 @@ class ForestDistance(MaskOperator):
     Example:
 
     >>> mask = ForestDistance([-1, 0, 0], lambda d: 1 / (1 + d))
-    >>> print(np.round(mask.to_dense(), 2))
+    >>> print(np.array(mask.to_dense()).round(2))
     [[1.   0.5  0.5 ]
      [0.5  1.   0.33]
      [0.5  0.33 1.  ]]

@@ -30,7 +30,7 @@ class GatedDecay(OrderedDecay):
     1` to `i` count, and with `j > i` those of `i + 1` to `j`.
 
     *Complexity*: products as attention with one feature, about `70 L`
-    multiply-adds a column.
+    multiply-adds per column.
 
     Args:
         rates: `(*batch, L)`, non-negative; infinity is a rate.
@@ -48,7 +48,7 @@ class GatedDecay(OrderedDecay):
 
     Example:
 
-    >>> print(np.round(GatedDecay(np.log([1.0, 2.0, 4.0])).to_dense(), 3))
+    >>> print(np.array(GatedDecay(np.log([1.0, 2.0, 4.0])).to_dense()).round(3))
     [[1.    0.5   0.125]
      [0.5   1.    0.25 ]
      [0.125 0.25  1.   ]]

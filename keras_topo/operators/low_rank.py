@@ -21,7 +21,7 @@ class LowRank(MaskOperator):
     Masked linear attention with it is plain linear attention with `r` times
     as many features: two matrix products and nothing else.
 
-    *Complexity*: products `2 r L` multiply-adds a column.
+    *Complexity*: products `2 r L` multiply-adds per column.
 
     Args:
         u: `(*batch, L, r)`.

@@ -78,7 +78,7 @@ class Resolvent(MaskOperator):
     Example:
 
     >>> mask = Resolvent([[1, 0], [2, 1]], [0.5, 0.5], 3)
-    >>> print(np.round(mask.to_dense(), 2))
+    >>> print(np.array(mask.to_dense()).round(2))
     [[1.   0.   0.  ]
      [0.5  1.   0.  ]
      [0.25 0.5  1.  ]]
@@ -336,7 +336,7 @@ def personalized_pagerank(
     Example:
 
     >>> mask = personalized_pagerank([[0, 1], [1, 0]], 2, 0.5)
-    >>> print(np.round(mask.to_dense(), 3))
+    >>> print(np.array(mask.to_dense()).round(3))
     [[0.667 0.333]
      [0.333 0.667]]
     """

@@ -191,7 +191,7 @@ def grid_resolvent(
 
     Example:
 
-    >>> print(np.round(grid_resolvent((3,), [0.5]).to_dense(), 2))
+    >>> print(np.array(grid_resolvent((3,), [0.5]).to_dense()).round(2))
     [[2.   0.5  0.25]
      [0.5  2.   0.5 ]
      [0.25 0.5  2.  ]]

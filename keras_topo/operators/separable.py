@@ -31,7 +31,7 @@ class SeparableSum(Sum):
     The matrices of short axes are made once, here, and not in every block of
     an attention.
 
-    *Complexity*: `r L (n_1 + ... + n_d)` multiply-adds a column for `r` terms
+    *Complexity*: `r L (n_1 + ... + n_d)` multiply-adds per column for `r` terms
     with dense factors. Rows come from the full table, which is small.
 
     Args:

@@ -40,7 +40,7 @@ def hypercube(decay: TensorLike, dimensions: int) -> Kronecker:
     see; `hypercube_diffusion` has the constant.
 
     *Complexity*: a `Kronecker` product of blocks of up to four dimensions:
-    `4 dimensions L` multiply-adds a column for `L = 2^dimensions` tokens.
+    `4 dimensions L` multiply-adds per column for `L = 2^dimensions` tokens.
 
     Args:
         decay: `(*batch,)`, in `[0, 1]` for masks that decay; any number is
@@ -92,7 +92,7 @@ def hypercube_diffusion(
 
     Example:
 
-    >>> print(np.round(hypercube_diffusion(0.5, 1).to_dense(), 3))
+    >>> print(np.array(hypercube_diffusion(0.5, 1).to_dense()).round(3))
     [[0.684 0.316]
      [0.316 0.684]]
     """
@@ -155,7 +155,7 @@ def torus_diffusion(
     A torus is the Cartesian product of rings, and the kernel of a ring of `n`
     nodes is the circulant of the inverse FFT of `exp(-time (2 - 2 cos(2 pi k /
     n)))`, which is exact to rounding at any time. Edges have weight one; a ring
-    of two nodes has one edge, one of a single node none.
+    of two nodes has one edge, and a ring of one node has none.
 
     *Complexity*: a `Kronecker` product of `Torus` masks of the axes, each by
     its matrix or an FFT.
@@ -175,7 +175,7 @@ def torus_diffusion(
 
     Example:
 
-    >>> print(np.round(torus_diffusion(0.5, (4,)).to_dense()[0], 4))
+    >>> print(np.array(torus_diffusion(0.5, (4,)).to_dense()[0]).round(4))
     [0.4678 0.2162 0.0999 0.2162]
     """
     grid_shape = check_grid_shape(grid_shape)

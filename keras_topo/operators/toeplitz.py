@@ -43,13 +43,13 @@ class BlockToeplitz(OffsetTable):
 
     The product takes the cheaper of two exact ways:
 
-    - the dense matrix, on small grids: `L^2` multiply-adds a column;
+    - the dense matrix, on small grids: `L^2` multiply-adds per column;
     - the d-dimensional FFT: `O(L log L)` a column. Periodic axes need no
       padding, which halves the work for each of them.
 
     When `table` comes as `r` separable terms, the result is a sum of `r`
     Kronecker products of 1-D Toeplitz masks where that is cheaper: `r L (n_1 +
-    ... + n_d)` multiply-adds a column. It is then not a `BlockToeplitz`, but
+    ... + n_d)` multiply-adds per column. It is then not a `BlockToeplitz`, but
     answers `full_table()` and `chosen_method` as one.
 
     *Complexity*: as above per column. Memory is that of the product: no `L x

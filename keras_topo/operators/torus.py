@@ -18,7 +18,7 @@ class Torus(BlockToeplitz):
 
     The product takes the cheaper of two exact ways:
 
-    - the dense matrix, on small tori: `L^2` multiply-adds a column;
+    - the dense matrix, on small tori: `L^2` multiply-adds per column;
     - the d-dimensional FFT, `O(L log L)` a column. A circulant needs no
       padding, which makes it cheaper than on a grid that does not wrap by a
       factor of up to `2^d`.

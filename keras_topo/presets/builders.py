@@ -73,8 +73,13 @@ def builder(
 
     >>> from keras_topo.presets import builder
     >>> @builder
-    ... def classifier(units, num_classes=10):
-    ...     ...
+    ... def linear_classifier(num_features, num_classes=10):
+    ...     inputs = keras.Input((num_features,))
+    ...     outputs = keras.layers.Dense(num_classes)(inputs)
+    ...     return keras.Model(inputs, outputs)
+    >>> folder = keras_topo.save_preset(linear_classifier(4), "linear")
+    >>> keras_topo.from_preset("linear").output_shape
+    (None, 10)
     """
     name = function.__name__
     known = BUILDERS.get(name)

@@ -63,10 +63,10 @@ def from_preset(
             the folder is meant by `"./name"` or a `pathlib.Path`. (Folders
             that hold a `model.keras` alone, as before version 0.2, are read
             once more.)
-        num_classes: int; if it is given, the last layer is replaced by an
-            untrained one for so many classes. It is a `Dense`, a convolution
-            or a `GraphKernelAttention`, also before an activation or in a
-            model inside.
+        num_classes: int; if given, the last layer is replaced by an untrained
+            one for that many classes. It is a `Dense`, a convolution or a
+            `GraphKernelAttention`; an activation may follow it, and it may be
+            in a model inside the model.
         image_shape: `(height, width)` or `(height, width, channels)` for a
             model of images, and in the same way other axes for sequences,
             volumes and videos. Position embeddings and Toeplitz masks are
@@ -87,9 +87,10 @@ def from_preset(
 
     Example:
 
-    >>> model = keras_topo.from_preset("topvit-cifar10", num_classes=3,
-    ...                                image_shape=(40, 48))
-    >>> model(np.zeros((1, 40, 48, 3))).shape
+    >>> model = keras_topo.from_preset(
+    ...     "topvit-cifar10", num_classes=3, image_shape=(40, 48)
+    ... )
+    >>> tuple(model(np.zeros((1, 40, 48, 3))).shape)
     (1, 3)
     """
     with _opened(name_or_path) as (config, weights, source):

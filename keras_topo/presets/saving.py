@@ -43,11 +43,12 @@ def save_preset(
     """Saves a model as configuration and weights, for `from_preset`.
 
     The preset loads with every version of Keras that keras_topo supports, and
-    can run no code where it is loaded. Of a model of a builder (`topvit` and
+    can run no code where it is loaded. For a model of a builder (`topvit` and
     the others of `keras_topo.models`, or a function under
-    `keras_topo.presets.builder`) it holds the builder's name and arguments; of
-    another one the configuration of Keras. The optimizer stays behind, and
-    adapters of `enable_lora` are added to the weights that they adapt.
+    `keras_topo.presets.builder`) it holds the builder's name and arguments,
+    and for any other model the configuration of Keras. The optimizer is not
+    saved, and adapters of `enable_lora` are added to the weights that they
+    adapt.
 
     Args:
         model: a built `keras.Model` of layers of Keras, of keras_topo, or of
@@ -78,10 +79,13 @@ def save_preset(
 
     Example:
 
-    >>> keras_topo.save_preset(
-    ...     model, "presets/flowers",
-    ...     preprocessor={"class_names": ["daisy", "rose"]})
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1), num_classes=2)
+    >>> names = {"class_names": ["daisy", "rose"]}
+    >>> folder = keras_topo.save_preset(model, "presets/flowers", names)
     >>> again = keras_topo.from_preset("presets/flowers")
+    >>> images = np.random.rand(1, 32, 32, 3)
+    >>> print(np.allclose(again(images), model(images), atol=1e-5))
+    True
     """
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(

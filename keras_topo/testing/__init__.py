@@ -1,4 +1,4 @@
-"""Contract tests for operators and layers of one's own.
+"""Contract tests for operators and layers of your own.
 
 - `run_operator_test` checks a `keras_topo.operators.MaskOperator` against its
   dense matrix; `OperatorTest` has the same checks one by one.

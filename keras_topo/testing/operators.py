@@ -65,12 +65,11 @@ def run_operator_test(
 
     Example:
 
+    >>> from keras_topo.operators import ExponentialDecay
+    >>> distance = abs(np.arange(6)[:, None] - np.arange(6))
     >>> run_operator_test(
     ...     lambda rate: ExponentialDecay(rate, 6),
-    ...     lambda rate: np.exp(
-    ...         -rate[..., None, None]
-    ...         * abs(np.arange(6)[:, None] - np.arange(6))
-    ...     ),
+    ...     lambda rate: np.exp(-rate[..., None, None] * distance),
     ...     [np.array([0.3, 0.7])],
     ... )
     """

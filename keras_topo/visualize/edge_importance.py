@@ -33,11 +33,11 @@ def edge_importance(
 
     The score `s` is the log-odds of a class, `log(p / (1 - p))`, or the
     predicted number. So an edge of positive importance speaks for the class,
-    or raises the number; a negative one does the opposite; and no model but
-    only its predictions are looked at. Features and kernels are computed anew
-    without the edge, as for a graph that never had it, and nodes that lose
-    their last edge stay. Importances of several edges do not add up: of two
-    ways around a ring, each alone may be of no matter.
+    or raises the number, and one of negative importance does the opposite.
+    Only predictions count, not the inside of the model. Features and kernels
+    are computed anew without the edge, as for a graph that never had it, and
+    nodes that lose their last edge stay. Importances of several edges do not
+    add up: of two ways around a ring, each alone may not matter.
 
     Args:
         estimator: `GraphClassifier` or `GraphRegressor`, or, with `node`,
@@ -55,16 +55,20 @@ def edge_importance(
 
     Raises:
         ValueError: if the graph has no edges or cannot be read, `target` is
-            none, or `node` is missing or none.
+            no target of the estimator, or `node` is missing or no node.
 
     *Complexity*: one prediction per edge, in batches.
 
     Example:
 
-    >>> mutag = GraphClassifier.from_preset("gkat-mutag", {"node_labels": "z"})
+    >>> mutag = keras_topo.GraphClassifier.from_preset("gkat-mutag")
+    >>> ring_and_tail = [*[[i, (i + 1) % 6] for i in range(6)], [0, 6]]
+    >>> molecule = keras_topo.graphs.Graph.from_edges(
+    ...     ring_and_tail, num_nodes=7, node_labels=[0, 0, 0, 0, 0, 0, 1]
+    ... )
     >>> edges, importance = edge_importance(mutag, molecule)
     >>> edges[importance.argmax()]
-    array([6, 7])
+    array([0, 6])
     """
     graph, edges, importance, _ = _importance(estimator, graph, target, node)
     return edges, importance
@@ -97,8 +101,12 @@ def plot_edge_importance(
 
     Example:
 
-    >>> figure = plot_edge_importance(mutag, molecule)
-    >>> figure.savefig("edges.png")
+    >>> mutag = keras_topo.GraphClassifier.from_preset("gkat-mutag")
+    >>> ring = [[i, (i + 1) % 6] for i in range(6)]
+    >>> carbons = keras_topo.graphs.Graph.from_edges(
+    ...     ring, num_nodes=6, node_labels=[0] * 6
+    ... )
+    >>> plot_edge_importance(mutag, carbons).savefig("edges.png")
     """
     graph, edges, importance, told = _importance(estimator, graph, target, node)
     if names is None and graph.node_labels is not None:

@@ -36,6 +36,17 @@ def plot_graph_attention(
 
     Raises:
         ValueError: if the node is not in the graph.
+
+    Example:
+
+    >>> graph = keras_topo.graphs.Graph.from_edges([[0, 1], [1, 2]], 3)
+    >>> model = keras_topo.models.gkat_graph_classifier(4, 2, depth=1)
+    >>> inputs = {
+    ...     "nodes": np.ones((1, 3, 4)),
+    ...     "kernel": np.ones((1, 4, 3, 3)),
+    ...     "node_mask": np.ones((1, 3), bool),
+    ... }
+    >>> plot_graph_attention(model, graph, inputs).savefig("attention.png")
     """
     models = by_title(models)
     node, layout = _node(graph, node), _layout(graph)
@@ -85,6 +96,13 @@ def plot_kernels(
 
     Returns:
         A figure.
+
+    Example:
+
+    >>> graph = keras_topo.graphs.Graph.from_edges([[0, 1], [1, 2]], 3)
+    >>> kernels = keras_topo.graphs.diffusion_kernel(graph, time=[0.5, 2.0])
+    >>> figure = plot_kernels([graph], [kernels], ["path"], ["0.5", "2"])
+    >>> figure.savefig("kernels.png")
     """
     figure, axes = _axes(len(graphs), len(titles), 2.6, 2.5)
     marks: Any = None

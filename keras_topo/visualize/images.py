@@ -42,7 +42,8 @@ def plot_masks(
 
     Example:
 
-    >>> plot_masks({"before": model, "after": trained}).savefig("masks.png")
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> plot_masks(model).savefig("masks.png")
     """
     panels = []
     for title, model in by_title(models).items():
@@ -96,6 +97,8 @@ def plot_attention(
 
     Example:
 
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> image = np.zeros((32, 32, 3))
     >>> plot_attention(model, image, token=(2, 3)).savefig("attention.png")
     """
     models = by_title(models)

@@ -26,7 +26,7 @@ def attention_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
     Example:
 
-    >>> list(attention_layers(topvit("mini")))
+    >>> list(attention_layers(keras_topo.models.topvit("mini")))
     ['block_1', 'block_2', 'block_3', 'block_4']
     """
     found = {}
@@ -47,7 +47,7 @@ def attention_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def attention_weights(model: keras.Model, inputs: Any) -> dict[str, np.ndarray]:
-    """What the tokens of an input take of each other, layer by layer.
+    """How much tokens of an input take from each other, layer by layer.
 
     Row `i` of a matrix holds the weights with which token `i` averages the
     values of all tokens: `D^-1 (M (.) K)` of masked kernel attention.
@@ -67,9 +67,10 @@ def attention_weights(model: keras.Model, inputs: Any) -> dict[str, np.ndarray]:
 
     Example:
 
-    >>> weights = attention_weights(topvit("mini"), images)
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> weights = attention_weights(model, np.zeros((1, 32, 32, 3)))
     >>> weights["block_1"].shape
-    (1, 3, 64, 64)
+    (1, 2, 64, 64)
     """
     return weights_on_grids(model, inputs)[0]
 
@@ -147,6 +148,12 @@ def mask_rows(
 
     Raises:
         ValueError: if the token is not on the grid.
+
+    Example:
+
+    >>> model = keras_topo.models.topvit((32, 2, 64, 1))
+    >>> mask_rows(model, token=(2, 3))["block_1"].shape
+    (2, 8, 8)
     """
     rows = {}
     for name, layer in attention_layers(model).items():
