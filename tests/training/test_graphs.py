@@ -520,5 +520,5 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: --seeds 2: --from expects other data")
     assert run("--data", other, "--from", first, "--out", tmp_path / "x") == 2
-    assert "graphs such as it was trained on" in capsys.readouterr().err
+    assert "graphs like its training graphs" in capsys.readouterr().err
     assert run("--from", tmp_path / "nowhere", "--out", tmp_path / "x") == 2
