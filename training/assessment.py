@@ -38,7 +38,7 @@ from keras_topo.training.folds import (
     combinations,
     read_runs,
     splits_digest,
-    summarise,
+    summarize,
 )
 from keras_topo.training.machine import (
     retracing_in_silence,
@@ -158,7 +158,7 @@ class Assessment:
                 {
                     "cell": cell,
                     "parameters": parameters,
-                    **summarise(lines, metric),
+                    **summarize(lines, metric),
                 }
             )
         summary = {
@@ -334,7 +334,7 @@ def more_seeds(settings, count, folder, first):
         greater=greater,
         told=lambda text: print(text.partition("final ")[2], flush=True),
     )
-    found = summarise(lines, metric)
+    found = summarize(lines, metric)
     seconds = sum(line["training_seconds"] for line in lines)
     failed = {
         str(line["seed"]): line["failed"] for line in lines if "failed" in line

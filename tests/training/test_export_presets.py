@@ -64,8 +64,8 @@ def test_what_is_refused(of_images, tmp_path, capsys):
     keras_topo.save_preset(model, tmp_path / "other", {"task": "words"})
     for name, arguments, message in (
         ("nodes", [], "--data-dir expects"),
-        ("nodes", ["--image-size", "8", "8"], "for models of images"),
-        ("other", [], "not 'words'"),
+        ("nodes", ["--image-size", "8", "8"], "only for image models"),
+        ("other", [], "task='words'"),
         ("nowhere", [], "`name_or_path` expects"),
     ):
         preset = str(tmp_path / name)

@@ -506,7 +506,7 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     # Architecture, a split whose test graphs it knows, other features.
     capsys.readouterr()
     for wrong, message in (
-        (["--depth", "2"], "has decided. Received: --depth"),
+        (["--depth", "2"], "has fixed. Received: --depth"),
         (["--seed", "1"], "test graphs may have been among its own"),
     ):
         again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]

@@ -237,7 +237,7 @@ class Stage(Task):
 
 
 def updates_of(metrics):
-    """The number of updates of a training from its `metrics.json`, or `None`."""
+    """The number of updates in a `metrics.json`, or `None`."""
     if metrics.get("updates"):
         return int(metrics["updates"])
     arguments = metrics.get("arguments", {})
@@ -249,7 +249,7 @@ def updates_of(metrics):
 
 
 def reading(settings):
-    """Decoding options of image files: the settings, or those of the teacher."""
+    """Decoding options of image files: the settings, or the teacher's."""
     known = read_preprocessor(settings.preset)
     found = {"max_pixels": MAX_PIXELS, "sample_bits": None}
     for name in found:
