@@ -2,30 +2,30 @@
 
     python -m benchmarks.attention --json FILE --plot FILE
 
-Shapes are those of models (batch x heads x tokens: 8 x 12 x 196, 8 x 6 x 1,024
-and 2 x 8 x 4,096) and one head of 64 to 262,144 tokens; m = d = 64, float32,
-tokens on a square grid. The peer that all ratios refer to is PyTorch's
-`scaled_dot_product_attention`. Causal rows are compared with its causal form
-too. Softmax attention as its equation is written is measured in every mode.
+Shapes are those of typical models (batch x heads x tokens: 8 x 12 x 196, 8 x 6
+x 1,024 and 2 x 8 x 4,096) and one head of 64 to 262,144 tokens; m = d = 64,
+float32, tokens on a square grid. All ratios compare with PyTorch's
+`scaled_dot_product_attention`, and causal rows also with its causal form.
+Softmax attention written out by its equation is measured in every mode.
 
 Modes are TensorFlow graphs, TensorFlow graphs compiled by XLA, and JAX. The
-summary takes the fastest of them for each figure; the JSON file has them all.
-Explicit and fast implementations are measured beside what `auto` picks in the
-first mode, forward, with one head. Forward and backward means the gradients of
-the sum of the output with respect to queries, keys, values and parameters of
-the mask.
+summary takes the fastest mode for each figure; the JSON file has all modes.
+Explicit and fast implementations are measured beside `auto` in the first mode,
+forward, with one head. "Forward and backward" computes the gradients of the sum
+of the output with respect to queries, keys, values and mask parameters.
 
-A row stops where one call would take longer than `--limit` seconds, explicit
-rows after `--explicit-to` tokens. About 20 minutes on two quiet cores; three
-with `--quick`, hours with `--all`, which measures every row in every mode.
+A row stops when one call would take longer than `--limit` seconds, and explicit
+rows stop after `--explicit-to` tokens. The run takes about 20 minutes on two
+quiet cores, three with `--quick`, and hours with `--all`, which measures every
+row in every mode.
 
-    --against COMMIT    the package of that commit beside this one, in the same
-                        rounds, and which rows have become slower
-    --step              a training step of TopViT-Ti/16 instead
-    --memory-training   memory instead
+    --against COMMIT    also measure the package of that commit, in the same
+                        rounds, and list the rows that have become slower
+    --step              measure a training step of TopViT-Ti/16 instead
+    --memory-training   measure memory instead
 
-`python -m benchmarks.attention --shapes 4096 --kinds decay --modes xla` picks
-rows. Everything about processes and rounds is in `benchmarks.harness`.
+`python -m benchmarks.attention --shapes 4096 --kinds decay --modes xla` selects
+rows. `benchmarks.harness` describes processes and rounds.
 """
 
 import argparse

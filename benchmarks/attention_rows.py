@@ -1,9 +1,9 @@
 """The rows of `benchmarks.attention`, in the processes that measure them.
 
 All rows of a shape have the same queries, keys and values: contiguous float32
-numbers from 0 to 1, which are features already, so that no feature map is
-timed. Masks have parameters per head, the same for all examples, but for gates,
-which every example has of its own.
+numbers from 0 to 1. Queries and keys are features already, so no feature map is
+timed. Mask parameters differ by head and are the same for all examples, except
+gates, which differ by example too.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The tables and the picture of `benchmarks.attention`, from its records."""
+"""Tables and plots of `benchmarks.attention`, from its records."""
 
 import math
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.calibrate [--rounds 7] [--jit]
 
-Prints each constant as the ratio that it is: the time of what it stands for
-over the time of one multiply-add in a large float32 matrix product, the two
-taking turns, median over the rounds.
+Each constant is a ratio: the time of an operation over the time of one
+multiply-add in a large float32 matrix product. The two take turns, and the
+median over the rounds is printed.
 """
 
 import argparse

@@ -1,23 +1,24 @@
-"""Regression that needs features of edges: GKAT against GINE, GIN and itself.
+"""Regression that needs features of edges: GKAT against GINE and GIN.
 
     python -m benchmarks.edge_features --json results/edge-features/runs.jsonl
 
 The task is `keras_topo.graphs.spectral_radius_dataset`: the largest eigenvalue
 of a matrix whose entries are the kinds and strengths of the edges. Each seed
-draws other graphs and other initial weights. All methods of a seed have the
-same graphs, features of nodes, batches, epochs and updates, three layers, and
-numbers of parameters within 10% of one another. Nothing but the learning rate
-is chosen: for each method from the same three, by the mean absolute error on
-the validation graphs of seed 0. The last epoch counts. Test errors of the other
-two are in the file as well; the table leaves them out.
+draws new graphs and initial weights. All methods of a seed have the same
+graphs, node features, batches, epochs and updates, three layers, and parameter
+counts within 10% of one another. Only the learning rate is chosen: for each
+method from the same three, by the mean absolute error on the validation graphs
+of seed 0. The last epoch is tested. The file also has the test errors of the
+other two rates; the table leaves them out.
 
-`gkat-edges` is what `keras_topo.GraphRegressor` makes of graphs with features
-of edges: gates of the kernel, and messages along edges beside attention.
-`gkat` knows no features of edges. `gine` and `gin` are `model="gin"` with and
-without them. `gkat-gates`, which has the gates alone, runs where it is named.
+`gkat-edges` is the default of `keras_topo.GraphRegressor` for graphs with
+features of edges: gates of the kernel, and messages along edges in addition to
+attention. `gkat` does not use features of edges. `gine` and `gin` are
+`model="gin"` with and without them. `gkat-gates`, with gates only, runs only if
+it is named.
 
-A line of JSON per run is added to the file when it is finished; the same
-command goes on after the last one, and prints the table of all lines.
+Each finished run appends a line of JSON to the file. After an interruption, the
+same command continues, and prints the table of all lines.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Masks, drawn on the structures that their tokens form.
+"""Plots masks on the structures of their tokens.
 
     python -m benchmarks.gallery --out docs/mask-gallery.png
 
 One panel per operator. Each shows one row of the mask, divided by its largest
 entry: how strongly the circled token can attend to every other token of the
-sequence, grid, torus, tree, cube or graph. Needs
-matplotlib and networkx (extra `training`); takes some seconds.
+sequence, grid, torus, tree, cube or graph. It needs matplotlib and networkx
+(extra `training`) and takes some seconds.
 """
 
 import argparse

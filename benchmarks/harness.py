@@ -1,14 +1,14 @@
-"""What all benchmarks share: processes, rounds, resuming, tables, pictures.
+"""Shared code of all benchmarks: processes, rounds, resuming, tables, plots.
 
 Every figure is a ratio to a peer in the same round. The rows of a group take
-turns, round after round, so that whatever else the machine does falls on all of
-them, and the median over the rounds is reported.
+turns in each round, so that other load on the machine affects all of them
+alike, and the median over the rounds is reported.
 
-Frameworks that share a process share its threads and allocators, so each kind
-of `KINDS` has a process of its own, which measures on request; all of them are
+Frameworks in one process share its threads and allocators, so each kind of
+`KINDS` has its own process, which measures on request. All processes are
 confined to the same cores. Requests and answers are dicts, one JSON line each.
 
-The side that asks is here, the side that measures in `benchmarks.measure`.
+This file sends requests; `benchmarks.measure` answers them.
 """
 
 import argparse

@@ -1,23 +1,23 @@
-"""Link prediction on one graph: GKAT against GCN and scores by neighbors.
+"""Link prediction on one graph: GKAT against GCN and neighbor scores.
 
     python -m benchmarks.links --data cora.npz --seeds 5 \\
         --json results/links/cora.jsonl
 
-Each seed is another random split of the edges, 85% for training, 5% for
-validation and 10% for test, with as many random pairs without an edge in the
-latter two. All methods of a seed have the same split. Node features are divided
-by their sums. GKAT and GCN are `keras_topo.LinkPredictor`s with the same
-channels, embeddings, decoder, epochs and patience. What else they have
-(`MODELS`) was chosen by average precision on the validation pairs of seed 0.
+Each seed has its own random split of the edges: 85% for training, 5% for
+validation and 10% for test. Validation and test add as many random pairs
+without an edge. All methods of a seed have the same split. Node features are
+divided by their sums. GKAT and GCN are `keras_topo.LinkPredictor`s with the
+same channels, embeddings, decoder, epochs and patience. Their other settings
+(`MODELS`) were chosen by average precision on the validation pairs of seed 0.
 The validation pairs of each seed choose the epoch. Test pairs are scored once,
 at the end.
 
 `gcn-whole` and `gkat-whole` leave the edges to be predicted in the kernel
-during training, as graph auto-encoders do. An epoch is a single update then, so
-there are as many more of them.
+during training, as graph auto-encoders do. Their epochs have a single update,
+so they have more epochs, for the same number of updates.
 
-A line of JSON per method and seed is added to the file when it is finished; the
-same command goes on after the last one, and prints the table of all lines.
+Each finished method and seed appends a line of JSON to the file. After an
+interruption, the same command continues, and prints the table of all lines.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The side of a benchmark that measures, in a process of its own.
+"""The process of a benchmark that measures.
 
-`serve` answers the requests of a `benchmarks.harness.Worker`. Frameworks are
-imported where they are used: a process has the one that its kind names.
+`serve` answers the requests of a `benchmarks.harness.Worker`. Each process
+imports only the framework of its kind.
 """
 
 import ctypes

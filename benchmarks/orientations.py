@@ -1,14 +1,14 @@
-"""Are photographs that a camera stored sideways as well recognized as others?
+"""Accuracy on photographs in the eight EXIF orientations.
 
     python -m benchmarks.orientations --data-dir ../shared/data/cifar10
 
-Takes test images of CIFAR-10 and stores each one eight times: its pixels turned
-as a camera held in one of eight ways stores them, and the EXIF orientation that
-says so, as PNG, as JPEG and as lossless WebP. The preset topvit-cifar10 then
-classifies them twice: as the training reader decodes them, and as the
-SavedModel of the preset does, in a process with TensorFlow and without Keras.
-Of PNG and WebP both must be exactly what they are of the upright images; JPEG
-loses a little, and another little where the pixels are turned.
+Each test image of CIFAR-10 is stored eight times, with its pixels transformed
+for one EXIF orientation and the tag for it, as PNG, JPEG and lossless WebP. The
+preset topvit-cifar10 then classifies the files twice: as decoded by the
+training reader, and with the SavedModel of the preset, in a process with
+TensorFlow and without Keras. For PNG and WebP the results must equal those of
+the upright images. JPEG loses a little, and a little more if the pixels are
+transformed.
 """
 
 import argparse

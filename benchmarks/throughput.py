@@ -1,13 +1,13 @@
-"""Images per second of masked models beside their softmax twins.
+"""Images per second of masked models against the same models with softmax.
 
     python -m benchmarks.throughput --json docs/throughput.json
 
 The blocks are those of `--variant cifar10` of `training/configs/images.py`, at
 32 x 32 with pixels as tokens (1,024) and at 128 x 128 with patches of 2 x 2
 (4,096). Training is `train_on_batch` with AdamW; serving is the signature
-`serving_default` of the exported SavedModel. All models of a mode take turns,
-and ratios are to the twin, which has `keras.layers.MultiHeadAttention`, in the
-same mode and of the same kind.
+`serving_default` of the exported SavedModel. All models of a mode take turns.
+Ratios are to the peer with `keras.layers.MultiHeadAttention`, in the same mode
+and of the same kind.
 """
 
 import functools

@@ -178,7 +178,7 @@ def test_answers_and_refusals_over_grpc(capsys, photo):
         (None, ["graphs.json", "No such file"]),
         ("[{", ["graphs.json", "expects JSON"]),
         ("\udcff", ["graphs.json", "expects JSON"]),
-        ("[1, 2]", ["expects dicts"]),
+        ("[1, 2]", ["expects a list of dicts"]),
         ('[{"atoms": []}]', ["the same fields"]),
         ('[{"edges": []}]', ["num_nodes"]),
     ],

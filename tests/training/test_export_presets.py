@@ -37,7 +37,7 @@ def of_images(tmp_path_factory):
 
 def test_images_are_read_as_in_training(of_images, tmp_path, capsys):
     assert export.main([str(of_images), str(tmp_path / "1")]) == 0
-    assert "classify_bytes; differences" in capsys.readouterr().out
+    assert "classify_bytes; largest difference" in capsys.readouterr().out
     served = tf.saved_model.load(str(tmp_path / "1")).signatures
     image = tf.io.encode_png(np.zeros((10, 10, 3), "uint8"))[None]
     answer = served["classify_bytes"](image_bytes=image)

@@ -168,7 +168,7 @@ def test_a_damaged_line_is_named_and_nothing_is_deleted(tmp_path):
         run(file=file)
     assert file.read_text() == damaged
     file.write_text('{"a": 1}\n[2]\n')
-    with pytest.raises(ValueError, match="line 2 expects an object"):
+    with pytest.raises(ValueError, match="line 2 expects a JSON object"):
         read_lines(file)
 
 
