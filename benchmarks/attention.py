@@ -69,13 +69,13 @@ from benchmarks.measure import answer_calls, serve
 MODULE = "benchmarks.attention"
 LENGTHS = tuple((1, 1, 4**k) for k in range(3, 10))
 BATCHED = ((8, 12, 196), (8, 6, 1024), (2, 8, 4096))
-# Where the default run measures all modes.
+# Shapes for which the default run measures all modes.
 SUMMARY = (*BATCHED, (1, 1, 1024), (1, 1, 4096), (1, 1, 16384))
 QUICK = ((8, 12, 196), (1, 1, 1024), (1, 1, 4096))
 TRAINED_KINDS = ("decay", "causal decay", "gated decay")
-# Tokens up to which the default run differentiates.
+# Largest number of tokens for backward passes in the default run.
 BACKWARD_TO = 16384
-# Scores of the written softmax, which holds them all; gradients hold several
+# The softmax written by its equation holds all scores; gradients hold several
 # such arrays.
 MOST_SCORES = {False: 2**28, True: 2**26}
 
@@ -177,8 +177,8 @@ def parse_arguments():
         type=int,
         default=2**30,
         metavar="TOKENS",
-        help="tokens from which each row also tells the memory of its first "
-        "call, in a process of its own",
+        help="from this number of tokens on, also measure the memory of the "
+        "first call of each row, in a separate process",
     )
     parser.add_argument("--against", metavar="COMMIT", default="")
     size = parser.add_mutually_exclusive_group()
@@ -224,7 +224,7 @@ def parse_shapes(text):
 
 
 def measure_all(report, arguments):
-    """Measures the groups, shapes and directions, that the report lacks."""
+    """Measures the groups (shapes and directions) that the report lacks."""
     forecast = Forecast(arguments.limit)
     with (
         open_commit(arguments.against) as old,
@@ -390,7 +390,7 @@ class Group:
         ask = self.workers.ask
         if flags.get("memory"):
             ask = self.workers.ask_fresh
-        # Compiling may take a minute.
+        # Compilation may take a minute.
         return ask(subject.mode, request, 120 + 10 * self.arguments.limit, root)
 
     def label(self, subject):

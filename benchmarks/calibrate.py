@@ -52,7 +52,7 @@ def main():
 
 
 def make_subjects():
-    """name -> (function, arguments, how many units it stands for)."""
+    """name -> (function, arguments, number of units of work)."""
     random = np.random.default_rng(0)
 
     def tensor(*shape):

@@ -33,7 +33,7 @@ from benchmarks.links import read_lines
 
 DEPTH = 3
 COMMON = {"depth": DEPTH, "dropout": 0.0, "pooling": "mean+max"}
-# Whether edges have features, and what the estimator is given.
+# Whether edges have features, and arguments of the estimator.
 METHODS = {
     "gkat-edges": (True, {"model": "gkat", "num_heads": 4, "key_dim": 6}),
     "gine": (True, {"model": "gin", "channels": 60}),
@@ -44,7 +44,7 @@ METHODS = {
         {"model": "gkat", "num_heads": 4, "key_dim": 7, "local": False},
     ),
 }
-# The ones that run unless others are named.
+# The methods that run by default.
 DEFAULT = list(METHODS)[:-1]
 LEARNING_RATES = (3e-3, 1e-3, 1e-2)
 TRAINING = {"epochs": 40, "batch_size": 32, "weight_decay": 0.05}
@@ -70,7 +70,9 @@ def parse_arguments(argv):
         prog="python -m benchmarks.edge_features",
         description="Regression on graphs with and without edge features.",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="0 to before it")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of seeds, from 0"
+    )
     parser.add_argument(
         "--methods", nargs="+", default=DEFAULT, choices=METHODS
     )
@@ -79,7 +81,7 @@ def parse_arguments(argv):
         nargs=3,
         type=int,
         default=SIZES,
-        help="graphs for training, validation and test",
+        help="numbers of graphs for training, validation and test",
     )
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--json", type=path, help="file of finished runs")
@@ -87,7 +89,7 @@ def parse_arguments(argv):
 
 
 def run(method, seed, rate, arguments, lines):
-    """One run, unless it is among the lines; adds its line."""
+    """Runs and adds a line, unless the run is among the lines."""
     done = {
         (line["method"], line["seed"], line["learning_rate"]) for line in lines
     }
@@ -153,7 +155,7 @@ def measure(method, seed, rate, sizes, epochs):
 
 
 def chosen_rate(method, lines):
-    """The learning rate with the least error on validation graphs, seed 0."""
+    """The learning rate with the smallest validation error for seed 0."""
     found = [x for x in lines if x["method"] == method and x["seed"] == 0]
     return min(found, key=lambda line: line["validation"])["learning_rate"]
 

@@ -135,7 +135,7 @@ def train(arguments, data, way, learning_rate):
     start = [keras.ops.copy(v) for v in model.optimizer.variables]
     found = {"validation": [], "test": []}
     for seed in range(arguments.seeds):
-        # One compiled model for all seeds, with weights and moments as new.
+        # One compiled model for all seeds; weights and moments are reset.
         model.set_weights(initial(seed).get_weights())
         for variable, value in zip(
             model.optimizer.variables, start, strict=True

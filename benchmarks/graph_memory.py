@@ -99,7 +99,7 @@ def measure(arguments):
 
 
 def peak():
-    """The most memory that this process has had, in GB (10^9 bytes)."""
+    """The peak memory of this process, in GB (10^9 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -107,7 +107,7 @@ def parse_arguments():
     return parser.parse_args()
 
 
-# The side that asks.
+# Requests.
 
 
 def measure_epochs(workers, arguments, path, nodes):
@@ -138,7 +138,7 @@ def measure_epochs(workers, arguments, path, nodes):
 
 
 def measure_kernels(path):
-    """Seconds a node that kernels and features of a data set take."""
+    """Seconds per node for the kernels and features of a data set."""
     from keras_topo.graphs import (
         compute_kernels,
         load_tu_dataset,
@@ -221,17 +221,17 @@ def format_walks(found):
     )
 
 
-# The side that measures.
+# Answers.
 
 
 def measure(make):
-    """A function from requests to answers, which keeps what it built."""
+    """A function from requests to answers that caches what it builds."""
     prepared = {}
 
     def answer(request):
         key = (request["row"], request["path"])
         if request.get("memory"):
-            # The graphs themselves, and the imports, are not what is asked.
+            # Loading graphs and imports are not part of the measurement.
             load(make, request)
             return {"megabytes": measure_growth(lambda: make(request)[0](1))}
         first = None
@@ -254,7 +254,7 @@ _loaded = {}
 
 
 def load(make, request):
-    """The data of a request as its framework wants it, loaded once."""
+    """The data of a request in the form of its framework, loaded once."""
     path = request["path"]
     if path not in _loaded:
         loaders = {

@@ -84,7 +84,7 @@ def parse_arguments():
 
 
 def measure_fresh(workers, model, nodes, arguments):
-    """The record of a model and a size, from a process of its own."""
+    """The record of a model and a size, from a separate process."""
     request = {
         "options": f"--data beacons --nodes {nodes} {MODELS[model]}",
         "rounds": arguments.rounds,
@@ -97,7 +97,7 @@ def measure_fresh(workers, model, nodes, arguments):
         return {**record, "failed": str(error)}
 
 
-# In the process of a result.
+# In the process that measures.
 
 
 def measure(request):

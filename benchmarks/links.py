@@ -40,10 +40,10 @@ METHODS = (
     "gcn-whole",
     "gkat-whole",
 )
-# The ones that run unless others are named.
+# The methods that run by default.
 DEFAULT = METHODS[:-2]
 FOLDS = 10
-# What both models have.
+# Settings of both models.
 COMMON = {
     "num_heads": 4,
     "key_dim": 16,
@@ -109,7 +109,9 @@ def parse_arguments(argv):
         required=True,
         help="an npz file in the Planetoid layout",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="0 to before it")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of seeds, from 0"
+    )
     parser.add_argument(
         "--methods", nargs="+", default=DEFAULT, choices=METHODS
     )
@@ -118,7 +120,8 @@ def parse_arguments(argv):
 
 
 def load_graph(path):
-    """The graph of a file, features divided by their sum, node by node."""
+    """The graph of a file, with the features of each node divided by their
+    sum."""
     from keras_topo.graphs import load_planetoid
 
     graph = load_planetoid(path).graph
@@ -200,7 +203,7 @@ def trained(method, split, seed):
 
 
 def read_lines(file):
-    """Finished runs; a last line that a kill cut off is taken away."""
+    """Finished runs; an incomplete last line is removed."""
     if file is None or not file.exists():
         return []
     lines = []

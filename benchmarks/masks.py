@@ -99,7 +99,7 @@ def parse_arguments():
         nargs="*",
         default=[""],
         metavar="NAME",
-        help="rows whose names begin so; all by default",
+        help="prefixes of row names; default: all",
     )
     parser.add_argument("--max-tokens", type=int, default=2**20)
     parser.add_argument("--columns", type=int, default=64)

@@ -29,7 +29,7 @@ from keras_topo.training.command_line import positive_int
 from keras_topo.training.datasets import load_images
 from keras_topo.training.image_files import EncodedImage, Reader
 
-# What is stored of pixels that are upright where each orientation is true.
+# The stored pixels of an upright image, for each orientation.
 TURNS = {
     1: lambda x: x,
     2: np.fliplr,
@@ -99,7 +99,7 @@ def main(argv=None):
 
 
 def stored(pixels, orientation, file_format):
-    """A file of pixels as a camera stores them, bytes."""
+    """The bytes of a file with pixels as a camera stores them."""
     exif = Image.Exif()
     exif[274] = orientation
     turned = np.ascontiguousarray(TURNS[orientation](pixels))
@@ -110,7 +110,7 @@ def stored(pixels, orientation, file_format):
 
 
 def by_the_model(model, files):
-    """Classes of the preset's model, of what the training reader reads."""
+    """Classes from the preset's model, with files decoded as in training."""
     reader, pixels = Reader(), []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "image")
@@ -121,7 +121,7 @@ def by_the_model(model, files):
 
 
 def by_the_server(folder, files, classes):
-    """Classes of the SavedModel, of the files themselves."""
+    """Classes from the SavedModel, which decodes the files itself."""
     requests = [
         (
             "classify_bytes",

@@ -128,7 +128,7 @@ def measure_models(workers, mode, tokens, arguments, forecast):
 
 
 def format_sampling(records):
-    """A table for each mode: tokens per second, and time over the peer's."""
+    """A table per mode: tokens per second, and time relative to the peer."""
     parts = []
     for mode in dict.fromkeys(r["mode"] for r in records):
         some = [r for r in records if r["mode"] == mode]
@@ -165,7 +165,7 @@ def make_call(request):
     prompt = np.zeros((request["batch"], 1), "int32")
 
     def call():
-        # Its tokens are on the host, so they have been computed.
+        # The tokens are on the host, so the call has finished.
         return np.asarray(
             model.generate(prompt, request["tokens"], top_k=40, seed=0)
         )

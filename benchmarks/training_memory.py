@@ -100,11 +100,11 @@ def format_memory(records):
     return "\n" + format_table(header, rows, markdown=True, left=2)
 
 
-# The process of one figure.
+# The process that measures.
 
 
 def measure(request, jit):
-    """Megabytes by which a call grows the resident set, and its peak."""
+    """The growth of the resident set in a call, and its peak, in megabytes."""
     import numpy as np
     from keras import ops
 

@@ -138,7 +138,7 @@ def make_step(request, jit):
     )
     images = np.random.default_rng(0).random((BATCH, SIZE, SIZE, 3), "float32")
     images, labels = 255 * images, np.arange(BATCH)
-    # It returns the loss, a number, so the step has been taken.
+    # The loss is a number on the host, so the step has finished.
     return lambda: model.train_on_batch(images, labels)
 
 
