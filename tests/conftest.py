@@ -32,7 +32,7 @@ SEEDED = []
 
 
 def check_few(items):
-    """Parameters that are chosen by a name that no test has would be none."""
+    """Selections must match: a name that no test has would select nothing."""
     known = {}
     for item in items:
         for name in ("few", "few_on_jax"):
@@ -41,7 +41,7 @@ def check_few(items):
                 key = (item.nodeid.partition("[")[0], marker.args)
                 known.setdefault(key, set()).add(item.callspec.id)
     for (test, chosen), ids in known.items():
-        # Where one parameter is run by name, nothing can be said.
+        # If a single parameter is run by name, this cannot be checked.
         if len(ids) > len(chosen) and not set(chosen) <= ids:
             raise pytest.UsageError(
                 f"{test}: expects parameters among {sorted(ids)}. Received: "
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
     reasons = {}
     if backend != "tensorflow":
         reasons["tensorflow_only"] = f"tensorflow_only, on {backend}"
-    # `make test-all` runs them: CI has minutes.
+    # Only `make test-all` runs them, because CI is limited to minutes.
     if not os.environ.get("KERAS_TOPO_SLOW"):
         reasons["slow"] = "slow; run by make test-all"
         if backend == "jax":
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is there now stays: the garbage collector need not look at it.
+    """Freezes existing objects, so that the garbage collector skips them.
 
     Keras collects garbage for each layer that it quantizes, which takes a
     quarter of a second where all of TensorFlow is looked at.
@@ -84,7 +84,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The data folder of the README; a test that needs it is skipped else."""
+    """The data folder of the README; without it, the test is skipped."""
     beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get("KERAS_TOPO_DATA", beside))
     if not folder.is_dir():
@@ -114,7 +114,7 @@ def compile_eagerly(monkeypatch):
     # JAX compiles each step by itself, which takes longer than all at once.
     if keras.config.backend() == "jax":
         return
-    # Keras asks whether a model has a `compile` of its own.
+    # Keras checks whether a model overrides `compile`.
     owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
     compile_model = owner.compile
 
@@ -127,13 +127,13 @@ def compile_eagerly(monkeypatch):
 
 @pytest.fixture
 def eagerly(monkeypatch):
-    """Of a few steps, tracing takes more time than all the rest."""
+    """Runs steps eagerly: for a few steps, tracing takes most of the time."""
     compile_eagerly(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def eager_fixtures():
-    """Where fixtures of a module train, `with eager_fixtures():` around it."""
+    """Wrap training in module fixtures in `with eager_fixtures():`."""
 
     @contextlib.contextmanager
     def patched():
@@ -146,7 +146,7 @@ def eager_fixtures():
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Exports are verified here: a clean process takes seconds to start.
+    """Verifies exports in this process: a clean one takes seconds to start.
 
     That one answers is tested once for images, raw graphs and each kind of
     published model.
