@@ -76,7 +76,7 @@ def test_starts_as_the_identity(activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_attention_by_the_definition(activation):
-    """The scales that keep features finite change nothing."""
+    """The scales that keep features finite do not change attention."""
     layer = ToeplitzAttention(
         HEADS,
         DIM,

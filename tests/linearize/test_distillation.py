@@ -142,7 +142,7 @@ def test_what_is_trained(models):
 
 
 @pytest.mark.slow_on_jax
-# Compilation by XLA takes longer than all the rest.
+# XLA compilation takes most of the time.
 @pytest.mark.parametrize(
     "jit",
     [
