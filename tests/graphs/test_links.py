@@ -159,7 +159,7 @@ def test_a_reversed_edge_is_a_negative_of_a_directed_graph():
     assert as_set(found) == {(1, 0), (2, 1), (0, 2)}
     with pytest.raises(ValueError, match="`directed=False` expects"):
         split_edges(graph, directed=False)
-    # For a graph marked as directed, each direction is an edge.
+    # If a symmetric graph is treated as directed, each direction is an edge.
     graph = Graph.from_edges([[0, 1], [1, 2]], 5)
     assert len(split_edges(graph, (1, 0, 0), directed=True).training) == 4
 
