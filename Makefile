@@ -24,13 +24,13 @@ demo: $(VENV)/.demo
 
 test: test-tensorflow test-jax
 
-# With the slow ones, other runtimes, guides and the site: more than half an hour.
+# Also slow tests, other runtimes, guides and the site: over half an hour.
 test-all: $(VENV)/.runtimes $(VENV)/.docs
 	KERAS_TOPO_SLOW=1 $(MAKE) test
 
 # Two processes of one thread: most of the time goes into tracing and compiling,
-# which use one core. Each takes one half of the files, in order, so that most
-# fixtures are made once, and then tests of the other one that is not done yet.
+# which use one core. Each process takes one half of the files, in order, so that
+# most fixtures are made once, and then takes remaining tests from the other.
 TWO := -n 2 --dist worksteal --durations=15 --durations-min=3
 ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
@@ -45,7 +45,7 @@ test-jax: $(VENV)/.dev
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(ONE_THREAD) $(BIN)/python -m pytest \
 	  tests $(TWO) -m "not tensorflow_only"
 
-# The lowest versions that setup.cfg admits, by tests of what depends on them.
+# The lowest versions that setup.cfg allows, with the tests that depend on them.
 FLOOR_TESTS := tests/test_floor.py tests/test_backend.py \
   tests/test_export_models.py tests/test_presets.py \
   tests/test_preset_folders.py tests/test_preset_kinds.py \
@@ -71,11 +71,11 @@ format: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.attention
 
-# The site, into site/; nothing is loaded from elsewhere once it is installed.
+# Builds the site in site/. Once installed, it loads nothing from elsewhere.
 docs: $(VENV)/.docs $(if $(shell command -v npm),docs/play/model.json)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# The page to play with: its model, and its runtime by npm.
+# The model of the interactive demo, and its runtime from npm.
 docs/play/model.json: docs/play/build.py | $(VENV)/.runtimes
 	$(BIN)/python docs/play/build.py
 
@@ -87,7 +87,7 @@ $(BIN)/python:
 	  'keras_topo needs Python 3.11 or newer; found ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
 
-# One stamp per set of extras; the demo does not pay for the developers' tools.
+# One stamp per set of extras, so the demo does not install developer tools.
 $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing keras_topo into $(VENV) ..."
 	$(BIN)/python -m pip install --quiet -e ".[training]"

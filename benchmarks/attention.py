@@ -2,30 +2,30 @@
 
     python -m benchmarks.attention --json FILE --plot FILE
 
-Shapes are those of models (batch x heads x tokens: 8 x 12 x 196, 8 x 6 x 1,024
-and 2 x 8 x 4,096) and one head of 64 to 262,144 tokens; m = d = 64, float32,
-tokens on a square grid. The peer that all ratios refer to is PyTorch's
-`scaled_dot_product_attention`. Causal rows are compared with its causal form
-too. Softmax attention as its equation is written is measured in every mode.
+Shapes are those of typical models (batch x heads x tokens: 8 x 12 x 196, 8 x 6
+x 1,024 and 2 x 8 x 4,096) and one head of 64 to 262,144 tokens; m = d = 64,
+float32, tokens on a square grid. All ratios compare with PyTorch's
+`scaled_dot_product_attention`, and causal rows also with its causal form.
+Softmax attention written out by its equation is measured in every mode.
 
 Modes are TensorFlow graphs, TensorFlow graphs compiled by XLA, and JAX. The
-summary takes the fastest of them for each figure; the JSON file has them all.
-Explicit and fast implementations are measured beside what `auto` picks in the
-first mode, forward, with one head. Forward and backward means the gradients of
-the sum of the output with respect to queries, keys, values and parameters of
-the mask.
+summary takes the fastest mode for each figure; the JSON file has all modes.
+Explicit and fast implementations are measured beside `auto` in the first mode,
+forward, with one head. "Forward and backward" computes the gradients of the sum
+of the output with respect to queries, keys, values and mask parameters.
 
-A row stops where one call would take longer than `--limit` seconds, explicit
-rows after `--explicit-to` tokens. About 20 minutes on two quiet cores; three
-with `--quick`, hours with `--all`, which measures every row in every mode.
+A row stops when one call would take longer than `--limit` seconds, and explicit
+rows stop after `--explicit-to` tokens. The run takes about 20 minutes on two
+quiet cores, three with `--quick`, and hours with `--all`, which measures every
+row in every mode.
 
-    --against COMMIT    the package of that commit beside this one, in the same
-                        rounds, and which rows have become slower
-    --step              a training step of TopViT-Ti/16 instead
-    --memory-training   memory instead
+    --against COMMIT    also measure the package of that commit, in the same
+                        rounds, and list the rows that have become slower
+    --step              measure a training step of TopViT-Ti/16 instead
+    --memory-training   measure memory instead
 
-`python -m benchmarks.attention --shapes 4096 --kinds decay --modes xla` picks
-rows. Everything about processes and rounds is in `benchmarks.harness`.
+`python -m benchmarks.attention --shapes 4096 --kinds decay --modes xla` selects
+rows. `benchmarks.harness` describes processes and rounds.
 """
 
 import argparse
@@ -69,13 +69,13 @@ from benchmarks.measure import answer_calls, serve
 MODULE = "benchmarks.attention"
 LENGTHS = tuple((1, 1, 4**k) for k in range(3, 10))
 BATCHED = ((8, 12, 196), (8, 6, 1024), (2, 8, 4096))
-# Where the default run measures all modes.
+# Shapes for which the default run measures all modes.
 SUMMARY = (*BATCHED, (1, 1, 1024), (1, 1, 4096), (1, 1, 16384))
 QUICK = ((8, 12, 196), (1, 1, 1024), (1, 1, 4096))
 TRAINED_KINDS = ("decay", "causal decay", "gated decay")
-# Tokens up to which the default run differentiates.
+# Largest number of tokens for backward passes in the default run.
 BACKWARD_TO = 16384
-# Scores of the written softmax, which holds them all; gradients hold several
+# The softmax written by its equation holds all scores; gradients hold several
 # such arrays.
 MOST_SCORES = {False: 2**28, True: 2**26}
 
@@ -177,8 +177,8 @@ def parse_arguments():
         type=int,
         default=2**30,
         metavar="TOKENS",
-        help="tokens from which each row also tells the memory of its first "
-        "call, in a process of its own",
+        help="from this number of tokens on, also measure the memory of the "
+        "first call of each row, in a separate process",
     )
     parser.add_argument("--against", metavar="COMMIT", default="")
     size = parser.add_mutually_exclusive_group()
@@ -224,7 +224,7 @@ def parse_shapes(text):
 
 
 def measure_all(report, arguments):
-    """Measures the groups, shapes and directions, that the report lacks."""
+    """Measures the groups (shapes and directions) that the report lacks."""
     forecast = Forecast(arguments.limit)
     with (
         open_commit(arguments.against) as old,
@@ -390,7 +390,7 @@ class Group:
         ask = self.workers.ask
         if flags.get("memory"):
             ask = self.workers.ask_fresh
-        # Compiling may take a minute.
+        # Compilation may take a minute.
         return ask(subject.mode, request, 120 + 10 * self.arguments.limit, root)
 
     def label(self, subject):

@@ -1,9 +1,9 @@
 """The rows of `benchmarks.attention`, in the processes that measure them.
 
 All rows of a shape have the same queries, keys and values: contiguous float32
-numbers from 0 to 1, which are features already, so that no feature map is
-timed. Masks have parameters per head, the same for all examples, but for gates,
-which every example has of its own.
+numbers from 0 to 1. Queries and keys are features already, so no feature map is
+timed. Mask parameters differ by head and are the same for all examples, except
+gates, which differ by example too.
 """
 
 import functools
@@ -34,7 +34,7 @@ IMPLEMENTATIONS = ("explicit", "fast", "auto")
 
 
 class Missing(Exception):
-    """What a row needs and this version of the package does not have."""
+    """A row needs something that this version of the package lacks."""
 
 
 def split_row(row):
@@ -120,7 +120,7 @@ def keras_call(request, jit):
 
 
 def plain_softmax(query, key, value):
-    """Softmax attention, as its equation is written."""
+    """Softmax attention, written by its equation."""
     from keras import ops
 
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))
@@ -184,7 +184,7 @@ def make_mask(kind, batch, heads, tokens):
 
 
 def chosen_form(mask, batch, heads, tokens):
-    """The name of the form that `implementation="auto"` takes."""
+    """The name of the form that `implementation="auto"` picks."""
     if not hasattr(mask, "forms"):  # Up to version 1.
         from keras_topo.attention.masked import choose_implementation
 

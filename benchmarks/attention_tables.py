@@ -1,4 +1,4 @@
-"""The tables and the picture of `benchmarks.attention`, from its records."""
+"""Tables and plots of `benchmarks.attention`, from its records."""
 
 import math
 
@@ -27,7 +27,7 @@ TARGET_KINDS = (
     "table",
     "causal ones",
 )
-#: Rows of the summary: kind, backward, and the ratio that is meant.
+#: Rows of the summary: kind, backward, and the target ratio.
 SUMMARY_ROWS = (
     *((kind, False, "ratio") for kind in TARGET_KINDS[:3]),
     *((kind, True, "ratio") for kind in TARGET_KINDS[:3]),
@@ -81,7 +81,7 @@ def format_shape(shape):
 
 
 def format_group(records, arguments):
-    """The rows of one shape and direction, a column a mode."""
+    """The rows of one shape and direction, with one column per mode."""
     done = [r for r in records if "failed" not in r]
     lines = []
     if done:
@@ -107,7 +107,7 @@ def format_group(records, arguments):
             format_time(by_mode[mode]) if mode in by_mode else ""
             for mode in arguments.modes
         ]
-        # The worst of the modes.
+        # The slowest mode.
         for key in extras:
             known = [r[key] for r in by_mode.values() if r.get(key)]
             cells.append(format_ratio(max(known, default=None)))
@@ -157,7 +157,7 @@ def format_speedup(ratio):
 
 
 def format_summary(records):
-    """A row for each promise, in Markdown."""
+    """A row for each target, in Markdown."""
     shapes = [
         s for s in SUMMARY_SHAPES if any(r["shape"] == list(s) for r in records)
     ]
@@ -196,7 +196,7 @@ def format_lengths(records, backward):
 
 
 def format_auto(records):
-    """Where `auto` was compared, and the worst case."""
+    """The comparisons of `auto`, and the worst case."""
     compared = [
         r
         for r in records
@@ -230,7 +230,7 @@ def format_auto(records):
 
 
 def format_against(records, commit):
-    """What has become slower since a commit."""
+    """The rows that have become slower since a commit."""
     compared = [r for r in records if r.get("over_commit")]
     if not compared:
         return "no row was measured"

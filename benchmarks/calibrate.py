@@ -2,9 +2,9 @@
 
     python -m benchmarks.calibrate [--rounds 7] [--jit]
 
-Prints each constant as the ratio that it is: the time of what it stands for
-over the time of one multiply-add in a large float32 matrix product, the two
-taking turns, median over the rounds.
+Each constant is a ratio: the time of an operation over the time of one
+multiply-add in a large float32 matrix product. The two take turns, and the
+median over the rounds is printed.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main():
 
 
 def make_subjects():
-    """name -> (function, arguments, how many units it stands for)."""
+    """name -> (function, arguments, number of units of work)."""
     random = np.random.default_rng(0)
 
     def tensor(*shape):

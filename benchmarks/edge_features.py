@@ -1,23 +1,24 @@
-"""Regression that needs features of edges: GKAT against GINE, GIN and itself.
+"""Regression that needs features of edges: GKAT against GINE and GIN.
 
     python -m benchmarks.edge_features --json results/edge-features/runs.jsonl
 
 The task is `keras_topo.graphs.spectral_radius_dataset`: the largest eigenvalue
 of a matrix whose entries are the kinds and strengths of the edges. Each seed
-draws other graphs and other initial weights. All methods of a seed have the
-same graphs, features of nodes, batches, epochs and updates, three layers, and
-numbers of parameters within 10% of one another. Nothing but the learning rate
-is chosen: for each method from the same three, by the mean absolute error on
-the validation graphs of seed 0. The last epoch counts. Test errors of the other
-two are in the file as well; the table leaves them out.
+draws new graphs and initial weights. All methods of a seed have the same
+graphs, node features, batches, epochs and updates, three layers, and parameter
+counts within 10% of one another. Only the learning rate is chosen: for each
+method from the same three, by the mean absolute error on the validation graphs
+of seed 0. The last epoch is tested. The file also has the test errors of the
+other two rates; the table leaves them out.
 
-`gkat-edges` is what `keras_topo.GraphRegressor` makes of graphs with features
-of edges: gates of the kernel, and messages along edges beside attention.
-`gkat` knows no features of edges. `gine` and `gin` are `model="gin"` with and
-without them. `gkat-gates`, which has the gates alone, runs where it is named.
+`gkat-edges` is the default of `keras_topo.GraphRegressor` for graphs with
+features of edges: gates of the kernel, and messages along edges in addition to
+attention. `gkat` does not use features of edges. `gine` and `gin` are
+`model="gin"` with and without them. `gkat-gates`, with gates only, runs only if
+it is named.
 
-A line of JSON per run is added to the file when it is finished; the same
-command goes on after the last one, and prints the table of all lines.
+Each finished run appends a line of JSON to the file. After an interruption, the
+same command continues, and prints the table of all lines.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from benchmarks.links import read_lines
 
 DEPTH = 3
 COMMON = {"depth": DEPTH, "dropout": 0.0, "pooling": "mean+max"}
-# Whether edges have features, and what the estimator is given.
+# Whether edges have features, and arguments of the estimator.
 METHODS = {
     "gkat-edges": (True, {"model": "gkat", "num_heads": 4, "key_dim": 6}),
     "gine": (True, {"model": "gin", "channels": 60}),
@@ -43,7 +44,7 @@ METHODS = {
         {"model": "gkat", "num_heads": 4, "key_dim": 7, "local": False},
     ),
 }
-# The ones that run unless others are named.
+# The methods that run by default.
 DEFAULT = list(METHODS)[:-1]
 LEARNING_RATES = (3e-3, 1e-3, 1e-2)
 TRAINING = {"epochs": 40, "batch_size": 32, "weight_decay": 0.05}
@@ -69,7 +70,9 @@ def parse_arguments(argv):
         prog="python -m benchmarks.edge_features",
         description="Regression on graphs with and without edge features.",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="0 to before it")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="number of seeds, from 0"
+    )
     parser.add_argument(
         "--methods", nargs="+", default=DEFAULT, choices=METHODS
     )
@@ -78,7 +81,7 @@ def parse_arguments(argv):
         nargs=3,
         type=int,
         default=SIZES,
-        help="graphs for training, validation and test",
+        help="numbers of graphs for training, validation and test",
     )
     parser.add_argument("--epochs", type=int, default=TRAINING["epochs"])
     parser.add_argument("--json", type=path, help="file of finished runs")
@@ -86,7 +89,7 @@ def parse_arguments(argv):
 
 
 def run(method, seed, rate, arguments, lines):
-    """One run, unless it is among the lines; adds its line."""
+    """Runs and adds a line, unless the run is among the lines."""
     done = {
         (line["method"], line["seed"], line["learning_rate"]) for line in lines
     }
@@ -152,7 +155,7 @@ def measure(method, seed, rate, sizes, epochs):
 
 
 def chosen_rate(method, lines):
-    """The learning rate with the least error on validation graphs, seed 0."""
+    """The learning rate with the smallest validation error for seed 0."""
     found = [x for x in lines if x["method"] == method and x["seed"] == 0]
     return min(found, key=lambda line: line["validation"])["learning_rate"]
 

@@ -1,14 +1,15 @@
-"""Fine-tuning a trained model beside training it from scratch, on few labels.
+"""Fine-tuning a trained model against training from scratch, on few labels.
 
     python -m benchmarks.fine_tuning --from topvit-cifar10 --data digits \\
         --per-class 10 --json docs/fine-tuning.json
 
-The same model, images, batches and epochs for all three ways: all weights from
-scratch, all weights from the trained ones, and the last layer alone. Each takes
-the learning rate, of four, with the best mean validation accuracy over the
-seeds, which decide on initial weights, batches and augmentation. Test accuracy
-is that after the last epoch. There are no times, so nothing takes turns; the
-same command goes on after the last learning rate that was finished.
+Three ways are compared with the same model, images, batches and epochs: all
+weights from scratch, all weights from the trained ones, and the last layer
+alone. Each uses the learning rate, out of four, with the best mean validation
+accuracy over the seeds. Seeds set initial weights, batches and augmentation.
+Test accuracy is measured after the last epoch. Nothing is timed, so nothing
+takes turns. After an interruption, the same command continues after the last
+finished learning rate.
 """
 
 import argparse
@@ -134,7 +135,7 @@ def train(arguments, data, way, learning_rate):
     start = [keras.ops.copy(v) for v in model.optimizer.variables]
     found = {"validation": [], "test": []}
     for seed in range(arguments.seeds):
-        # One compiled model for all seeds, with weights and moments as new.
+        # One compiled model for all seeds; weights and moments are reset.
         model.set_weights(initial(seed).get_weights())
         for variable, value in zip(
             model.optimizer.variables, start, strict=True

@@ -1,11 +1,11 @@
-"""Masks, drawn on the structures that their tokens form.
+"""Plots masks on the structures of their tokens.
 
     python -m benchmarks.gallery --out docs/mask-gallery.png
 
 One panel per operator. Each shows one row of the mask, divided by its largest
 entry: how strongly the circled token can attend to every other token of the
-sequence, grid, torus, tree, cube or graph. Needs
-matplotlib and networkx (extra `training`); takes some seconds.
+sequence, grid, torus, tree, cube or graph. It needs matplotlib and networkx
+(extra `training`) and takes some seconds.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from keras_topo.operators import (
 from keras_topo.training.report import load_pyplot
 
 COLORS = "magma_r"
-# Decays span magnitudes: the square root of an entry is its place in the map.
+# Decays span magnitudes, so the color map shows square roots of entries.
 POWER = 0.5
 MARK = "#0096c7"
 EDGE = "#b8b8b8"
@@ -82,7 +82,7 @@ def draw_gallery(path):
             fontsize=8,
             color="#555555",
         )
-        # Boxes of one size, so that titles are level.
+        # Boxes of equal size, so that titles align.
         axis.set_adjustable("datalim")
         axis.set_axis_off()
     bar = figure.colorbar(
@@ -165,7 +165,7 @@ def draw_grid(axis, style, operator, token):
 
 
 def draw_block_toeplitz(axis, style):
-    # Neither separable nor a function of a distance: a streak.
+    # A streak: neither separable nor a function of a distance.
     y, x = np.mgrid[1 - SIDE : SIDE, 1 - SIDE : SIDE]
     angle = np.deg2rad(35)
     along = x * np.cos(angle) - y * np.sin(angle)
@@ -181,7 +181,7 @@ def draw_kronecker(axis, style):
 
 
 def draw_torus(axis, style):
-    """A doughnut, seen from above one side."""
+    """A torus, seen from above one side."""
     from matplotlib.collections import PolyCollection
 
     grid = (28, 56)
@@ -201,7 +201,7 @@ def draw_torus(axis, style):
         ],
         axis=2,
     ).reshape(-1, 4, 3)
-    # The outside of those that face us, the nearest last.
+    # Faces toward the viewer, the nearest last.
     order = np.argsort(quads[..., 2].mean(axis=1))
     first, second = np.moveaxis(np.diff(quads[:, [0, 1, 3], :2], axis=1), 1, 0)
     turn = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
@@ -225,7 +225,7 @@ def draw_torus(axis, style):
 
 
 def project_torus(tube, around, radius=2.0, thickness=0.95, tilt=0.95):
-    """Across, up and towards us, of points on a torus of two angles."""
+    """Coordinates (right, up, toward the viewer) of points on a torus."""
     out = radius + thickness * np.cos(tube)
     x, y = out * np.cos(around), out * np.sin(around)
     z = thickness * np.sin(tube) + 0 * around
@@ -259,7 +259,7 @@ def draw_nodes(axis, style, values, positions, edges, token, size=26, **nodes):
 
 
 def make_tree(nodes=130, most_children=3):
-    """Parents: each node hangs on a random earlier one that has room."""
+    """Parents: each node attaches to a random earlier node with room."""
     random = np.random.default_rng(3)
     parents, room = [-1], [0] * most_children
     for node in range(1, nodes):
@@ -269,7 +269,7 @@ def make_tree(nodes=130, most_children=3):
 
 
 def radial_positions(forest):
-    """Roots in the middle, depth outwards, leaves evenly around."""
+    """Positions with roots in the middle and leaves evenly around."""
     nodes = forest.num_nodes
     has_child = np.zeros(nodes, bool)
     has_child[forest.parents[forest.parents >= 0]] = True

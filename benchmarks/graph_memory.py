@@ -1,12 +1,12 @@
-"""How much memory does an epoch on graphs of thousands of nodes take?
+"""Memory of a training epoch on graphs of thousands of nodes.
 
     python -m benchmarks.graph_memory --graphs DD.zip COLLAB.zip \\
         REDDIT-BINARY.zip --json docs/graph-memory.json
 
-Each data set has a process of its own, which reads the archive, computes
-features and kernels (nothing is kept on disk), and trains
-`keras_topo.GraphClassifier` for one epoch. The peak is that of the process,
-everything included; times are those of this machine.
+Each data set has its own process, which reads the archive, computes features
+and kernels (without the cache on disk), and trains `keras_topo.GraphClassifier`
+for one epoch. The peak is that of the whole process; times are those of this
+machine.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def measure(arguments):
 
 
 def peak():
-    """The most memory that this process has had, in GB (10^9 bytes)."""
+    """The peak memory of this process, in GB (10^9 bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

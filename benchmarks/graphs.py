@@ -3,28 +3,27 @@
     python -m benchmarks.graphs --graphs ENZYMES.zip NCI1.zip \\
         --nodes cora.npz --json FILE
 
-For data sets of graphs, classifiers of three layers with four heads of 16 (64
-channels), mean pooling, no dropout, batches of 32 and Adam: PyTorch
-Geometric's `GATConv`, which all ratios refer to, and `GCNConv`; GKAT in its
-published form with additive scores (those of GATConv) and with softmax scores,
-and in its modern form, which has feed-forward parts besides. GKAT has random
-walks of 2, 3 and 4 nodes and the identity as kernels, one a head; or, as it was
-published, walks of 4 nodes as the one kernel of all heads. They are computed
-before, and how long that takes is said for itself. An epoch is all of
-the graphs once, in a new order, collated and trained on, as `fit` and
-`DataLoader` do it.
+On data sets of graphs, the models have three layers with four heads of 16 (64
+channels), mean pooling, no dropout, batches of 32 and Adam. They are PyTorch
+Geometric's `GATConv`, the peer of all ratios, and `GCNConv`; GKAT in its
+published form with additive scores (those of GATConv) and with softmax scores;
+and GKAT in its modern form, which adds feed-forward layers. The kernels of GKAT
+are random walks of 2, 3 and 4 nodes and the identity, one per head; or, as
+published, walks of 4 nodes as the kernel of all heads. Kernels are computed
+beforehand and timed separately. An epoch takes all graphs once, in a new order,
+collated and trained on, as `fit` and `DataLoader` do it.
 
-Each as its framework runs it by default on a CPU, and "compiled": by
-`jit_compile=True` (XLA) in Keras, by `torch.compile` in PyTorch. What that
-costs is in the first epoch, which is timed for itself.
+Each model runs as by default on a CPU, and "compiled": with `jit_compile=True`
+(XLA) in Keras, with `torch.compile` in PyTorch. The cost of compilation is in
+the first epoch, which is timed separately.
 
-For one graph, two layers, eight heads of 8, dropout 0.6 and Adam, one step an
-epoch, as GAT was published; GKAT with the 32 largest entries a node of a
-diffusion kernel.
+On one graph, the models have two layers, eight heads of 8, dropout 0.6 and
+Adam, one step per epoch, as published for GAT. GKAT keeps the 32 largest
+entries per node of a diffusion kernel.
 
-Rows take turns, round after round, each framework in a process of its own with
-the same number of threads; the median ratio is reported. Memory is by how much
-the resident set grows at most (Linux) in building and in the first epoch, in a
+Rows take turns in each round, each framework in its own process with the same
+number of threads, and the median ratio is reported. Memory is the largest
+growth of the resident set (Linux) while building and in the first epoch, in a
 fresh process. A last section samples walks on a large random graph.
 """
 
@@ -108,7 +107,7 @@ def parse_arguments():
     return parser.parse_args()
 
 
-# The side that asks.
+# Requests.
 
 
 def measure_epochs(workers, arguments, path, nodes):
@@ -139,7 +138,7 @@ def measure_epochs(workers, arguments, path, nodes):
 
 
 def measure_kernels(path):
-    """Seconds a node that kernels and features of a data set take."""
+    """Seconds per node for the kernels and features of a data set."""
     from keras_topo.graphs import (
         compute_kernels,
         load_tu_dataset,
@@ -222,17 +221,17 @@ def format_walks(found):
     )
 
 
-# The side that measures.
+# Answers.
 
 
 def measure(make):
-    """A function from requests to answers, which keeps what it built."""
+    """A function from requests to answers that caches what it builds."""
     prepared = {}
 
     def answer(request):
         key = (request["row"], request["path"])
         if request.get("memory"):
-            # The graphs themselves, and the imports, are not what is asked.
+            # Loading graphs and imports are not part of the measurement.
             load(make, request)
             return {"megabytes": measure_growth(lambda: make(request)[0](1))}
         first = None
@@ -255,7 +254,7 @@ _loaded = {}
 
 
 def load(make, request):
-    """The data of a request as its framework wants it, loaded once."""
+    """The data of a request in the form of its framework, loaded once."""
     path = request["path"]
     if path not in _loaded:
         loaders = {

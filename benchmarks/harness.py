@@ -1,14 +1,14 @@
-"""What all benchmarks share: processes, rounds, resuming, tables, pictures.
+"""Shared code of all benchmarks: processes, rounds, resuming, tables, plots.
 
 Every figure is a ratio to a peer in the same round. The rows of a group take
-turns, round after round, so that whatever else the machine does falls on all of
-them, and the median over the rounds is reported.
+turns in each round, so that other load on the machine affects all of them
+alike, and the median over the rounds is reported.
 
-Frameworks that share a process share its threads and allocators, so each kind
-of `KINDS` has a process of its own, which measures on request; all of them are
+Frameworks in one process share its threads and allocators, so each kind of
+`KINDS` has its own process, which measures on request. All processes are
 confined to the same cores. Requests and answers are dicts, one JSON line each.
 
-The side that asks is here, the side that measures in `benchmarks.measure`.
+This file sends requests; `benchmarks.measure` answers them.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Kind:
     Args:
         packages: names of the distributions whose versions matter.
         environment: dict of variables.
-        one_thread: bool, one thread whatever was asked for.
+        one_thread: bool, always use one thread.
     """
 
     packages: tuple
@@ -63,16 +63,16 @@ KINDS = {
 }
 
 
-#: Those that compile functions written in `keras.ops`.
+#: Kinds that compile functions written in `keras.ops`.
 MODES = ("tensorflow", "xla", "jax")
 
 
 class WorkerError(RuntimeError):
-    """A request that a process could not answer; the text says why."""
+    """A process could not answer a request; the text says why."""
 
 
 class RowError(WorkerError):
-    """The same in a round; `row` is the row whose turn it was."""
+    """A `WorkerError` in a round; `row` is the row of the request."""
 
     def __init__(self, row, reason):
         super().__init__(reason)
@@ -112,7 +112,7 @@ class Worker:
         )
 
     def ask(self, request, timeout=None):
-        """Sends a request, a dict, and waits for the answer, another.
+        """Sends a request, a dict, and waits for the answer, a dict.
 
         Raises:
             WorkerError: if the process failed, ended (the system ends one that
@@ -133,7 +133,7 @@ class Worker:
         if not line:
             self._end()
             raise WorkerError(
-                "the process ended early, perhaps for lack of memory"
+                "the process ended early, perhaps because memory ran out"
             )
         answer = json.loads(line)
         if "exception" in answer:
@@ -189,9 +189,9 @@ class Workers:
         return worker.ask(request, timeout)
 
     def ask_fresh(self, kind, request, timeout=None, root=ROOT):
-        """The answer of a process of its own, which is then ended.
+        """The answer of a new process, which then ends.
 
-        For memory: allocators keep what they once had.
+        Memory needs new processes, because allocators do not return memory.
         """
         worker = Worker(self._module, kind, self._threads, root)
         try:
@@ -340,21 +340,21 @@ def slope(points):
 
 
 def path(text):
-    """A path; `~` is the home folder, also where no shell has seen it."""
+    """A path; `~` is the home folder, even if no shell has expanded it."""
     return Path(text).expanduser()
 
 
 def make_parser(description, rounds):
-    """A parser with the arguments that all benchmarks have."""
+    """A parser with the arguments of all benchmarks."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=count_cores())
     parser.add_argument(
         "--json",
         type=path,
-        help="file of results; the same command goes on where it was cut off",
+        help="file of results; the same command resumes an interrupted run",
     )
-    parser.add_argument("--plot", type=path, help="file of a picture")
+    parser.add_argument("--plot", type=path, help="file of a plot")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser
 
@@ -380,7 +380,7 @@ def parse_names(known):
 
 
 def count_cores():
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
@@ -404,7 +404,7 @@ class Report:
         self._path = path and Path(path).expanduser()
         self._head = {
             "command": f"python -m {module} {' '.join(sys.argv[1:])}".strip(),
-            # As they come back from the file.
+            # As read back from the file.
             "arguments": json.loads(json.dumps(arguments)),
             "versions": versions_of(kinds),
         }
@@ -431,7 +431,7 @@ class Report:
         ]
 
     def drop_failed(self, section="results"):
-        """Drops the records that say why they failed, to try again."""
+        """Drops failed records, so that they are tried again."""
         self._sections[section] = [
             record
             for record in self._sections[section]
@@ -456,7 +456,7 @@ class Report:
 
 
 def versions_of(kinds):
-    """Versions of packages, and of the sources that are measured."""
+    """Versions of packages, and a hash of the measured source code."""
     names = sorted({name for kind in kinds for name in KINDS[kind].packages})
     found = {name: metadata.version(name) for name in names}
     sources = hashlib.sha256()
@@ -514,7 +514,7 @@ def format_table(header, rows, markdown=False, left=1):
 
 # Pictures.
 
-#: Lines by what they stand for.
+#: Line styles by meaning.
 STYLES = {
     "peer": {"color": "black", "linewidth": 2.2, "marker": "o"},
     "ours": {"linewidth": 1.4, "marker": "o"},
@@ -523,7 +523,7 @@ STYLES = {
 
 
 def open_panels(titles, xlabel, ylabel):
-    """A figure with a panel for each title, side by side, on one scale."""
+    """A figure with one panel per title, side by side, on the same scale."""
     from training.report import load_pyplot
 
     figure, axes = load_pyplot().subplots(

@@ -1,19 +1,18 @@
-"""Whole node classifiers on generated graphs of up to a million nodes.
+"""Node classifiers on generated graphs of up to a million nodes.
 
     python -m benchmarks.large_graphs --json docs/large-graphs.json
 
-For each model of `training.train nodes`, with its default sizes, and each
-number of nodes of its `beacons`: seconds of one prediction for all nodes, as a
-TensorFlow graph without XLA, the slope of that time in doubly logarithmic axes,
-by least squares over all sizes, and what it takes in memory. Up to `--train-to`
-nodes also an epoch of training: one step on all nodes.
+This measures each model of `training.train nodes`, with its default sizes, on
+`beacons` graphs of several sizes: the seconds of one prediction for all nodes,
+as a TensorFlow graph without XLA; the slope of that time on log-log axes, by
+least squares over all sizes; and memory. Up to `--train-to` nodes, it also
+measures an epoch of training, one step on all nodes.
 
-Every result comes from a process of its own. Preparation is what the host does
-once for a graph: walks that are sampled, spectral bounds, a normalized
-adjacency matrix. Memory is by how much the resident set grows at most (Linux)
-from before the data to after the last call. Times are medians of the rounds,
-after a first call that is not counted. See `benchmarks.harness` for how a run
-that was cut off goes on.
+Every result comes from its own process. Preparation is the one-time work on the
+host for a graph: sampled walks, spectral bounds, a normalized adjacency matrix.
+Memory is the largest growth of the resident set (Linux) from before the data to
+after the last call. Times are medians of the rounds, after a first call that is
+not counted. `benchmarks.harness` describes how an interrupted run resumes.
 """
 
 import os
@@ -85,7 +84,7 @@ def parse_arguments():
 
 
 def measure_fresh(workers, model, nodes, arguments):
-    """The record of a model and a size, from a process of its own."""
+    """The record of a model and a size, from a separate process."""
     request = {
         "options": f"--data beacons --nodes {nodes} {MODELS[model]}",
         "rounds": arguments.rounds,
@@ -98,7 +97,7 @@ def measure_fresh(workers, model, nodes, arguments):
         return {**record, "failed": str(error)}
 
 
-# In the process of a result.
+# In the process that measures.
 
 
 def measure(request):

@@ -1,23 +1,23 @@
-"""Link prediction on one graph: GKAT against GCN and scores by neighbors.
+"""Link prediction on one graph: GKAT against GCN and neighbor scores.
 
     python -m benchmarks.links --data cora.npz --seeds 5 \\
         --json results/links/cora.jsonl
 
-Each seed is another random split of the edges, 85% for training, 5% for
-validation and 10% for test, with as many random pairs without an edge in the
-latter two. All methods of a seed have the same split. Node features are divided
-by their sums. GKAT and GCN are `keras_topo.LinkPredictor`s with the same
-channels, embeddings, decoder, epochs and patience. What else they have
-(`MODELS`) was chosen by average precision on the validation pairs of seed 0.
+Each seed has its own random split of the edges: 85% for training, 5% for
+validation and 10% for test. Validation and test add as many random pairs
+without an edge. All methods of a seed have the same split. Node features are
+divided by their sums. GKAT and GCN are `keras_topo.LinkPredictor`s with the
+same channels, embeddings, decoder, epochs and patience. Their other settings
+(`MODELS`) were chosen by average precision on the validation pairs of seed 0.
 The validation pairs of each seed choose the epoch. Test pairs are scored once,
 at the end.
 
 `gcn-whole` and `gkat-whole` leave the edges to be predicted in the kernel
-during training, as graph auto-encoders do. An epoch is a single update then, so
-there are as many more of them.
+during training, as graph auto-encoders do. Their epochs have a single update,
+so they have more epochs, for the same number of updates.
 
-A line of JSON per method and seed is added to the file when it is finished; the
-same command goes on after the last one, and prints the table of all lines.
+Each finished method and seed appends a line of JSON to the file. After an
+interruption, the same command continues, and prints the table of all lines.
 """
 
 import argparse
@@ -40,10 +40,10 @@ METHODS = (
     "gcn-whole",
     "gkat-whole",
 )
-# The ones that run unless others are named.
+# The methods that run by default.
 DEFAULT = METHODS[:-2]
 FOLDS = 10
-# What both models have.
+# Settings of both models.
 COMMON = {
     "num_heads": 4,
     "key_dim": 16,
@@ -109,7 +109,9 @@ def parse_arguments(argv):
         required=True,
         help="an npz file in the Planetoid layout",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="0 to before it")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of seeds, from 0"
+    )
     parser.add_argument(
         "--methods", nargs="+", default=DEFAULT, choices=METHODS
     )
@@ -118,7 +120,8 @@ def parse_arguments(argv):
 
 
 def load_graph(path):
-    """The graph of a file, features divided by their sum, node by node."""
+    """The graph of a file, with the features of each node divided by their
+    sum."""
     from keras_topo.graphs import load_planetoid
 
     graph = load_planetoid(path).graph
@@ -200,7 +203,7 @@ def trained(method, split, seed):
 
 
 def read_lines(file):
-    """Finished runs; a last line that a kill cut off is taken away."""
+    """Finished runs; an incomplete last line is removed."""
     if file is None or not file.exists():
         return []
     lines = []

@@ -1,40 +1,39 @@
-"""Products of every mask against what else there is, up to a million tokens.
+"""Products of every mask against SciPy and NumPy, up to a million tokens.
 
     python -m benchmarks.masks --json docs/masks.json --plot docs/masks.png
 
-One row an operator: the time of its product with 64 columns, float32, as a
-TensorFlow graph without XLA, from 1,000 to 1,000,000 tokens, and the slope of
-that time in doubly logarithmic axes, by least squares over the sizes from
-10,000 tokens on. In the same rounds, taking turns:
+Each operator has one row: the time of its product with 64 columns, float32, as
+a TensorFlow graph without XLA, from 1,000 to 1,000,000 tokens, and the slope of
+that time on log-log axes, by least squares over the sizes from 10,000 tokens
+on. Two peers take turns with it in the same rounds:
 
-- the dense product, a matrix that was computed before, in a graph as well, up
-  to `--dense-to` tokens (its entries are random numbers: they do not matter to
-  its time);
-- what one would call or write without this package, from SciPy and NumPy, each
-  in the best form found: sparse triangular solves, a sparse product a level of
-  a tree, recursive filters, FFTs with several workers, `expm_multiply` in
-  float64 and in float32 (to full precision in both), the Chebyshev series.
-  They are in float32 but where their name says float64. Everything that a peer
-  can prepare (factorizations, transposes, spectra) is prepared and not timed.
-  Sparse products, solves and filters of SciPy use one thread; FFTs as many as
-  `--threads` says, like TensorFlow; BLAS both, in rows of their own.
+- The dense product with a precomputed matrix, also in a graph, up to
+  `--dense-to` tokens. Its entries are random, since they do not affect time.
+- An implementation with SciPy and NumPy, in the best form found: sparse
+  triangular solves, one sparse product per level of a tree, recursive filters,
+  FFTs with several workers, `expm_multiply` in float64 and in float32 (to full
+  precision in both), the Chebyshev series. They use float32 unless their name
+  says float64. Everything that a peer can prepare (factorizations, transposes,
+  spectra) is prepared and not timed. Sparse products, solves and filters of
+  SciPy use one thread. FFTs use `--threads` threads, like TensorFlow. BLAS is
+  measured with both, in separate rows.
 
-Everything takes and returns arrays of shape (tokens, columns), each method is
-called once before it is timed, and the median of the rounds is reported. The
-error is that of the first eight columns against a peer in float64, relative to
-the norm of each column, at its largest; of sampled masks the peer has the same
-sample. Slopes that begin at 10,000 tokens include what a call takes whatever
-its size; those from 100,000 on do not.
+All methods take and return arrays of shape (tokens, columns). Each is called
+once before it is timed, and the median of the rounds is reported. The error is
+the largest over the first eight columns, against a peer in float64 and relative
+to the norm of the column; for sampled masks the peer has the same sample.
+Slopes from 10,000 tokens on include the fixed cost of a call; those from
+100,000 on do not.
 
-Preparation is what the host does once for a tree or a graph: a plan, sampled
-walks, spectral bounds. The first call traces and then runs. From 100,000 tokens
-on each result of an operator comes from a fresh process, and memory is by how
-much its resident set grows at most (Linux) in preparation and first call, input
-and output included.
+Preparation is the one-time work on the host for a tree or a graph: a plan,
+sampled walks, spectral bounds. The first call traces and then runs. From
+100,000 tokens on, each result of an operator comes from a fresh process, and
+memory is the largest growth of its resident set (Linux) in preparation and
+first call, including input and output.
 
-What would take longer than `--limit` seconds per call is left out, and what
-failed is not tried at larger sizes. The rows are in `benchmarks.products`,
-processes and rounds in `benchmarks.harness`.
+Rows that would take longer than `--limit` seconds per call are left out, and
+rows that failed are not tried at larger sizes. `benchmarks.products` has the
+rows, and `benchmarks.harness` describes processes and rounds.
 """
 
 import sys
@@ -100,7 +99,7 @@ def parse_arguments():
         nargs="*",
         default=[""],
         metavar="NAME",
-        help="rows whose names begin so; all by default",
+        help="prefixes of row names; default: all",
     )
     parser.add_argument("--max-tokens", type=int, default=2**20)
     parser.add_argument("--columns", type=int, default=64)

@@ -1,7 +1,7 @@
-"""The side of a benchmark that measures, in a process of its own.
+"""The process of a benchmark that measures.
 
-`serve` answers the requests of a `benchmarks.harness.Worker`. Frameworks are
-imported where they are used: a process has the one that its kind names.
+`serve` answers the requests of a `benchmarks.harness.Worker`. Each process
+imports only the framework of its kind.
 """
 
 import ctypes
@@ -18,13 +18,13 @@ from pathlib import Path
 def serve(answer):
     """Answers requests, one JSON line each, until standard input ends.
 
-    An exception is the answer to its request, not the end of the process.
+    An exception becomes the answer to its request and does not end the process.
 
     Args:
         answer: function from a request, a dict, to an answer, another.
     """
     use_cores(num_threads())
-    # Frameworks may print on import; the answers must stay alone.
+    # Frameworks may print on import; keep that apart from the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -61,7 +61,7 @@ class Kept(dict):
         self._group = None
 
     def enter(self, group):
-        """Forgets what belongs to another group."""
+        """Drops the contents of another group."""
         if self._group != group:
             self.clear()
             release_memory()
@@ -127,7 +127,7 @@ def _time(call):
 
 
 def measure_growth(call):
-    """By how many megabytes the resident set grows at most during a call."""
+    """The largest growth of the resident set during a call, in megabytes."""
     gc.collect()
     # Resets the high-water mark.
     Path("/proc/self/clear_refs").write_text("5")
@@ -145,7 +145,7 @@ def memory_status(field):
 
 
 def release_memory():
-    """Gives back what the allocator keeps: others measure meanwhile."""
+    """Returns free memory to the system while other processes measure."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
@@ -203,14 +203,14 @@ def _compile_tensorflow(function, tensors, sources, jit):
         jit_compile=jit,
         autograph=False,
     )
-    # Traced now: memory and time of tracing are not those of a call.
+    # Trace now, so that a call does not include tracing.
     compiled.get_concrete_function(*tensors)
 
     def call():
         results = compiled(*tensors)
         for result in tf.nest.flatten(results, expand_composites=True):
             if result is not None:
-                memoryview(result)  # Waits, and shares the memory.
+                memoryview(result)  # Waits, without a copy.
         return results
 
     return call

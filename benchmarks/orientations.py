@@ -1,14 +1,14 @@
-"""Are photographs that a camera stored sideways as well recognized as others?
+"""Accuracy on photographs in the eight EXIF orientations.
 
     python -m benchmarks.orientations --data-dir ../shared/data/cifar10
 
-Takes test images of CIFAR-10 and stores each one eight times: its pixels turned
-as a camera held in one of eight ways stores them, and the EXIF orientation that
-says so, as PNG, as JPEG and as lossless WebP. The preset topvit-cifar10 then
-classifies them twice: as the training reader decodes them, and as the
-SavedModel of the preset does, in a process with TensorFlow and without Keras.
-Of PNG and WebP both must be exactly what they are of the upright images; JPEG
-loses a little, and another little where the pixels are turned.
+Each test image of CIFAR-10 is stored eight times, with its pixels transformed
+for one EXIF orientation and the tag for it, as PNG, JPEG and lossless WebP. The
+preset topvit-cifar10 then classifies the files twice: as decoded by the
+training reader, and with the SavedModel of the preset, in a process with
+TensorFlow and without Keras. For PNG and WebP the results must equal those of
+the upright images. JPEG loses a little, and a little more if the pixels are
+transformed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from keras_topo.training.command_line import positive_int
 from keras_topo.training.datasets import load_images
 from keras_topo.training.image_files import EncodedImage, Reader
 
-# What is stored of pixels that are upright where each orientation is true.
+# The stored pixels of an upright image, for each orientation.
 TURNS = {
     1: lambda x: x,
     2: np.fliplr,
@@ -99,7 +99,7 @@ def main(argv=None):
 
 
 def stored(pixels, orientation, file_format):
-    """A file of pixels as a camera stores them, bytes."""
+    """The bytes of a file with pixels as a camera stores them."""
     exif = Image.Exif()
     exif[274] = orientation
     turned = np.ascontiguousarray(TURNS[orientation](pixels))
@@ -110,7 +110,7 @@ def stored(pixels, orientation, file_format):
 
 
 def by_the_model(model, files):
-    """Classes of the preset's model, of what the training reader reads."""
+    """Classes from the preset's model, with files decoded as in training."""
     reader, pixels = Reader(), []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "image")
@@ -121,7 +121,7 @@ def by_the_model(model, files):
 
 
 def by_the_server(folder, files, classes):
-    """Classes of the SavedModel, of the files themselves."""
+    """Classes from the SavedModel, which decodes the files itself."""
     requests = [
         (
             "classify_bytes",

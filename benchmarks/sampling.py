@@ -1,14 +1,15 @@
-"""Writing text: masks that carry a state beside softmax with a cache.
+"""Generating text: masks with a state against softmax with a cache.
 
     python -m benchmarks.sampling --json docs/sampling.json
 
-For each number of tokens: seconds in which `generate` of a language model adds
-as many to a prompt of one token, with random weights, and tokens per second.
-The models have the sizes of `training/configs/text.py`. The peer attends to all
-keys and values before, which it keeps in a cache, so its tokens become dearer
-one by one; those of a state do not. All models of a mode take turns, and ratios
-are to the peer in the same mode. A model is left out from where a call would
-take longer than `--limit` seconds, or has failed.
+For each number of tokens, this measures the seconds that `generate` of a
+language model with random weights takes to add them to a prompt of one token,
+and the tokens per second. The models have the sizes of
+`training/configs/text.py`. The peer attends to a cache of all earlier keys and
+values, so its cost per token grows. With a state, the cost is constant. All
+models of a mode take turns, and ratios are to the peer in the same mode. A
+model is left out once a call would take longer than `--limit` seconds, or has
+failed.
 """
 
 import sys
@@ -127,7 +128,7 @@ def measure_models(workers, mode, tokens, arguments, forecast):
 
 
 def format_sampling(records):
-    """A table for each mode: tokens per second, and time over the peer's."""
+    """A table per mode: tokens per second, and time relative to the peer."""
     parts = []
     for mode in dict.fromkeys(r["mode"] for r in records):
         some = [r for r in records if r["mode"] == mode]
@@ -164,7 +165,7 @@ def make_call(request):
     prompt = np.zeros((request["batch"], 1), "int32")
 
     def call():
-        # Its tokens are on the host, so they have been computed.
+        # The tokens are on the host, so the call has finished.
         return np.asarray(
             model.generate(prompt, request["tokens"], top_k=40, seed=0)
         )

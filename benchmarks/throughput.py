@@ -1,13 +1,13 @@
-"""Images per second of masked models beside their softmax twins.
+"""Images per second of masked models against the same models with softmax.
 
     python -m benchmarks.throughput --json docs/throughput.json
 
 The blocks are those of `--variant cifar10` of `training/configs/images.py`, at
 32 x 32 with pixels as tokens (1,024) and at 128 x 128 with patches of 2 x 2
 (4,096). Training is `train_on_batch` with AdamW; serving is the signature
-`serving_default` of the exported SavedModel. All models of a mode take turns,
-and ratios are to the twin, which has `keras.layers.MultiHeadAttention`, in the
-same mode and of the same kind.
+`serving_default` of the exported SavedModel. All models of a mode take turns.
+Ratios are to the peer with `keras.layers.MultiHeadAttention`, in the same mode
+and of the same kind.
 """
 
 import functools
@@ -107,7 +107,7 @@ def measure_models(workers, head, arguments):
 
 
 def format_throughput(records):
-    """A table for each case: images per second, and how often the twin's."""
+    """A table per case: images per second, and the ratio to the peer."""
     parts = []
     for case in CASES:
         some = [r for r in records if r["case"] == list(case)]
@@ -160,12 +160,12 @@ def make_call(request, jit):
         jit_compile=jit,
     )
     labels = np.arange(batch) % 10
-    # It returns the loss, a number, so the step has been taken.
+    # The loss is a number on the host, so the step has finished.
     return lambda: model.train_on_batch(images, labels), {}
 
 
 def serve_model(model, images):
-    """A call of the exported model, which waits for the answer."""
+    """A call of the exported model that waits for the answer."""
     import tensorflow as tf
 
     import keras_topo
@@ -177,7 +177,7 @@ def serve_model(model, images):
     images = tf.constant(images)
 
     def call():
-        # The model is needed as long as its signature is.
+        # Keep the model alive as long as its signature.
         assert served is not None
         return answer(images=images)["logits"].numpy()
 

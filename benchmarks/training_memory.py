@@ -1,16 +1,16 @@
-"""Memory of masked attention: training on a million tokens, explicit on grids.
+"""Memory of masked attention: a million tokens, and explicit scores on grids.
 
     python -m benchmarks.training_memory --json FILE
 
-Two questions, each answered by fresh processes on Linux; also `python -m
+Two measurements, each in fresh processes on Linux; also `python -m
 benchmarks.attention --memory-training`.
 
 - One forward and backward step of attention with a decay, 1,048,576 tokens,
-  one head, m = d = 64, in every mode: the most that the process holds, inputs
-  and gradients of queries, keys and values included.
+  one head, m = d = 64, in every mode: the peak memory of the process, including
+  inputs and gradients of queries, keys and values.
 - The explicit implementation with a table, forward, 4,096 tokens, m = d = 8:
-  by how much the resident set grows in the first call, which compiles, on
-  grids of several shapes.
+  the growth of the resident set in the first call, which compiles, on grids of
+  several shapes.
 """
 
 import sys
@@ -100,11 +100,11 @@ def format_memory(records):
     return "\n" + format_table(header, rows, markdown=True, left=2)
 
 
-# The process of one figure.
+# The process that measures.
 
 
 def measure(request, jit):
-    """Megabytes by which a call grows the resident set, and its peak."""
+    """The growth of the resident set in a call, and its peak, in megabytes."""
     import numpy as np
     from keras import ops
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training_step --json FILE
 
-Images of 224 x 224 in batches of 8, AdamW, `train_on_batch`; the peer has
-`keras.layers.MultiHeadAttention`. A mode is how Keras compiles the step: a
-TensorFlow graph, that through XLA, or JAX. All models of all modes take turns.
-A few minutes, most of which go into compiling; also `python -m
+Images of 224 x 224 in batches of 8, AdamW, `train_on_batch`. The peer has
+`keras.layers.MultiHeadAttention`. The mode is how Keras compiles the step: as a
+TensorFlow graph, with XLA, or with JAX. All models of all modes take turns. The
+run takes a few minutes, mostly for compilation; also `python -m
 benchmarks.attention --step`.
 """
 
@@ -138,7 +138,7 @@ def make_step(request, jit):
     )
     images = np.random.default_rng(0).random((BATCH, SIZE, SIZE, 3), "float32")
     images, labels = 255 * images, np.arange(BATCH)
-    # It returns the loss, a number, so the step has been taken.
+    # The loss is a number on the host, so the step has finished.
     return lambda: model.train_on_batch(images, labels)
 
 

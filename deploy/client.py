@@ -4,13 +4,12 @@
     python deploy/client.py gkat-mutag serving_default graphs.json
     python deploy/client.py gkat-enzymes serve_examples graph.example --grpc
 
-Files are sent as they are: JPEG, PNG, BMP, GIF or WebP for models of images, a
-serialized GraphTensor for models of graphs. A file of JSON holds a list of
-graphs, such as `[{"edges": [[0, 1], [1, 2]], "node_labels": [0, 0, 3]}]`: see
-`graph_inputs`. REST needs nothing but Python, gRPC tensorflow-serving-api.
+Files are sent unchanged: JPEG, PNG, BMP, GIF or WebP for image models, a
+serialized GraphTensor for graph models. A JSON file holds a list of graphs,
+such as `[{"edges": [[0, 1], [1, 2]], "node_labels": [0, 0, 3]}]`; see
+`graph_inputs`. REST needs only Python; gRPC needs tensorflow-serving-api.
 
-What goes wrong is one line, and the exit status 1: the reason that the server
-gave, or why there was no answer.
+On failure the client prints one line with the reason, and exits with status 1.
 """
 
 import argparse
@@ -29,7 +28,7 @@ TIMEOUT = 30  # Seconds.
 
 
 class NoAnswer(Exception):
-    """The server refused a request, or did not answer; the text says why."""
+    """The server refused a request or did not answer; the text says why."""
 
 
 def rest_request(signature, inputs):
@@ -37,8 +36,8 @@ def rest_request(signature, inputs):
 
     Args:
         signature: str, the name of the signature.
-        inputs: dict from the names of its inputs to lists or arrays, the batch
-            first; bytes travel as base64.
+        inputs: dict from input names to lists or arrays, batch axis first;
+            bytes are sent as base64.
     """
     return json.dumps(
         {
@@ -60,8 +59,9 @@ def grpc_request(model, signature, inputs):
     """A `tensorflow.serving.PredictRequest`, for port 8500.
 
     Args:
-        model: str, its name in `models.config`.
-        signature, inputs: see `rest_request`; arrays of the signature's dtypes.
+        model: str, the name in `models.config`.
+        signature, inputs: see `rest_request`; arrays must have the dtypes of
+            the signature.
     """
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
@@ -74,7 +74,8 @@ def grpc_request(model, signature, inputs):
     return request
 
 
-# What nodes and edges have, and what pads it; labels pad themselves.
+# Fields of nodes and edges with their padding values; labels are padded with
+# their first value.
 OF_NODES = {"node_labels": None, "features": 0.0}
 OF_EDGES = {
     "edges": -1,
@@ -88,28 +89,28 @@ def graph_inputs(graphs):
     """Raw graphs as inputs of `serving_default`, padded to one size.
 
     Args:
-        graphs: list of dicts of lists: `edges`, pairs of node ids, and of
-            `node_labels`, `features`, `edge_weights`, `edge_labels` and
-            `edge_features` what the model takes, one for each node or edge.
-            `num_nodes` where neither labels nor features say how many.
+        graphs: list of dicts of lists: `edges`, pairs of node ids, and those
+            of `node_labels`, `features`, `edge_weights`, `edge_labels` and
+            `edge_features` that the model takes, one per node or edge.
+            `num_nodes` is needed if there are no labels or features of nodes.
 
     Raises:
-        ValueError: if graphs do not have the same fields, or a field not one
-            value for each node or edge.
+        ValueError: if graphs have different fields, or a field does not have
+            one value per node or edge.
     """
     if not isinstance(graphs, list) or not all(
         isinstance(graph, dict) for graph in graphs
     ):
         raise ValueError(
-            "a list of graphs expects dicts, such as {'edges': [[0, 1]]}. "
+            "`graphs` expects a list of dicts, such as {'edges': [[0, 1]]}. "
             f"Received: {str(graphs)[:60]}"
         )
     fields = {key for graph in graphs for key in graph} - {"num_nodes"}
     unknown = fields - OF_NODES.keys() - OF_EDGES.keys()
     if not graphs or unknown or any(fields - graph.keys() for graph in graphs):
         raise ValueError(
-            "graphs expect the same fields, of `edges`, "
-            f"{', '.join([*OF_NODES, *OF_EDGES][:-1])}. Received: "
+            "`graphs` expects the same fields in each graph, out of "
+            f"{', '.join([*OF_NODES, *OF_EDGES])}. Received: "
             f"{[sorted(graph) for graph in graphs]}"
         )
     sizes = [_size(graph) for graph in graphs]
@@ -117,7 +118,7 @@ def graph_inputs(graphs):
     most = max(sizes)
     found = {"node_mask": [[k < size for k in range(most)] for size in sizes]}
     for of, lengths in ((OF_NODES, sizes), (OF_EDGES, counts)):
-        # A list without edges has no shape of its own.
+        # At least one row, because an empty list has no shape.
         length = max(1, *lengths)
         for key in of.keys() & fields:
             found[key] = _padded(graphs, key, of[key], lengths, length)
@@ -130,7 +131,7 @@ def _size(graph):
     known = [key for key in OF_NODES if key in graph]
     if not known:
         raise ValueError(
-            "a graph without labels and features of nodes expects num_nodes. "
+            "A graph without node_labels and features expects num_nodes. "
             f"Received: {sorted(graph)}"
         )
     return len(graph[known[0]])
@@ -153,14 +154,14 @@ def _padded(graphs, key, value, lengths, length):
 
 
 def ask_rest(server, model, signature, inputs):
-    """What the server answers, a dict.
+    """The answer of the server over REST, a dict.
 
     Args:
-        server: str, HOST or HOST:PORT; the port of REST is 8501.
+        server: str, HOST or HOST:PORT; the default port is 8501.
         model, signature, inputs: see `grpc_request`.
 
     Raises:
-        NoAnswer: with the reason that the server gave.
+        NoAnswer: with the reason.
     """
     address = _with_port(server, 8501)
     request = urllib.request.Request(
@@ -187,7 +188,7 @@ def ask_rest(server, model, signature, inputs):
 
 
 def _reason(body):
-    """The `error` that TensorFlow Serving writes, or what else there is."""
+    """The `error` of TensorFlow Serving, or else the text of the body."""
     try:
         return json.loads(body)["error"].strip()
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -195,14 +196,14 @@ def _reason(body):
 
 
 def ask_grpc(server, model, signature, inputs):
-    """What the server answers, a dict of arrays.
+    """The answer of the server over gRPC, a dict of arrays.
 
     Args:
-        server: str, HOST or HOST:PORT; the port of gRPC is 8500.
+        server: str, HOST or HOST:PORT; the default port is 8500.
         model, signature, inputs: see `grpc_request`.
 
     Raises:
-        NoAnswer: with the reason that the server gave.
+        NoAnswer: with the reason.
     """
     try:
         import grpc
@@ -231,11 +232,11 @@ def _with_port(server, port):
 
 
 def read_inputs(signature, files):
-    """Inputs of a signature, of files: `graph_inputs` of those of JSON.
+    """Inputs of a signature from files; JSON files go through `graph_inputs`.
 
     Raises:
-        OSError: a file is not there.
-        ValueError: a file of graphs is none.
+        OSError: if a file is missing.
+        ValueError: if a JSON file does not hold graphs.
     """
     contents = []
     for name in files:
@@ -247,7 +248,7 @@ def read_inputs(signature, files):
     for name, text in zip(files, contents, strict=True):
         try:
             found = json.loads(text)
-        except ValueError as error:  # UnicodeDecodeError is one, too.
+        except ValueError as error:  # Includes UnicodeDecodeError.
             raise ValueError(
                 f"{name} expects JSON, a list of graphs. Received: {error}"
             ) from error
@@ -274,7 +275,7 @@ def main(argv=None):
             arguments.server, arguments.model, arguments.signature, inputs
         )
     except (NoAnswer, OSError, ValueError) as error:
-        # Reasons of TensorFlow have several lines.
+        # Error texts of TensorFlow have several lines.
         print("error:", *str(error).split(), file=sys.stderr)
         return 1
     for name, values in answer.items():

@@ -1,4 +1,4 @@
-"""Docstrings as the reference of the site shows them."""
+"""Prepares docstrings for the reference of the site."""
 
 import re
 
@@ -13,7 +13,7 @@ ARGUMENT = re.compile(r"^    ([\w`*, ]+): ", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Puts fences around examples, and makes lists of call arguments."""
+    """Adds fences to examples, and turns call arguments into lists."""
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:

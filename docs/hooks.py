@@ -1,13 +1,13 @@
-"""What the site has beside the pages in this folder.
+"""Builds the parts of the site that are not pages in this folder.
 
 MkDocs calls these functions. They add
 
-- documents that stand elsewhere in the repository (`DOCUMENTS`), with links
-  that are right on the site;
+- documents from elsewhere in the repository (`DOCUMENTS`), with links adapted
+  to the site;
 - a page and a notebook for each guide, a Python file with cells;
-- formulas as MathML, which browsers draw without a script;
-- tables of `docs/attention.json`, where a page asks for one by a comment;
-- the package as `pip` installs it, from which the reference is read.
+- formulas as MathML, which browsers show without a script;
+- tables of `docs/attention.json`, where a page has a comment for one;
+- the package in its installed layout, for the reference.
 """
 
 import configparser
@@ -48,7 +48,7 @@ DOWNLOADS = """
 
 
 def on_config(config):
-    """Lays the package out as setup.cfg installs it."""
+    """Copies the package in the layout of setup.cfg."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     folders = {"keras_topo": "keras_topo"}
@@ -73,7 +73,7 @@ def _no_code(folder, names):
 
 
 def on_files(files, config):
-    """Adds documents, what they link to, and guides."""
+    """Adds documents, the files they link to, and guides."""
     for source, page in DOCUMENTS.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=text))
@@ -99,7 +99,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links as they are on the site, and tables.
+    """Adapts links to the site, and inserts tables.
 
     A table is a line `<!-- attention.json: summary -->`.
     """
@@ -124,7 +124,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def site_path(path):
-    """Where the site has a file of the repository."""
+    """The path of a repository file on the site."""
     if path in DOCUMENTS:
         return DOCUMENTS[path]
     if path.startswith("docs/"):
@@ -143,7 +143,7 @@ def _targets(text, source):
 
 
 def _in_repository(target, source):
-    """The file that a relative link means; of a run folder its metrics."""
+    """The target of a relative link; for a run folder, its metrics."""
     if not target or re.match(r"\w+:", target):
         return None
     path = os.path.normpath(os.path.join(os.path.dirname(source), target))
@@ -169,7 +169,7 @@ def attention_table(name):
 
 
 def on_page_content(content, page, config, files):
-    """Formulas as MathML."""
+    """Converts formulas to MathML."""
 
     def formula(match):
         tex = html.unescape(match[2]).strip()

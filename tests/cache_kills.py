@@ -55,7 +55,7 @@ def same(kernels, oracle):
 
 
 def work(folder, log, oracles):
-    """Asks for kernels until there is a file `stop`; tells of what is wrong."""
+    """Asks for kernels until there is a file `stop`; reports errors."""
     sys.stderr = log.open("a", buffering=1)
     load, loads = cache.load_entry, []
 
@@ -112,7 +112,7 @@ def main(arguments=None):
                 worker.kill()
         wrong += log.read_text().splitlines()
 
-        # Each process that was killed inside a write has left a file.
+        # Each process that was killed during a write has left a file.
         inside = list(folder.glob("*.partial"))
         answers = (folder / "answers").read_bytes()
         with contextlib.redirect_stderr(io.StringIO()) as notes:

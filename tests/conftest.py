@@ -11,7 +11,7 @@ SEEDED = []
 
 
 def check_few(items):
-    """Parameters that are chosen by a name that no test has would be none."""
+    """Selections must match: a name that no test has would select nothing."""
     known = {}
     for item in items:
         for name in ("few", "few_on_jax"):
@@ -20,7 +20,7 @@ def check_few(items):
                 key = (item.nodeid.partition("[")[0], marker.args)
                 known.setdefault(key, set()).add(item.callspec.id)
     for (test, chosen), ids in known.items():
-        # Where one parameter is run by name, nothing can be said.
+        # If a single parameter is run by name, this cannot be checked.
         if len(ids) > len(chosen) and not set(chosen) <= ids:
             raise pytest.UsageError(
                 f"{test}: expects parameters among {sorted(ids)}. Received: "
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
     reasons = {}
     if backend != "tensorflow":
         reasons["tensorflow_only"] = f"tensorflow_only, on {backend}"
-    # `make test-all` runs them: CI has minutes.
+    # Only `make test-all` runs them, because CI is limited to minutes.
     if not os.environ.get("KERAS_TOPO_SLOW"):
         reasons["slow"] = "slow; run by make test-all"
         if backend == "jax":
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is there now stays: the garbage collector need not look at it.
+    """Freezes existing objects, so that the garbage collector skips them.
 
     Keras collects garbage for each layer that it quantizes, which takes a
     quarter of a second where all of TensorFlow is looked at.
@@ -63,7 +63,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The data folder of the README; a test that needs it is skipped else."""
+    """The data folder of the README; without it, the test is skipped."""
     beside = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get("KERAS_TOPO_DATA", beside))
     if not folder.is_dir():
@@ -88,7 +88,7 @@ def fixed_seed():
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Exports are verified here: a clean process takes seconds to start.
+    """Verifies exports in this process: a clean one takes seconds to start.
 
     That one answers is tested once for images, raw graphs and each kind of
     published model.

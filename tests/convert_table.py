@@ -79,7 +79,7 @@ def rows(sizes, only):
 
 
 def differences(name, case, size):
-    """Of both image sizes: the largest difference and the largest output."""
+    """The largest difference and the largest output, over both image sizes."""
     image = IMAGE[case.patch]
     other = (SQUARE if case.square else OTHER)[case.patch]
     shapes = [(image, image), other]

@@ -1,4 +1,4 @@
-"""Examples in documents: what they print is what their comments say."""
+"""Examples in documents print what their comments say."""
 
 import re
 

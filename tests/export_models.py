@@ -54,7 +54,7 @@ def load_unverified(model, path, **options):
 
 
 def answers_with(change):
-    """In place of the clean process: this one, and then a change."""
+    """Replaces the clean process by this one, and then changes the answer."""
 
     def answers(folder, requests):
         signatures = tf.saved_model.load(str(folder)).signatures

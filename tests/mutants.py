@@ -28,9 +28,9 @@ from pathlib import Path
 from tests.mutant_table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
-# An endless loop is an error that has been noticed.
+# An endless loop counts as an error that was detected.
 LONGEST = 900
-# Processes that are forked from one which has imported what takes long.
+# Fork from a process that has already imported the slow packages.
 PROCESSES = multiprocessing.get_context("forkserver")
 IMPORTED = ["keras", "pytest", "scipy.sparse.csgraph"]
 
@@ -41,7 +41,7 @@ def main(arguments=None, root=ROOT, mutants=MUTANTS):
         "--only",
         action="append",
         metavar="NAME",
-        help="mutants whose name has this in it; may be given several times",
+        help="mutants whose name contains this; may be repeated",
     )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="and do nothing")
@@ -57,7 +57,7 @@ def main(arguments=None, root=ROOT, mutants=MUTANTS):
         print(*(mutant.name for mutant in chosen), sep="\n")
         return 0
     for mutant in chosen:
-        mutated(mutant, root)  # Before anything takes time.
+        mutated(mutant, root)  # Check this first, before slow steps.
 
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ.setdefault(name, "1")
@@ -79,7 +79,7 @@ def main(arguments=None, root=ROOT, mutants=MUTANTS):
 
 
 def judge(mutant, root):
-    """Whether tests notice a mutant, and a line about it."""
+    """Whether tests detect a mutant, and a line about it."""
     status, output = run(mutant.tests, root, mutant)
     if status == 0:
         return False, "SURVIVED " + " ".join(mutant.tests)
@@ -88,7 +88,7 @@ def judge(mutant, root):
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     if status == 1 and failed:
         return True, f"killed by {failed[0]}"
-    # Tests that cannot be collected say nothing about what they check.
+    # If tests cannot be collected, they prove nothing.
     return False, f"NO MUTANT, pytest ended with {status}\n{output}"
 
 
@@ -118,10 +118,10 @@ def run_pytest(tests, copy, root, log):
     os.chdir(copy)
     places = [p for p in sys.path if Path(p or ".").resolve() != root]
     sys.path[:] = [str(copy), *places]
-    # Kernels of a mutant are not for others.
+    # Kernels of a mutant must not be shared.
     os.environ["KERAS_TOPO_CACHE"] = str(copy.parent / "cache")
     os.environ.setdefault("KERAS_TOPO_DATA", str(root.parent / "shared/data"))
-    # A mutant may be as long as what it replaces, and as old.
+    # A mutant may have the size and time of the original file.
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider"]

@@ -20,7 +20,7 @@ from keras_topo.testing.comparison import (  # noqa: F401
     with_gradients,
 )
 
-# Each step there is compiled by itself: what other tests cover is left out.
+# JAX compiles each step separately: leave out what other tests cover.
 on_jax = keras.backend.backend() == "jax"
 
 
@@ -74,7 +74,7 @@ def hypercube(decay, dimensions):
     return decay[..., None, None] ** hamming_distances(dimensions)
 
 
-# SciPy's conjugates the first row unless it is told one.
+# SciPy conjugates the first row by default.
 toeplitz = np.vectorize(scipy.linalg.toeplitz, signature="(n),(n)->(n,n)")
 
 kron = np.vectorize(np.kron, signature="(a,a),(b,b)->(c,c)")
@@ -191,7 +191,7 @@ def grid_edges(grid, corner):
 
 
 def grid_resolvent(weights, grid, corner, per_edge=False):
-    """Of weights `(*batch, d)`, or `(*batch, d, *grid)` per edge."""
+    """For weights `(*batch, d)`, or `(*batch, d, *grid)` per edge."""
     edges, axes = grid_edges(grid, corner)
     if per_edge:
         weights = weights.reshape(*weights.shape[: -len(grid)], -1)

@@ -22,7 +22,7 @@ def held(which):
 
 
 def forget_peak():
-    """From here on: loading the model takes more than it then holds."""
+    """Resets the peak: loading a model takes more memory than it keeps."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 

@@ -30,7 +30,7 @@ def tensors(encoded):
 
 
 def difference(served, expected):
-    """The largest one of numbers; of names infinity, unless they are equal."""
+    """The largest difference of numbers; infinity for different names."""
     if expected.dtype == object:
         return 0.0 if (served == expected).all() else float("inf")
     return float(np.abs(served - expected).max(initial=0))
@@ -48,7 +48,7 @@ def main():
         for r in requests["good"]
     ]
 
-    # What a client could not even send is no refusal: names are checked first.
+    # Check names first: an input that cannot be sent is not a refusal.
     for bad in requests["bad"]:
         _, inputs = model.signatures[
             bad["signature"]
@@ -74,7 +74,7 @@ def main():
         inputs = {k: tf.constant(x) for k, x in tensors(bad["inputs"]).items()}
         try:
             outputs = signature(**inputs)
-        # The second where the message quotes bytes that are no text.
+        # The second form is for messages that quote bytes that are not text.
         except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
             refused[bad["name"]] = f"{type(error).__name__}: {error}"[:200]
         else:

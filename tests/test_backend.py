@@ -57,7 +57,7 @@ def test_second_derivatives_of_divide():
 
 
 def test_divide_in_forward_mode():
-    """As a Hessian times a vector is computed on JAX."""
+    """The way JAX computes a Hessian-vector product."""
     jax = pytest.importorskip("jax")
     if not ref.on_jax:
         pytest.skip("forward mode is for JAX")
@@ -129,7 +129,7 @@ def library_calls():
     ],
 )
 def test_autograph_leaves_the_library_as_it_is(name, monkeypatch):
-    """Its conversion would make a first trace a hundred times as long."""
+    """Converting it would make the first trace a hundred times as long."""
     import tensorflow as tf
     from tensorflow.python.autograph.impl import api
 
@@ -152,7 +152,7 @@ def test_autograph_leaves_the_library_as_it_is(name, monkeypatch):
         return y
 
     y = users_function(tf.constant(True))
-    # What the user wrote is converted: the branch is one of the graph.
+    # User code is converted: the branch is part of the graph.
     assert __name__ in converted
     assert not [m for m in converted if m.startswith("keras_topo")]
     ref.assert_close(y, 2 * expected, 1e-5)

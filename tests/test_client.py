@@ -25,7 +25,7 @@ WHOLE = f"Graph execution error:\n{REFUSAL}\n\t [[{{{{node Assert}}}}]]"
 
 @contextlib.contextmanager
 def rest_server(status, body):
-    """Answers every request so; yields its address and the requests."""
+    """Gives the same answer to every request; yields address and requests."""
     seen = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -178,7 +178,7 @@ def test_answers_and_refusals_over_grpc(capsys, photo):
         (None, ["graphs.json", "No such file"]),
         ("[{", ["graphs.json", "expects JSON"]),
         ("\udcff", ["graphs.json", "expects JSON"]),
-        ("[1, 2]", ["expects dicts"]),
+        ("[1, 2]", ["expects a list of dicts"]),
         ('[{"atoms": []}]', ["the same fields"]),
         ('[{"edges": []}]', ["num_nodes"]),
     ],
@@ -199,7 +199,7 @@ def test_one_graph_is_a_list_of_one(tmp_path, monkeypatch):
 
 
 def test_rest_needs_nothing_but_python(photo):
-    """Not even this environment; and no traceback from a script either."""
+    """It needs no package of this environment, and prints no traceback."""
     file = pathlib.Path(client.__file__)
     command = [sys.executable, "-I", "-S", str(file), "cats", "classify_bytes"]
     found = subprocess.run(

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.tensorflow_only
 
 MAX_PIXELS = 100_000
 PIXELS = smooth_pixels()
-# To a scene stored upright, what a camera stores of it: the inverse of what
-# `ImageOps.exif_transpose` does.
+# Transforms upright pixels to those that a camera stores: the inverse of
+# `ImageOps.exif_transpose`.
 TURNS = {
     1: lambda x: x,
     2: np.fliplr,
@@ -72,7 +72,7 @@ def in_png(png, block, last=False):
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_turned_pixels_are_upright(orientation):
-    """By both byte orders; Pillow agrees about what upright is."""
+    """In both byte orders, and in agreement with Pillow."""
     stored = np.ascontiguousarray(TURNS[orientation](PIXELS))
     for file_format, options in LOSSLESS.items():
         for endian in "<>":
@@ -89,7 +89,7 @@ def test_turned_pixels_are_upright(orientation):
     turned = in_jpeg(plain, exif(orientation, ">"))
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
     assert np.abs(read(turned) - np.array(expected, int)).max() <= 10
-    # What is turned are the pixels of the same file without EXIF.
+    # The pixels of the same file without EXIF, rotated.
     assert TURNS[orientation](read(turned)).tobytes() == read(plain).tobytes()
 
 
@@ -120,7 +120,7 @@ def test_where_an_orientation_is_found(where):
 
 
 def cut(file):
-    """A JPEG whose block of EXIF says that it is longer than it is."""
+    """A JPEG whose EXIF block claims too large a size."""
     place = file.index(b"\xff\xe1") + 2
     return file[:place] + b"\0\x10" + file[place + 2 :]
 
@@ -145,7 +145,7 @@ NONE = {
 
 @pytest.mark.parametrize("block", NONE)
 def test_damaged_exif_is_upright(block):
-    """However it is damaged, and in whatever kind of file."""
+    """For each kind of damage, in each kind of file."""
     for plain, encoded in (
         (JPEG, in_jpeg(JPEG, NONE[block])),
         (PNG, in_png(PNG, NONE[block])),
@@ -195,7 +195,7 @@ def test_colors_are_those_that_pillow_reads(file_format, mode):
 
 
 def bitmap(indices, palette, bits, top_down=False, padding=b""):
-    """A BMP of a palette."""
+    """A BMP with a palette."""
     height, width = indices.shape
     rows = []
     for row in indices:
@@ -217,7 +217,7 @@ def bitmap(indices, palette, bits, top_down=False, padding=b""):
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize("top_down", [False, True])
 def test_bitmaps_of_a_palette(bits, top_down):
-    """Of odd widths, with fewer colors than bits, and padded."""
+    """With odd widths, fewer colors than bits allow, and padding."""
     rng = np.random.default_rng(0)
     colors = min(2**bits, 11)
     palette = rng.integers(0, 256, (colors, 3))
@@ -252,7 +252,7 @@ def test_samples_of_16_bits():
             found = read(stream.getvalue(), 3, bits)
             expected = expected[..., None].repeat(3, 2)
             np.testing.assert_array_equal(found, expected)
-    # Alpha fills its bits, and what has 8 bits has no more.
+    # Alpha uses all its bits, and 8-bit images do not change.
     deep = tf.constant([[[4095, 4095, 0, 65535]]], tf.uint16)
     np.testing.assert_array_equal(_first_bits(deep, 12), [[[255, 255, 0, 255]]])
     np.testing.assert_array_equal(read(PNG, 3, 12), PIXELS)
@@ -277,7 +277,7 @@ def test_the_same_pixels_alone_and_in_a_batch():
 
 @pytest.mark.parametrize("place", ["before", "inside"])
 def test_gifs_of_many_small_blocks_are_refused(place):
-    """They are walked one by one: 120 kB would take seconds."""
+    """Blocks are read one by one: 120 kB would take seconds."""
     whole = encode(PIXELS, "GIF", "P")
     assert read(whole).shape == PIXELS.shape
     blocks = b"\1a" * 60_000 + b"\0"

@@ -40,7 +40,7 @@ def total(graph):
 def test_a_number_is_compared_without_each_edge():
     estimator = Stub(lambda graph: [total(graph), -total(graph)])
     edges, importance = edge_importance(estimator, PATH)
-    # A self-loop is left aside; both directions of an edge are left out.
+    # Self-loops are ignored; both directions of an edge are removed.
     np.testing.assert_array_equal(edges, [[0, 1], [1, 2], [2, 3]])
     np.testing.assert_allclose(importance, [2, 4, 6])
     _, importance = edge_importance(estimator, PATH, target=1)
@@ -120,8 +120,8 @@ def test_more_errors():
 
 
 def tree_with_motif(seed, motif):
-    """A random tree with a ring of five nodes, or a path of five, hanging on
-    it by an edge. The nodes of the latter come last."""
+    """A random tree, joined by an edge to a ring or a path of five nodes. The
+    nodes of the ring or path come last."""
     tree = networkx.random_labeled_tree(12, seed=seed)
     part = networkx.cycle_graph(5) if motif else networkx.path_graph(5)
     graph = networkx.disjoint_union(tree, part)
@@ -144,7 +144,7 @@ def test_the_edges_of_a_motif_matter():
         inside = (edges >= 12).all(axis=1)
         assert inside.sum() == 5 and len(edges) == 11 + 5 + 1
         shares.append(importance[inside].mean() - importance[~inside].mean())
-    # Without an edge of the ring there is none.
+    # Without one of its edges there is no ring.
     assert np.mean(shares) > 1 and min(shares) > 0
 
 

@@ -42,7 +42,7 @@ def test_losses_and_metrics_of_known_values():
     loss = StandardizedSquaredError([2.0, 3.0], reduction=None)
     np.testing.assert_allclose(loss(y, p), [1.0, 0.5])
     metric = KnownAbsoluteError("mae")
-    # Weighted by shares known, the mean over all that are.
+    # The mean over all known labels, weighted by their shares.
     metric.update_state(y, p, sample_weight=np.array([0.5, 1.0]))
     assert float(metric.result()) == pytest.approx((2 + 0 + 3) / 3)
     labels = np.array([[1.0, np.nan], [0.0, 1.0]], "float32")
@@ -76,7 +76,7 @@ def test_the_loss_of_nodes_counts_known_ones(batch_size):
 
 @pytest.mark.slow
 def test_the_loss_of_nodes_of_joined_graphs():
-    """Also where a batch has fewer graphs than asked for."""
+    """Also if a batch has fewer graphs than the batch size."""
     y = [np.arange(n) / 2.0 for n in SIZES]
     model = keras_topo.NodeRegressor(
         preprocessor("pairs"), **options(**SMALL)
@@ -242,7 +242,7 @@ def test_weights_of_classes_and_examples():
             preprocessor(), class_weight=given, **options(learning_rate=0.0)
         ).fit(graphs(), y, sample_weight=weights)
         losses += model.history.history["loss"]
-        # Not those of evaluations.
+        # Not the weights of evaluations.
         found = model.evaluate(graphs(), y)
         right = model.predict(graphs()) == np.array(y)
         assert found["accuracy"] == pytest.approx(right.mean())

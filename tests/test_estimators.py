@@ -24,7 +24,7 @@ OPTIONS = {
 def rings_and_paths(count=24):
     """Cycles and paths; atoms alternate in half of them.
 
-    Of 6, 9 and 12 nodes: every size of a batch is compiled anew.
+    They have 6, 9 and 12 nodes, because every batch shape is compiled.
     """
     graphs = []
     for k in range(count):
@@ -73,7 +73,7 @@ def test_classes_have_their_values(classifier, graphs):
 
 
 def test_the_order_of_predictions(classifier, graphs):
-    """Row k is graph k, whatever batches hold (G5)."""
+    """Row k belongs to graph k, for any batches (G5)."""
     together = classifier.predict_proba(graphs)
     order = np.random.default_rng(0).permutation(len(graphs))
     again = classifier.predict_proba([graphs[k] for k in order])
@@ -97,7 +97,7 @@ def test_presets(classifier, graphs, tmp_path):
 @pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_export(classifier, graphs, tmp_path):
-    """One line; the rest is `tests/test_export_raw_graphs.py`."""
+    """In one line; `tests/test_export_raw_graphs.py` has more tests."""
     import tensorflow as tf
 
     report = classifier.export(tmp_path / "1", verify=False, max_nodes=12)
@@ -136,7 +136,7 @@ def test_export(classifier, graphs, tmp_path):
             estimator.export(tmp_path / "2")
 
 
-# Without updates, losses of training are those of the model that is left.
+# Without updates, training losses are those of the final model.
 STILL = {"learning_rate": 0.0, "epochs": 1, "batch_size": 6, "verbose": 0}
 
 
@@ -144,7 +144,7 @@ STILL = {"learning_rate": 0.0, "epochs": 1, "batch_size": 6, "verbose": 0}
 @pytest.mark.usefixtures("eagerly")
 def test_several_labels(graphs):
     labels = [[k % 2, k // 2 % 2] for k in range(24)]
-    # What has learned nothing knows whether one half is passed, too.
+    # A model that has learned nothing can also tell whether one half is passed.
     model = keras_topo.GraphClassifier(preprocessor(), linear, **STILL)
     model.fit(graphs, labels)
     assert model._outputs == "multilabel"
@@ -167,7 +167,7 @@ def test_several_labels_are_learned(graphs):
 
 
 def check_units(model, y, folder):
-    """Of a regression: what is said, evaluated and saved is like `y`."""
+    """Predictions, metrics and saved values of a regression are like `y`."""
     graphs = rings_and_paths()
     found = model.predict(graphs)
     error = np.abs(found - y).mean()
@@ -189,7 +189,7 @@ def test_regression_is_in_its_own_units(graphs, tmp_path):
         preprocessor(), linear, epochs=2, verbose=0
     )
     check_units(model.fit(graphs, y), y, tmp_path / "sizes")
-    # Whole numbers are numbers, too, and so are those of the graphs.
+    # Integers are numbers too, also as targets stored in graphs.
     model = keras_topo.GraphRegressor(
         preprocessor(label="edges"), linear, epochs=1, verbose=0
     )
@@ -212,7 +212,7 @@ def test_regression_is_learned(graphs, tmp_path):
 
 
 def check_nodes(model, graphs, known, ends):
-    """Fits a classifier; the share of nodes whose class it predicts."""
+    """Fits a classifier; returns its accuracy on nodes."""
     model.fit(graphs, known)
     found = model.predict(graphs)
     assert [len(x) for x in found] == [len(graph) for graph in graphs]
@@ -226,7 +226,7 @@ def check_nodes(model, graphs, known, ends):
 
 @pytest.fixture(scope="module")
 def ends(graphs):
-    """Of each graph, which nodes are ends of a path; and some unknown."""
+    """Marks the ends of paths in each graph; some labels are unknown."""
     ends = [
         np.array([int(graph.degree[n] == 1) for n in graph]) for graph in graphs
     ]
@@ -269,7 +269,7 @@ def test_validation_graphs_are_no_training_graphs(graphs):
     for name, value in model.evaluate(others, validation_y).items():
         assert history[f"val_{name}"] == pytest.approx(value, rel=1e-5), name
     assert history["loss"] != pytest.approx(history["val_loss"], rel=1e-3)
-    # Neither do they change what is standardised.
+    # Nor do they change the standardization.
     assert (
         model.preprocessor.feature_statistics
         == preprocessor().adapt(train, y).feature_statistics

@@ -28,7 +28,7 @@ InvalidArgument = tf.errors.InvalidArgumentError
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """One model, its folder, its report, and what serves it."""
+    """One model, its folder, its report, and its signatures."""
     path = tmp_path_factory.mktemp("run") / "saved_model" / "1"
     model = small_cnn()
     report = export_saved_model(
@@ -255,7 +255,7 @@ def test_pixels_that_are_not_finite_are_refused(exported, value):
 
 
 def with_png_size(png, height, width):
-    """A PNG whose header, checksum included, tells another size."""
+    """A PNG whose header has another size and a matching checksum."""
     chunk = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
 
@@ -329,7 +329,7 @@ def bad_images():
 
 @pytest.mark.parametrize("kind", bad_images())
 def test_bytes_that_are_no_image_are_refused_by_name(exported, pixels, kind):
-    good = encode(pixels, "JPEG")  # 2,000 pixels: just allowed
+    good = encode(pixels, "JPEG")  # 2,000 pixels: the largest allowed
     bad, message = bad_images()[kind]
     before = classify(exported, good)
     with pytest.raises(InvalidArgument, match=message):

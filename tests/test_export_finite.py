@@ -17,7 +17,7 @@ LARGE = 3e38
 
 
 def large(model):
-    """The same with large weights."""
+    """The same model with large weights."""
     kernel = model.layers[-1].kernel
     kernel.assign(1e4 * kernel)
     return model
@@ -36,7 +36,7 @@ def sequences(path):
 
 
 def of_edges(outputs):
-    """A model with the inputs of `with_edge_inputs`, as light as can be."""
+    """A minimal model with the inputs of `with_edge_inputs`."""
     inputs = {
         "nodes": keras.Input((None, 3), name="nodes"),
         "edges": keras.Input((None, 2), dtype="int32", name="edges"),
@@ -91,7 +91,7 @@ def test_numbers_that_overflow_inside(tmp_path, name):
 
 @pytest.mark.slow
 def test_models_of_one_output(tmp_path):
-    """Its softmax would be one, whatever comes in."""
+    """A softmax over one output would always be one."""
     model = keras.Sequential(
         [keras.Input((6, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
     )

@@ -34,7 +34,7 @@ def video():
 
 
 def volume():
-    """A head of two layers, which is no logit."""
+    """A head of two layers, whose outputs are not logits."""
     inputs, x = block((8, 8, 8, 1), (4, 4, 4), mask="table")
     x = kl.Dense(3)(kl.GlobalAveragePooling3D()(x))
     return keras.Model(inputs, kl.Activation("softmax", dtype="float32")(x))
@@ -94,7 +94,7 @@ def half():
         keras.config.set_dtype_policy("float32")
 
 
-# kind -> model, name of the input, task that is found out
+# kind -> model, name of the input, detected task
 KINDS = {
     "video": (video, "inputs", "classification"),
     "volume": (volume, "inputs", "classification"),
@@ -108,11 +108,11 @@ KINDS = {
     "yes_or_no": (yes_or_no, "images", "multilabel"),
     "half": (half, "images", "classification"),
 }
-# What ends in probabilities, and how logits become them.
+# Models that end in probabilities, and their activations.
 SHARES = ("volume", "sequence_of_tokens", "yes_or_no")
 
 
-# Others cover the same way through, as fast.
+# Other tests cover the same path as fast.
 SLOW = ("sequence", "augmented", "half", "segmentation", "volume")
 
 
@@ -165,7 +165,7 @@ def test_saved_models_of_every_kind(tmp_path, monkeypatch, kind):
     x = inputs_of(model, name, 2)
     outputs = model(x, training=False)
     answer = {k: v.numpy() for k, v in serve(**{name: tf.constant(x)}).items()}
-    if kind != "half":  # Graphs round otherwise.
+    if kind != "half":  # Graphs round differently.
         check_answer(answer, outputs, task, kind in SHARES)
     key = next(iter(answer))
     empty = serve(**{name: tf.constant(x[:0])})
@@ -356,7 +356,7 @@ def test_what_activations_do_not_fit(tmp_path):
 
 
 def test_logits_are_no_probabilities_by_chance():
-    """None is negative and rows sum to two; or one is negative."""
+    """None is negative but rows sum to two; or one is negative."""
     output = dense_model().outputs[0]
     for rows, shares in (
         ([[0.2, 0.3, 0.5]] * 3, True),

@@ -153,7 +153,7 @@ def test_a_wrong_model_is_named(tmp_path, kind):
         {"class_names": ["one", "two"]},
         {"class_names": "abc"},
         {"class_names": {"one": 0, "two": 1, "three": 2}},
-        # A set has an order of its own in each process, and so its name.
+        # The order of a set differs between processes, and so would the name.
         pytest.param({"class_names": {"one", "two", "three"}}, id="a set"),
         {"class_names": [1, 2, 3]},
         {"top_k": 0},

@@ -31,7 +31,7 @@ def test_an_id_that_is_no_node(served, wrong):
 
 @pytest.mark.parametrize("shape", [(1, 6, 3), (2, 5, 3), (1, 5, 4)])
 def test_features_of_another_shape(served, shape):
-    """Two sets of features would be answered to with one."""
+    """Two sets of features would get one answer."""
     with pytest.raises(
         tf.errors.InvalidArgumentError, match="`nodes` expects the shape"
     ):
@@ -42,7 +42,7 @@ def test_features_of_another_shape(served, shape):
     "share", [0.05, pytest.param(0.9, marks=pytest.mark.slow)]
 )
 def test_features_are_held_as_they_are(tmp_path, share):
-    """Sparse ones by their entries, which makes the file small."""
+    """Sparse features are stored by their entries, so the file is small."""
     random = np.random.default_rng(0)
     features = random.random((200, 300)) * (random.random((200, 300)) < share)
     model = keras.Sequential(

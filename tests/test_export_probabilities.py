@@ -74,7 +74,7 @@ def test_class_indices_of_keras_become_a_list(tmp_path, pixels):
     indices = {"cat": 2, "dog": 0, "eel": 1}
     with pytest.raises(ValueError, match="`class_names` must be a list.*") as e:
         export_saved_model(model, tmp_path / "1", class_names=indices)
-    # The error says how.
+    # The error explains what to do.
     way = re.search(r"sorted\(.*?\)", str(e.value))[0]
     names = eval(way, {"class_indices": indices})
     loaded = load_unverified(model, tmp_path / "1", class_names=names)
@@ -95,7 +95,7 @@ def test_names_are_one_per_class(tmp_path):
 
 
 def test_labels_of_an_unknown_activation_are_asked_for(tmp_path):
-    """They might go through a second sigmoid."""
+    """Otherwise a second sigmoid might be applied."""
     inputs = keras.Input((4, 6), name="steps")
     outputs = keras.layers.TimeDistributed(
         keras.layers.Dense(3, activation="sigmoid")

@@ -126,7 +126,7 @@ def test_a_model_of_nan_weights_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_clean_process_has_no_keras_and_tells_what_failed(tmp_path):
-    # What the process blocks is the point, so it says so itself.
+    # The process itself reports what it blocks, since this is under test.
     code = verification.CLEAN_PROCESS.partition("import pickle")[0]
     for module in ("keras", "keras_topo", "keras_topo.export"):
         job = json.dumps(["", "", "", sys.path])

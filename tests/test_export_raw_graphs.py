@@ -55,7 +55,7 @@ def molecules(count=4, directed=False, weighted=False, text=True):
 
 
 def built(graphs, y, outputs, level="graphs", statistics=None, **options):
-    """A model as it is trained, and its adapted preprocessor."""
+    """A model in its training form, and its adapted preprocessor."""
     options = {
         "kernel_sizes": (1, 3),
         "return_steps": 3,
@@ -78,7 +78,7 @@ def built(graphs, y, outputs, level="graphs", statistics=None, **options):
         level=level,
         target_statistics=statistics,
     )
-    # Gates start where they do nothing.
+    # Gates start without effect.
     for weight in model.weights:
         if "gates" in weight.path:
             weight.assign(np.random.normal(size=weight.shape))
@@ -86,7 +86,7 @@ def built(graphs, y, outputs, level="graphs", statistics=None, **options):
 
 
 def labeled(**options):
-    """Weighted molecules with all that nodes and edges can have."""
+    """Weighted molecules with all fields of nodes and edges."""
     graphs = molecules(weighted=True, **options)
     y = ["toxic", "harmless"] * 2
     return graphs, *built(graphs, y, 2, attributes=ATTRIBUTES)
@@ -132,7 +132,7 @@ CASES = {
 
 
 def host_outputs(model, preprocessor, graphs):
-    """What the model says that is fed from the host, graph by graph."""
+    """The outputs of the model with inputs from the host, by graph."""
     sequence = GraphSequence(
         graphs,
         preprocessor,
@@ -157,7 +157,7 @@ def tensors(inputs):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The folder of the first case, the report, and what was exported."""
+    """The folder of the first case, the report, and the exported model."""
     graphs, model, found = labeled()
     path = tmp_path_factory.mktemp("served") / "1"
     report = export_graph_saved_model(
@@ -200,7 +200,7 @@ def test_the_same_from_the_host_and_served(tmp_path, name, request):
         np.testing.assert_allclose(
             served[key][mask], expected[mask], rtol=1e-4, atol=1e-5
         )
-        # Padding, of nodes, says nothing.
+        # Values at padded nodes have no effect.
         assert all(
             x.dtype == tf.string or not x[~mask].numpy().any()
             for x in served.values()
@@ -228,12 +228,12 @@ def test_the_same_from_the_host_and_served(tmp_path, name, request):
     assert kept["class_names"] == found.class_names
 
 
-# What one of them refuses.
+# Invalid requests.
 
 
 @pytest.fixture(scope="module")
 def served(exported):
-    """Signatures of the first case; requests and preprocessor that fit."""
+    """Signatures of the first case, with matching requests and preprocessor."""
     path, _, graphs, _, found = exported
     signatures = tf.saved_model.load(str(path)).signatures
     return path, signatures, raw_inputs(graphs, found), found, graphs
@@ -248,7 +248,7 @@ def with_value(inputs, key, place, value):
 
 
 def padded_to(inputs, num_nodes):
-    """The same with more padded nodes."""
+    """The same inputs with more padded nodes."""
     more = num_nodes - inputs["node_mask"].shape[1]
     return {
         key: np.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2))
@@ -441,7 +441,7 @@ def test_examples_that_graphs_cannot_fill(served):
 
 
 def test_what_unknown_labels_count_as(tmp_path):
-    """Zeros, and no int64 is taken for another number."""
+    """They become zeros, and no int64 is confused with another number."""
     graphs = molecules(text=False)
     attributes = {"node_labels": "atom"}
     model, found = built(
@@ -478,7 +478,7 @@ def test_graphs_without_edges(served):
     np.testing.assert_allclose(answer["logits"], again["logits"], atol=1e-6)
 
 
-# What models are refused.
+# Models that are refused.
 
 
 def test_tasks_that_do_not_fit(tmp_path):

@@ -8,13 +8,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def declared():
-    """Of setup.cfg, its lower bounds by name, and that of Python."""
+    """The lower bounds in setup.cfg by name, and that of Python."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     options, extras = config["options"], config["options.extras_require"]
     required = options["install_requires"], extras["jax"], extras["training"]
     bounds = re.findall(r"^([\w-]+)>=(\S+)$", "\n".join(required), re.M)
-    # Pictures are not drawn there.
+    # The floor environment has no plots.
     bounds = {name: low for name, low in bounds if name not in extras["plots"]}
     return bounds, options["python_requires"].removeprefix(">=")
 

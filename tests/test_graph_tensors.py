@@ -164,7 +164,7 @@ UNSERVED = {
 
 @pytest.mark.parametrize("name", UNSERVED)
 def test_graphs_that_are_not_served(name):
-    """Kernels in Python would use what a GraphTensor does not carry."""
+    """Kernels written in Python may need fields that a GraphTensor lacks."""
     fields, message = UNSERVED[name]
     graph = Graph.from_edges(num_nodes=3, features=np.ones((3, 3)), **fields)
     with pytest.raises(ValueError, match=message):
@@ -181,7 +181,7 @@ def test_broken_examples(name):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_examples_traced(parse, name):
-    """Operations run side by side, and still the clear error comes first."""
+    """The clear error comes first, although operations run in parallel."""
     make, message = BROKEN[name]
     examples = tf.constant([*serialized(graphs()), make()])
     for _ in range(20):
@@ -245,7 +245,7 @@ def test_served_graphs(tmp_path, kind):
         tmp_path / "1/assets.extra/graph_schema.pbtxt", ["labels", "size"]
     )
     assert schema == SPEC
-    # A bad request is refused, and the next good one answered as before.
+    # After a refused request, the next valid one gets the same answer.
     with pytest.raises(InvalidArgument, match="#source"):
         serve(examples=tf.constant([changed(source=[9] * 8)]))
     again = serve(examples=tf.constant(serialized(graphs())))
@@ -281,7 +281,7 @@ BAD_TENSORS = {
 
 
 def test_what_a_short_request_may_ask_for():
-    """`batch x nodes^2` is known before anything is padded (G13)."""
+    """`batch x nodes^2` is checked before padding (G13)."""
 
     def parse(sizes, limit):
         examples = [changed(size=[int(n)], labels=None) for n in sizes]
@@ -329,7 +329,7 @@ def test_bad_tensors(served, name):
         with pytest.raises(InvalidArgument, match=message):
             served(**tensors(**fields))
     assert served(**tensors())["logits"].shape == (1, 2)
-    # NaN at padding does not matter.
+    # NaN at padding has no effect.
     nodes = np.zeros((1, 4, 3))
     nodes[0, 3] = np.nan
     assert np.isfinite(served(**tensors(nodes=nodes))["logits"]).all()
@@ -403,7 +403,7 @@ def test_export_errors(tmp_path, name):
         with_edge_inputs(inner, layer, 2, 2, 4)
 
 
-# TF-GNN itself, in a process of its own: it wants the older Keras.
+# TF-GNN needs the older Keras, so it has a separate process.
 
 WITH_TFGNN = """
 import os, sys

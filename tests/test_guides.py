@@ -28,7 +28,7 @@ DOCUMENTS = [
     *PAGES,
     *GUIDES,
 ]
-#: What a guide may need beside the extras of `make test`.
+#: Packages that a guide may need besides the extras of `make test`.
 OPTIONAL = {
     "ai_edge_litert",
     "onnxruntime",
@@ -42,7 +42,7 @@ OPTIONAL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_guide(guide, tmp_path):
-    """Cells that need what is not installed are left out."""
+    """Cells that need missing packages are left out."""
     code = "\n".join(
         cell
         for cell in cells(guide.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def test_every_guide_says_what_it_prints():
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_links_lead_somewhere(document):
-    """To files of the repository, and to chapters that they have."""
+    """Links point to existing files of the repository and to their sections."""
     text = re.sub(
         r"^(# )?```.*?^(# )?```",
         "",

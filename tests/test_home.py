@@ -93,7 +93,7 @@ def test_saved_models(home):
 
 @pytest.mark.tensorflow_only
 def test_files_of_other_runtimes(home, monkeypatch):
-    """Without the runtimes: what is written where is not theirs."""
+    """Paths of exports, tested without the runtimes."""
 
     def convert(plain, file, runtime, batch):
         file.write_bytes(b"x")

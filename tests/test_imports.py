@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Processes of their own and files: once is enough.
+# Separate processes and files: one backend is enough.
 pytestmark = pytest.mark.tensorflow_only
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,8 +20,9 @@ FOLDERS = {
     "keras_topo.training": ROOT / "training",
 }
 
-# What a package of keras_topo may import of the others, and of the checks of
-# arguments that all share. All may import the names of types.
+# The packages that each package of keras_topo may import, besides the shared
+# checks of arguments, and the names of types, which all may
+# import.
 BELOW = {
     "_backend": set(),
     "host": set(),
@@ -191,7 +192,7 @@ def test_jax_users_do_not_import_tensorflow():
 
 
 def test_host_code_is_numpy_and_scipy():
-    """What is computed on the host needs no framework of deep learning."""
+    """Host code needs no deep learning framework."""
     allowed = {"keras_topo", "numpy", "scipy", *sys.stdlib_module_names}
     for name, file in modules().items():
         if package_of(name) != "host":

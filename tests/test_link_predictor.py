@@ -71,7 +71,7 @@ def test_links_are_found(predictor, split):
     assert found["roc_auc"] > 0.8 and found["average_precision"] > 0.75
     history = predictor.history.history
     assert len(history["loss"]) <= 15
-    # The best epoch is the one that is kept, with all edges in the kernel.
+    # The best epoch is kept, with all edges in the kernel.
     best = predictor.evaluate(split.validation, split.validation_negatives, ())
     assert best["average_precision"] == pytest.approx(
         max(history["val_average_precision"]), abs=1e-6
@@ -117,7 +117,7 @@ def test_presets(predictor, split, tmp_path):
 
 @pytest.mark.slow_on_jax
 def test_shuffled_pairs_are_not_found(split):
-    """Held-out links that are random pairs are told from none by chance."""
+    """If held-out links are random pairs, scores are at chance level."""
     graph = split.graph
     random = np.random.default_rng(1)
     pairs = sample_negatives(graph, 200, random)
@@ -162,7 +162,7 @@ def test_directed_graphs():
     split = split_edges(blocks(directed=True), (0.8, 0.0, 0.2))
     predictor = LinkPredictor(**{**LIGHT, "epochs": 25}).fit(split.graph)
     assert predictor.model.get_layer("logits").kind == "concat"
-    # Of two directions the right one.
+    # The right one of two directions.
     right = predictor.predict_raw(split.test)
     wrong = predictor.predict_raw(split.test[:, ::-1])
     assert (right > wrong).mean() > 0.8
@@ -171,7 +171,7 @@ def test_directed_graphs():
 
 
 def normalized(*arguments, **options):
-    """A builder of one's own, with statistics that are not trained."""
+    """A custom builder with untrained statistics."""
     inner = gkat_link_predictor(*arguments, name="inner", **options)
     inputs = {
         name: keras.Input(x.shape[1:], dtype=x.dtype, name=name)
@@ -215,7 +215,7 @@ def test_targets_are_not_in_their_kernel():
     assert (values[:, count:] == 0).all()
     whole = predictor._inputs(graph)
     assert (whole["nodes"] != alone["nodes"]).any()
-    # Negatives are no edges of the training graph, others each epoch.
+    # Negatives are not edges of the training graph, and differ by epoch.
     negatives = inputs["pairs"][targets == 0]
     assert (graph.adjacency.toarray()[tuple(negatives.T)] == 0).all()
     np.testing.assert_array_equal(batches[1][0]["pairs"], inputs["pairs"])
@@ -249,7 +249,7 @@ def test_validation_edges_are_in_no_kernel_of_training(monkeypatch):
     assert len(seen) == 5
     for other in seen:
         assert (other.adjacency.toarray()[held_out] == 0).all()
-    # Nor in what is standardised; but in the kernel of predictions.
+    # They are not in the standardization, but in the kernel of predictions.
     statistics = GraphPreprocessor(return_steps=0).adapt([split.graph])
     assert (
         predictor.preprocessor.feature_statistics

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.tensorflow_only  # Without Keras: once is enough.
 
 
 def test_every_mutant_applies():
-    """The table must not rot when the code changes: change both."""
+    """The table must follow changes of the code."""
     for mutant in MUTANTS:
         text = mutated(mutant, ROOT)
         assert text != (ROOT / mutant.file).read_text(), mutant.name
@@ -60,7 +60,7 @@ def test_killed_and_survived(project, capsys):
     assert "half a sum: SURVIVED tests/test_mean.py" in found
     assert "no Python: NO MUTANT" in found
     assert "1 of 3 mutants killed" in found
-    # Nothing of it is left where it came from.
+    # Its original folder is gone.
     assert "sum(x) / len(x)" in (project / "elsewhere/__init__.py").read_text()
     assert not list(project.rglob("__pycache__"))
 

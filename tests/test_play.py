@@ -1,4 +1,4 @@
-"""The page to play with, in a headless browser, beside the Keras model."""
+"""The interactive demo in a headless browser, compared with the Keras model."""
 
 import functools
 import http.server
@@ -78,7 +78,7 @@ def open_page(browser, address, query=""):
 
 
 def panels(page):
-    """Where each panel is brightest, by kind, layer and head."""
+    """The brightest position of each panel, by kind, layer and head."""
     found = page.evaluate(
         """() => [...document.querySelectorAll("#panels canvas")].map(
             ({dataset: d}) => [d.kind, d.layer, d.head, d.largest])"""

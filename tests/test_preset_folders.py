@@ -41,10 +41,10 @@ def test_a_changed_file_is_named(tmp_path):
 
 @pytest.fixture
 def unsafe():
-    """What a user may have allowed for a model of his own."""
+    """A user may have enabled this for another model."""
     keras.config.enable_unsafe_deserialization()
     yield
-    # Keras has no function that takes it back.
+    # Keras has no function to undo this.
     from keras.src.backend.common import global_state
 
     global_state.set_global_attribute("safe_mode_saving", None)
@@ -80,7 +80,7 @@ def test_code_is_refused_whatever_is_allowed(kind, tmp_path, unsafe):
         keras_topo.from_preset(tmp_path / "evil.keras")
     with pytest.raises(ValueError, match="Presets hold no code"):
         keras_topo.save_preset(model, tmp_path / "evil")
-    # Nor from a folder with sums of its own.
+    # Nor from a folder with its own checksums.
     folder = save(dense(), tmp_path / "tiny")
     config = config_of(folder)
     config["model"] = keras.saving.serialize_keras_object(model)

@@ -48,7 +48,7 @@ def test_the_precision_is_that_of_the_time(tmp_path):
 
 
 def test_versions_of_keras_that_know_less(tmp_path):
-    """Names of other versions, as long as nothing is made of them."""
+    """Names from other versions are allowed if they are not built."""
     folder = save(dense(), tmp_path / "tiny")
     config = config_of(folder)
     head = config["model"]["config"]["layers"][-1]["config"]
@@ -204,7 +204,7 @@ def test_what_turns_raw_inputs_into_those_of_the_model(tmp_path):
         dense(), tmp_path / "tiny", preprocessor=told
     )
     assert read_preprocessor(folder) == told
-    # Of another model, which says nothing of it.
+    # Metrics of another model do not apply.
     keras_topo.save_preset(dense(), folder)
     assert read_preprocessor(folder) == {}
     assert keras_topo.from_preset(folder).output_shape == (None, 2)

@@ -111,7 +111,7 @@ def test_another_grid_is_resampled(mask, tmp_path, caplog):
     small = ref.numpy(old.attention.mask_operator().to_dense())
     large = ref.numpy(new.attention.mask_operator().to_dense())
     np.testing.assert_allclose(large[:, 0, 0], small[:, 0, 0], rtol=1e-5)
-    # And what was changed can be saved and trained on.
+    # The changed model can be saved and trained.
     save(found, tmp_path / "again")
     assert config_of(tmp_path / "again")["image_shape"] == [24, 40, 3]
     again = keras_topo.from_preset(tmp_path / "again")
@@ -151,7 +151,7 @@ def test_another_grid_behind_a_class_token(attention, tmp_path, caplog):
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("mask", ["table", "decay"])
 def test_any_grid(mask, tmp_path):
-    """One model for all sizes is each time the model of that size."""
+    """A model for all sizes equals the model for each size."""
     folder = save(image_model(mask), tmp_path / "tiny")
     any_size = keras_topo.from_preset(folder, 3, (None, None))
     assert any_size.input_shape == (None, None, None, 3)
@@ -249,7 +249,7 @@ def test_registered_names(tmp_path, monkeypatch):
     assert keras_topo.from_preset("tiny")(images(16, 16, 3)).shape == (2, 4)
     with pytest.raises(ValueError, match="tiny.*Received: .*'large'"):
         keras_topo.from_preset("large")
-    # A folder of that name is no reason to load something else.
+    # A folder with that name does not change what is loaded.
     here = tmp_path / "here"
     save(dense(), here / "tiny")
     monkeypatch.chdir(here)
@@ -292,7 +292,7 @@ def test_handles_of_a_hub(tmp_path, monkeypatch):
         "main",
         ("someone/dense", "main", files),
     ]
-    # Without a card it has one of what is known.
+    # Without a card, one is made from the known facts.
     told = {"class_names": ["daisy", "rose"], "image_shape": [8, 8, 3]}
     keras_topo.save_preset(dense(), "hf://someone/dense", told)
     assert cards[0] == "# Dense"

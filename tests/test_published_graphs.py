@@ -42,7 +42,7 @@ FAST = ("gkat-mutag", "gkat-cora")
 
 @functools.cache
 def signatures_of(name):
-    """Loaded once, for tests that ask for answers in this process."""
+    """The signatures of a preset, loaded once in this process."""
     return tf.saved_model.load(str(ZOO / name / "1")).signatures
 
 
@@ -55,7 +55,7 @@ def answers_of(name, requests):
 
 
 def of_task(task):
-    """The names of presets, of which all but one take their time."""
+    """The names of presets of a task; all but one are slow."""
     return [
         pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
         for name, preset in keras_topo.presets().items()
@@ -92,7 +92,7 @@ def requests_of(graphs, preprocessor):
 
 @pytest.mark.parametrize("name", of_task("graphs"))
 def test_raw_graphs(name):
-    """As the preset answers whose inputs are computed on the host."""
+    """The answers equal those of the preset with inputs from the host."""
     classifier = GraphClassifier.from_preset(name)
     found = classifier.preprocessor
     graphs = random_graphs(found)
@@ -192,7 +192,7 @@ def test_nodes_as_accurate_as_the_card_says(name, shared_data):
 
 @pytest.mark.parametrize("name", of_task("graphs") + of_task("nodes"))
 def test_the_card(name, monkeypatch):
-    """Its snippets run, and its table is that of the artefact."""
+    """Its snippets run, and its table matches the SavedModel."""
     monkeypatch.chdir(ROOT)
     card = (ZOO / name / "README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
@@ -225,7 +225,7 @@ def large_requests(name):
 
 @pytest.mark.parametrize("name", sum(map(of_task, TASKS), []))
 def test_no_answer_is_nan(name):
-    """The largest finite numbers are refused, or answered by numbers."""
+    """The largest finite numbers are refused, or the answer is finite."""
     served = signatures_of(name)
     random = np.random.default_rng(0)
     for signature, inputs in large_requests(name):
@@ -247,11 +247,11 @@ def test_no_answer_is_nan(name):
                 assert np.isfinite(answer["probabilities"]).all()
 
 
-# What a short request can take.
+# The memory of a short request.
 
 
 def example(num_nodes, label=None, bonds=()):
-    """An example of so many nodes; bonds, a label each, between the first."""
+    """An example with many nodes, and labeled bonds between the first ones."""
 
     def ints(values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
@@ -309,10 +309,10 @@ def test_memory_of_a_short_request(tmp_path):
         tmp_path,
         [
             [example(5, 0)],
-            # As large as a batch may be, in one graph, and a larger one.
+            # One graph of the largest allowed size, and a larger one.
             [example(1024, 0)],
             [example(1025, 0)],
-            # Claims of which no node is there.
+            # Sizes claimed without any nodes.
             [example(512)] * 16,
         ],
     )
@@ -322,7 +322,7 @@ def test_memory_of_a_short_request(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 def test_memory_of_edges_and_of_nodes_without_labels(tmp_path):
-    """Where a node takes no bytes at all, and edges have features."""
+    """Nodes without labels take no bytes, and edges have features."""
     path = np.eye(6, k=1) + np.eye(6, k=-1)
     bonds = np.array([0, 1, 1, 2, 2, 3, 3, 0, 0, 1])
     graphs = [Graph(path, edge_labels=bonds)] * 2

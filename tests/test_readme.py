@@ -127,7 +127,7 @@ def test_figures_of_presets_are_those_of_the_registry():
 
 @pytest.mark.parametrize("line", re.findall(r"^- .*(?:\n  .*)*", TEXT, re.M))
 def test_figures_are_in_the_results(line):
-    """Each figure of a claim stands in the chapter that it links to."""
+    """Each figure of a claim appears in the section that it links to."""
     results = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     (anchor,) = re.findall(r"results/README\.md#([\w-]+)\)", line)
     (chapter,) = (

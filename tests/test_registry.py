@@ -19,7 +19,7 @@ ZOO = ROOT / "saved_models"
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """A zoo of two presets, which is the one that is known."""
+    """A zoo of two presets, set as the known one."""
     for name in ("one", "two"):
         keras_topo.save_preset(
             keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]),
@@ -60,11 +60,11 @@ def test_registry_and_folders_are_in_step(tmp_path):
         assert entry["size"] == sum(f.stat().st_size for f in files)
         assert entry["data_license"] and entry["data"] and entry["task"]
         assert 0.5 < entry["figure"]["value"] < 1
-        # What readers see is what programs see.
+        # Cards show the same figures as the registry.
         card = (folder / "README.md").read_text(encoding="utf-8")
         assert f"{entry['figure']['value']:.2%}" in card
         assert entry["data_license"] in card
-        # No folder is of the format before.
+        # No folder has the former format.
         assert not (folder / "model.keras").exists()
     tables = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in tables for name in listed["presets"])
@@ -93,7 +93,7 @@ def test_presets_are_data_and_a_table(zoo):
 
 def test_files_are_held_against_the_registry(zoo):
     assert keras_topo.from_preset("one").output_shape == (None, 2)
-    # Another preset in its place, in order by its own checksums.
+    # Another preset in its place, with valid checksums.
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
     keras_topo.save_preset(other, zoo / "one")
     assert keras_topo.from_preset(zoo / "one").output_shape == (None, 5)
@@ -105,7 +105,7 @@ def test_files_are_held_against_the_registry(zoo):
 
 
 def test_what_lies_on_a_hub(zoo, monkeypatch, tmp_path_factory):
-    """Downloaded by its handle, and held against the registry as well."""
+    """It is downloaded by its handle and also checked against the registry."""
     cache = tmp_path_factory.mktemp("hub") / "two"
     shutil.move(zoo / "two", cache)
     file = zoo / "presets.json"
@@ -123,7 +123,7 @@ def test_what_lies_on_a_hub(zoo, monkeypatch, tmp_path_factory):
     assert keras_topo.presets()["two"]["path"] is None
     assert keras_topo.from_preset("two").output_shape == (None, 2)
     assert asked == [("someone/two", "v1")]
-    # What is not here stays when the registry is written again.
+    # Entries without a folder stay when the registry is rewritten.
     assert write_registry(zoo) == listed["presets"]
     (cache / "metrics.json").write_text("{}")
     with pytest.raises(ValueError, match="metrics.json is not the file"):
@@ -155,7 +155,7 @@ def test_the_command_that_writes_it(zoo, capsys):
     assert publish.main(["--registry", str(zoo)]) == 0
     assert "one, two" in capsys.readouterr().out
     assert (zoo / "presets.json").read_text() == before
-    # What is published there has to say what its data may be used for.
+    # Publishing there requires the license of the data.
     run = zoo / "run"
     shutil.copytree(zoo / "one", run)
     (run / "saved_model" / "1").mkdir(parents=True)

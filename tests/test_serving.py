@@ -23,7 +23,7 @@ spec.loader.exec_module(client)
 
 
 def export_images(path):
-    # Requests and signatures are those of any model of images.
+    # Requests and signatures are the same for any image model.
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -88,7 +88,7 @@ def exported(request, tmp_path_factory):
 
 
 def signature_defs(path):
-    """What the artefact itself says of its signatures."""
+    """The signatures that the SavedModel declares."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = saved_model_pb2.SavedModel()
@@ -165,7 +165,7 @@ def inputs_of(name):
             "serve_examples": {"examples": np.array([example], object)},
         }
     if name == "raw graphs":
-        # As `deploy/client.py` reads them from files of JSON.
+        # As `deploy/client.py` reads them from JSON files.
         raw = {
             "edges": [[0, 1]],
             "edge_weights": [2.0],
@@ -202,7 +202,7 @@ def inputs_of(name):
 
 @pytest.mark.few("images", "raw graphs", "nodes")
 def test_requests_of_every_signature(exported):
-    """Over gRPC as the artefact declares them; over REST the same numbers."""
+    """Requests over gRPC match the signatures; REST sends the same numbers."""
     import tensorflow as tf
 
     name, path = exported
@@ -246,7 +246,7 @@ def as_the_server_reads_it(value, dtype):
 
 
 def test_graphs_of_clients():
-    """Padded to one size; what does not fit is refused by name."""
+    """Graphs are padded to one size; errors name the invalid field."""
     path = {"edges": [[0, 1], [1, 2]], "node_labels": [6, 7, 6]}
     lone = {"edges": [], "node_labels": [8]}
     assert client.graph_inputs([path, lone]) == {
@@ -271,7 +271,7 @@ def test_graphs_of_clients():
 
 
 def test_configurations_are_those_of_the_server():
-    """Parsed by the messages of TensorFlow Serving."""
+    """They parse as messages of TensorFlow Serving."""
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 

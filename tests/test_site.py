@@ -46,7 +46,7 @@ def site(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """What a page has and refers to."""
+    """The ids of a page, and its links."""
 
     def __init__(self, path):
         super().__init__()

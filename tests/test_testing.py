@@ -12,8 +12,8 @@ from keras_topo.testing import run_layer_test, run_operator_test
 
 @keras.saving.register_keras_serializable(package="tests")
 class Gate(keras.layers.Layer):
-    """A layer with a weight, a `Dense` layer and a padding mask: as it should
-    be, and the base of some that are wrong."""
+    """A correct layer with a weight, a `Dense` layer and a padding mask. Wrong
+    layers derive from it."""
 
     def __init__(self, units=4, **kwargs):
         super().__init__(**kwargs)
@@ -109,7 +109,7 @@ class NoGradient(Gate):
 
 @registered
 class KeepsNumbers(Gate):
-    """Outside of weights and config."""
+    """It keeps numbers outside of weights and config."""
 
     def build(self, input_shape):
         super().build(input_shape)

@@ -83,7 +83,7 @@ def test_every_block_of_a_model(attention, pooling):
     for found in weights.values():
         assert found.shape == (2, 3, tokens, tokens)
         np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
-    # Nothing is left of the recording.
+    # The recording leaves no traces.
     assert all("call" not in vars(layer) for layer in model.layers)
     ref.assert_close(ref.numpy(model(images)), before, 1e-6)
 
@@ -116,14 +116,14 @@ def test_rows_of_masks():
 
 
 def titles(figure):
-    """Those of the panels."""
+    """The titles of the panels."""
     texts = [text.get_text() for text in figure.texts]
     others = ("head", "layer", figure.get_suptitle())
     return [text for text in texts if text not in others]
 
 
 def maps(figure):
-    """What is drawn in color, for all panels, layers and heads in turn."""
+    """The color images of all panels, by layer and head."""
     axes = [axis for axis in figure.axes if axis.images and axis.lines]
     return [axis.images[0].get_array() for axis in axes]
 
@@ -162,7 +162,7 @@ def test_pictures_of_images():
 
 @pytest.mark.slow_on_jax
 def test_pictures_of_graphs():
-    """One color bar, of shares: a factor of a kernel does not matter."""
+    """There is one color bar, of shares: factors of kernels do not matter."""
     pytest.importorskip("networkx")
     graph = Graph.from_edges([(0, 1), (1, 2)], 3)
     kernels = np.array([[[1, 2, 0], [2, 4, 2], [0, 2, 1]], np.eye(3) * 1e-3])
@@ -189,7 +189,7 @@ def test_pictures_of_graphs():
         for when in ("before", "after")
         for head in (1, 2)
     ]
-    # Node 2 is out of sight of node 0.
+    # Node 0 cannot attend to node 2.
     assert panels[0].collections[0].get_array()[2] == 0
 
 

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the package of a wheel, beside the tests' own packages."""
+    """A folder with the package of a wheel, beside the test dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet"]
     build = ["wheel", "--no-deps", "--wheel-dir", folder, ROOT]
@@ -31,7 +31,7 @@ def installed(tmp_path_factory):
 
 
 def python(installed, folder, code, *arguments):
-    """Runs code where nothing but the installed package is of this project."""
+    """Runs code with only the installed package of this project."""
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=folder,
@@ -63,7 +63,7 @@ def test_presets_come_with_the_wheel(installed, tmp_path):
 def test_images_by_the_card_then_on_another_grid_with_other_classes(
     installed, tmp_path, shared_data
 ):
-    """What it says of CIFAR-10, and within 5 points of that at 40 x 48."""
+    """The accuracy of the card, and at 40 x 48 within 5 points of it."""
     code = """
         import json, sys
         import keras
@@ -106,7 +106,7 @@ def test_images_by_the_card_then_on_another_grid_with_other_classes(
 
 @pytest.mark.parametrize("name", ["enzymes", "mutag", "nci1", "proteins"])
 def test_graphs_by_the_card(installed, tmp_path, shared_data, name):
-    """Raw graphs in, as a client sends them, and other classes."""
+    """Raw graphs, as a client sends them, and other classes."""
     code = """
         import json, sys
         import numpy as np

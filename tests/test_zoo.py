@@ -25,7 +25,7 @@ def softmax(logits):
 
 
 def image_requests(model, random):
-    """PNG files and pixels, and what no server may take for an image."""
+    """PNG files and pixels, and inputs that are not images."""
     import tensorflow as tf
 
     shape = model.input_shape[1:]
@@ -62,7 +62,7 @@ def image_requests(model, random):
 
 
 def graph_requests(name, random):
-    """GraphTensors and padded arrays, and graphs that are none."""
+    """GraphTensors and padded arrays, and inputs that are not graphs."""
     from keras_topo.export.graph_tensors import (
         GraphTensorSpec,
         graph_to_example,
@@ -106,7 +106,7 @@ def graph_requests(name, random):
 
 
 def graph_refusals(examples, inputs, random):
-    """Requests that are answered with an error: a name, a signature, inputs."""
+    """Requests that get an error: a name, a signature, inputs."""
     import tensorflow as tf
 
     example = tf.train.Example.FromString(examples[0])
@@ -164,7 +164,7 @@ def graph_refusals(examples, inputs, random):
 
 
 def node_requests(model, random, shared_data, name):
-    """Ids of nodes, and features of all; and ids that are of none."""
+    """Ids of nodes, features of all nodes, and ids that do not exist."""
     from keras_topo.graphs import load_planetoid
 
     data = load_planetoid(shared_data / "planetoid", name)

@@ -1,17 +1,17 @@
-"""Assessments of a config: in folds, with choices, over seeds, in a table.
+"""Cross-validation, model selection, repeated seeds and comparison tables.
 
     python -m training.train graphs --data ENZYMES.zip --splits ENZYMES.json \\
         --select dropout=0.1,0.3 --out runs/enzymes-folds
     python -m training.train graphs --data ENZYMES.zip --splits 10 \\
         --compare model=gkat,gin --seeds 1 --out runs/models
 
-Without `--splits` choices are made on the validation data of the data's own
-split, such as the public one of a citation graph, and `--seeds` runs follow.
+Without `--splits`, the choice is made on the validation data of the data's own
+split, such as the public split of a citation graph, and `--seeds` runs follow.
 
-`training.folds` has the protocol. Each run is a line of `runs.jsonl`; the same
-command goes on where it was interrupted, and one with more seeds, folds or
-values adds to what is there. At the end `folds.json`, `folds.md`, and of
-`--compare` `table.png`, say what came out.
+`training.folds` describes the protocol. Each run adds a line to `runs.jsonl`.
+After an interruption, the same command continues. A command with more seeds,
+folds or values adds to the existing runs. The results are written to
+`folds.json` and `folds.md`, and with `--compare` to `table.png`.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from keras_topo.training.folds import (
     combinations,
     read_runs,
     splits_digest,
-    summarise,
+    summarize,
 )
 from keras_topo.training.machine import (
     retracing_in_silence,
@@ -48,19 +48,19 @@ from keras_topo.training.machine import (
 from keras_topo.training.options import one_line
 from keras_topo.training.settings import as_arguments, with_changes
 
-# What is not chosen on validation items: which items there are.
+# Settings that define the items cannot be chosen on validation items.
 NOT_CHOSEN = ("data", "data_dir", "seed")
 
 
 class Assessment:
-    """What `--splits`, `--select`, `--compare` and `--seeds` ask for.
+    """Runs `--splits`, `--select`, `--compare` and `--seeds`.
 
     Args:
         options: `RunOptions`.
         settings: `Settings`.
 
     Raises:
-        ValueError: for choices that cannot be.
+        ValueError: for invalid choices.
     """
 
     def __init__(self, options, settings):
@@ -70,9 +70,9 @@ class Assessment:
         wrong = [*{*self.select} & {*NOT_CHOSEN}, *{*self.compare} & {"seed"}]
         if wrong:
             raise ValueError(
-                "--select expects other settings than "
-                f"{', '.join(NOT_CHOSEN)}, and --compare than seed. Received: "
-                f"{wrong[0]}"
+                "--select expects settings other than "
+                f"{', '.join(NOT_CHOSEN)}, and --compare other than seed. "
+                f"Received: {wrong[0]}"
             )
         both = [name for name in self.compare if name in self.select]
         if both:
@@ -88,7 +88,7 @@ class Assessment:
         """Reads folds and data, and builds all models.
 
         Returns:
-            A dict of what a run is compared by when it resumes.
+            A dict of facts that must be equal when a run resumes.
 
         Raises:
             ValueError: if something cannot be read or built.
@@ -106,13 +106,14 @@ class Assessment:
                 facts = facts or task.facts
                 build_model(task)
             if self.splits is not None:
-                # Those of the first fold say nothing; `splits` is compared.
+                # Facts of the first fold alone do not matter: `splits` is
+                # compared.
                 facts = {k: v for k, v in facts.items() if k[:5] == "data_"}
             self.cells.append((cell, settings, folds, facts))
         if self.compare:
-            # Lines of runs say what data they are about.
+            # The lines of runs record their data.
             facts = {}
-        # Folds, seeds and values may be added to a run, other data may not.
+        # A run may be extended by folds, seeds and values, not by other data.
         return {**facts, "splits": splits_digest(self.splits)}
 
     def _folds(self, settings):
@@ -122,11 +123,11 @@ class Assessment:
         return chosen_folds(self.splits, self.only, labels, settings.seed)
 
     def read(self, folder):
-        """Raises a ValueError where lines of earlier runs are damaged."""
+        """Raises a ValueError if lines of earlier runs are damaged."""
         read_runs(folder / "runs.jsonl")
 
     def run(self, folder, command):
-        """Trains all that is not done, and writes what came out."""
+        """Trains all missing runs and writes the results."""
         metric, greater = self.settings.task.monitor
         results = []
         for cell, settings, folds, facts in self.cells:
@@ -157,7 +158,7 @@ class Assessment:
                 {
                     "cell": cell,
                     "parameters": parameters,
-                    **summarise(lines, metric),
+                    **summarize(lines, metric),
                 }
             )
         summary = {
@@ -181,22 +182,22 @@ class Assessment:
 class BestCandidate:
     """The weights of the best candidate of a fold so far.
 
-    The final run of what is chosen has the settings of its candidate, with the
-    first seed, and would be the same training once more.
+    The first final run has the same settings and seed as the chosen candidate,
+    so it reuses these weights instead of repeating the training.
     """
 
     def __init__(self):
         self._fold = self._settings = self._score = self._kept = None
 
     def offer(self, settings, fold, score, weights, found):
-        """Takes a candidate, if it is better than those of its fold.
+        """Keeps a candidate if it is the best of its fold.
 
         Args:
             settings: `Settings`.
             fold: dict of ids of items.
-            score: number, more of which is better.
+            score: number, larger is better.
             weights: list of arrays.
-            found: dict, how they came about.
+            found: dict, facts about the training.
         """
         if self._has(fold) and score <= self._score:
             return
@@ -204,13 +205,13 @@ class BestCandidate:
         self._kept = weights, dict(found)
 
     def take(self, settings, fold):
-        """Weights and how they came about; `None` for other settings."""
+        """Weights and facts about the training; `None` for other settings."""
         if not self._has(fold) or self._settings != settings:
             return None
         return self._kept
 
     def _has(self, fold):
-        # `None` is a fold, too: the split of the data.
+        # `None` is a valid fold: the split of the data.
         return self._kept is not None and self._fold is fold
 
 
@@ -221,12 +222,12 @@ def train_once(settings, fold=None, parts=("validation", "test"), best=None):
     Args:
         settings: `Settings`.
         fold: dict of ids of items, or `None`.
-        parts: names of the data that the model is scored on.
-        best: `BestCandidate` that is offered candidates, and asked for the
-            weights of a final run; `None` for none.
+        parts: names of the data to evaluate the model on.
+        best: `BestCandidate` that collects candidates and returns the weights
+            for a final run; or `None`.
 
     Returns:
-        A dict of what `Task.evaluate` gives, and of how it came about.
+        A dict of the metrics of `Task.evaluate` and facts about the training.
     """
     started = time.perf_counter()
     task = settings.task(settings, fold)
@@ -253,7 +254,7 @@ def train_once(settings, fold=None, parts=("validation", "test"), best=None):
                 seconds = time.perf_counter() - fit_started
                 found["training_seconds"] = round(seconds, 1)
         if not model.compiled:
-            # What was trained was one around it.
+            # A model around it was trained.
             task.compile(model, jit_compile)
         trained = dict(found)
         found |= task.evaluate(model, parts)
@@ -264,8 +265,8 @@ def train_once(settings, fold=None, parts=("validation", "test"), best=None):
     except NonFiniteLoss as error:
         if not greater:
             raise
-        # A result too: a choice that diverges is not to be chosen, and a
-        # final run that does counts as one that gets nothing right.
+        # This is a result too: a candidate that diverges is not chosen, and a
+        # final run that diverges counts as accuracy 0.
         found |= {f"{part}_{metric}": 0.0 for part in parts}
         found["failed"] = str(error)
     found["seconds"] = round(time.perf_counter() - started, 1)
@@ -275,17 +276,17 @@ def train_once(settings, fold=None, parts=("validation", "test"), best=None):
 
 
 def check_next_seed(settings, count):
-    """Refuses seeds after the first one before it is trained.
+    """Checks the second seed before the first one is trained.
 
-    Data that are split by the seed have, with another one, test items that the
-    model of `--from` was trained on.
+    If the split of the data depends on the seed, another seed has test items
+    that the model of `--from` was trained on.
 
     Args:
-        settings: `Settings`, of the first seed.
-        count: int, of seeds.
+        settings: `Settings` of the first seed.
+        count: int, number of seeds.
 
     Raises:
-        ValueError: if the task cannot be made with the second one.
+        ValueError: if the task refuses the second seed.
     """
     if count < 2 or getattr(settings, "preset", None) is None:
         return
@@ -297,18 +298,18 @@ def check_next_seed(settings, count):
 
 
 def more_seeds(settings, count, folder, first):
-    """Trains with other seeds what was trained with the first one.
+    """Repeats a training with more seeds.
 
     Args:
-        settings: `Settings`, of the first seed.
-        count: int, of seeds.
-        folder: `pathlib.Path`, of the run.
-        first: dict, the summary of the first one.
+        settings: `Settings` of the first seed.
+        count: int, number of seeds.
+        folder: `pathlib.Path` of the run.
+        first: dict, the summary of the first run.
 
     Returns:
         A dict for the summary: `runs`, mean and deviation, the seconds of all
-        runs, and of runs that failed `failed`, why by seed. The metric itself
-        is the mean, and that of the file has a name of its own.
+        runs, and `failed`, a dict from seeds to reasons. The metric is the
+        mean; the metric of the saved file has a separate name.
     """
     metric, greater = settings.task.monitor
     score = f"test_{metric}"
@@ -333,7 +334,7 @@ def more_seeds(settings, count, folder, first):
         greater=greater,
         told=lambda text: print(text.partition("final ")[2], flush=True),
     )
-    found = summarise(lines, metric)
+    found = summarize(lines, metric)
     seconds = sum(line["training_seconds"] for line in lines)
     failed = {
         str(line["seed"]): line["failed"] for line in lines if "failed" in line
@@ -362,7 +363,7 @@ def parse_choices(option, texts, settings):
             )
         if name in found:
             raise ValueError(
-                f"{option} expects all values of a setting at once, "
+                f"{option} expects all values of a setting together, "
                 f"{name}=V1,V2,... Received: {name} twice"
             )
         found[name] = [

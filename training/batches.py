@@ -1,6 +1,6 @@
 """tf.data batches whose order and augmentation depend on (seed, epoch) only.
 
-A run that resumes at an epoch therefore sees what the uninterrupted run saw.
+A resumed run therefore gets the same batches as an uninterrupted one.
 """
 
 import functools
@@ -15,18 +15,18 @@ def augmentation_layers(kind, zoom=1.0):
     """Keras preprocessing layers for a kind of images.
 
     Args:
-        kind: `"digits"` (shifts of up to one pixel in eight: a mirrored digit
-            is no digit), `"photos"` (the same and mirror images), or `None`.
-        zoom: float, at least 1; images are enlarged by up to this factor, each
-            axis by another one, and cut to their size. It makes a model good
-            for images of more pixels than those it is trained on.
+        kind: `"digits"` (shifts of up to one eighth of the size), `"photos"`
+            (shifts and mirror images), or `None`.
+        zoom: float, at least 1. Each axis is enlarged at random by up to this
+            factor, and images are cropped to their size. This prepares a model
+            for images larger than those of its training.
 
     Returns:
         A list of layers for `training_batches`.
     """
     layers = keras.layers
-    # Whole pixels: interpolation would blur small images, which the images
-    # that a model is used on are not.
+    # Whole pixels: interpolation would blur small images, unlike the images
+    # that the model is used on.
     shift = layers.RandomTranslation(
         0.125,
         0.125,
@@ -60,9 +60,9 @@ def mixing_layers(cutmix=0.0, mixup=0.0):
     """Keras layers that mix the images of a batch and their labels.
 
     Args:
-        cutmix: float, share of the batches in which a part of each image comes
+        cutmix: float, share of batches in which a part of each image comes
             from another one (Yun et al., 2019).
-        mixup: float, share of those in which each image is blended with
+        mixup: float, share of batches in which each image is blended with
             another one (Zhang et al., 2018).
 
     Returns:
@@ -78,8 +78,8 @@ def mixing_layers(cutmix=0.0, mixup=0.0):
 class _StepSeeds(keras.random.SeedGenerator):
     """The random seeds of one training step, without a state variable.
 
-    A `SeedGenerator` counts its draws in a variable, which parallel map calls
-    would race for and a resumed run could not know.
+    A `SeedGenerator` counts its draws in a variable. Parallel map calls would
+    race for it, and a resumed run would not know its value.
     """
 
     def __init__(self, step_seed):
@@ -104,12 +104,11 @@ def training_batches(
     mixing=(),
     sizes=(),
 ):
-    """Batches of the epochs `start_epoch` ... `epochs - 1`, one after another.
+    """Batches of the epochs `start_epoch` ... `epochs - 1`, in order.
 
-    Each epoch is a fresh permutation of the images. An incomplete last batch
-    is left out of its epoch (other images fall into it the next time), so
-    that compiled training steps see one shape; a data set smaller than a
-    batch is one batch.
+    Each epoch is a new permutation of the images. An incomplete last batch is
+    dropped, so that compiled training steps see one shape; the next epoch drops
+    other images. A data set smaller than a batch is one batch.
 
     Args:
         split: `images` (n, height, width, channels) and `labels` (n,).
@@ -117,11 +116,11 @@ def training_batches(
         batch_size: int.
         seed: int.
         start_epoch, epochs: ints, epochs counted from 0.
-        augmentation: Keras image preprocessing layers, applied in turn.
-        mixing: see `mixing_layers`; at most one of them for each batch, after
-            the augmentation.
-        sizes: ints; each batch is resized to as many rows and columns as one
-            of them says, drawn at random. None for the size of the images.
+        augmentation: Keras image preprocessing layers, applied in order.
+        mixing: see `mixing_layers`; at most one is applied to each batch,
+            after the augmentation.
+        sizes: ints; each batch is resized to one of them (rows and columns),
+            drawn at random. Empty to keep the size of the images.
 
     Returns:
         `(dataset, steps_per_epoch)`; elements are images (batch, height,
@@ -192,7 +191,7 @@ def evaluation_batches(split, num_classes, batch_size, size=None):
 
     Args:
         split, num_classes, batch_size: see `training_batches`.
-        size: int, rows and columns that the images are resized to; or `None`.
+        size: int, rows and columns of the resized images; or `None`.
     """
     with tf.device("CPU:0"):
         images = tf.constant(split.images)

@@ -1,9 +1,9 @@
-"""Callbacks of trainings: stopping, seeds, the best epoch, the record.
+"""Training callbacks: stopping, seeding, choosing the best epoch, recording.
 
-`TerminateOnNaN` of Keras stops at the step and not with its epoch, and looks
-at no validation loss; `BackupAndRestore` writes weights and epoch one after the
-other, so a kill between them repeats an epoch on the weights that it gave. What
-is here in their place is exact.
+They replace two Keras callbacks. `TerminateOnNaN` does not report the epoch and
+ignores the validation loss. `BackupAndRestore` writes weights and epoch
+separately, so after a kill between the two it repeats an epoch on weights that
+already include it.
 """
 
 import os
@@ -19,18 +19,18 @@ class NonFiniteLoss(RuntimeError):
 
 
 def training_callbacks(run, seed, more=(), every=0.0, progress=None):
-    """The callbacks of a training, in the order in which they are called.
+    """The callbacks of a training, in call order.
 
     Args:
         run: the `Run`, or `None` for a training that is not recorded.
         seed: int, the seed of the run.
-        more: callbacks that come before the record of an epoch.
-        every: float, seconds between checkpoints, at least.
-        progress: callback that prints; `None` where Keras draws its bar.
+        more: callbacks that run before an epoch is recorded.
+        every: float, minimum seconds between checkpoints.
+        progress: callback that prints; `None` to use the Keras progress bar.
 
     Returns:
-        A list: non-finite stop, seeding, `more`, TensorBoard, the record of
-        epochs and the progress.
+        A list: non-finite stop, seeding, `more`, TensorBoard, recording and
+        progress.
     """
     callbacks = [StopOnNonFiniteLoss(), SeedEpochs(seed), *more]
     if run is not None and run.writes:
@@ -47,11 +47,11 @@ def training_callbacks(run, seed, more=(), every=0.0, progress=None):
 
 
 class ChooseEpoch(keras.callbacks.EarlyStopping):
-    """Keeps the weights of the best epoch on validation data, and stops after
-    `patience` epochs without a better one; also in a run that resumes.
+    """Keeps the weights of the best epoch on the validation data, and stops
+    after `patience` epochs without improvement. It also works in resumed runs.
 
-    Between epochs of equal `task.monitor` the least `task.tie_breaker` decides,
-    if the task has one, and then the first.
+    If epochs tie in `task.monitor`, the smallest `task.tie_breaker` decides (if
+    the task has one), and then the first epoch.
 
     Args:
         task: `keras_topo.training.tasks.Task`.
@@ -92,7 +92,7 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
             self.best_weights = self._file_weights()
 
     def has_stopped(self):
-        """Whether the epochs that the run has already were the last ones."""
+        """Whether the recorded epochs have already ended the training."""
         if not self.earlier:
             return False
         super().on_train_begin()
@@ -110,7 +110,7 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
         return self._file_weights()
 
     def save(self):
-        """Writes them into the folder of the run."""
+        """Writes the best weights into the run folder."""
         if self.best_weights is None:
             return
         file = self.run.folder / "checkpoint" / "best.npz"
@@ -124,7 +124,7 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
             return [arrays[f"arr_{k}"] for k in range(len(arrays.files))]
 
     def _replay(self):
-        """What would be known if this run had not been interrupted."""
+        """Restores the state of an uninterrupted run."""
         self.restore_best_weights = False
         self.best, self.best_epoch, self.wait = None, 0, 0
         for line in self.earlier:
@@ -133,8 +133,8 @@ class ChooseEpoch(keras.callbacks.EarlyStopping):
 
 
 class Progress(keras.callbacks.Callback):
-    """A line for an epoch: the first, the last, and those in between that end
-    `SECONDS` after the one before."""
+    """Prints a line for the first and last epoch, and for epochs in between at
+    most every `SECONDS`."""
 
     SECONDS = 10
 
@@ -165,8 +165,8 @@ class Progress(keras.callbacks.Callback):
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Raises `NonFiniteLoss` after the first step with a NaN or infinite loss.
 
-    Keras reports the mean loss of the epoch so far, which is non-finite from
-    that step on.
+    Keras reports the mean loss of the epoch so far, which stays non-finite
+    from that step on.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -190,10 +190,10 @@ class StopOnNonFiniteLoss(keras.callbacks.Callback):
 
 
 class SeedEpochs(keras.callbacks.Callback):
-    """Sets all random generators of the model anew at the start of an epoch.
+    """Reseeds all random generators of the model at the start of an epoch.
 
-    Dropout and stochastic depth then depend on (seed, epoch) only. Keras keeps
-    the states of these generators out of saved files.
+    Dropout and stochastic depth then depend on (seed, epoch) only. Keras does
+    not save the states of these generators.
     """
 
     def __init__(self, seed):
@@ -220,8 +220,8 @@ class RecordEpochs(keras.callbacks.Callback):
         run: the `Run`.
         chooser: `ChooseEpoch` whose best weights are saved with an epoch, or
             `None`.
-        every: float, seconds between checkpoints at least: of short epochs
-            each would take longer to save than to repeat.
+        every: float, minimum seconds between checkpoints: a short epoch takes
+            longer to save than to repeat.
     """
 
     def __init__(self, run, chooser=None, every=0.0):

@@ -5,7 +5,7 @@
     keras-topo export topvit-cifar10 flowers/1
     keras-topo publish runs/mine zoo/mine
 
-`keras-topo COMMAND --help` says more; each is also a script of its own,
+`keras-topo COMMAND --help` lists the options. Each command is also a script,
 `python -m keras_topo.training.COMMAND`.
 """
 
@@ -13,12 +13,12 @@ import importlib
 import sys
 
 COMMANDS = {
-    "train": "trains what a config says: images, graphs, nodes, text, ...",
+    "train": "trains a model by a config: images, graphs, nodes, text, ...",
     "export": "exports a trained model: SavedModel, LiteRT or ONNX",
-    "publish": "puts a finished run into a zoo, with a model card",
-    "presets": "lists the trained models that are known by name",
+    "publish": "adds a finished run to a zoo, with a model card",
+    "presets": "lists the trained models",
 }
-# What the extra `training` brings; the library does without.
+# Packages of the extra `training`, which the library does not need.
 _OF_TRAINING = ("matplotlib", "networkx", "sklearn", "tensorboard", "tyro")
 
 
@@ -32,7 +32,7 @@ def main(argv=None):
     if name not in COMMANDS:
         print(_usage(), file=sys.stderr)
         print(
-            f"error: a command is expected. Received: {name or 'none'}",
+            f"error: expected a command. Received: {name or 'none'}",
             file=sys.stderr,
         )
         return 2
@@ -59,7 +59,7 @@ def _presets(argv):
         asked = argv[0] in ("-h", "--help")
         print(
             "usage: keras-topo presets\n\nLists the trained models that "
-            "keras_topo.from_preset knows by name.",
+            "keras_topo.from_preset loads by name.",
             file=sys.stdout if asked else sys.stderr,
         )
         return 0 if asked else 2

@@ -1,4 +1,4 @@
-"""What the command lines of the smaller scripts share."""
+"""Shared parts of the command lines of the smaller scripts."""
 
 import argparse
 import sys
@@ -8,8 +8,8 @@ from keras_topo._startup import COMMAND
 
 
 def program(name):
-    """How a script is started, where this one was: by `keras-topo`, from the
-    root of the repository, or installed."""
+    """The command of a script, in the form that started this process: by
+    `keras-topo`, from the root of the repository, or installed."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     started = Path(sys.argv[0]).name.removesuffix(".exe")
     if started == COMMAND or (spec and spec.name == "keras_topo.__main__"):
@@ -19,7 +19,7 @@ def program(name):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not where the default is that there is none."""
+    """Shows defaults other than `None`."""
 
     def _get_help_string(self, action):
         if action.default is None:
@@ -43,12 +43,12 @@ def _number(kind, test, expected):
 
 
 positive_int = _number(int, lambda v: v > 0, "a positive integer")
-natural = _number(int, lambda v: v >= 0, "an integer, not negative")
+natural = _number(int, lambda v: v >= 0, "a non-negative integer")
 positive_float = _number(
     float, lambda v: 0 < v < float("inf"), "a positive number"
 )
 
 
 def path(text):
-    """A path; `~` is the home folder, also where no shell has seen it."""
+    """A path; `~` is the home folder, even if no shell has expanded it."""
     return Path(text).expanduser()

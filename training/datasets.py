@@ -1,11 +1,11 @@
 """Image data sets in memory, as training, validation and test splits.
 
-Three sources: scikit-learn's `digits`, `cifar10` (tars or folders of JPEGs, or
-the Keras download), and any folder of class folders. All images are decoded
-into memory before training starts: a broken file is refused by its path, and
-the data set must fit into half of it (uint8: 1 GB holds 350,000 images of 32 x
-32 pixels, or 7,000 of 224 x 224). Files are read as an exported model reads
-them: see `keras_topo.decoding`. Hidden files and folders are left out.
+There are three sources: scikit-learn's `digits`, `cifar10` (tars or folders of
+JPEGs, or the Keras download), and any folder of class folders. All images are
+decoded into memory before training starts, and must fit into half of it (1 GB
+of uint8 holds 350,000 images of 32 x 32 pixels, or 7,000 of 224 x 224). The
+error for a broken file names its path. Files are decoded as in exported models;
+see `keras_topo.decoding`. Hidden files and folders are skipped.
 """
 
 from pathlib import Path
@@ -40,40 +40,40 @@ def load_images(
 ):
     """Loads a data set by name or by folder.
 
-    The splits do not depend on any seed: what a source does not split itself
-    is held out per class in an order that is always the same.
+    The splits do not depend on a seed. If a source has no split, items are held
+    out per class, always in the same order.
 
     Args:
         data: `"digits"`, `"cifar10"`, or the path of a folder: either of
             class folders, or of `train/`, `validation/` and `test/` folders of
-            class folders (`validation/` and `test/` are held out from
-            `train/` where missing).
-        data_dir: for `"cifar10"`: the folder that holds `cifar10-train.tar`
-            and `cifar10-test.tar`, or `train/` and `test/`. Without it the
-            data set is downloaded by `keras.datasets`.
-        image_size: `(height, width)` that every image is resized to, the
-            aspect ratio not kept. Default: 8 x 8 for digits, 32 x 32 for
-            cifar10, for a folder the size of its first image, which may have
-            512 x 512 pixels at most.
-        limit: take at most this many images of each split, for trial runs;
-            files beyond it are not decoded.
-        classes: names of the classes to take, at least two; default: all.
-        per_class: take this many training images of each class (or all, where
+            class folders (if `validation/` or `test/` is missing, it is held
+            out from `train/`).
+        data_dir: for `"cifar10"`: folder with `cifar10-train.tar` and
+            `cifar10-test.tar`, or with `train/` and `test/`. Without it,
+            `keras.datasets` downloads the data set.
+        image_size: `(height, width)`; every image is resized to it, without
+            keeping the aspect ratio. Default: 8 x 8 for digits, 32 x 32 for
+            cifar10, and for a folder the size of its first image, which may
+            have at most 512 x 512 pixels.
+        limit: use at most this many images of each split, for trial runs; the
+            other files are not decoded.
+        classes: names of the classes to use, at least two; default: all.
+        per_class: use this many training images of each class (or all, if
             there are fewer), always the same ones. Validation and test images
-            are not touched.
-        max_pixels: the largest height x width of an image file, told from its
+            do not change.
+        max_pixels: the largest height x width of an image file, read from its
             header: a small file may claim billions of pixels.
-        sample_bits: how many bits, 8 to 16, the samples of PNGs of 16 bits
-            fill, such as 12 for a camera that writes 0..4095. Default: 16, and
-            an error where the images are nearly black then.
+        sample_bits: int from 8 to 16, number of bits used in the samples of
+            16-bit PNGs, such as 12 for a camera that writes 0..4095. Default:
+            16, and an error if the images are then nearly black.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        ValueError: a missing or empty folder, a file that is no readable
-            image (named), a truncated or malicious archive, more images than
-            fit into half of the memory, a bad argument.
+        ValueError: for a missing or empty folder, an unreadable image file
+            (named), a truncated or malicious archive, more images than fit
+            into half of the memory, or an invalid argument.
     """
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
         raise ValueError(
@@ -104,9 +104,8 @@ def load_images(
     )
     if data != "cifar10" and data_dir is not None:
         raise ValueError(
-            '`data_dir` belongs to data="cifar10"; a folder of images is '
-            f"given as `data` itself. Received: data={data!r}, "
-            f"data_dir={str(data_dir)!r}"
+            '`data_dir` is only for data="cifar10"; pass a folder of images '
+            f"as `data`. Received: data={data!r}, data_dir={str(data_dir)!r}"
         )
     if data == "digits":
         return _load_digits(image_size, choice)
@@ -124,7 +123,7 @@ def _load_digits(image_size, choice):
             "pip install 'keras-topo[training]'. Received: data='digits'"
         ) from error
     digits = load_digits()
-    # 17 gray levels, 0..16, spread over the scale of any other image.
+    # Scale the 17 gray levels, 0..16, to 0..255.
     images = np.round(digits.images * (255 / 16)).astype("uint8")[..., None]
     return from_arrays(
         {"train": Split(images, digits.target.astype("int32"))},
@@ -192,8 +191,8 @@ def _load_folder(folder, image_size, choice):
         )
         if not set(names) <= {"train", "validation", "test"}:
             raise ValueError(
-                "Beside train/ a folder may hold validation/ and test/, and "
-                f"no other folder. Received: {str(folder)!r} with {names}"
+                "Besides train/, a folder may hold only validation/ and test/. "
+                f"Received: {str(folder)!r} with {names}"
             )
         encoded = {
             name: read_class_folders(folder / name, remarks) for name in names

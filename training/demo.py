@@ -1,11 +1,11 @@
-"""Classifies files with an exported model, with TensorFlow alone.
+"""Classifies files with an exported model, using only TensorFlow.
 
     python -m training.demo RUN [FILE ...]
 
-RUN is a run folder of `python -m training.train images` (files of images)
-or `graphs` (files are serialized GraphTensors). Without FILE the test examples
-in RUN/samples are classified. Nothing of keras_topo is loaded: the SavedModel
-is all that a server needs.
+RUN is a run folder of `python -m training.train images` (files are images) or
+`graphs` (files are serialized GraphTensors). Without FILE, the test examples in
+RUN/samples are classified. keras_topo is not imported: a server needs only the
+SavedModel.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -35,8 +35,8 @@ def main(argv=None):
         type=_path,
         nargs="*",
         default=[],
-        help="images or serialized GraphTensors; without any, the test "
-        "examples in RUN/samples",
+        help="images or serialized GraphTensors; default: the test examples "
+        "in RUN/samples",
     )
     arguments = parser.parse_args(argv)
     run = arguments.run
@@ -64,7 +64,7 @@ def main(argv=None):
     try:
         names, scores = classify(model, files, run)
     except tf.errors.InvalidArgumentError:
-        # The model refuses the batch; asked one at a time, it names the file.
+        # The model refuses the whole batch: find the file one by one.
         for file in files:
             try:
                 classify(model, [file], run)
@@ -87,10 +87,10 @@ def main(argv=None):
         if samples:
             correct = row[0] == file.parent.name
             right += correct
-            verdict = "right: " if correct else "WRONG: "
+            verdict = "correct: " if correct else "WRONG: "
         print(f"  {file}  {verdict}{guesses}")
     if samples:
-        print(f"{right} of {len(files)} held-out examples right.")
+        print(f"{right} of {len(files)} held-out examples correct.")
         drawn = [
             str(run / name)
             for name in (
@@ -102,12 +102,12 @@ def main(argv=None):
             if (run / name).exists()
         ]
         if drawn:
-            print(f"Pictures of the training: {', '.join(drawn)}")
+            print(f"Plots: {', '.join(drawn)}")
     return 0
 
 
 def classify(model, files, run):
-    """Names of classes and scores of each file, best first, two lists."""
+    """Class names and scores of each file, best first, two lists."""
     encoded = tf.constant([file.read_bytes() for file in files])
     if "classify_bytes" in model.signatures:
         answer = model.signatures["classify_bytes"](image_bytes=encoded)
@@ -125,7 +125,7 @@ def classify(model, files, run):
 
 
 def reason(error):
-    """The model's own words in a message of TensorFlow."""
+    """The model's own error text in a message of TensorFlow."""
     for pattern in (r"image_bytes\[\d+\] ([^\]]*)", r"\[(`[^\]]*)\]"):
         words = re.search(pattern, error.message)
         if words:

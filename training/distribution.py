@@ -1,7 +1,7 @@
-"""Training on all devices of a host, or on several hosts, by data.
+"""Data-parallel training on all devices of a host, or on several hosts.
 
-Every device holds the whole model and a share of each batch: the same training
-as on one device with the same batches, to rounding.
+Every device holds the whole model and a share of each batch. The training
+equals that on one device with the same batches, up to rounding.
 
 | `--distribute` | backend | devices |
 |---|---|---|
@@ -9,8 +9,8 @@ as on one device with the same batches, to rounding.
 | `mirrored` | TensorFlow | all of this host: `tf.distribute.MirroredStrategy` |
 | `multihost` | JAX | all of all hosts: `keras.distribution` |
 
-Of several hosts each runs the same command but for `--process`, with the run
-folder and the data on storage that they share:
+With several hosts, each runs the same command with its own `--process`. The run
+folder and the data must be on shared storage:
 
     KERAS_BACKEND=jax python -m training.train images ... \\
         --distribute multihost --hosts host-a:9876 host-b:9876 \\
@@ -24,7 +24,7 @@ import tensorflow as tf
 
 
 def start(arguments):
-    """Starts what `--distribute` asks for, once in a process.
+    """Sets up `--distribute`; call it once per process.
 
     Args:
         arguments: dict with `distribute`, `hosts`, `process`, `batch_size`.
@@ -33,8 +33,8 @@ def start(arguments):
         A `Distribution`.
 
     Raises:
-        ValueError: with the wrong backend or hosts, or where devices do not
-            share out a batch evenly.
+        ValueError: for a wrong backend or wrong hosts, or if a batch cannot be
+            split evenly between the devices.
     """
     kind, backend = arguments["distribute"], keras.backend.backend()
     hosts, process = arguments["hosts"], arguments["process"]
@@ -70,7 +70,7 @@ def _multihost(hosts, process):
     if not hosts or process is None or process >= len(hosts):
         raise ValueError(
             "`hosts` and `process` (--hosts, --process) expect an address for "
-            "each process, and which of them this is, from 0. Received: "
+            "each process, and the index of this process, from 0. Received: "
             f"hosts={hosts}, process={process}"
         )
     import jax
@@ -87,13 +87,14 @@ def _multihost(hosts, process):
 
 
 class Distribution:
-    """Where a training runs.
+    """The devices and processes of a training.
 
     Args:
-        scope: makes the context in which a model is built and trained.
-        devices: int, that share out a batch.
-        processes: int, of which each feeds its share.
-        process: int, this one; the first one writes, prints and tests.
+        scope: returns the context in which a model is built and trained.
+        devices: int, number of devices that share a batch.
+        processes: int, number of processes; each feeds its share.
+        process: int, index of this process; process 0 writes, prints and
+            tests.
 
     Attributes:
         devices, processes, process: see above.
@@ -121,9 +122,9 @@ class Distribution:
             dataset: `tf.data.Dataset` of `(x, y)`, the same in all processes.
 
         Returns:
-            The same with one device; else a dataset of `(x, y, weights)`: a
-            batch that cannot be shared out evenly gets its last row repeated,
-            with weights of zero, and weighted means are those of the batch.
+            With one device, the same dataset; else a dataset of `(x, y,
+            weights)`. If a batch cannot be split evenly, its last row is
+            repeated with weight zero, so that weighted means do not change.
         """
         if self.devices == 1:
             return dataset
@@ -142,7 +143,7 @@ class Distribution:
         return tf.gather(x, index), tf.gather(y, index), weights
 
     def wait(self, name):
-        """Returns when all processes have come here."""
+        """Waits until all processes have called this method."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
 

@@ -6,10 +6,10 @@
     python -m training.export gkat-cora cora/1 \\
         --data-dir ../shared/data/planetoid
 
-The preset says what the answers mean, how files are read and graphs become
-inputs. A model of nodes holds the features of its graph, and needs the data
-that `metrics.json` names, in the folder `--data-dir`. What was written is asked
-outside of Keras, and its answers are compared, before it is put in place.
+The preset defines the class names, how files are decoded, and how graphs become
+inputs. A node classifier holds the features of its graph. To export it, give
+the folder of the data named in `metrics.json` as `--data-dir`. The export is
+run outside of Keras and its outputs are compared before it is put in place.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -31,7 +31,7 @@ from keras_topo.training.command_line import (
     program,
 )
 
-# How files of images are read, as the training read them.
+# Decoding options of image files, the same as in training.
 READING = ("max_pixels", "sample_bits")
 
 ESTIMATORS = {
@@ -53,10 +53,10 @@ def main(argv=None):
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
-        "preset", help="a name of the zoo, a run folder, or hf://user/name"
+        "preset", help="a preset name, a run folder, or hf://user/name"
     )
     parser.add_argument(
-        "path", type=path, help="the folder of a SavedModel, or a file"
+        "path", type=path, help="the output: a SavedModel folder, or a file"
     )
     parser.add_argument("--format", choices=FORMATS, default="saved_model")
     parser.add_argument(
@@ -64,18 +64,19 @@ def main(argv=None):
         type=positive_int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of a model of images; default: that of the preset",
+        help="image size of an image model; default: that of the preset",
     )
     parser.add_argument(
-        "--data-dir", type=path, help="where the data of a model of nodes are"
+        "--data-dir", type=path, help="folder of a node classifier's data"
     )
     parser.add_argument(
         "--class-names",
         type=lambda text: text.split(","),
-        help="in the order of the outputs; default: those of the preset",
+        help="class names in the order of the outputs; default: those of the "
+        "preset",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what is at PATH"
+        "--overwrite", action="store_true", help="replace an existing PATH"
     )
     arguments = parser.parse_args(argv)
     try:
@@ -87,7 +88,7 @@ def main(argv=None):
         )
         if arguments.data_dir and "features" not in options:
             raise ValueError(
-                "--data-dir is for models of the nodes of one graph. Received: "
+                "--data-dir is only for node classifiers. Received: "
                 f"{arguments.data_dir} for {arguments.preset}"
             )
         report = keras_topo.export(
@@ -101,28 +102,28 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"{arguments.path}: {', '.join(report['signatures'])}; differences at "
-        f"most {report['max_abs_difference']:.1g}"
+        f"{arguments.path}: {', '.join(report['signatures'])}; largest "
+        f"difference {report['max_abs_difference']:.1g}"
     )
     return 0
 
 
 def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
-    """What is exported of a preset.
+    """The model of a preset and its options for `keras_topo.export`.
 
     Args:
         name_or_path: see `keras_topo.from_preset`.
-        image_size: height and width for a model of images, or `None`.
-        data_dir: folder of the data of a model of nodes.
-        class_names: list of str; defaults to those that the preset has.
+        image_size: height and width for an image model, or `None`.
+        data_dir: folder with the data of a node classifier.
+        class_names: list of str; defaults to those of the preset.
 
     Returns:
-        The model and a dict of options, of `keras_topo.export`.
+        The model and a dict of options of `keras_topo.export`.
 
     Raises:
-        ValueError: if the preset has no task that is exported, a model of
-            nodes comes without its data, or there is a size for a model that
-            is not one of images.
+        ValueError: if the task of the preset cannot be exported, the data of a
+            node classifier are missing, or `image_size` is given for a model
+            of another kind.
     """
     folder = find_preset(name_or_path)
     file = folder / PREPROCESSOR
@@ -133,8 +134,8 @@ def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
     options = {"class_names": class_names} if class_names else {}
     if task != "images" and image_size:
         raise ValueError(
-            f"--image-size is for models of images. Received: {image_size} for "
-            f"a preset of the task {task!r}"
+            f"--image-size is only for image models. Received: {image_size} "
+            f"for a preset of the task {task!r}"
         )
     if task == "images":
         model = from_preset(name_or_path, image_shape=image_size)
@@ -145,14 +146,20 @@ def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
         options |= own
     elif task == "nodes":
         if data_dir is None:
-            raise ValueError("--data-dir expects the folder of its data")
+            raise ValueError(
+                "--data-dir expects the folder with the data of the node "
+                "classifier. Received: no --data-dir"
+            )
         data = read_metrics(folder)["arguments"]["data"]
         options["features"] = load_planetoid(data_dir, data).graph.features
         model = from_preset(name_or_path)
         if recipe_of(model).builder != "l1_normalized":
             model = l1_normalized(model)
     else:
-        raise ValueError(f"a task that is exported is expected, not {task!r}")
+        raise ValueError(
+            "`preset` expects a task that can be exported. Received: "
+            f"task={task!r}"
+        )
     return model, options
 
 

@@ -1,4 +1,4 @@
-"""Files of runs: written whole or not at all, read with care."""
+"""Files of runs: atomic writes, checked reads."""
 
 import hashlib
 import json
@@ -8,30 +8,30 @@ import numpy as np
 
 
 def write_text(path, text):
-    """Writes a file so that it is there whole or not at all."""
+    """Writes a file atomically: completely or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     os.replace(partial, path)
 
 
 def write_json(path, value):
-    """Writes a value as indented JSON, whole or not at all."""
+    """Writes a value as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_lines(file):
-    """The lines of a file of JSON.
+    """The lines of a JSON Lines file.
 
     Args:
-        file: `pathlib.Path`, which need not be there.
+        file: `pathlib.Path`; the file may be missing.
 
     Returns:
-        A list of dicts. What a kill cut off, at the end and without a line
-        break, is no line; `append_line` writes in its place.
+        A list of dicts. An incomplete last line, cut off by a kill, is ignored;
+        `append_line` replaces it.
 
     Raises:
-        ValueError: a line is damaged; the message names it. Nothing is
-            changed in the file.
+        ValueError: if a line is damaged; the message names it. The file is not
+            changed.
     """
     lines = []
     if not file.exists():
@@ -44,8 +44,8 @@ def read_lines(file):
             line = None
         if not isinstance(line, dict):
             raise ValueError(
-                f"{file}, line {number} expects an object of JSON; repair the "
-                "line, or remove it to repeat what it was about. Received: "
+                f"{file}, line {number} expects a JSON object; repair the "
+                "line, or remove it to repeat its run. Received: "
                 f"{text[:60]!r}"
             )
         lines.append(line)
@@ -53,7 +53,7 @@ def read_lines(file):
 
 
 def append_line(file, line):
-    """Adds a line of JSON to a file, after its last whole line."""
+    """Appends a line of JSON to a file, after its last complete line."""
     with file.open("a+b") as lines:
         lines.seek(0)
         whole, found, _ = lines.read().rpartition(b"\n")
@@ -62,10 +62,10 @@ def append_line(file, line):
 
 
 def digest(*values):
-    """A hash of arrays and of other values that JSON can hold.
+    """A hash of arrays and of other JSON values.
 
     Args:
-        values: arrays, `None`, or values of JSON.
+        values: arrays, `None`, or JSON values.
 
     Returns:
         A str of hexadecimal digits.

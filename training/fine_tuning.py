@@ -1,4 +1,4 @@
-"""`--from` and `--freeze`: going on from a trained model."""
+"""`--from` and `--freeze`: fine-tuning a trained model."""
 
 import dataclasses
 from pathlib import Path
@@ -15,13 +15,13 @@ def check(settings):
 
 
 def resolved(settings, given, task, decided):
-    """The settings with what the trained model has decided.
+    """The settings, with those that the trained model has fixed.
 
     Args:
         settings: dataclass with `preset`.
         given: names of the settings on the command line.
-        task: str, that of the preset.
-        decided: names of settings.
+        task: str, the task of the preset.
+        decided: names of the fixed settings.
 
     Raises:
         ValueError: if the command line has one of `decided`, or the preset is
@@ -33,7 +33,7 @@ def resolved(settings, given, task, decided):
     if wrong:
         names = ", ".join("--" + name.replace("_", "-") for name in wrong)
         raise ValueError(
-            "--from expects no options that the trained model has decided. "
+            "--from expects no options that the trained model has fixed. "
             f"Received: {names}"
         )
     metrics = read_metrics(find_preset(settings.preset))
@@ -52,14 +52,14 @@ def resolved(settings, given, task, decided):
 
 
 def describe(settings):
-    """The model in words."""
+    """A description of the model."""
     frozen = ", last layer" if settings.freeze else ""
     return f"{Path(settings.preset).name}, fine-tuned{frozen}"
 
 
 def freeze_all_but_last(model):
-    """Leaves the last layer of a model trainable, and of one behind another
-    the last one of that."""
+    """Freezes all layers but the last. If the last layer is a model, all of its
+    layers but the last are frozen too."""
     for layer in model.layers[:-1]:
         layer.trainable = False
     if isinstance(model.layers[-1], keras.Model):

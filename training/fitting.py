@@ -14,39 +14,39 @@ from keras_topo.training.callbacks import (
 
 
 def build_model(task):
-    """Builds the untrained model, the same one for the same settings."""
+    """Builds the untrained model, the same for the same settings."""
     keras.config.set_dtype_policy(task.settings.dtype_policy)
     keras.utils.set_random_seed(task.settings.seed)
     return task.build_model()
 
 
 def count_parameters(model):
-    """The parameters that training can change, an int: those of frozen layers
-    too, and no kernels or statistics, which belong to the data."""
+    """The number of parameters that training can change, an int. It includes
+    frozen layers, and excludes kernels and statistics, which are data."""
     layers = list(model._flatten_layers(include_self=False))
     before = [layer.trainable for layer in layers]
     for layer in layers:
         layer.trainable = True
     count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    # Outer layers come first: what they set within is set right after.
+    # Outer layers come first and also set inner layers, which are set after.
     for layer, trainable in zip(layers, before, strict=True):
         layer.trainable = trainable
     return count
 
 
 def fit_stages(task, model, jit_compile, run=None, verbose="auto", share=None):
-    """Trains a model in all stages of its task; most have one.
+    """Trains a model in all stages of its task; most tasks have one.
 
     Args:
         task: `keras_topo.training.tasks.Task`.
         model: Keras model of the task.
-        jit_compile: bool, as `task.compile` takes it.
-        run: `Run` that records epochs, and from whose last epoch the training
-            goes on; or `None`.
+        jit_compile: bool, passed to `task.compile`.
+        run: `Run` that records epochs; training continues from its last
+            epoch. `None` for no record.
         verbose, share: see `fit`.
 
     Returns:
-        The number of the epoch that counts, whose weights the model has now.
+        The number of the chosen epoch, whose weights the model now has.
 
     Raises:
         NonFiniteLoss: if a loss is not finite.
@@ -63,19 +63,19 @@ def fit_stages(task, model, jit_compile, run=None, verbose="auto", share=None):
 
 
 def fit(task, model, run=None, finished=0, verbose="auto", share=None):
-    """Trains a compiled model from an epoch on.
+    """Trains a compiled model, starting after `finished` epochs.
 
     Args:
         task: `keras_topo.training.tasks.Task`.
         model: compiled Keras model of the task.
-        run: `Run` that records epochs, and of which `finished` of them are
-            restored; or `None`.
+        run: `Run` that records epochs, with `finished` of them restored; or
+            `None`.
         finished: int.
         verbose: as in `model.fit`.
         share: function from a data set to the part of this process, or `None`.
 
     Returns:
-        The number of the epoch that counts, whose weights the model has now.
+        The number of the chosen epoch, whose weights the model now has.
 
     Raises:
         NonFiniteLoss: if a loss is not finite.
@@ -85,7 +85,7 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
     chooser = None
     if settings.choose_epoch == "validation" and validation is not None:
         chooser = ChooseEpoch(task, run)
-    # A bar is for a terminal, and for epochs that take a while.
+    # A progress bar is for a terminal, and for epochs that take a while.
     in_lines = task.is_quick or not sys.stdout.isatty()
     callbacks = training_callbacks(
         run,
@@ -105,14 +105,14 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
             steps_per_epoch=task.steps_per_epoch,
             epochs=settings.epochs,
             initial_epoch=finished,
-            shuffle=False,  # The task has done so, by epoch.
+            shuffle=False,  # The task shuffles, by epoch.
             validation_data=validation and share(validation),
             callbacks=callbacks,
             verbose=verbose,
         )
         epochs = finished + len(history.epoch)
-    # Keras does so when it fits, but a run that resumes after its last epoch
-    # has nothing left to fit.
+    # Keras does this at the end of `fit`, but a run that resumes after its
+    # last epoch does not call `fit`.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     if optimizer.use_ema:
         optimizer.finalize_variable_values(model.trainable_variables)
@@ -135,9 +135,9 @@ def adamw(
 ):
     """AdamW with linear warm-up, cosine decay to zero and gradient clipping.
 
-    Weight decay acts on the kernels of the model only: not on biases and
-    normalizations, nor on mask and position parameters, for which zero means
-    something.
+    Weight decay acts on kernels only. Biases, normalizations, and the weights
+    of masks and positions are excluded, because zero is a meaningful value for
+    them.
 
     Args:
         model: built Keras model.
@@ -145,10 +145,10 @@ def adamw(
         weight_decay: float.
         steps_per_epoch, epochs: ints, the length of the training.
         warmup_epochs: int, at most `epochs`.
-        clip_norm: float, bound on the global norm of the gradients, or `None`.
-        accumulate: int, batches whose mean gradient makes one update.
+        clip_norm: float, maximum global norm of the gradients, or `None`.
+        accumulate: int, number of batches whose mean gradient is one update.
         average: float, momentum per update of a moving average of the weights,
-            which replaces them when `fit` ends; 0 for none.
+            which replaces the weights when `fit` ends; 0 for none.
 
     Returns:
         A `keras.optimizers.AdamW`.
@@ -158,7 +158,7 @@ def adamw(
     schedules = keras.optimizers.schedules
     if warmup:
         schedule = schedules.CosineDecay(
-            # The first step counts too: not zero.
+            # Not zero: the first step should count too.
             initial_learning_rate=learning_rate / warmup,
             decay_steps=max(total - warmup, 1),
             warmup_target=learning_rate,
@@ -182,11 +182,11 @@ def adamw(
 
 
 class AdamWOfBatches(keras.optimizers.AdamW):
-    """AdamW that clips the gradient of a batch where replicas share it out.
+    """AdamW that clips the gradient of the whole batch across replicas.
 
-    Keras clips the gradient of each replica and adds them up: another training
-    than that on one device. Here all get the mean of what they have to add up,
-    so that the sum is clipped by `replicas * global_clipnorm`.
+    Keras clips the gradient of each replica before it adds them up, which
+    differs from training on one device. Here all replicas first get the mean of
+    their gradients, so the sum is clipped by `replicas * global_clipnorm`.
     """
 
     def apply(self, grads, trainable_variables=None):

@@ -1,9 +1,9 @@
-"""Assessment in folds, with a model selection inside of each.
+"""Cross-validation with model selection inside each fold.
 
-The protocol is that of Errica et al. (2020): in every fold each choice is
-trained once on the training items, the best one on the validation items is
-taken, and trained with several seeds for its scores on the test items, by which
-nothing is chosen. What is trained on what items is no business of this file.
+The protocol is that of Errica et al. (2020). In every fold, each candidate is
+trained once on the training items. The best candidate on the validation items
+is then trained with several seeds and evaluated on the test items. Nothing is
+chosen by test scores.
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 from keras_topo.training.files import append_line, digest, read_lines
 
 PARTS = ("train", "validation", "test")
-# The items that each kind of run is scored on.
+# The items on which each kind of run is evaluated.
 SCORED = {
     "choice": ("validation",),
     "final": ("validation", "test"),
@@ -36,27 +36,27 @@ def assess(
     about=None,
     told=print,
 ):
-    """Chooses in each fold on its validation items, and tests what was chosen.
+    """Selects a candidate in each fold on validation items, and tests it.
 
     Args:
-        train: function of a choice, a fold, a seed and names of parts to a
-            dict of values of JSON, among them `validation_M` and `test_M` for
-            the metric M and those parts: a run of which a choice is made is
-            scored on validation items alone.
-        folds: dict from numbers to folds, whatever `train` takes.
-        grid: list of choices, dicts of values of JSON.
-        seeds: list of ints, of the final runs; selection has the first one.
-        file: `pathlib.Path` of a line of JSON for each run. Runs whose line is
-            there are not repeated. `None` for none.
+        train: function of a choice, a fold, a seed and names of parts. It
+            returns a dict of JSON values, with `validation_M` and `test_M` of
+            the metric M for the given parts. Candidates are evaluated on
+            validation items only.
+        folds: dict from numbers to folds, in the form that `train` takes.
+        grid: list of choices, dicts of JSON values.
+        seeds: list of ints for the final runs; selection uses the first one.
+        file: `pathlib.Path` with a line of JSON for each run. Runs that have a
+            line are not repeated. `None` for no file.
         monitor: str, the metric M.
-        greater: bool, whether more of it is better.
-        about: dict, kept in each line and part of what tells runs apart.
-        told: function that is given a line of text for each run.
+        greater: bool, whether larger is better.
+        about: dict that is stored in each line and helps to identify runs.
+        told: function that receives a line of text for each run.
 
     Returns:
-        A list of the lines of all final runs, fold after fold: dicts with
-        `kind` (`"final"`; that of other lines of `file` is `"choice"`),
-        `fold`, `choice`, `seed`, what `about` has, and what `train` gave.
+        A list of the lines of all final runs, by fold: dicts with `kind`
+        (`"final"`; other lines of `file` have `"choice"`), `fold`, `choice`,
+        `seed`, the items of `about`, and the result of `train`.
 
     Raises:
         ValueError: if `file` has a damaged line, or one without `kind`.
@@ -96,8 +96,8 @@ def read_runs(file):
     """The lines of a file of runs.
 
     Raises:
-        ValueError: as `read_lines`, and for a line without `kind`: of a
-            version in which a choice was scored on test items, too.
+        ValueError: as `read_lines`, and for a line without `kind`. It comes
+            from a version that evaluated candidates on test items too.
     """
     lines = read_lines(file)
     for number, line in enumerate(lines, 1):
@@ -112,8 +112,8 @@ def read_runs(file):
 
 
 def best_of(lines, score, greater=True):
-    """The line with the best score, the first of equals; one that failed only
-    if all did."""
+    """The line with the best score, the first of equals. A failed line is
+    returned only if all failed."""
     whole = [line for line in lines if "failed" not in line]
     if not whole:
         return lines[0]
@@ -121,7 +121,7 @@ def best_of(lines, score, greater=True):
 
 
 def combinations(choices):
-    """All choices of a dict from names to lists of values, a list of dicts."""
+    """All combinations of a dict from names to lists of values, as dicts."""
     return [
         dict(zip(choices, values, strict=True))
         for values in itertools.product(*choices.values())
@@ -129,8 +129,8 @@ def combinations(choices):
 
 
 def describe(line, monitor, kind):
-    """A run in a line of text, with the scores that it has: a choice has none
-    of test items."""
+    """A line of text about a run, with its scores. Candidates have no test
+    scores."""
     scores = ", ".join(
         f"{part} {line[f'{part}_{monitor}']:.2%}"
         if monitor == "accuracy"
@@ -147,7 +147,7 @@ def describe(line, monitor, kind):
     )
 
 
-def summarise(lines, monitor="accuracy"):
+def summarize(lines, monitor="accuracy"):
     """Mean and deviation over folds of the mean over their final runs.
 
     Args:
@@ -155,8 +155,8 @@ def summarise(lines, monitor="accuracy"):
         monitor: as there.
 
     Returns:
-        A dict with `mean`, `deviation`, `folds`, `by_fold`. Of a single fold
-        the deviation is that over its runs.
+        A dict with `mean`, `deviation`, `folds`, `by_fold`. With a single
+        fold, the deviation is over its runs.
     """
     score = f"test_{monitor}"
     by_fold = []
@@ -186,13 +186,13 @@ def summarise(lines, monitor="accuracy"):
 
 
 def chosen_folds(splits, only, labels, seed):
-    """The folds that `--splits` and `--folds` ask for.
+    """The folds of `--splits` and `--folds`.
 
     Args:
-        splits: str, a JSON file of folds, or how many to draw.
+        splits: str, a JSON file of folds, or the number of folds to draw.
         only: numbers of folds; empty or `None` for all.
         labels: `(items,)`, classes of the items.
-        seed: int, of folds that are drawn.
+        seed: int, seed of drawn folds.
 
     Returns:
         A dict from numbers to folds: see `load_folds`.
@@ -214,8 +214,8 @@ def chosen_folds(splits, only, labels, seed):
 
 
 def splits_digest(splits):
-    """What `--splits` is compared by when a run resumes: a file by what is in
-    it, for another one may have its name."""
+    """Identifies `--splits` when a run resumes. A file is identified by its
+    content, because another file may have the same name."""
     if splits is None or splits.isdigit():
         return splits
     return digest(Path(splits).expanduser().read_text())
@@ -225,9 +225,9 @@ def load_folds(path, count):
     """Reads folds from a file.
 
     Args:
-        path: of a JSON file with a list `folds` of dicts from `train`,
+        path: JSON file with a list `folds` of dicts from `train`,
             `validation` and `test` to ids of items.
-        count: int, of all items.
+        count: int, number of all items.
 
     Returns:
         A list of dicts from `train`, `validation` and `test` to arrays.
@@ -253,13 +253,13 @@ def load_folds(path, count):
         ids = np.concatenate(list(fold.values()))
         if not np.array_equal(np.sort(ids), np.arange(count)):
             raise ValueError(
-                f"--splits expects each of the {count} items once in a fold. "
+                f"--splits expects each of the {count} items once per fold. "
                 f"Received: {len(ids)} ids in fold {k} of {path}"
             )
         if not all(map(len, fold.values())):
             raise ValueError(
                 "--splits expects training, validation and test items in each "
-                f"fold. Received: none of a kind in fold {k} of {path}"
+                f"fold. Received: an empty part in fold {k} of {path}"
             )
         for i in fold["test"].tolist():
             if i in tested:
@@ -272,15 +272,15 @@ def load_folds(path, count):
 
 
 def draw_folds(labels, count, seed=0):
-    """Stratified folds; of what is left a tenth is for validation.
+    """Stratified folds. A tenth of the items outside a fold is for validation.
 
     Args:
         labels: `(items,)`, the class of each item.
-        count: int, of folds.
+        count: int, number of folds.
         seed: int.
 
     Returns:
-        A list as that of `load_folds`.
+        A list like that of `load_folds`.
 
     Raises:
         ValueError: if a class has fewer items than there are folds, or fewer
@@ -292,7 +292,7 @@ def draw_folds(labels, count, seed=0):
         raise ValueError(
             f"--splits expects at least 2 folds. Received: {count}"
         )
-    # So that what is left has two of each class beside the items of a fold.
+    # At least two items of each class must remain outside each fold.
     check_classes(labels, max(count, 4 if count == 2 else 3), f"{count} folds")
     labels = np.asarray(labels)
     splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
@@ -304,8 +304,8 @@ def draw_folds(labels, count, seed=0):
 
 
 def draw_split(labels, seed=0):
-    """One stratified split: eight tenths, and one tenth each for validation
-    and test, or as many as there are classes. Each part has all classes.
+    """One stratified split: eight tenths for training, and one tenth each for
+    validation and test, but at least one item per class in each part.
 
     Args: see `draw_folds`.
 
@@ -318,20 +318,21 @@ def draw_split(labels, seed=0):
     check_classes(labels, 3, "training, validation and test")
     labels = np.asarray(labels)
     ids = np.arange(len(labels))
-    # Of each class two are left, for training and for validation.
+    # Two items of each class remain, for training and for validation.
     rest, test = _divide(labels, ids, 1 / 10, seed, kept=2)
     train, validation = _divide(labels, rest, 1 / 9, seed)
     return {"train": train, "validation": validation, "test": test}
 
 
 def _divide(labels, ids, share, seed, kept=1):
-    """Splits ids in two, by classes: the second part is a share of all, and
-    has an item of each class at least, the first part `kept` of them."""
+    """Splits ids in two, stratified by class. The second part is a share of
+    all and has at least one item of each class; the first part has at least
+    `kept`."""
     classes, counts = np.unique(labels[ids], return_counts=True)
     size = max(len(classes), round(share * len(ids)))
     exact, most = size * counts / len(ids), counts - kept
     taken = np.clip(exact.astype(int), 1, most)
-    # The largest remainders make the size up, or down after rare classes.
+    # Adjust by the largest remainders until the size is right.
     while step := np.sign(size - taken.sum()):
         room = taken < most if step > 0 else taken > 1
         missing = np.where(room, step * (exact - taken), -np.inf)
@@ -346,7 +347,7 @@ def _divide(labels, ids, share, seed, kept=1):
 
 
 def check_classes(labels, least, purpose):
-    """Raises a ValueError unless there are classes, of enough items each."""
+    """Raises a ValueError unless there are two classes, with enough items."""
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise ValueError(

@@ -27,20 +27,19 @@ CLASSES = {
 
 @functools.lru_cache(maxsize=4)
 def load_graphs(name, data_dir=None, seed=0, size=None):
-    """Loads a data set of graphs and what is known of its split.
+    """Loads a data set of graphs and its split.
 
     Args:
-        name: one of `GENERATED`; or a TUDataset zip file or folder; or, with
-            `data_dir`, the name of one there.
+        name: one of `GENERATED`, or a TUDataset zip file or folder; with
+            `data_dir`, the name of one in that folder.
         data_dir: folder.
-        seed: int, of generated graphs.
-        size: int, graphs of a class in training, of generated ones; the other
-            sets have a third. Defaults to 768.
+        seed: int, seed of generated graphs.
+        size: int, generated training graphs per class; validation and test
+            have a third of that. Defaults to 768.
 
     Returns:
         A `GraphDataset`; a dict from `train`, `validation` and `test` to ids,
-        or `None` where the data set has no split of its own; and facts about
-        it, a dict.
+        or `None` if the data set has no split; and a dict of facts about it.
 
     Raises:
         ValueError: if there is no such data set, it cannot be read, or its
@@ -79,7 +78,7 @@ def load_graphs(name, data_dir=None, seed=0, size=None):
         raise ValueError(f"--data {name}: {error}") from error
     if dataset.classes is None:
         raise ValueError(
-            "--data expects graphs with a class each. Received: "
+            "--data expects a class for every graph. Received: "
             f"{dataset.name}, with numbers to predict or several labels"
         )
     return dataset, None, facts_of(dataset.graphs)
@@ -92,7 +91,7 @@ def shared_kernels(dataset):
 
 
 def _check_is_there(folder, name):
-    """Raises a ValueError, which says where to get it, without a data set."""
+    """Raises a ValueError with the download site if the data set is missing."""
     if any(
         (folder / each).exists()
         for each in (f"{name}.zip", name, f"{name}_A.txt")
@@ -101,14 +100,13 @@ def _check_is_there(folder, name):
     others = sorted({path.stem for path in folder.glob("*.zip")})
     raise ValueError(
         f"--data {name} expects {name}.zip or a folder {name} in --data-dir; "
-        f"{TU_SITE}/{name}.zip is where the TUDataset collection has its "
-        f"archives. Received: {folder}, which holds "
-        f"{', '.join(others) or 'no archives'}"
+        f"the TUDataset collection has it at {TU_SITE}/{name}.zip. Received: "
+        f"{folder}, which holds {', '.join(others) or 'no archives'}"
     )
 
 
 def facts_of(graphs):
-    """What identifies graphs: a hash of all that they hold."""
+    """Identifies graphs by a hash of all their contents."""
     fields = ("node_labels", "features", "edge_labels", "edge_features")
     fields += ("node_targets",)
     return {
@@ -130,8 +128,8 @@ def facts_of(graphs):
 def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
     """Ids of a random training, validation and test set, class by class.
 
-    The graphs that models of earlier versions were trained and tested on, as
-    those of saved_models. Today `training.folds.draw_split` divides graphs.
+    Models of earlier versions, such as those of saved_models, used this split.
+    Now `training.folds.draw_split` divides graphs.
     """
     random = np.random.default_rng(seed)
     parts = [[] for _ in shares]
@@ -146,7 +144,7 @@ def stratified_split(labels, seed, shares=(0.8, 0.1, 0.1)):
 def adjacency_kernels(graphs, model):
     """The kernel of a baseline: `A + I` for GAT, normalized for GCN, SGC.
 
-    Sparse: a batch is dense only while it is used.
+    Kernels are sparse; batches become dense only when they are used.
     """
     if model == "gat":
         return [

@@ -1,4 +1,4 @@
-"""What a training on graphs leaves: preset, SavedModel, samples, pictures."""
+"""Writes the preset, SavedModel, samples and plots of a training on graphs."""
 
 import shutil
 
@@ -17,7 +17,7 @@ def save(folder, model, task):
     """Writes the preset of a classifier, with its preprocessor.
 
     Args:
-        folder: `pathlib.Path`, of the run.
+        folder: `pathlib.Path` of the run.
         model: the trained model.
         task: `keras_topo.training.tasks.graphs.Graphs`.
     """
@@ -43,15 +43,15 @@ def export(folder, model, task):
     Args: see `save`.
 
     Returns:
-        Its report; `None` where there is no SavedModel.
+        The report of the export; `None` if there is no SavedModel.
     """
     if keras.backend.backend() != "tensorflow":
         print(
-            "No SavedModel: TensorFlow exports it. Load the preset with "
+            "No SavedModel: export needs TensorFlow. Load the preset with "
             "KERAS_BACKEND=tensorflow and call export_graph_saved_model."
         )
         return None
-    print("Exporting and checking the SavedModel ...", flush=True)
+    print("Exporting and verifying the SavedModel ...", flush=True)
     largest = max(graph.num_nodes for graph in task.dataset.graphs)
     path = folder / "saved_model" / "1"
     try:
@@ -64,7 +64,7 @@ def export(folder, model, task):
             overwrite=True,
         )
     except ValueError as error:
-        # No reason to lose what was trained.
+        # The trained model must not be lost.
         print(f"No SavedModel: {error}")
         return None
     save_samples(folder / "samples", task)
@@ -93,7 +93,8 @@ def save_samples(folder, task):
 
 
 def of_each_class(labels):
-    """Positions of one item of each class, then of the next ones."""
+    """Positions of items, classes in turn: the first of each, the second, and
+    so on."""
     rank = np.zeros(len(labels), int)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -102,13 +103,13 @@ def of_each_class(labels):
 
 
 def draw(folder, before, after, task):
-    """Draws kernels, and what a node attends to before and after training.
+    """Plots kernels, and the attention of a node before and after training.
 
     Args: see `save`.
     """
     if task.preprocessor.form != "dense":
         return
-    # Graphs of which something can be seen: the median size of the class.
+    # Graphs of the median size of their class are good to plot.
     chosen = median_graphs(task)
     draw_kernels(folder, chosen, task)
     if not visualize.attention_layers(after):
@@ -126,7 +127,7 @@ def draw(folder, before, after, task):
 
 
 def median_graphs(task):
-    """Positions of a test graph of each class, up to three."""
+    """Positions of one test graph per class, up to three."""
     labels = task.dataset.labels[task.split["test"]]
     sizes = np.array([graph.num_nodes for graph in task.graphs["test"]])
     found = []
@@ -138,7 +139,7 @@ def median_graphs(task):
 
 
 def draw_kernels(folder, chosen, task):
-    """Draws the kernels of some test graphs."""
+    """Plots the kernels of some test graphs."""
     p = task.preprocessor
     units = {
         "random_walk": "walk of {:g} nodes",
@@ -150,7 +151,7 @@ def draw_kernels(folder, chosen, task):
     for kind in kinds_of(p.kernel):
         sizes = p.kernel_sizes if kind in units else [None]
         for size in sizes:
-            # A walk of one node is where it began: nothing to see.
+            # A walk of one node is the identity: not worth plotting.
             begins = size == 1 and kind in ("random_walk", "steps")
             seen = kind in units and not begins
             titles.append(units[kind].format(size) if seen else None)

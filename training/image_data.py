@@ -1,4 +1,4 @@
-"""Images in memory, and which of them a split takes."""
+"""Images in memory, and the choice of images for each split."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from keras_topo.training.machine import memory
 VALIDATION_FRACTION = 0.1
 TEST_FRACTION = 0.2
 
-# The size of the first image is that of all where nothing else is asked for,
-# unless it is that of a photograph.
+# By default all images get the size of the first one, unless it is larger than
+# this, as photographs are.
 LARGEST_UNASKED = 512 * 512
 
 
@@ -31,8 +31,8 @@ class ImageData:
     Attributes:
         train, validation, test: `Split`s; pixels on the scale 0..255.
         class_names: tuple of str, `class_names[label]`.
-        remarks: tuple of str, what was done to the data (images resized,
-            files left out, splits held out).
+        remarks: tuple of str, changes to the data (images resized, files left
+            out, splits held out).
     """
 
     train: Split
@@ -52,7 +52,7 @@ class ImageData:
         }
 
     def as_rgb(self):
-        """The same, gray images repeated over three channels."""
+        """The same data, with gray images repeated over three channels."""
         if self.image_shape[-1] == 3:
             return self
         splits = {
@@ -68,7 +68,7 @@ class ImageData:
 
 
 class Choice(NamedTuple):
-    """Which images to take and how, by arguments of `load_images`."""
+    """Options of `load_images` that select and decode images."""
 
     limit: int | None = None
     classes: tuple | None = None
@@ -77,7 +77,7 @@ class Choice(NamedTuple):
     sample_bits: int | None = None
 
     def class_names(self, found):
-        """Those of the classes found that are chosen, in their order."""
+        """The chosen classes among those found, in the order found."""
         if self.classes is None:
             return found
         unknown = sorted(set(self.classes) - set(found))
@@ -139,48 +139,48 @@ def from_files(encoded, image_size, choice, remarks):
 
 
 def _size_of_first(image, reader, remarks):
-    """The size of an image, unless it is too large to be that of all."""
+    """The size of an image, unless it is too large as the size of all."""
     _, size = Reader(reader.max_pixels).read(image)
     if size[0] * size[1] > LARGEST_UNASKED:
         raise ValueError(
-            "`image_size` (--image-size) expects the height and width that "
-            "photographs are to be resized to, such as 224 224. Without it, "
-            "images have the size of the first one, and at most "
-            f"{LARGEST_UNASKED:,} pixels. Received: image_size=None, and "
-            f"{_format_size(size)} pixels in {image.where}"
+            "`image_size` (--image-size) expects the height and width for "
+            "resizing photographs, such as 224 224. The default is the size of "
+            f"the first image, up to {LARGEST_UNASKED:,} pixels. Received: "
+            f"image_size=None, and {_format_size(size)} pixels in "
+            f"{image.where}"
         )
     remarks.append(f"image size {_format_size(size)}, that of {image.where}")
     return size
 
 
 def _check_memory(plan, image_size):
-    """Refuses images that together do not fit into half of the memory."""
+    """Raises a ValueError if the images do not fit into half of the memory."""
     count = sum(len(indices) for _, indices in plan.values())
     needed = count * image_size[0] * image_size[1] * 3
     if needed > memory() // 2:
         raise ValueError(
             "The images must fit into half of the memory, "
-            f"{memory() // 2 >> 20:,} MiB: `image_size` (--image-size) or "
-            "`limit` (--limit) expects less. Received: "
+            f"{memory() // 2 >> 20:,} MiB; use a smaller `image_size` "
+            "(--image-size) or `limit` (--limit). Received: "
             f"{count:,} images of {_format_size(image_size)} pixels, "
             f"{needed >> 20:,} MiB"
         )
 
 
 def _check_depth(reader, sample_bits, remarks):
-    """Says how images of 16 bits were read, or that they would be black."""
+    """Adds a remark about 16-bit images; raises if they would be black."""
     if not reader.num_deep:
         return
-    # Of a file of 16 bits, the first 8 are what is left.
+    # Decoding keeps the upper 8 of 16 bits.
     used = 8 + reader.brightest.bit_length()
     if sample_bits is None and used <= 14:
         raise ValueError(
-            "`sample_bits` (--sample-bits) expects how many of their 16 bits "
-            "the samples of PNGs fill. These fill no more than "
-            f"{used}, so that the images would come out nearly black: pass "
-            "what the camera has, such as 12 (0 to 4095), or 16 to keep them "
-            f"as dark as they are. Received: sample_bits=None and "
-            f"{reader.num_deep:,} images of 16 bits per sample"
+            "`sample_bits` (--sample-bits) expects the number of bits used in "
+            "the samples of 16-bit PNGs. These images use no more than "
+            f"{used} and would be nearly black: pass the bits of the camera, "
+            "such as 12 (0 to 4095), or 16 to keep the images dark. Received: "
+            f"sample_bits=None and {reader.num_deep:,} images of 16 bits per "
+            "sample"
         )
     remarks.append(
         f"read {reader.num_deep:,} images of 16 bits per sample as "
@@ -189,7 +189,7 @@ def _check_depth(reader, sample_bits, remarks):
 
 
 def _image_data(taken, class_names, choice, remarks):
-    """Makes an `ImageData` of `Split`s, labels of the chosen classes alone."""
+    """Makes an `ImageData` of `Split`s, with labels of the chosen classes."""
     kept = choice.class_names(class_names)
     new = np.array([kept.index(n) if n in kept else -1 for n in class_names])
     taken = {
@@ -227,8 +227,8 @@ def _plan(labels, class_names, choice, remarks):
     """Chooses the images of every split.
 
     Args:
-        labels: dict from `"train"` and the other splits of the source to
-            their labels.
+        labels: dict from the splits of the source, such as `"train"`, to their
+            labels.
         choice: `Choice`.
 
     Returns:
@@ -251,7 +251,7 @@ def _plan(labels, class_names, choice, remarks):
                 f"held out {held.sum():,} of {len(rest):,} images as {name} set"
             )
     if choice.classes is not None:
-        # After holding out: an image is in the same split with and without.
+        # After holding out, so that images stay in the same split.
         kept = choice.class_names(class_names)
         chosen = np.array([name in kept for name in class_names])
         plan = {
@@ -277,16 +277,16 @@ def _plan(labels, class_names, choice, remarks):
 
 
 def _hold_out(labels, fraction, class_names):
-    """Marks a fixed fraction of every class, at least one image of each."""
+    """Marks a fixed fraction of every class, at least one image per class."""
     rng = np.random.default_rng(0)
     held = np.zeros(len(labels), bool)
     for label, name in enumerate(class_names):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise ValueError(
-                "a class needs an image each for training, validation and "
-                "test, where these are not split already. Received: too few "
-                f"of class {name!r}"
+                "Every class needs an image for each of training, validation "
+                "and test, unless the data are split already. Received: too "
+                f"few images of class {name!r}"
             )
         count = max(1, round(fraction * len(members)))
         held[rng.permutation(members)[:count]] = True

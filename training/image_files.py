@@ -1,4 +1,4 @@
-"""Image files: of folders of class folders and of tars, and their pixels."""
+"""Image files in class folders and tars, and their decoding."""
 
 import functools
 import tarfile
@@ -11,7 +11,7 @@ from keras_topo.decoding import decode, resized
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
-# As `keras_topo.export_saved_model` has it for a server.
+# The same as in `keras_topo.export_saved_model`.
 MAX_PIXELS = 25_000_000
 
 
@@ -24,7 +24,7 @@ class EncodedImage(NamedTuple):
 
 
 class Member(NamedTuple):
-    """Where a file stands in an archive that is not compressed."""
+    """The location of a file in an uncompressed archive."""
 
     archive: Path
     offset: int
@@ -37,7 +37,7 @@ class Member(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file below a folder of class folders: `parts` of its path there."""
+    """A file in a folder of class folders; `parts` is its relative path."""
 
     parts: tuple
     where: str
@@ -45,16 +45,16 @@ class File(NamedTuple):
 
     @property
     def is_hidden(self):
-        """Whether a file system hides it, or one of the folders around it.
+        """Whether the file, or a folder around it, is hidden.
 
-        Notebooks keep copies in `.ipynb_checkpoints`, and macOS writes the
-        attributes of a file as `._NAME`, into archives as well.
+        Notebooks keep copies in `.ipynb_checkpoints`, and macOS writes file
+        attributes as `._NAME`, also into archives.
         """
         return any(p.startswith(".") or p == "__MACOSX" for p in self.parts)
 
     @property
     def is_image(self):
-        """By its name."""
+        """Whether the name has the suffix of an image."""
         return self.parts[-1].lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -77,7 +77,7 @@ def read_class_folders(folder, remarks):
 
 def read_tar(path, split, remarks):
     """Lists the image files among `<split>/<class>/<file>` members of a tar,
-    unpacking nothing."""
+    without unpacking it."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         # A complete archive ends in two empty blocks of 512 bytes.
@@ -87,7 +87,7 @@ def read_tar(path, split, remarks):
                 "The archive is truncated or not an uncompressed tar. "
                 f"Received: {str(path)!r} of {size} bytes"
             )
-    # As in a folder, the last member of a name is the one that counts.
+    # As after unpacking, the last member of a name counts.
     files, folders = {}, set()
     try:
         with tarfile.open(path, "r:") as tar:
@@ -115,22 +115,22 @@ def read_tar(path, split, remarks):
         ) from error
     if not files:
         raise ValueError(
-            f"The archive must hold images. Received: {str(path)!r}, an "
-            "empty one"
+            f"The archive must hold images. Received: {str(path)!r}, which is "
+            "empty"
         )
     return _of_classes(path, folders, list(files.values()), remarks)
 
 
 def _of_classes(source, folders, files, remarks):
-    """The images among files, the same way for folders and tars.
+    """The images among files of a folder or a tar.
 
     Args:
-        source: what holds the class folders, for errors.
-        folders: set of str, the folders at the top.
+        source: the folder or tar, for errors.
+        folders: set of str, the top-level folders.
         files: list of `File`s.
-        remarks: list to which is added what was left out.
+        remarks: list; remarks about files left out are appended.
     """
-    # The order of a folder or an archive is an accident; that of names is not.
+    # The order in a folder or an archive is arbitrary, so sort by name.
     files = sorted(files, key=lambda file: file.parts)
     hidden = [f for f in files if f.is_hidden and f.is_image]
     files = [f for f in files if not f.is_hidden]
@@ -161,14 +161,14 @@ def _of_classes(source, folders, files, remarks):
 
 
 def _checked_parts(path, member):
-    """The parts of the path of a member that is a plain file or a folder."""
+    """The path parts of a member, which must be a plain file or a folder."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         problem = "a path that leads outside the archive"
     elif not (member.isfile() or member.isdir()):
         problem = "a link or a device"
     elif member.issparse():
-        problem = "a sparse file, of whatever size it claims"
+        problem = "a sparse file, which may claim any size"
     else:
         return name.parts
     raise ValueError(
@@ -178,15 +178,15 @@ def _checked_parts(path, member):
 
 
 class Reader:
-    """Decodes image files with the functions of an exported model.
+    """Decodes image files with the same functions as exported models.
 
     Args:
-        max_pixels: int, the largest height x width that is decoded.
-        sample_bits: int, how many bits samples of 16 bits fill; see
+        max_pixels: int, the largest height x width to decode.
+        sample_bits: int, number of bits used in 16-bit samples; see
             `keras_topo.decoding.decode`.
 
     Attributes:
-        num_deep: int, how many of the images had 16 bits per sample.
+        num_deep: int, number of images with 16 bits per sample.
         brightest: int, the largest of their samples, as 8 bits.
     """
 
@@ -201,13 +201,13 @@ class Reader:
 
         Args:
             image: `EncodedImage`.
-            size: height and width to resize it to; default: its own.
+            size: height and width of the result; default: no resizing.
 
         Returns:
-            Pixels, uint8 (height, width, 3), and the size before.
+            Pixels, uint8 (height, width, 3), and the original size.
 
         Raises:
-            ValueError: it does not decode; the message names it.
+            ValueError: if the file does not decode; the message names it.
         """
         data = self._bytes(image)
         try:
@@ -232,7 +232,7 @@ class Reader:
         return tf.constant(size or (0, 0), tf.int32)
 
     def _bytes(self, image):
-        # Nothing in a file needs more: four samples of 16 bits per pixel.
+        # An upper bound for any file: four samples of 16 bits per pixel.
         most = 8 * self.max_pixels + (1 << 20)
         is_member = isinstance(image.data, Member)
         size = image.data.size if is_member else image.data.stat().st_size
@@ -263,13 +263,13 @@ def _reader(max_pixels, sample_bits):
         tf.TensorSpec((), tf.string),
         tf.TensorSpec((2,), tf.int32),
     ]
-    # Called directly, it takes two thirds of the time.
+    # A concrete function takes two thirds of the time per call.
     traced = tf.function(read, input_signature=signature, autograph=False)
     return traced.get_concrete_function()
 
 
 def _reason(error, where):
-    """What an error of TensorFlow says, without where it comes from."""
+    """The message of a TensorFlow error, without its origin."""
     _, found, rest = error.message.partition(f"[{where} ")
     if found:  # One of our own.
         return rest.partition("]\n")[0]

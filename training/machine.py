@@ -1,4 +1,4 @@
-"""What a training depends on beside its settings: devices and versions."""
+"""The environment of a training: devices, memory and versions."""
 
 import contextlib
 import logging
@@ -13,19 +13,19 @@ from keras_topo._backend import compiles_by_default
 
 
 def use_jit(choice):
-    """Whether to compile by XLA; see `compiles_by_default`."""
+    """Whether to compile with XLA; see `compiles_by_default`."""
     return {"auto": compiles_by_default(), "on": True, "off": False}[choice]
 
 
 def compiles_shapes(choice):
-    """Whether each shape of a batch costs a compilation by XLA."""
+    """Whether XLA compiles each batch shape separately."""
     return keras.backend.backend() == "jax" or use_jit(choice)
 
 
 @contextlib.contextmanager
 def retracing_in_silence():
-    """Leaves unsaid that TensorFlow traces a function again, where that is
-    meant: each run of many has a fresh model."""
+    """Silences TensorFlow's retracing warnings. Retracing is intended here,
+    because each run has a new model."""
     logger = logging.getLogger("tensorflow")
 
     def admits(record):
@@ -39,8 +39,8 @@ def retracing_in_silence():
 
 
 def memory():
-    """Bytes of memory that this process may have: of the machine, or of the
-    container around it."""
+    """Bytes of memory available to this process: of the machine, or of its
+    container."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         limit = Path("/sys/fs/cgroup", name)
@@ -50,7 +50,7 @@ def memory():
 
 
 def versions():
-    """Versions of what a result depends on, by package."""
+    """Versions of the packages that a result depends on."""
     packages = ["keras-topo", "keras", "tensorflow", "numpy"]
     if keras.backend.backend() == "jax":
         packages.append("jax")

@@ -1,4 +1,4 @@
-"""Masks on the command line: by name, or a class of one's own."""
+"""Masks on the command line: by name, or a user's class."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def check_mask(text):
     """Checks the name of a mask; the class is imported.
 
     Raises:
-        ValueError: there is no such mask.
+        ValueError: if there is no such mask.
     """
     if text != "none" and text not in masks.NAMES:
         mask_class(text)
@@ -26,7 +26,7 @@ def mask_of(name, **options):
     """The mask of a name, or `None` for `"none"`.
 
     Args:
-        name: as `check_mask` has checked it.
+        name: a name that `check_mask` accepts.
         **options: constructor arguments, for the masks of keras_topo.
     """
     if name in (None, "none"):
@@ -37,12 +37,12 @@ def mask_of(name, **options):
 
 
 def has_start(name):
-    """Whether a mask of a name takes `initial`: one of keras_topo."""
+    """Whether a mask takes `initial`; those of keras_topo do."""
     return name in masks.NAMES
 
 
 def mask_class(text):
-    """The class that `MODULE:CLASS` or `FILE.py:CLASS` stands for."""
+    """The class named by `MODULE:CLASS` or `FILE.py:CLASS`."""
     source, colon, name = text.rpartition(":")
     found = None
     try:

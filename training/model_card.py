@@ -1,4 +1,4 @@
-"""The card of a published model, Markdown with the header of model hubs."""
+"""The card of a published model, in Markdown with the header of model hubs."""
 
 from pathlib import Path
 
@@ -10,6 +10,11 @@ PIPELINES = {
     "images": "image-classification",
     "graphs": "graph-ml",
     "nodes": "graph-ml",
+}
+CLASSIFIERS = {
+    "images": "An image classifier",
+    "graphs": "A graph classifier",
+    "nodes": "A node classifier",
 }
 LAYERS = {
     "images": "topologically masked linear attention (TopViT)",
@@ -63,8 +68,8 @@ model-index:
         f"![{text}]({file})"
         for file, text in (
             ("masks.png", "Learned masks by layer and head"),
-            ("kernels.png", "Kernels of a test graph of each class"),
-            ("attention.png", "What a token attends to, by layer and head"),
+            ("kernels.png", "Kernels of one test graph per class"),
+            ("attention.png", "Attention of one token by layer and head"),
             ("curves.png", "Loss and accuracy by epoch"),
         )
         if (folder / file).exists()
@@ -74,25 +79,27 @@ model-index:
 
 def describe(metrics, data):
     counts = metrics.get("images") or metrics.get("graphs") or {}
-    tested = f"of test {metrics['task']}"
+    items = metrics["task"]
+    tested = f"test {items}"
     if counts:
-        tested = f"of {counts['test']:,} test {metrics['task']}"
+        tested = f"{counts['test']:,} test {items}"
     text = (
-        f"A classifier of {metrics['task']} by {LAYERS[metrics['task']]}, "
-        f"{metrics['parameters']:,} parameters, trained on {data}: "
-        f"**{metrics['test_accuracy']:.2%}** {tested} are right."
+        f"{CLASSIFIERS[items]} with {LAYERS[items]} and "
+        f"{metrics['parameters']:,} parameters, trained on {data}. Its "
+        f"accuracy on {tested} is **{metrics['test_accuracy']:.2%}**."
     )
     if metrics.get("runs", 1) > 1:
         text += (
-            f" That is the mean over {metrics['runs']} seeds, with a deviation "
-            f"of {metrics['test_deviation']:.2%}; the file holds the first, "
-            f"with {metrics['test_accuracy_of_the_file']:.2%}."
+            f" This is the mean over {metrics['runs']} seeds, with a deviation "
+            f"of {metrics['test_deviation']:.2%}. The file holds the model of "
+            "the first seed, with "
+            f"{metrics['test_accuracy_of_the_file']:.2%}."
         )
     if counts:
         text += (
-            f" Trained on {counts['train']:,}, epochs watched on "
-            f"{counts['validation']:,}, tested once. The standard error of "
-            f"a share of so many {metrics['task']} is "
+            f" Training used {counts['train']:,} {items}, and validation "
+            f"{counts['validation']:,}; the model was tested once. The "
+            "standard error of the accuracy is "
             f"{metrics['test_standard_error']:.1%}."
         )
     for remark in metrics.get("data_remarks", ()):
@@ -104,8 +111,8 @@ def origin(metrics):
     versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
     seconds = metrics["training_seconds"]
     text = (
-        f"Made by `{metrics['command']}`, in {seconds:,.0f} seconds of "
-        f"training ({versions}). `metrics.json` has all arguments."
+        f"Made by `{metrics['command']}` in {seconds:,.0f} seconds of "
+        f"training ({versions}). `metrics.json` lists all arguments."
     )
     if metrics.get("data_license"):
         text += f" License of the data: {metrics['data_license']}."

@@ -1,6 +1,6 @@
 """The former command for motifs, as `python -m training.train motifs`.
 
-Commands such as those of results/ are translated, and go on to work.
+It translates commands, such as those of results/, to the new form.
 """
 
 from . import startup  # noqa: F401  isort: skip

@@ -1,4 +1,4 @@
-"""Data of node classifiers: one graph, its features, and a split of nodes."""
+"""Data of node classifiers: one graph with features and a split of nodes."""
 
 import dataclasses
 import functools
@@ -16,12 +16,12 @@ from keras_topo.training.graph_data import facts_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nodes:
-    """A `NodeDataset` as it is trained on.
+    """A `NodeDataset` prepared for training.
 
     Attributes:
         dataset: `NodeDataset`, with the features that the model gets.
-        raw_features: `(nodes, features)`, those of the data.
-        facts: dict, what identifies the data.
+        raw_features: `(nodes, features)`, the original features.
+        facts: dict that identifies the data.
     """
 
     dataset: NodeDataset
@@ -30,7 +30,7 @@ class Nodes:
 
     @property
     def is_scaled(self):
-        """Whether features are divided by their sum, node by node."""
+        """Whether the features of each node are divided by their sum."""
         return self.raw_features is not self.dataset.graph.features
 
 
@@ -38,14 +38,14 @@ class Nodes:
 def load_nodes(name, data_dir=None, num_nodes=100_000):
     """The karate club, a generated graph, or one from a file.
 
-    Features of files are divided by their sum, node by node.
+    For data from files, the features of each node are divided by their sum.
 
     Args:
-        name: `"karate"`, `"beacons"`, an npz file in the Planetoid layout or
-            the folder of public files `ind.NAME.*`; with `data_dir` the name
-            of one there.
+        name: `"karate"`, `"beacons"`, an npz file in the Planetoid layout, or
+            the folder of public files `ind.NAME.*`; with `data_dir`, the name
+            of one in that folder.
         data_dir: folder.
-        num_nodes: int, of beacons.
+        num_nodes: int, number of nodes of beacons.
 
     Returns:
         `Nodes`.
@@ -73,10 +73,10 @@ def load_nodes(name, data_dir=None, num_nodes=100_000):
 
 
 def load_karate():
-    """Zachary's karate club, which split in two.
+    """Zachary's karate club, which split into two groups.
 
-    The two nodes with known classes are the instructor and the president; all
-    others are test nodes. A node is described by nothing but which it is.
+    The two training nodes are the instructor and the president; all others are
+    test nodes. The features of a node are its one-hot id.
     """
     import networkx
 

@@ -1,6 +1,6 @@
 """The former command for nodes, as `python -m training.train nodes`.
 
-Commands such as those of older model cards are translated, and go on to work.
+It translates commands, such as those of older model cards, to the new form.
 """
 
 from . import startup  # noqa: F401  isort: skip

@@ -1,20 +1,20 @@
-"""Classifiers of vectors on pooled features of graphs: a row to compare with.
+"""Baseline: scikit-learn classifiers on pooled features of graphs.
 
     python -m training.pooled --data PROTEINS --data-dir DIR \\
         --splits PROTEINS.json --out runs/proteins-pooled
 
-Each graph is one vector: mean, deviation and maximum of the features of its
-nodes, and its size (`keras_topo.graphs.pooled_features`). Scikit-learn's
-support vector machine, random forest and logistic regression classify them,
-through the same folds as `training.train graphs --splits`: in each fold all
-choices are trained on its training graphs, and the best one on its validation
-graphs is scored on its test graphs. `--features own` are labels and attributes
-of nodes alone, a baseline without structure; `all` has degrees, those of
-neighbors, clustering and return probabilities besides. Both are choices unless
-one is asked for.
+Each graph becomes one vector: mean, deviation and maximum of its node features,
+and its size (`keras_topo.graphs.pooled_features`). The classifiers are
+scikit-learn's support vector machine, random forest and logistic regression.
+The folds are those of `training.train graphs --splits`: in each fold, all
+candidates are trained on the training graphs, and the best one on the
+validation graphs is tested on the test graphs. `--features own` uses only node
+labels and attributes, a baseline without structure. `all` adds degrees, degrees
+of neighbors, clustering and return probabilities. By default both are
+candidates.
 
-Ten folds take a minute on one CPU core for data of a thousand small graphs. The
-same command goes on where it was interrupted.
+Ten folds of a thousand small graphs take a minute on one CPU core. After an
+interruption, the same command continues.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -46,7 +46,7 @@ from keras_topo.training.folds import (
     chosen_folds,
     read_runs,
     splits_digest,
-    summarise,
+    summarize,
 )
 from keras_topo.training.graph_data import load_graphs, shared_kernels
 from keras_topo.training.machine import versions
@@ -84,7 +84,7 @@ def make_classifier(choice, seed):
 
 
 class PooledGraphs:
-    """Graphs of a data set as vectors, fold by fold.
+    """The graphs of a data set as vectors, by fold.
 
     Args:
         dataset: `GraphDataset`.
@@ -96,8 +96,8 @@ class PooledGraphs:
         self._vectors = {}
 
     def vectors(self, features, fold):
-        """`(graphs, features)` of all graphs: what features there are is
-        learned from the training graphs of the fold."""
+        """`(graphs, features)` of all graphs. The preprocessor is adapted to
+        the training graphs of the fold."""
         key = features, id(fold)
         if key not in self._vectors:
             graphs = self.dataset.graphs
@@ -106,7 +106,7 @@ class PooledGraphs:
             )
             preprocessor.shared = self._shared
             preprocessor.adapt([graphs[i] for i in fold["train"]])
-            # Of one fold at a time.
+            # Keep one fold at a time.
             self._vectors = {
                 k: x for k, x in self._vectors.items() if k[1] == id(fold)
             }
@@ -114,7 +114,7 @@ class PooledGraphs:
         return self._vectors[key]
 
     def train(self, choice, fold, seed, parts):
-        """A run, as `keras_topo.training.folds.assess` asks for it."""
+        """A run for `keras_topo.training.folds.assess`."""
         started = time.perf_counter()
         x, y = self.vectors(choice["features"], fold), self.dataset.labels
         classifier = make_classifier(choice, seed)
@@ -141,15 +141,15 @@ def parse(argv):
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--data", required=True, help="as of training.train graphs")
-    add("--data-dir", help="the folder in which --data is a name")
+    add("--data", required=True, help="as in training.train graphs")
+    add("--data-dir", help="folder that contains --data")
     add("--out", required=True, type=path, help="the run folder")
-    add("--splits", default="10", help="a JSON file of folds, or how many")
-    add("--folds", nargs="+", type=natural, help="these folds only, from 0")
-    add("--features", choices=[*FEATURES], help="both if not given")
-    add("--seeds", type=positive_int, default=1, help="final runs of a fold")
-    add("--seed", type=natural, default=0, help="of forests and drawn folds")
-    add("--no-resume", dest="resume", action="store_false", help="start anew")
+    add("--splits", default="10", help="a JSON file of folds, or their number")
+    add("--folds", nargs="+", type=natural, help="run these folds only, from 0")
+    add("--features", choices=[*FEATURES], help="default: both")
+    add("--seeds", type=positive_int, default=1, help="final runs per fold")
+    add("--seed", type=natural, default=0, help="seed of forests and folds")
+    add("--no-resume", dest="resume", action="store_false", help="start over")
     return parser.parse_args(argv)
 
 
@@ -164,13 +164,13 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command resumes.", file=sys.stderr)
+        print("\ninterrupted: run the same command to resume.", file=sys.stderr)
         return 130
     return 0
 
 
 def assess_pooled(options, run, argv):
-    """Runs all folds, and writes what came out."""
+    """Runs all folds and writes the results."""
     dataset, _, facts = load_graphs(
         options.data, options.data_dir, options.seed
     )
@@ -209,7 +209,7 @@ def assess_pooled(options, run, argv):
             "features": features,
             "classifier": [" ".join(map(str, c.values())) for c in CLASSIFIERS],
         },
-        "results": [{"cell": {}, "parameters": [], **summarise(lines)}],
+        "results": [{"cell": {}, "parameters": [], **summarize(lines)}],
         "arguments": arguments,
         "versions": versions(),
     }

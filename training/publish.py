@@ -1,4 +1,4 @@
-"""Puts a finished run into the zoo, with a model card.
+"""Adds a finished run to the zoo, with a model card.
 
     python -m training.publish runs/cifar saved_models/topvit-cifar10
     python -m training.publish --registry saved_models
@@ -7,13 +7,14 @@
 The folder then holds a preset (`config.json`, `model.weights.h5`,
 `preprocessor.json`, `metrics.json`, `checksums.json`), `1/` (the SavedModel)
 and `README.md`, a card with the header that model hubs read. Figures, command,
-seed, versions and training time are those of the run; nothing is computed here.
-`--data-license` says what the data may be used for; without it that stays what
-it was. `saved_models/presets.json`, the registry behind `keras_topo.presets()`,
-is written again, and by `--registry` alone.
-`--note` adds a paragraph to the card, such as what twins of the model reach.
-`--convert` turns folders of earlier versions, with a `model.keras`, into
-presets, and compares the weights.
+seed, versions and training time come from the run. `--data-license` states the
+license of the data; the default is the license in the existing folder. `--note`
+adds a paragraph to the card.
+
+Publishing rewrites `saved_models/presets.json`, the registry behind
+`keras_topo.presets()`. `--registry` does only that. `--convert` turns folders
+of earlier versions, with a `model.keras`, into presets and compares the
+weights.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -40,7 +41,7 @@ from keras_topo.training.command_line import HelpFormatter, path, program
 from keras_topo.training.files import write_json, write_text
 from keras_topo.training.model_card import card
 
-# Of the run, what a card and `keras_topo.presets()` need.
+# Metrics of the run that a card and `keras_topo.presets()` need.
 KEPT = (
     "task",
     "data_name",
@@ -79,7 +80,7 @@ def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog=program("publish"),
-        description="Put a finished run into the zoo, with a model card.",
+        description="Add a finished run to the zoo, with a model card.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
@@ -92,26 +93,29 @@ def main(argv=None):
     parser.add_argument(
         "--convert",
         action="store_true",
-        help="turn the folders, of an earlier version, into presets",
+        help="turn folders of an earlier version into presets",
     )
     parser.add_argument(
         "--registry",
         action="store_true",
-        help="write presets.json of the folder again, and nothing else",
+        help="only rewrite presets.json of the folder",
     )
     parser.add_argument(
         "--data-license",
         metavar="TEXT",
-        help="what the data may be used for; default: what the card says",
+        help="license of the data; default: that of the existing folder",
     )
-    parser.add_argument("--title", help="of the card; default: the name")
+    parser.add_argument("--title", help="title of the card; default: the name")
     parser.add_argument(
-        "--note", action="append", default=[], help="a paragraph of the card"
+        "--note",
+        action="append",
+        default=[],
+        help="add a paragraph to the card",
     )
     arguments = parser.parse_args(argv)
     alone = arguments.convert or arguments.registry
     if not alone and len(arguments.folders) != 2:
-        parser.error("a run and a folder of the zoo are expected")
+        parser.error("expected a run and a folder of the zoo")
     try:
         if arguments.registry:
             for folder in arguments.folders:
@@ -120,7 +124,7 @@ def main(argv=None):
         elif arguments.convert:
             for folder in arguments.folders:
                 convert_folder(folder)
-                print(f"{folder}: a preset")
+                print(f"{folder}: converted to a preset")
         else:
             run, folder = arguments.folders
             publish(
@@ -137,12 +141,11 @@ def main(argv=None):
 
 
 def publish(run, folder, title=None, notes=(), data_license=None):
-    """Copies what was trained and writes the card.
+    """Copies a trained model and writes its card.
 
     Raises:
-        ValueError: if the run is not finished, or has no SavedModel; or if
-            there is a registry beside the folder, and nothing says what the
-            data may be used for.
+        ValueError: if the run is not finished or has no SavedModel, or if
+            there is a registry beside the folder and no license of the data.
     """
     for name in (METRICS, CONFIG, WEIGHTS, PREPROCESSOR, "saved_model/1"):
         if not (run / name).exists():
@@ -152,7 +155,7 @@ def publish(run, folder, title=None, notes=(), data_license=None):
     metrics = json.loads((run / "metrics.json").read_text())
     kept = {name: metrics[name] for name in KEPT if name in metrics}
     kept |= standard_error(kept)
-    # Where it was exported to is nobody's business.
+    # The local path of the export is private.
     kept["export"] = {
         key: value for key, value in kept["export"].items() if key != "path"
     }
@@ -162,8 +165,8 @@ def publish(run, folder, title=None, notes=(), data_license=None):
         kept["data_license"] = data_license
     elif registered:
         raise ValueError(
-            "`--data-license` expects what the data may be used for, since "
-            f"{folder.parent / REGISTRY} lists it. Received: nothing"
+            "--data-license expects the license of the data, because "
+            f"{folder.parent / REGISTRY} lists it. Received: no --data-license"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS, PREPROCESSOR):
@@ -172,7 +175,7 @@ def publish(run, folder, title=None, notes=(), data_license=None):
     shutil.rmtree(folder / "1", ignore_errors=True)
     shutil.copytree(run / "saved_model" / "1", folder / "1")
     for picture in ("curves.png", "masks.png", "kernels.png", "attention.png"):
-        # One of an earlier model is not to stay.
+        # Plots of an earlier model must not remain.
         (folder / picture).unlink(missing_ok=True)
         if (run / picture).exists():
             shutil.copy(run / picture, folder / picture)
@@ -206,19 +209,19 @@ def convert_folder(folder):
         from_preset(folder).get_weights(), model.get_weights(), strict=True
     )
     if not all(np.array_equal(a, b) for a, b in same):
-        raise ValueError(f"the weights of {folder} have changed")
+        raise ValueError(f"The weights of {folder} have changed.")
     (folder / MODEL).unlink()
 
 
 def preprocessor_of(metrics):
-    """What `preprocessor.json` of a run holds: see `keras_topo.save_preset`.
+    """The content of `preprocessor.json`; see `keras_topo.save_preset`.
 
     Args:
-        metrics: dict with `task`, and what there is of `image_shape`,
-            `features` and `class_names`, as in the summary of a run.
+        metrics: dict, the summary of a run, with `task` and possibly
+            `image_shape`, `features` and `class_names`.
 
     Returns:
-        A dict, or `None` for no metrics.
+        A dict, or `None` if there are no metrics.
     """
     if "task" not in metrics:
         return None
@@ -235,7 +238,7 @@ def preprocessor_of(metrics):
 
 
 def standard_error(metrics):
-    """How far a test of so many, of one split and one seed, may be off."""
+    """The standard error of a test accuracy, of one split and one seed."""
     counts = metrics.get("images") or metrics.get("graphs")
     if not counts:
         return {}

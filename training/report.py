@@ -1,20 +1,20 @@
-"""What a training leaves for readers: curves, and what is in the folder."""
+"""Reports of trainings: curves, tables, and the content of the run folder."""
 
 import contextlib
 import logging
 
 
 def load_pyplot():
-    """Imports matplotlib for drawing into files.
+    """Imports matplotlib for plotting into files.
 
     Raises:
-        ImportError: matplotlib is missing; the message names the extra.
+        ImportError: if matplotlib is missing; the message names the extra.
     """
     try:
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            "Drawing needs matplotlib: pip install 'keras-topo[plots]'"
+            "Plotting needs matplotlib: pip install 'keras-topo[plots]'"
         ) from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -22,22 +22,22 @@ def load_pyplot():
     return plt
 
 
-# Fewer training examples than this say little by how many of them are right.
+# With fewer training examples than this, training accuracy means little.
 FEW = 20
 
 
 def draw_curves(history, path, title, num_training=None):
-    """Draws loss and accuracy of training and validation over the epochs.
+    """Plots loss and accuracy of training and validation over the epochs.
 
-    The learning rate is drawn where it changes, and the training accuracy
-    where it is of `FEW` examples or more.
+    The learning rate is plotted if it changes, and the training accuracy if
+    there are at least `FEW` training examples.
 
     Args:
         history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
-            `val_accuracy` (where there was validation) and `learning_rate`.
-        path: file to write, PNG.
+            `val_accuracy` (if there was validation) and `learning_rate`.
+        path: PNG file to write.
         title: str.
-        num_training: int, training examples; `None` for enough of them.
+        num_training: int, training examples; `None` if there are many.
     """
     plt = load_pyplot()
     epochs = [line["epoch"] for line in history]
@@ -78,7 +78,7 @@ def draw_curves(history, path, title, num_training=None):
         axis.grid(alpha=0.3)
     if len(panels) > 2:
         axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    # Below the panels: within them it would hide curves.
+    # Below the panels, where it hides no curves.
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -91,11 +91,11 @@ def draw_curves(history, path, title, num_training=None):
 
 
 def print_contents(folder, contents):
-    """Prints what lies in a run folder, a line for each file that is there.
+    """Prints a line for each existing file of a run folder.
 
     Args:
         folder: `pathlib.Path`.
-        contents: dict from names to what they hold.
+        contents: dict from names to descriptions.
     """
     for name, meaning in contents.items():
         path = folder / name
@@ -105,7 +105,7 @@ def print_contents(folder, contents):
 
 @contextlib.contextmanager
 def presets_in_silence():
-    """Leaves unsaid what `from_preset` has changed, where it was said."""
+    """Silences the messages of `from_preset` that were logged before."""
     logger = logging.getLogger("keras_topo.presets")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -116,7 +116,7 @@ def presets_in_silence():
 
 
 def format_assessment(summary):
-    """What an assessment gave, as Markdown.
+    """The results of an assessment, in Markdown.
 
     Args:
         summary: dict, as in `folds.json`: see `training.assessment`.
@@ -156,7 +156,7 @@ def format_assessment(summary):
 
 
 def format_mean(result, metric="accuracy"):
-    """Mean and, of several runs, deviation; of accuracies in percent."""
+    """The mean and, for several runs, deviation; accuracies in percent."""
     mean, deviation = result["mean"], result["deviation"]
     several = sum(fold["runs"] for fold in result["by_fold"]) > 1
     if metric == "accuracy":
@@ -166,7 +166,7 @@ def format_mean(result, metric="accuracy"):
 
 
 def format_spread(summary, metric="accuracy"):
-    """What the mean of a summary over seeds is, to follow it."""
+    """Text to append to the mean of a summary over seeds."""
     deviation, failed = summary["test_deviation"], summary.get("failed", {})
     deviation = (
         f"{100 * deviation:.2f} points"
@@ -193,7 +193,7 @@ def _over(result, summary):
 
 
 def _chosen(summary):
-    """What was chosen on validation items."""
+    """The choices made on validation items."""
     choices = [
         f"{name} of {', '.join(map(_text, values))}"
         for name, values in summary["grid"].items()
@@ -224,8 +224,8 @@ def _text(value):
 
 
 def draw_table(summary, path):
-    """Draws the cells of an assessment as bars, grouped by the first setting;
-    deviations where there are several runs."""
+    """Plots the cells of an assessment as bars, grouped by the first setting,
+    with deviations if there are several runs."""
     plt = load_pyplot()
     results = summary["results"]
     names = list(results[0]["cell"])
@@ -268,7 +268,7 @@ def draw_table(summary, path):
     )
     axis.grid(axis="y", alpha=0.3)
     if len(series) > 1:
-        # Above the axis, in its width.
+        # Above the axis, as wide as the axis.
         axis.legend(
             frameon=False,
             ncols=min(len(series), 5),

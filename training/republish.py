@@ -1,15 +1,16 @@
-"""Writes the SavedModels of presets again, from the weights that they have.
+"""Rewrites the SavedModels of presets from their weights.
 
     python -m training.republish saved_models/gkat-mutag
     python -m training.republish saved_models/gkat-cora \\
         --data-dir ../shared/data/planetoid --class-names NAME,NAME,...
 
-`1/`, `preprocessor.json`, the report in `metrics.json`, the card's sections of
-use and serving, the checksums and the registry `presets.json` beside the folder
-are new; weights and figures stay. A model of
-nodes holds the features of its graph, and needs the data that `metrics.json`
-names, in the folder `--data-dir`. What it was trained on, features divided by
-their sum, it computes itself afterwards.
+This rewrites `1/`, `preprocessor.json`, the export report in `metrics.json`,
+the usage and serving sections of the card, the checksums, and the registry
+`presets.json` beside the folder. Weights and figures do not change.
+
+A node classifier holds the features of its graph. It needs the data named in
+`metrics.json`, in the folder `--data-dir`. The rewritten model takes raw
+features and divides them by their sum itself.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -39,17 +40,17 @@ def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog=program("republish"),
-        description="Write the SavedModels of presets again.",
+        description="Rewrite the SavedModels of presets from their weights.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("folders", type=path, nargs="+", metavar="FOLDER")
     parser.add_argument(
-        "--data-dir", type=path, help="where the data of models of nodes are"
+        "--data-dir", type=path, help="folder of a node classifier's data"
     )
     parser.add_argument(
         "--class-names",
         type=lambda text: text.split(","),
-        help="of a model of nodes, in the order of its logits",
+        help="class names of a node classifier, in the order of its logits",
     )
     arguments = parser.parse_args(argv)
     for folder in arguments.folders:
@@ -61,30 +62,30 @@ def main(argv=None):
             print(f"error: {folder}: {error}", file=sys.stderr)
             return 2
         difference = report["max_abs_difference"]
-        print(f"{folder}: exported, differences at most {difference:.1g}")
+        print(f"{folder}: exported, largest difference {difference:.1g}")
     return 0
 
 
 def republish(folder, data_dir=None, class_names=None):
-    """Writes `1/` of a preset and all that speaks of it.
+    """Rewrites `1/` of a preset and all files that describe it.
 
     Args:
-        folder: `pathlib.Path`, of the zoo.
-        data_dir: folder of the data of a model of nodes.
-        class_names: list of str of a model of nodes; defaults to those that
-            the preset has.
+        folder: `pathlib.Path` of a preset in the zoo.
+        data_dir: folder with the data of a node classifier.
+        class_names: list of str, for a node classifier; defaults to those of
+            the preset.
 
     Returns:
         The report of the export.
 
     Raises:
-        ValueError: if the preset has no task that is exported, or a model of
-            nodes comes without its data.
+        ValueError: if the task of the preset cannot be exported, or the data
+            of a node classifier are missing.
     """
     described = read_json(folder / PREPROCESSOR)
     metrics, task = read_metrics(folder), described.get("task")
     model, options = exportable(folder, None, data_dir, class_names)
-    # What it refuses leaves the preset as it was.
+    # If the export fails, the preset does not change.
     report = keras_topo.export(model, folder / "1", overwrite=True, **options)
     preprocessor, shape = None, None
     if "graph_preprocessor" in described:
@@ -105,7 +106,7 @@ def republish(folder, data_dir=None, class_names=None):
         serving(folder.name, report, preprocessor),
         limits(task),
     )
-    # Where it was exported to is nobody's business.
+    # The local path of the export is private.
     metrics["export"] = {k: x for k, x in report.items() if k != "path"}
     write_json(folder / METRICS, metrics)
     (folder / CARD).write_text(card, encoding="utf-8")

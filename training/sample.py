@@ -1,9 +1,9 @@
-"""Writes text with a language model of `training.train`.
+"""Samples text from a language model of `training.train`.
 
     python -m training.sample runs/text --prompt "import os" --bytes 1000
 
-The prompt is how a file begins; the model goes on until the file ends, or until
-it has written as many bytes as were asked for.
+The prompt is the start of a file. The model continues it until the file ends or
+`--bytes` is reached.
 """
 
 from . import startup  # noqa: F401  isort: skip
@@ -29,28 +29,26 @@ def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog=program("sample"),
-        description="Write text with a trained language model.",
+        description="Sample text from a trained language model.",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("run", type=path, help="the folder of a finished run")
+    parser.add_argument("--prompt", default="", help="the start of the file")
     parser.add_argument(
-        "--prompt", default="", help="the beginning of the file"
-    )
-    parser.add_argument(
-        "--bytes", type=positive_int, default=500, help="write at most as many"
+        "--bytes", type=positive_int, default=500, help="write at most N bytes"
     )
     parser.add_argument(
         "--temperature",
         type=positive_float,
         default=0.8,
-        help="below 1: fewer surprises",
+        help="lower values make likely bytes more likely",
     )
     parser.add_argument(
         "--top-k",
         type=positive_int,
-        help="choose among the K most probable bytes",
+        help="sample from the K most probable bytes",
     )
-    parser.add_argument("--seed", type=natural, help="of the choices")
+    parser.add_argument("--seed", type=natural, help="seed of the sampling")
     arguments = parser.parse_args(argv)
     file = arguments.run / "model.keras"
     if not file.is_file():

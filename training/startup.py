@@ -1,8 +1,8 @@
 """Quiet start of the training scripts: import this before anything else.
 
-TensorFlow writes a few informational lines to the terminal while it loads,
-before any of its log levels apply. They are dropped here; whatever else is
-written during the import (errors, warnings of other origin) still comes out.
+TensorFlow prints a few informational lines while it loads, before any of its
+log levels apply. This module drops them. All other output of the import, such
+as errors and other warnings, is kept.
 """
 
 import os

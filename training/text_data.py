@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 SEPARATOR = 0
-# Folders of the standard library that do not hold its sources: tests, other
+# Folders of the standard library without library source code: tests, other
 # packages, applications and generated tables.
 LEFT_OUT = {
     "dist-packages",
@@ -38,7 +38,7 @@ def read_files(data="python", pattern="*.py"):
         A dict from relative paths, with `/`, to bytes, in the order of paths.
 
     Raises:
-        ValueError: there are no files, or one has a zero byte.
+        ValueError: if there are no files, or one has a zero byte.
     """
     if data == "python":
         folder = Path(sysconfig.get_path("stdlib"))
@@ -49,20 +49,20 @@ def read_files(data="python", pattern="*.py"):
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
     if not files:
         raise ValueError(
-            '`data` expects "python" or a folder with text files, named like '
+            '`data` expects "python" or a folder with text files that match '
             f"`pattern`. Received: data={data!r}, pattern={pattern!r}"
         )
     for path, content in files.items():
         if SEPARATOR in content:
             raise ValueError(
-                "`data` expects text files, without zero bytes. Received: "
+                "`data` expects text files without zero bytes. Received: "
                 f"{str(folder / path)!r}"
             )
     return dict(sorted(files.items()))
 
 
 def _library_files(folder):
-    """The sources of the standard library, the same on every machine."""
+    """The source files of the standard library, the same on every machine."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [
             name
@@ -70,7 +70,7 @@ def _library_files(folder):
             if name not in LEFT_OUT and not name.startswith("config-")
         ]
         for name in names:
-            # What is generated has the paths of the machine that did it.
+            # Generated files contain paths of the machine.
             if name.endswith(".py") and not name.startswith("_sysconfigdata"):
                 yield Path(parent, name)
 
@@ -109,18 +109,18 @@ def join_files(files):
 def training_windows(
     text, length, batch_size, steps, seed, start_epoch, epochs
 ):
-    """Windows at random offsets, which depend on the seed and the epoch only.
+    """Windows at random offsets that depend on the seed and the epoch only.
 
     Args:
         text: uint8 array.
-        length: int, bytes of a window.
-        batch_size, steps: ints, windows of a batch and batches of an epoch.
+        length: int, bytes per window.
+        batch_size, steps: ints, windows per batch and batches per epoch.
         seed: int.
         start_epoch, epochs: ints; the epochs `start_epoch` ... `epochs - 1`.
 
     Returns:
-        A `tf.data.Dataset` of tokens and targets, the same one byte later,
-        both (batch, length) int32.
+        A `tf.data.Dataset` of tokens and targets, both (batch, length) int32.
+        Targets are the tokens one byte later.
     """
     with tf.device("CPU:0"):
         symbols = tf.constant(text)
@@ -151,10 +151,9 @@ def evaluation_windows(text, length, stride, batch_size, limit=None):
 
     Args:
         text: uint8 array of more than `length` bytes.
-        length, stride: ints, bytes of a window and between starts of windows.
-        batch_size: int. The last batch is filled with windows that do not
-            count.
-        limit: int, at most as many windows, evenly spaced; `None` for all.
+        length, stride: ints, bytes per window and between starts of windows.
+        batch_size: int. The last batch is padded with windows of weight zero.
+        limit: int, largest number of windows, evenly spaced; `None` for all.
 
     Returns:
         A `tf.data.Dataset` of tokens and targets, (batch, length) int32, and
@@ -162,7 +161,7 @@ def evaluation_windows(text, length, stride, batch_size, limit=None):
     """
     last = len(text) - 1 - length
     starts = np.append(np.arange(0, last, stride), last)
-    # Targets at the start of a window that the window before has reached.
+    # Number of targets of each window that the previous window covers.
     reached = np.append(0, starts[:-1] + length - starts[1:])
     if limit is not None and limit < len(starts):
         chosen = np.linspace(0, len(starts) - 1, limit).astype(int)

@@ -14,14 +14,14 @@ from benchmarks.measure import (
 from benchmarks.products import forests, graphs, grids
 from benchmarks.products.rows import DENSE, OURS_64
 
-FRESH_FROM = 100_000  # a process for each result, which tells its memory
+FRESH_FROM = 100_000  # tokens; larger results have their own process
 CHECKED_COLUMNS = 8
 
 ROWS = {row.name: row for row in (*forests.ROWS, *graphs.ROWS, *grids.ROWS)}
 
 
 def answer_keras():
-    """A function from requests to answers, which keeps one size at a time."""
+    """A function from requests to answers that caches one size at a time."""
     prepared = Kept()
 
     def answer(request):
@@ -37,10 +37,10 @@ def answer_keras():
 
 
 def prepare_keras(row, request, prepared):
-    """A call of a method, and what preparing it and calling it first took."""
+    """A call of a method, and the cost of its preparation and first call."""
     import keras
 
-    # Importing it is no part of preparation.
+    # The import is not part of the preparation.
     import keras_topo.operators  # noqa: F401
 
     tokens, method = request["tokens"], request["method"]
@@ -75,7 +75,7 @@ def prepare_keras(row, request, prepared):
         prepare()
     else:
         found["megabytes"] = measure_growth(prepare)
-        # Of the whole process, interpreter and frameworks included.
+        # Of the whole process, including interpreter and frameworks.
         found["process_megabytes"] = memory_status("VmHWM")
     return prepared.pop("call"), found
 
@@ -114,6 +114,6 @@ def answer_peers():
 
 
 def relative_error(y, reference):
-    """Of the column for which it is largest."""
+    """The largest relative error over the columns."""
     error = np.linalg.norm(y.astype("float64") - reference, axis=0)
     return float((error / np.linalg.norm(reference, axis=0)).max())

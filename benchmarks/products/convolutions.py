@@ -37,7 +37,7 @@ def prepare_toeplitz_fft(inputs, x):
 
 
 def prepare_fft(table, grid, x):
-    """Circular convolution of padded columns; the table was transformed."""
+    """Circular convolution of padded columns with a transformed table."""
     padded = tuple(scipy.fft.next_fast_len(n, real=True) for n in table.shape)
     # The offset 0 first; negative ones wrap around.
     kernel = np.zeros(padded, x.dtype)
@@ -47,7 +47,7 @@ def prepare_fft(table, grid, x):
 
 
 def prepare_circular(kernel, grid, x):
-    """Circular convolution with a kernel, which is transformed before."""
+    """Circular convolution with a kernel that is transformed beforehand."""
     axes, workers = range(-len(grid), 0), num_threads()
     spectrum = scipy.fft.rfftn(kernel)
     inside = (slice(None), *(slice(n) for n in grid))

@@ -22,7 +22,7 @@ RATE = 0.5
 
 
 def random_tree(tokens):
-    """Parents of a random recursive tree: each node hangs on an earlier one."""
+    """Parents of a random recursive tree: nodes attach to earlier nodes."""
     uniform = np.random.default_rng(0).random(tokens)
     parents = (uniform * np.arange(tokens)).astype("int64")
     parents[0] = -1
@@ -70,7 +70,7 @@ def by_level(parents):
 
 
 def prepare_levels(parents, x):
-    """Dynamic programming: a sparse product a level, up, and then down."""
+    """Dynamic programming: one sparse product per level, up and then down."""
     order, above, bounds = by_level(parents)
     decay = x.dtype.type(math.exp(-RATE))
     levels = []
@@ -125,7 +125,7 @@ def prepare_solve(parents, x):
 
 
 def rational_table(size, dtype):
-    """What the masks of any function have as theirs, `1 / (1 + d^2)`."""
+    """The function of the `ForestDistance` rows, `1 / (1 + d^2)`."""
     distance = np.arange(size, dtype="float64")
     return (1 / (1 + distance**2)).astype(dtype)
 
@@ -151,7 +151,7 @@ def prepare_spheres(parents, x):
         before, current = x, adjacency @ x
         y = f[0] * x + (f[1] * current if longest else 0)
         for d in range(2, longest + 1):
-            # Neighbors of what is nearer, but for the way back.
+            # Neighbors of nearer nodes, except back to where they came from.
             back = degree if d == 2 else degree - 1
             before, current = current, adjacency @ current - back * before
             y += f[d] * current
@@ -184,7 +184,7 @@ def prepare_blocks(parents, x, block=256):
         for start in range(0, nodes, block):
             rows = np.arange(start, min(start + block, nodes))
             distance = np.empty((nodes, len(rows)), "int32")
-            # The root is everybody's ancestor.
+            # The root is an ancestor of every node.
             distance[: bounds[1]] = level[rows]
             ancestors = np.full((num_levels, len(rows)), -1)
             ancestor = rows

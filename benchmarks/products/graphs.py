@@ -52,9 +52,9 @@ def prepare_expm_multiply(adjacency, x):
 
 
 def prepare_chebyshev(adjacency, x):
-    """The series of `GraphDiffusion`, written down with SciPy."""
+    """The series of `GraphDiffusion`, written with SciPy."""
     normalized, connected = normalize(adjacency)
-    # The Laplacian less one, with eigenvalues from -1 to 1.
+    # The Laplacian minus the identity, with eigenvalues from -1 to 1.
     shifted = scipy.sparse.diags_array(connected - 1) - normalized
     shifted = shifted.tocsr().astype(x.dtype)
     factors = 2 * scipy.special.ive(np.arange(100), TIME)

@@ -37,7 +37,7 @@ def build_toeplitz(inputs):
 
 
 def prepare_matmul_toeplitz(inputs, x):
-    # It computes in float64 whatever it is given.
+    # It computes in float64 for any input dtype.
     column_and_row = tuple(v.astype(x.dtype) for v in inputs)
     return lambda: scipy.linalg.matmul_toeplitz(
         column_and_row, x, check_finite=False, workers=num_threads()

@@ -45,7 +45,7 @@ def by_row(results):
 
 
 def slope(row, start=SLOPE_FROM):
-    """Of the time of a product, from `start` tokens on."""
+    """The slope of the time of a product, from `start` tokens on."""
     return harness.slope(
         [(n, result["seconds"]) for n, result in row.items() if n >= start]
     )
@@ -118,7 +118,7 @@ def format_summary(results):
 
 
 def format_peer(row, most):
-    """The fastest peer, and its size where that is not the largest."""
+    """The fastest peer, and its size if that is not the largest."""
     peer = fastest_peer(row)
     if peer is None:
         return ""

@@ -10,7 +10,7 @@ OURS, OURS_64, DENSE = "product", "product, float64", "dense"
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """What computes the same product without this package.
+    """An implementation of the same product without this package.
 
     Args:
         name: str.
@@ -18,7 +18,7 @@ class Peer:
             to a function without arguments, which returns the product in the
             dtype of `x` at least.
         dtype: str, of `x`.
-        exponent: float, with which its time grows, for `--limit`.
+        exponent: float, growth exponent of its time, for `--limit`.
         kind: str, the process: `"numpy"`, or `"numpy, one thread"`.
     """
 
@@ -66,7 +66,7 @@ class Row:
         return methods | {peer.name: peer.kind for peer in self.peers}
 
     def exponent(self, method):
-        """With which the time of a method grows."""
+        """The growth exponent of the time of a method."""
         known = {DENSE: 2.0} | {p.name: p.exponent for p in self.peers}
         return known.get(method, 1.2)
 

@@ -9,7 +9,7 @@ from benchmarks.products.report import by_row, slope
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A figure that was promised: `text` says how much of what."""
+    """A target figure; `text` describes it."""
 
     row: str
     text: str
@@ -19,7 +19,7 @@ class Target:
 
 
 def at(tokens, field):
-    """A target's measure: a field of the result at a size."""
+    """The measure of a target: a field of the result at a size."""
     return lambda row: row[tokens].get(field) if tokens in row else None
 
 
@@ -90,7 +90,7 @@ TARGETS = (
 
 
 def format_targets(results):
-    """A row of Markdown for each promise."""
+    """A row of Markdown for each target."""
     lines, rows = [], by_row(results)
     for target in TARGETS:
         value = None

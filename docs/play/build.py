@@ -1,12 +1,13 @@
-"""Puts together what the page to play with loads.
+"""Builds the files that the interactive demo loads.
 
     python docs/play/build.py [PRESET]
 
-`model.onnx`, from a preset of images (default: topvit-cifar10), answers
-`images` (1, height, width, 3) with `logits`, the `attention` of each layer and
-head, and their `masks`, both (layers, heads, tokens, tokens). `model.json` says
-what classes and sizes there are. `vendor/` gets onnxruntime-web, by npm. All
-three stay out of the repository. Needs `pip install keras-topo[runtimes]`.
+`model.onnx` comes from an image preset (default: topvit-cifar10). It maps
+`images` (1, height, width, 3) to `logits`, and to the `attention` and the
+`masks` of each layer and head, both (layers, heads, tokens, tokens).
+`model.json` lists classes and sizes. `vendor/` holds onnxruntime-web, installed
+by npm. All three stay out of the repository. The script needs
+`pip install keras-topo[runtimes]`.
 """
 
 import json
@@ -34,7 +35,7 @@ FILES = (
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
-# The last operators that the converter knows.
+# The latest operator set that the converter supports.
 OPSET = 18
 
 

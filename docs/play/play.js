@@ -7,7 +7,7 @@ import * as ort from "./vendor/ort.wasm.min.mjs";
 const at = (path) => new URL(path, import.meta.url).href;
 const element = (id) => document.getElementById(id);
 
-// One thread: more need headers that not every server sends.
+// One thread: more threads need headers that not every server sends.
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = at("vendor/");
 
@@ -52,7 +52,7 @@ async function open(source) {
   await show(image);
 }
 
-// Something to start with: a ship under the sun.
+// The initial image: a ship under the sun.
 function drawing() {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 64;
@@ -198,7 +198,7 @@ function build(panels, layers, heads, rows, columns) {
   }
 }
 
-// Stops of a map whose brightness rises evenly, from dark blue to yellow.
+// Stops of a color map of evenly rising brightness, dark blue to yellow.
 const COLORS = [
   [13, 8, 70], [84, 2, 163], [158, 24, 157], [214, 83, 109],
   [248, 149, 64], [240, 249, 33],
@@ -226,7 +226,7 @@ function paint(canvas, values, columns) {
   canvas.dataset.largest = values.indexOf(Math.max(...values));
 }
 
-// What the reader does.
+// User input.
 
 function listen() {
   const drop = element("drop");

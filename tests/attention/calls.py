@@ -19,7 +19,7 @@ on_jax = keras.backend.backend() == "jax"
 
 def call(function, arrays, mask, padding_mask, **options):
     """One program on JAX, in which all tensors are arguments."""
-    # Or tensors, traced ones perhaps.
+    # Or tensors, possibly traced.
     arrays = [x if ops.is_tensor(x) else ref.tensor(x) for x in arrays]
     extra = {}
     if padding_mask is not None:
@@ -49,7 +49,7 @@ def masked_softmax_attention(q, k, v, mask=None, padding_mask=None):
 
 
 def qkv(batch, heads, length, features, value_dim, seed=0):
-    """Non-negative features, as ReLU leaves them, and values."""
+    """Non-negative features, as after ReLU, and values."""
     random = np.random.default_rng(seed)
     query, key = [
         np.maximum(random.normal(size=(batch, heads, length, features)), 0)

@@ -20,7 +20,7 @@ from keras_topo.operators import (
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    #: From tensors, and the prefix tokens, to the operator.
+    #: A function from tensors and the number of prefix tokens to the operator.
     build: Callable
     #: From tensors to the matrix without prefix, by `keras.ops` that autodiff
     #: differentiates and NumPy's index arithmetic.
@@ -51,7 +51,7 @@ def outer(first, second):
 
 
 def kinds(grid, heads):
-    """One of each kind on a two-dimensional grid, a mask a head."""
+    """One of each kind on a two-dimensional grid, with a mask per head."""
     n1, n2 = grid
     length = n1 * n2
     table = (heads, 2 * n1 - 1, 2 * n2 - 1)
@@ -115,7 +115,7 @@ def kinds(grid, heads):
             lambda t: gather(t, grid),
             ((1, *table[1:]),),
         ),
-        # Plus ones, as the scale alone would cancel.
+        # Plus ones, because a scale alone would cancel.
         "causal": Kind(
             lambda s: s * Causal(length, dtype=s.dtype) + Ones(length, s.dtype),
             lambda s: s[:, None, None] * triangle(s.dtype) + 1.0,

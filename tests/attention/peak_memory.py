@@ -18,7 +18,7 @@ from keras_topo.operators import BlockToeplitz  # noqa: E402
 
 
 def peak():
-    """Of the whole life of the process, in MiB (kilobytes, but on macOS)."""
+    """Peak memory of the process in MiB (reported in kB, on macOS bytes)."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -50,7 +50,7 @@ if __name__ == "__main__":
         ("fast", 64, "kronecker", 128),
         ("explicit", 8, "auto", 96),
     ):
-        # Threads, kernels and compilers come first, on a little grid.
+        # Start threads, kernels and compilers first, on a small grid.
         step(implementation, (36, 36), features, method)
         before = peak()
         step(implementation, (side, side), features, method)

@@ -58,7 +58,7 @@ def force_blocks(monkeypatch, elements, whole_tokens=1):
         monkeypatch.setattr(explicit, name, size)
 
 
-# Blocks of one element go token by token, which takes seconds.
+# Blocks of one element process one token at a time, which takes seconds.
 SIZES = [
     pytest.param(
         name,
@@ -104,7 +104,7 @@ def test_blocks_change_nothing(monkeypatch, maps, name, elements, jit):
         lambda: BlockToeplitz(np.random.rand(7, 9), GRID),
         lambda: Bordered(BlockToeplitz(np.random.rand(7, 9), GRID), 3),
         lambda: Causal(23, dtype="float64"),
-        # Two terms whose blocks of rows do not fit together.
+        # Two terms whose blocks of rows do not align.
         lambda: Sum(
             [
                 Bordered(BlockToeplitz(np.random.rand(5, 9), (3, 5)), 1),

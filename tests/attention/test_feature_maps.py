@@ -62,7 +62,7 @@ def test_maps_by_hand():
 
 
 def test_exponential_features_share_one_scale_among_keys():
-    """A scale for each key would change the attention."""
+    """A separate scale per key would change the attention."""
     x = inputs()
     for name in ("exp", "favor", "hyperbolic_favor"):
         phi = get_feature_map(name)
@@ -77,7 +77,7 @@ def test_exponential_features_share_one_scale_among_keys():
 
 @pytest.mark.parametrize("name", ["exp", "favor", "hyperbolic_favor"])
 def test_hidden_keys_do_not_set_the_scale(name):
-    """Else the visible ones could vanish beside a huge one."""
+    """Otherwise visible keys could vanish next to a huge hidden one."""
     phi = get_feature_map(name)
     x = inputs()
     visible = np.ones((3, 1, 5, 1), bool)

@@ -90,7 +90,7 @@ def test_finite_inputs_give_finite_attention(name, scale):
 @pytest.mark.parametrize("name", ["relu", "elu", "square"])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_features_of_ordinary_size_are_as_written(name, scale):
-    """Not scaled at all: what epsilon is relative to would change."""
+    """They are not scaled, because epsilon is relative to them."""
     x = inputs(0, scale)
     expected = PHI[name](x.astype("float64"))
     for is_query in (True, False):
@@ -100,9 +100,9 @@ def test_features_of_ordinary_size_are_as_written(name, scale):
 
 @pytest.mark.parametrize("scale", [1e5, 1e8, 1e15, 1e30])
 def test_square_is_exact_at_any_scale(scale):
-    """One factor for a query, and one for all keys of a head, cancel."""
+    """Factors per query, and one factor for all keys of a head, cancel."""
     query, key, value = inputs(0, scale), inputs(1, scale), inputs(2)
-    # A small one among them, and a head of ordinary size.
+    # Including a small one, and a head of ordinary size.
     query[0, 0, 1], key[1, 1] = 0.1, inputs(3)[1, 1]
     phi = PHI["square"]
     expected = ref.linear_attention(
@@ -122,7 +122,7 @@ def test_hidden_keys_do_not_scale_the_others(name):
     np.testing.assert_array_equal(found, expected)
 
 
-# Of each key, so far below the largest one that float32 cannot hold both.
+# Each key is so far below the largest that float32 cannot hold both.
 FAR_BELOW = {
     "rising": [-60.0, -55.0, 40.0, 39.0, -30.0, 0.0],
     "falling": [40.0, 0.0, -30.0, -60.0, -50.0, 39.5],
@@ -151,7 +151,7 @@ def exp_attention(query, key, value, mask, upstream):
 @pytest.mark.parametrize("compile_it", [False, True], ids=["eager", "xla"])
 @pytest.mark.parametrize("name", FAR_BELOW)
 def test_exp_keeps_keys_far_below_the_largest(name, compile_it):
-    """A causal mask hides the largest from the tokens before it."""
+    """A causal mask hides the largest key from earlier tokens."""
     shape = (1, 2, TOKENS, DIM)
     random = np.random.default_rng(0)
     key = np.array(FAR_BELOW[name])[:, None] + random.normal(size=shape)
@@ -172,7 +172,7 @@ def test_exp_keeps_keys_far_below_the_largest(name, compile_it):
     y, found = compute(*tensors)
     ref.assert_close(y, expected, 1e-5)
     for actual, exact in zip(found, gradients, strict=True):
-        # Of every token, however small its features.
+        # For every token, even with tiny features.
         actual = ref.numpy(actual)
         assert np.isfinite(actual).all()
         error = np.abs(actual - exact).max(-1)

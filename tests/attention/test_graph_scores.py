@@ -30,7 +30,7 @@ def arrays(width, seed=0):
 
 
 def make_pairs(places, seed=0):
-    """Pairs, one listed twice; row 5 sees nothing."""
+    """Pairs, one of them listed twice; row 5 has none."""
     random = np.random.default_rng(seed)
     pairs = random.integers(0, L, (*places, 20, 2))
     pairs[..., 0] = np.where(pairs[..., 0] == 5, 4, pairs[..., 0])
@@ -94,7 +94,7 @@ def test_padding_removes_keys(name, form):
         if form == "pairs"
         else Dense(ref.tensor(matrix))
     )
-    # What stands at padded nodes does not matter.
+    # Values at padded nodes have no effect.
     for x in qkv[1:]:
         x[1, :, [2, 6]] = np.inf
     actual = run(name, qkv, operator, padding_mask=ref.tensor(padding))
@@ -104,7 +104,7 @@ def test_padding_removes_keys(name, form):
 @pytest.mark.few_on_jax("softmax")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_gradients_of_pairs(name):
-    """Of everything, against those of the dense form."""
+    """Gradients of all inputs equal those of the dense form."""
     qkv = arrays(FUNCTIONS[name][1])
     pairs, values = make_pairs(())
     upstream = np.random.default_rng(5).normal(size=(B, H, L, D))
@@ -131,7 +131,7 @@ def test_gradients_of_pairs(name):
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_rows_do_not_underflow(scale):
-    """The maximum is taken over the pairs of a row, not over all."""
+    """The maximum is taken over the pairs of each row, not over all pairs."""
     q, k, v = arrays(D)
     pairs = np.stack([np.arange(L), np.arange(L)], 1)
     operator = SparsePairs(pairs, np.ones(L), L)
@@ -143,7 +143,7 @@ def test_rows_do_not_underflow(scale):
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("form", ["pairs", "dense"])
 def test_dropout_of_scores(name, form):
-    """Unbiased, and a share of the scores is gone."""
+    """Dropout is unbiased and removes a share of the scores."""
     q, k, _ = arrays(FUNCTIONS[name][1])
     value = np.broadcast_to(np.eye(L), (B, H, L, L))
     full = np.stack(np.divmod(np.arange(L * L), L), 1)
@@ -170,7 +170,7 @@ def test_dropout_of_scores(name, form):
 
 
 def test_blocks_of_rows(monkeypatch):
-    """Additive scores in blocks are the same."""
+    """Additive scores do not depend on the blocks."""
     monkeypatch.setattr(blocks, "WHOLE_TOKENS", 2)
     monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 3 * L * B * H)
     qkv = arrays(1)

@@ -41,7 +41,7 @@ def test_implementations_agree_in_float64(name, prefix):
 
 
 # Real layers: TopViT-Ti on 224 x 224 pixels with a class token, and a grid
-# that is not square. Compilation is what takes time: TensorFlow compiles some.
+# that is not square. Compilation takes most of the time, so only some compile.
 SQUARE = ((14, 14), 1)
 OBLONG = ((12, 20), 0)
 COMPILED = {
@@ -69,7 +69,7 @@ if on_jax:
 @pytest.mark.parametrize(
     ("grid", "prefix", "name", "jit"),
     [
-        # Another size, by what runs as it comes, is a second one.
+        # A second size, without compilation.
         pytest.param(
             *case,
             marks=[pytest.mark.slow]
@@ -144,7 +144,7 @@ def test_padded_keys_are_removed_exactly(name, implementation):
 
 
 def test_padding_is_the_shorter_sequence():
-    """Of every example: off-by-one loops have left the last one unmasked."""
+    """In every example: loops off by one have left the last one unmasked."""
     length, real = 10, 6
     query, key, value = qkv(3, 2, length, 4, 3)
     padding = np.zeros((3, length), bool)
@@ -195,7 +195,7 @@ def test_a_fully_padded_example_gives_zeros(masked_by):
         assert all(np.isfinite(ref.numpy(g)).all() for g in gradients)
 
 
-# What the arguments mean.
+# Arguments.
 
 
 def test_every_form_is_the_same_and_auto_is_one_of_them():
@@ -267,7 +267,7 @@ def test_batch_axes_of_the_mask(implementation):
 @pytest.mark.slow_on_jax
 def test_one_head_and_several_examples():
     """TensorFlow's CPU product of this shape by one matrix is broken (see
-    `_backend.matmul`): it must not be what runs."""
+    `_backend.matmul`) and must not run."""
     arrays = [x.astype("float32") for x in qkv(4, 1, 16, 16, 16)]
     random = np.random.default_rng(0)
     matrix = random.uniform(0.2, 1, (1, 16, 16)).astype("float32")
@@ -298,7 +298,7 @@ def test_one_head_and_several_examples():
 
 
 def test_a_mask_in_float64_with_float32_features():
-    """NumPy's random numbers are float64; the rest of a model is float32."""
+    """NumPy's random numbers are float64, and other tensors are float32."""
     arrays = [x.astype("float32") for x in qkv(1, HEADS, 20, 3, 2)]
     for name in ("table", "table-fft", "separable", "decay", "low-rank"):
         kind = KINDS[name]

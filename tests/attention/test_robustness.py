@@ -35,7 +35,7 @@ def qkv(length, features=3, width=4, batch=1, heads=1):
 @pytest.mark.parametrize("width", [3, 4])
 @pytest.mark.parametrize("attention", ["linear", "softmax"])
 def test_compiled_functions_do_not_hide_negative_masks(attention, width):
-    """They cannot raise, and return NaN."""
+    """Compiled functions cannot raise, so they return NaN."""
     function = {
         "linear": masked_linear_attention,
         "softmax": masked_softmax_attention,
@@ -47,7 +47,7 @@ def test_compiled_functions_do_not_hide_negative_masks(attention, width):
     def kronecker(column):
         return Kronecker([Toeplitz(column), ExponentialDecay(0.1, 1)])
 
-    # Not the class itself, which compiled functions take for an operator.
+    # Not the class itself: compiled functions would treat it as an operator.
     for make in (lambda column: Toeplitz(column), kronecker):
         with pytest.raises(ValueError, match="negative"):
             function(*arrays, make(columns[0]))
@@ -58,7 +58,7 @@ def test_compiled_functions_do_not_hide_negative_masks(attention, width):
 
 
 def test_infinite_rates():
-    """They start anew: in rows, chunks, tiles and streams."""
+    """An infinite rate cuts off the past in rows, chunks, tiles, streams."""
     rates = np.array([0.1, np.inf, 0.2, 0.3])
     gated = GatedDecay(rates)
     masks = [
@@ -87,7 +87,7 @@ def test_half_precision_rates_of_long_sequences():
 
 
 def test_padding_masks_of_numbers():
-    """All but zero are the same."""
+    """All numbers other than zero mean the same."""
     arrays = qkv(4, width=3)
     for function in (masked_linear_attention, masked_softmax_attention):
         wanted = function(*arrays, None, np.array([[True, True, True, False]]))
@@ -99,7 +99,7 @@ def test_padding_masks_of_numbers():
 
 
 def test_tokens_that_see_nothing_get_zeros_by_fft():
-    """Not the quotient of two roundings."""
+    """They get exact zeros, not a quotient of rounding errors."""
     length = 512
     window = np.float32([1, 1, 1, 1] + [0] * (length - 4))
     mask = Toeplitz(window, method="fft")
@@ -133,7 +133,7 @@ def attending(mask):
 
 @pytest.mark.tensorflow_only
 def test_queries_of_unknown_length():
-    """The mask knows how many there are."""
+    """The number of queries comes from the mask."""
     import tensorflow as tf
 
     order = np.array([2, 0, 1, 3])

@@ -28,7 +28,7 @@ def test_softmax_attention_against_numpy(name):
 
 
 def test_softmax_mask_is_the_exponential_of_a_bias():
-    """With `M = exp(N)`, softmax of the logits plus `N`."""
+    """With `M = exp(N)`, it equals softmax of the logits plus `N`."""
     random = np.random.default_rng(0)
     query, key, value = random.normal(size=(3, 2, 2, 7, 4))
     bias = random.normal(size=(2, 7, 7))

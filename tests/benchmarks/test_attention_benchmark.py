@@ -215,7 +215,7 @@ def test_two_commits_side_by_side(tmp_path):
     found = {(r["row"], r["mode"]): r for r in records if not r["commit"]}
     assert found["decay auto", "tensorflow"]["over_commit"] == 2.0
     assert found["decay auto", "jax"]["over_commit"] == 0.25
-    # The old package lacks it.
+    # The old package does not have this row.
     assert found["gated decay auto", "jax"]["over_commit"] is None
     text = attention_tables.format_against(records, "abc1234")
     assert "| decay auto | tensorflow | 1,024, forward | 2.00 |" in text
@@ -225,7 +225,7 @@ def test_two_commits_side_by_side(tmp_path):
 @needs_no_backend
 def test_what_seems_slower_is_measured_again(tmp_path):
     class Unlucky(FakeWorkers):
-        """Slow by chance in the first two rounds."""
+        """A row that is slow by chance in the first two rounds."""
 
         slow = 2
 

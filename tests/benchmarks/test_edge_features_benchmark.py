@@ -33,8 +33,8 @@ def test_goes_on_after_finished_runs(tmp_path, capsys, monkeypatch):
     assert edge_features.main([*command, "--seeds", "1"]) == 0
     lines = [json.loads(text) for text in file.read_text().splitlines()]
     assert [x["learning_rate"] for x in lines] == [3e-3, 1e-3, 1e-2]
-    # A line that a kill cut off is measured again; others stay, and further
-    # seeds take the chosen rate alone.
+    # An incomplete line is measured again; others stay, and further seeds use
+    # only the chosen rate.
     lines[0]["seconds"] = 7.0
     text = "".join(json.dumps(line) + "\n" for line in lines)
     file.write_text(text + '{"method": "gi')

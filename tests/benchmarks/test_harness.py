@@ -124,7 +124,7 @@ def test_a_forecast_leaves_out_what_takes_too_long():
     forecast.learn("row", 100, 1.0)
     assert forecast.allows("row", 300, 2.0)
     assert not forecast.allows("row", 400, 2.0)
-    # For good: larger sizes were not measured either.
+    # Permanently: larger sizes were not measured either.
     assert not forecast.allows("row", 400, 0.0)
     assert forecast.allows("another", 400, 2.0)
 

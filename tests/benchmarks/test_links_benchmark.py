@@ -44,7 +44,7 @@ def test_finished_runs_are_kept(data, tmp_path, capsys):
     (first, second) = map(json.loads, file.read_text().splitlines())
     assert (first["method"], second["method"]) == ("katz", "adamic-adar")
     assert first["data"] == "few" and 0 <= first["test"]["roc_auc"] <= 1
-    # A line that a kill cut off is measured again; finished ones are not.
+    # An incomplete line is measured again; finished ones are not.
     file.write_text(json.dumps(first) + "\n" + '{"method": "ada')
     assert links.main([*command, "--seeds", "2"]) == 0
     lines = [json.loads(text) for text in file.read_text().splitlines()]

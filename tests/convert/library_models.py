@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Numbers of a model; the names of those that were published."""
+    """The size of a model, and the names of published ones."""
 
     channels: int
     heads: int
@@ -36,7 +36,7 @@ class Case:
     """A source.
 
     Attributes:
-        library: str, what has to be installed.
+        library: str, the required package.
         make: see above.
         patch: int, its patches.
         square: bool, whether images have to be square.
@@ -235,7 +235,7 @@ def _randomize_keras(model):
 
 
 def _interpolate(backbone):
-    """What DINOv2 does when it is built or loaded."""
+    """The interpolation of DINOv2 when it is built or loaded."""
     if not hasattr(backbone, "embeddings"):
         return
     layer = backbone.embeddings

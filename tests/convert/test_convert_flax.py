@@ -49,7 +49,7 @@ def test_logits_equal(size, toeplitz):
     )
     model = convert(nested(tree))
     assert model.input_shape == (None, 16, 16, 3)
-    # The default of Flax, too small to be seen in numbers.
+    # The default of Flax is too small to affect the results.
     assert model.get_layer("norm").epsilon == 1e-6
     assert model.get_layer("block_2").mlp_norm.epsilon == 1e-6
     assert difference(model, tree, pixels(16, 16), (4, 4)) <= 1e-5
@@ -153,7 +153,7 @@ def test_pickles_are_refused(tmp_path):
 
 @pytest.mark.slow_on_jax
 def test_a_preset_of_it(tmp_path):
-    """Saved, loaded, and for other images."""
+    """It is saved, loaded, and used for other image sizes."""
     tree = oracle.random_arrays(oracle.flax_shapes(toeplitz=True))
     keras_topo.save_preset(convert(tree), tmp_path / "preset")
     model = keras_topo.from_preset(tmp_path / "preset")

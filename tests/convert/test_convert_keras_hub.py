@@ -31,7 +31,7 @@ CLASSES = {"vit": "ViTBackbone", "deit": "DeiTBackbone"}
 
 
 class Weight(types.SimpleNamespace):
-    """A variable, as far as anybody looks."""
+    """A minimal stand-in for a variable."""
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.value, dtype)
@@ -152,7 +152,7 @@ def make(kind):
     model_type = "dinov2_with_registers" if kind == "dinov2" else kind
     config = {**CONFIG, "model_type": model_type}
     if kind != "dinov2":
-        config["layer_norm_eps"] = 1e-2  # One that counts.
+        config["layer_norm_eps"] = 1e-2  # An epsilon that affects the results.
     tensors = oracle.random_arrays(oracle.transformers_shapes(config))
     return config, tensors, like_keras_hub(kind, config, tensors)
 

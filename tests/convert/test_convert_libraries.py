@@ -55,7 +55,7 @@ def test_npz_against_transformers(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 class TestKerasHub:
-    """What of KerasHub is refused, and what is taken of tasks."""
+    """Models of KerasHub that are refused, and conversion of its tasks."""
 
     @pytest.fixture(autouse=True)
     def keras_hub(self):

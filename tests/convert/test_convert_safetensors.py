@@ -102,7 +102,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_damaged_and_hostile_files_are_named(tmp_path, kind):
-    """Without much memory, whatever they claim."""
+    """They use little memory, whatever sizes they claim."""
     path = tmp_path / "evil.safetensors"
     HOSTILE[kind](path)
     tracemalloc.start()
@@ -121,7 +121,7 @@ def test_a_folder_and_no_file(tmp_path):
 
 
 def test_many_mutations(tmp_path):
-    """Whatever byte of the header changes, it is read alike or refused."""
+    """If any header byte changes, the file is read the same or refused."""
     path = tmp_path / "x.safetensors"
     arrays = {
         "first": np.arange(6, dtype="float32").reshape(2, 3),

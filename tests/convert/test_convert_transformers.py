@@ -32,7 +32,7 @@ CONFIGS = {
 }
 SIZES = {
     "narrow": {},
-    # An epsilon that counts.
+    # An epsilon that affects the results.
     "deep": {
         "hidden_size": 48,
         "num_attention_heads": 3,
@@ -57,7 +57,7 @@ def pixels(*shape, seed=1):
 
 
 def normalized(kind, images):
-    """As the families were published."""
+    """The published normalization of each family."""
     if kind == "vit":
         return images / 127.5 - 1
     return (images / 255 - MEAN) / DEVIATION
@@ -97,7 +97,7 @@ def test_tokens_equal(tmp_path, kind, size):
 @pytest.mark.parametrize("kind", ["vit", "deit", "dinov2"])
 @pytest.mark.parametrize("shape", [(24, 24), (8, 30)])
 def test_other_sizes_are_those_of_pytorch(tmp_path, kind, shape):
-    """30 is no multiple of 4: the last two columns are cut off."""
+    """30 is not a multiple of 4: the last two columns are cut off."""
     config, tensors = make(kind)
     oracle.write_folder(tmp_path, config, tensors)
     model = convert(tmp_path, image_shape=shape)
@@ -458,7 +458,7 @@ def test_handles(tmp_path, monkeypatch):
     assert model.output_shape == (None, 3)
     ((repository, revision, patterns),) = asked
     assert (repository, revision) == ("someone/vit", "v2")
-    # Nothing that holds code or pickles.
+    # No file that holds code or pickles.
     assert all(name.endswith((".json", ".safetensors")) for name in patterns)
     with pytest.raises(ValueError, match="no route.*pass the path of a folder"):
         convert("hf://no/network")

@@ -11,7 +11,7 @@ import scipy.special
 
 
 def random_arrays(shapes, seed=0):
-    """Arrays of these shapes, of sizes that keep signals as large as they are.
+    """Random arrays, scaled so that signals keep their size.
 
     Args:
         shapes: dict from names to shapes.
@@ -56,8 +56,8 @@ def softmax(scores):
 
 
 def patches_of(images, height, width):
-    """`(batch, rows, columns, height, width, channels)`; what is left of a
-    patch is cut off."""
+    """`(batch, rows, columns, height, width, channels)`; incomplete patches
+    are cut off."""
     batch, *extents, channels = images.shape
     rows, columns = extents[0] // height, extents[1] // width
     images = images[:, : rows * height, : columns * width]

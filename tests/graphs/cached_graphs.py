@@ -28,7 +28,7 @@ def assert_same(found, expected):
 
 
 def check(folder, kernel, graphs=GRAPHS, **options):
-    """That the cache changes nothing; returns the number of its entries."""
+    """Checks that the cache changes nothing; returns its number of entries."""
     expected = compute_kernels(graphs, kernel, cache=False, **options)
     for _ in range(2):
         found = compute_kernels(graphs, kernel, cache=folder, **options)

@@ -36,7 +36,7 @@ from keras_topo.graphs.cache_files import Entry
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch):
-    """Notes that are given once in a process are given once in a test."""
+    """Notes that are shown once per process are shown once per test."""
     monkeypatch.setattr(cache_module, "_told", set())
 
 
@@ -80,7 +80,7 @@ def test_the_key_has_options_graphs_and_dtype(tmp_path):
         {"graphs": GRAPHS[:2]},
         {"graphs": [*GRAPHS, GRAPHS[0]]},
         {"graphs": GRAPHS[::-1]},
-        # The same targets and weights of edges, from other sources.
+        # The same targets and edge weights from other sources.
         {"graphs": [Graph.from_edges([[0, 1], [0, 2]], 3, directed=True)]},
         {"graphs": [Graph.from_edges([[0, 1], [1, 2]], 3, directed=True)]},
     ]
@@ -188,7 +188,7 @@ def test_the_least_recently_used_go(tmp_path, monkeypatch):
     assert not old.exists()
     # Files that are in use may go.
     set_limit(monkeypatch, 1.5 * one.stat().st_size)
-    # What was written just now stays, whatever the clock says of others.
+    # The newest file stays, whatever the times of others.
     os.utime(four, (time.time() + 1e6,) * 2)
     five = add(6)
     assert entries(tmp_path) == [five]
@@ -310,7 +310,7 @@ def test_without_a_home(capsys, monkeypatch):
 
 
 class FullDisk:
-    """A file on a disk that has room for some bytes more."""
+    """A file on a disk with room for only a few more bytes."""
 
     def __init__(self, file, room):
         self.file, self.room = file, room
@@ -398,7 +398,7 @@ def test_two_writers_of_one_entry(tmp_path, capsys):
 
 
 def test_threads(tmp_path, capsys, monkeypatch):
-    """Even where the names of files do not tell processes apart."""
+    """Even if file names do not distinguish processes."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     graphs = [path_graph(n) for n in range(2, 20)]
     oracles = [
@@ -429,7 +429,7 @@ def test_threads(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_at_any_line(tmp_path, capsys):
-    """Leaves no entry or a whole one, and seldom even a partial file."""
+    """It leaves no entry or a complete one, and rarely a partial file."""
     files = {
         cache_module.__file__,
         sys.modules[Entry.__module__].__file__,
@@ -437,7 +437,7 @@ def test_an_interrupt_at_any_line(tmp_path, capsys):
     expected = compute_kernels(GRAPHS, thirds, cache=False)
 
     def interrupt(line):
-        """Whether there are that many lines."""
+        """Whether the code has that many lines."""
 
         def trace(frame, event, _):
             nonlocal line

@@ -37,7 +37,7 @@ from keras_topo.graphs.code_keys import (
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch):
-    """Notes that are given once in a process are given once in a test."""
+    """Notes that are shown once per process are shown once per test."""
     monkeypatch.setattr(cache_module, "_told", set())
 
 
@@ -189,13 +189,13 @@ class Slots:
 def test_values_do_not_run_into_each_other():
     one, two, three = ([Slots(1), Slots(n)] for n in (1, 2, 2))
     assert code_key(one) != code_key(two) == code_key(three)
-    # Attributes in slots are read into a dict, whose place in memory the next
-    # one would take if it were not kept.
+    # Attributes in slots are read into a dict. If it were not kept, the next
+    # dict could get its address.
     hasher = _Hasher()
     hasher.visit(one)
     assert all(id(value) == key for key, (_, value) in hasher.seen.items())
     array = np.arange(6.0).reshape(2, 3)
-    # Sums over another order of entries are rounded otherwise.
+    # Sums in another order of entries are rounded differently.
     values = [array, np.asfortranarray(array), array.ravel(), array.tolist()]
     values += ["12", "1", 12, 12.0, (12,), [12], {12}, b"12", True, 1, None]
     values += [("ab", "c"), ("a", "bc"), 0.0, -0.0, np.float32(1), np.int8(1)]
@@ -258,7 +258,7 @@ def test_keys_do_not_change_between_processes_or_calls():
     for graph in GRAPHS * 50:  # Python rewrites bytecode that runs often.
         random_walk_kernel(graph.adjacency)
     assert {code_key(kernel) for kernel in kernels.values()} == keys
-    # Sets have no order: that of strings changes from process to process.
+    # Sets have no order, and that of strings differs between processes.
     assert list({0, 8}) != list({8, 0})
     assert code_key({0, 8}) == code_key({8, 0})
 

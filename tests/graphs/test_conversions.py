@@ -14,7 +14,7 @@ EDGES = np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
 
 
 def molecule():
-    """C-N=O, with everything that can be said about it."""
+    """C-N=O, with all attributes."""
     graph = networkx.Graph(toxic=1)
     for name, atom, mass in (("c", "C", 12), ("n", "N", 14), ("o", "O", 16)):
         graph.add_node(name, atom=atom, mass=mass, place=[mass, 0.5], kind=mass)
@@ -25,7 +25,7 @@ def molecule():
 
 
 def tensor(values):
-    """What looks like a tensor of PyTorch: NumPy wants it on the CPU."""
+    """A stand-in for a PyTorch tensor, which NumPy needs on the CPU."""
     array = np.asarray(values)
     return types.SimpleNamespace(
         detach=lambda: types.SimpleNamespace(cpu=lambda: array)
@@ -33,7 +33,7 @@ def tensor(values):
 
 
 def data(**fields):
-    """What looks like the `Data` of PyTorch Geometric."""
+    """A stand-in for the `Data` of PyTorch Geometric."""
     fields = {
         k: v if k == "num_nodes" else tensor(v) for k, v in fields.items()
     }
@@ -82,7 +82,7 @@ def test_networkx_kinds():
     )
     with pytest.raises(ValueError, match=r"`edge_labels`.*\(0, 1\)"):
         Graph.from_networkx(several, edge_labels="bond")
-    # No edges say how many channels they would have.
+    # Without edges, the number of their channels is unknown.
     lonely = networkx.empty_graph(2)
     assert Graph.from_networkx(lonely, edge_features="w").edge_features is None
 
@@ -231,7 +231,7 @@ def test_edges_with_features():
         edges, 3, directed=True, edge_features=[[1], [2], [3]]
     )
     assert directed.edge_features[:, 0].tolist() == [2, 3, 1]
-    # An edge of weight zero is none, and takes its features along.
+    # An edge of weight zero is removed together with its features.
     less = Graph.from_edges(
         edges[:2], 3, weights=[0, 1], edge_features=[[1], [2]]
     )

@@ -27,7 +27,7 @@ GRAPH = networkx.disjoint_union(
 
 
 def expected_factors(adjacency, length, anchors):
-    """By the definition: columns of `F`, and the sum of all others."""
+    """By definition: columns of `F`, and the sum of all other columns."""
     degrees = (adjacency != 0).sum(axis=1)
     step = adjacency / np.maximum(adjacency.sum(axis=1, keepdims=True), 1)
     visits = sum(np.linalg.matrix_power(step, n) for n in range(length))
@@ -47,7 +47,7 @@ def test_anchored_walks(anchors):
         expected = expected_factors(adjacency, length, anchors)
         np.testing.assert_allclose(factors, expected, atol=1e-12)
         if anchors >= len(adjacency):
-            # Nothing is lumped together: the kernel itself.
+            # Nothing is merged: the exact kernel.
             np.testing.assert_allclose(
                 factors @ factors.T,
                 random_walk_kernel(adjacency, length),
@@ -97,7 +97,7 @@ def test_what_has_no_factors(options, message):
 
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 def test_linear_attention_is_that_by_matrices(similarity):
-    """Of padded batches, with messages along edges."""
+    """With padded batches and messages along edges."""
     graphs = [
         networkx.gnp_random_graph(5 + 3 * k, 0.4, seed=k) for k in range(5)
     ]
@@ -134,7 +134,7 @@ def test_linear_attention_is_that_by_matrices(similarity):
     )
     found = model.predict_on_batch({**inputs, "factors": factors})
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    # In the order of the graphs, by the whole list.
+    # In the order of all graphs.
     whole = model.predict(sequence, verbose=0)
     np.testing.assert_allclose(whole[:3], found, rtol=1e-4, atol=1e-5)
 

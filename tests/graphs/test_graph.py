@@ -218,7 +218,7 @@ def test_motifs(name):
     n, e = motif.number_of_nodes(), motif.number_of_edges()
     for k in range(0, 12, 2):
         negative, positive = train.graphs[k], train.graphs[k + 1]
-        # The motif comes last, in both classes with as many edges.
+        # The motif comes last, with the same number of edges in both classes.
         for graph in (negative, positive):
             inside = graph.adjacency[-n:][:, -n:]
             assert inside.nnz == 2 * e
@@ -298,7 +298,7 @@ def test_groups():
     for ids, nodes in batches:
         assert len(ids) <= 16 and sizes[ids].max() <= nodes
         assert len(ids) == 1 or len(ids) * nodes**2 <= 60_000
-    # What does not fill a batch waits for the next size, of as large batches.
+    # Graphs that do not fill a batch join the batches of the next size.
     full = {nodes: min(16, 60_000 // nodes**2) for nodes in buckets}
     for (ids, nodes), (_, other) in itertools.pairwise(batches):
         assert len(ids) == full[nodes] or full[other] < full[nodes]

@@ -113,7 +113,7 @@ def test_directed(tmp_path):
 
 
 def test_edges_of_graphs_that_are_not_sorted(tmp_path):
-    """Against `Graph.from_edges`, many graphs at once or one by one."""
+    """The result equals `Graph.from_edges`, for many graphs or single ones."""
     random = np.random.default_rng(0)
     graph_of = random.permutation(np.repeat(np.arange(9), 5))
     pairs = random.integers(0, 45, (900, 2))
@@ -156,7 +156,7 @@ def with_targets(**targets):
 
 
 TARGETS = {
-    # What the files hold, and the targets of two graphs.
+    # The contents of the files, and the targets of two graphs.
     "classes": ({"graph_labels": "7\n3\n"}, [7, 3], [3, 7]),
     "whole": ({"graph_labels": "7.0\n3.0\n"}, [7, 3], [3, 7]),
     "real": ({"graph_labels": "7\n3.5\n"}, [7.0, 3.5], None),
@@ -230,7 +230,7 @@ def test_data_set():
 
 
 def test_features_by_value():
-    """One-hot vectors follow the values, not what a graph has of them."""
+    """One-hot vectors follow the values of all graphs, not of one graph."""
     graph = Graph(np.ones((2, 2)), node_labels=[9, 7])
     features = node_features(graph, [7, 8, 9])
     np.testing.assert_array_equal(features, [[0, 0, 1], [1, 0, 0]])
@@ -312,7 +312,7 @@ def test_broken_archives(tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="zip"):
         load_tu_dataset(path)
-    # The directory at the end is whole, a member is not.
+    # The directory at the end is complete, but a member is not.
     path.write_bytes(whole[:60] + bytes(20) + whole[80:])
     with pytest.raises(ValueError, match="corrupt|truncated"):
         load_tu_dataset(path)
@@ -371,7 +371,7 @@ def test_beacons():
     parts = [data.train, data.validation, data.test]
     everything = np.sort(np.concatenate([*parts, np.flatnonzero(shown)]))
     np.testing.assert_array_equal(everything, np.arange(2000))
-    # Some of the beacons are wrong, and most are right.
+    # Some of the beacons are wrong, and most are correct.
     right = data.graph.features[:, :3].argmax(1) == data.graph.node_targets
     assert 0.5 < right[shown].mean() < 1
     with pytest.raises(ValueError, match="`num_nodes`"):
@@ -388,7 +388,7 @@ def test_spectral_radius():
     seen = set()
     for graph in train.graphs + validation.graphs + test.graphs:
         assert 4 <= graph.num_nodes <= 9 and graph.is_undirected()
-        # A tree at least, without self-loops, and ones for weights.
+        # At least a tree, without self-loops, and with unit weights.
         assert graph.num_edges >= graph.num_nodes - 1
         assert not graph.adjacency.diagonal().any()
         assert set(graph.adjacency.data) == {1.0}

@@ -37,7 +37,7 @@ def write_zip(folder, files=FILES, method="deflate", prefix="TOY/"):
 
 
 def check_graphs(dataset):
-    """That it is what FILES hold."""
+    """Checks that the graphs are those of FILES."""
     assert dataset.classes == [-1, 1] and dataset.labels.tolist() == [-1, 1]
     first, second = dataset.graphs
     assert first.edge_index().tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
@@ -51,7 +51,7 @@ def check_graphs(dataset):
 
 
 def check_text(folder, changed, message=None):
-    """Reads FILES with changes: right graphs, or an error of this message."""
+    """Reads changed FILES: expects correct graphs, or an error message."""
     files = {**FILES, **changed}
     files = {suffix: text for suffix, text in files.items() if text is not None}
     path = write_zip(folder, files)
@@ -167,7 +167,7 @@ def test_long_line(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_flipped_bytes(tmp_path, method):
-    """Anywhere in an archive, its directories included."""
+    """Anywhere in an archive, including its directories."""
     path = write_zip(tmp_path, method=method)
     whole = path.read_bytes()
     refused = 0
@@ -269,7 +269,7 @@ def test_other_compression(tmp_path, method):
 
 
 def peak_of_error(path, message, **options):
-    """Bytes that were in use at most until the error."""
+    """The peak number of bytes in use until the error."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message):
@@ -280,7 +280,7 @@ def peak_of_error(path, message, **options):
 
 
 MEGABYTE = 2**20
-# A kind of text whose numbers all are right.
+# Text whose numbers are all valid.
 BOMB = {**FILES, "A": "1, 2\n" * (16 * MEGABYTE), "edge_labels": "1\n"}
 NAME = "TOY/TOY_A.txt"
 
@@ -313,7 +313,7 @@ def test_bomb_that_says_it_is_small(tmp_path, bomb):
 
 
 def test_bomb_in_a_folder(tmp_path):
-    """A file of which the disk has hardly anything."""
+    """A sparse file that takes almost no disk space."""
     for suffix, text in FILES.items():
         (tmp_path / f"TOY_{suffix}.txt").write_text(text)
     with (tmp_path / "TOY_A.txt").open("r+b") as stream:
@@ -339,7 +339,7 @@ def test_bomb_within_the_limit(tmp_path, monkeypatch):
 
 
 def test_lzma_of_a_large_dictionary(tmp_path):
-    """It may claim 4 GB, which are not to be touched."""
+    """It may claim 4 GB, which must not be allocated."""
     path = write_zip(tmp_path, method="lzma")
     with zipfile.ZipFile(path) as archive:
         local = archive.getinfo(NAME).header_offset
@@ -350,7 +350,7 @@ def test_lzma_of_a_large_dictionary(tmp_path):
     path.write_bytes(content)
     try:
         dataset = load_tu_dataset(path)
-    except ValueError as error:  # Where memory cannot be reserved.
+    except ValueError as error:  # If memory cannot be reserved.
         assert "TOY_A.txt" in str(error)
     else:
         check_graphs(dataset)

@@ -177,9 +177,9 @@ def test_sampled_walks_details():
     assert (features != again).nnz == 0 and (features != other).nnz > 0
     norms = np.sqrt(features.multiply(features).sum(1))
     np.testing.assert_allclose(norms, 1, atol=1e-6)
-    # A walk without an edge to take stays where it is.
+    # A walk at a node without edges stays there.
     assert features[[3]].toarray().nonzero()[1].tolist() == [3]
-    # Anchors are columns of the whole.
+    # Anchors select columns of the full factor.
     whole = random_walk_features(matrix, 10, normalize=False, seed=4)
     part = random_walk_features(
         matrix, 10, normalize=False, anchors=[7, 2], seed=4
@@ -239,7 +239,7 @@ def test_normalized_adjacency():
 
 
 def test_pagerank():
-    """networkx's PageRank of each node, but for the square roots of degrees."""
+    """The kernel equals networkx's PageRank up to square roots of degrees."""
     matrix = random_graph(weighted=True)
     kernels = pagerank_kernel(matrix, [0.2, 1.0])
     np.testing.assert_allclose(kernels[1], np.eye(25), atol=1e-12)
@@ -251,7 +251,7 @@ def test_pagerank():
         np.testing.assert_allclose(
             kernels[0, k] * root / root[k], list(found.values()), atol=1e-9
         )
-    # Exactly nothing between components.
+    # Exact zeros between components.
     assert np.count_nonzero(kernels[0, 3]) == 1
     np.testing.assert_array_equal(pagerank_kernel(matrix, 0.2), kernels[0])
 
@@ -275,7 +275,7 @@ def test_kernels_of_a_graph():
 
 
 def test_no_negative_noise():
-    """Far ends of a path: far less than what rounding leaves there."""
+    """Entries between far ends of a path are smaller than rounding errors."""
     path = adjacency(networkx.path_graph(60))
     assert diffusion_kernel(path, 0.1).min() == 0
 
@@ -304,7 +304,7 @@ def test_walks_are_the_same_sparse_and_dense(monkeypatch):
     np.testing.assert_allclose(
         random_walk_kernel(matrix, [1, 3]), dense, atol=1e-12
     )
-    # Of its definition, rows of norm 1.
+    # By definition, rows have norm 1.
     walks = walk_expectations(matrix, 3)
     walks = walks / np.linalg.norm(walks, axis=1, keepdims=True)
     np.testing.assert_allclose(dense[1], walks @ walks.T, atol=1e-12)
@@ -358,7 +358,7 @@ def test_generator_matrix_is_sparse():
 
 
 def test_weighted_and_directed_laplacians():
-    """Rounding costs no symmetry, and edges into a sink count (G15)."""
+    """Rounding keeps the symmetry, and edges into a sink count (G15)."""
     random = np.random.default_rng(0)
     weights = np.triu(random.uniform(0, 1, (30, 30)), 1)
     weights = weights + weights.T

@@ -33,7 +33,7 @@ def small_graph(nodes=5, directed=False, weighted=True, seed=0):
 
 
 def steps_of(adjacency):
-    """Of each node, the probability of a step to each other one."""
+    """The probability of a step from each node to each other node."""
     totals = adjacency.sum(axis=1, keepdims=True)
     stays = np.diag((totals[:, 0] == 0).astype(float))
     return adjacency / np.where(totals > 0, totals, 1) + stays
@@ -87,10 +87,10 @@ def test_against_all_walks(directed, weighted):
 def test_one_label_per_node_and_one_for_all():
     adjacency = small_graph(6, seed=1)
     steps = steps_of(adjacency)
-    # All are alike: every pair of walks counts.
+    # All labels are equal: every pair of walks counts.
     same = labeled_walk_kernel(adjacency, np.zeros(6, int), 3, False)
     np.testing.assert_allclose(same, 1.0, rtol=1e-12)
-    # None is: two walks are the same one, or count for nothing.
+    # All labels differ: only pairs of identical walks count.
     own = labeled_walk_kernel(adjacency, np.arange(6), 2, False)
     np.testing.assert_allclose(
         own, np.diag(np.square(steps).sum(axis=1)), atol=1e-12
@@ -176,7 +176,7 @@ def labeled(labels):
 
 
 def test_the_cache_knows_labels(tmp_path):
-    """One graph with other labels has another kernel, and another file."""
+    """A graph with other labels has another kernel and another file."""
     calls = []
 
     def kernel(adjacency, labels, scale):

@@ -62,7 +62,7 @@ def test_sets_are_a_partition(directed):
     assert len(split.validation) == round(0.1 * len(edges))
     assert len(split.test) == round(0.2 * len(edges))
     assert split.directed is directed
-    # The training graph: its edges and what belongs to them, self-loops too.
+    # The training graph: its edges with their attributes, and self-loops.
     assert as_set(edges_of(split.graph, directed)) == as_set(split.training)
     assert split.graph.is_undirected() is not directed
     loops = graph.adjacency.diagonal()
@@ -105,7 +105,7 @@ def test_seeds():
 
 
 def test_nothing_of_held_out_edges_is_left():
-    """Other held-out edges, the same training edges: nothing may differ."""
+    """Other held-out edges, with the same training edges, change nothing."""
     graph = random_graph()
     split = split_edges(graph, (0.7, 0.1, 0.2))
     held_out = np.concatenate([split.validation, split.test])
@@ -159,7 +159,7 @@ def test_a_reversed_edge_is_a_negative_of_a_directed_graph():
     assert as_set(found) == {(1, 0), (2, 1), (0, 2)}
     with pytest.raises(ValueError, match="`directed=False` expects"):
         split_edges(graph, directed=False)
-    # Said of a symmetric one: each direction is an edge.
+    # If a symmetric graph is treated as directed, each direction is an edge.
     graph = Graph.from_edges([[0, 1], [1, 2]], 5)
     assert len(split_edges(graph, (1, 0, 0), directed=True).training) == 4
 
@@ -237,7 +237,7 @@ def test_measures_against_scikit_learn(ties):
 def test_hits():
     positive, negative = [5.0, 3.0, 2.0, 0.0], [4.0, 2.0, 1.0]
     assert hits_at(1, positive, negative) == 0.25
-    assert hits_at(2, positive, negative) == 0.5  # A tie is no hit.
+    assert hits_at(2, positive, negative) == 0.5  # A tie is not a hit.
     assert hits_at(3, positive, negative) == 0.75
     assert hits_at(4, positive, negative) == 1.0
     with pytest.raises(ValueError, match="`k` expects.*k=0"):

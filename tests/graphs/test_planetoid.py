@@ -105,7 +105,7 @@ def test_planetoid_without_an_array(tmp_path):
 
 
 def test_npz_whose_array_says_it_is_large(tmp_path):
-    """The header of an array is not believed before its bytes are counted."""
+    """The size in an array header is checked against the number of bytes."""
     np.savez(tmp_path / "toy.npz", **planetoid_arrays())
     with zipfile.ZipFile(tmp_path / "toy.npz") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -193,7 +193,7 @@ def test_public_files(tmp_path, protocol, missing):
 
 
 def test_arrays_of_python_2():
-    """Its strings are bytes: latin-1, however they are written."""
+    """Its strings are bytes: latin-1 in all encodings."""
     values = np.array([[1, -2], [300, 2**31 - 1]], "<i4")
     head = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
@@ -209,7 +209,7 @@ def test_arrays_of_python_2():
 
 
 class Hostile:
-    """What runs a program when it is read as a pickle."""
+    """It runs a program when it is read as a pickle."""
 
     def __init__(self, folder):
         self.command = f"touch {folder}/done"
@@ -267,7 +267,7 @@ def test_hostile_pickles(tmp_path, name):
 
 
 def test_bytes_that_are_encoded_often(tmp_path):
-    """Each would be a copy of the text, were it made before it is used."""
+    """Each would be a copy of the text if it were decoded before use."""
     text = b"X" + struct.pack("<I", 10**6) + b"x" * 10**6
     encode = (
         b"c_codecs\nencode\nq\x01" + text + b"q\x02X\x06\0\0\0latin1\x86q\x03"

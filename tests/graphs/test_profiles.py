@@ -46,7 +46,7 @@ def test_on_the_host(name):
     triangles = [networkx.clustering(graph)[node] for node in graph]
     found = clustering_coefficients(adjacency)
     np.testing.assert_allclose(found[:, 0], triangles, atol=1e-6)
-    # Weights do not count, and neither do edges from a node to itself.
+    # Weights and self-loops do not count.
     weighted = adjacency * 3.0
     np.testing.assert_array_equal(
         degree_profile(weighted), degree_profile(adjacency)

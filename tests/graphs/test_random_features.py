@@ -19,7 +19,7 @@ NODES, LENGTH = 12, 4
 
 
 def graph():
-    """Weighted, of two parts, one node without edges."""
+    """A weighted graph with two components and a node without edges."""
     random = np.random.default_rng(0)
     upper = np.triu(random.random((NODES, NODES)) < 0.4, 1)
     upper[:7, 7:] = upper[:, -1] = False
@@ -45,7 +45,7 @@ def estimate(**options):
 @pytest.mark.parametrize("halt", [0.0, 0.3])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_powers_of_the_matrix(normalize, halt):
-    """Unbiased, with an error of one over the root of the walks."""
+    """Unbiased, with an error of one over the root of the number of walks."""
     matrix = normalized(graph()) if normalize else graph()
     expected = powers(matrix)
     options = {"halt": halt, "normalize": normalize}
@@ -110,7 +110,7 @@ def test_seeds_blocks_and_edgeless_nodes(monkeypatch):
         other.values.shape != first.values.shape
         or (other.values != first.values).any()
     )
-    # The last node has no edges: it sees itself, at step 0.
+    # The last node has no edges: it only reaches itself, at step 0.
     alone = first.pairs[:, 0] == NODES - 1
     np.testing.assert_array_equal(first.pairs[alone], [[NODES - 1] * 2])
     np.testing.assert_array_equal(first.values[:, alone].ravel(), [1, 0, 0, 0])
@@ -136,7 +136,7 @@ def test_capacity():
         assert max(counts) <= capacity <= 400 * 9
     features = graph_random_features(adjacency, 4, 3)
     assert features.capacity == module.sample_capacity(400, counts[0], 4, 3)
-    # One node of a walk: nothing is left to chance.
+    # Walks of one node are not random.
     assert graph_random_features(adjacency, 4, 1).capacity == 400
 
 

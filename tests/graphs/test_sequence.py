@@ -124,7 +124,7 @@ def test_kernels(kind, oracle):
 
 
 def test_the_largest_of_any_kernel_count():
-    """The first kernel, of walks that stay, has no entry but the diagonal."""
+    """The first kernel, of walks of one node, has only the diagonal."""
     adjacency = networkx.to_numpy_array(networkx.path_graph(6))
     pairs = largest_pairs(adjacency, "random_walk", (1, 3), 4)
     (matrix,) = dense_kernels(adjacency, "random_walk", (3,))
@@ -136,7 +136,7 @@ def test_the_largest_of_any_kernel_count():
 
 
 def test_equal_entries_in_the_order_of_their_nodes():
-    """Leaves of a star are as near to each other: the first ones are kept."""
+    """Leaves of a star are equally near, so the first ones are kept."""
     star = networkx.to_numpy_array(networkx.star_graph(6))
     (matrix,) = dense_kernels(star, "random_walk", (3,))
     assert len(np.unique(matrix[1, 2:])) == 1
@@ -257,7 +257,7 @@ def test_joined_batches():
             of_graph = pairs[real][ends[:, 0] == k] - offset
             np.testing.assert_array_equal(of_graph.T, own["pairs"][:2])
             features = inputs["pair_features"][0][real][ends[:, 0] == k]
-            # Both directions of each edge, at the pairs that they are.
+            # Both directions of each edge, at their pairs.
             is_edge = features[:, -1] == 1
             edges = {tuple(e) for e in of_graph[is_edge].tolist()}
             network = networkx.Graph(graphs[start + k])
@@ -393,7 +393,7 @@ def test_targets():
         assert (targets[k, : len(y)][known] == y[known]).all()
         assert ((weights[k, : len(y)] > 0) == known).all()
         assert (weights[k, len(y) :] == 0).all()
-    # Half of what the graphs say is unknown, and weights of graphs count.
+    # Half of the targets are unknown, and weights of graphs count.
     doubled = GraphSequence(graphs, found, by_node, 4, [1, 1, 2, 1])[0][2]
     np.testing.assert_allclose(doubled[2], 2 * weights[2])
     several = GraphSequence(graphs, found, np.eye(4), 4)[0][1]

@@ -30,7 +30,9 @@ def test_once_for_all_lists(tmp_path):
         expected = compute_kernels(some, kernel, cache=False, scale=2)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert len(calls) == 6 + 2 + 3 + 6  # All of them once, and what to expect.
+    assert (
+        len(calls) == 6 + 2 + 3 + 6
+    )  # All kernels once, and the expected values.
     # Other options or labels are other kernels.
     for labels_of in (lambda g: [7] * len(g), lambda g: [8] * len(g)):
         (found,) = shared.compute(graphs[2:3], kernel, labels_of, scale=1)
@@ -48,7 +50,7 @@ def test_once_for_all_lists(tmp_path):
 
 
 def test_a_preprocessor_gives_the_same():
-    """Also of graphs that are none of the data set."""
+    """Also for graphs that are not in the data set."""
     options = {
         "kernel": "random_walk+labeled_walk",
         "return_steps": 3,

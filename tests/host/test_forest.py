@@ -120,7 +120,7 @@ def test_roots_and_directions():
         breadth_first_forest(square, roots=[0, 2])
     with pytest.raises(ValueError, match="`roots` expects node ids"):
         breadth_first_forest(square, roots=[4])
-    # The smaller of both directions, and the only one.
+    # The smaller of two directions, and a single one.
     directed = [[0, 5, 0], [2, 0, 0], [0, 7, 0]]
     forest, weights = minimum_spanning_forest(directed)
     np.testing.assert_array_equal(forest.parents, [-1, 0, 1])

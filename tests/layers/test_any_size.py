@@ -20,7 +20,7 @@ from keras_topo.layers import (
 from keras_topo.masks import DecayMask
 from keras_topo.models import topvit
 
-# Of the module, which the function hides.
+# From the module, because the function hides it.
 SIZES = sys.modules["keras_topo.models.topvit"].SIZES
 
 CHANNELS = 4
@@ -95,13 +95,13 @@ CASES = {
 }
 
 
-# Of each mask, the cases that run each time: a grid, and what has code of its
-# own on sequences.
+# The cases of each mask that always run: a grid, and sequences if they have
+# separate code.
 FEW = {
     *(
         (name, "grid")
         for name in MASKS
-        # Whose code others share.
+        # These share code with other cases.
         if name not in ("distance-1", "separable-decay", "decay-2", "sum")
     ),
     *((name, "causal") for name in ("table", "gated")),
@@ -127,7 +127,7 @@ def unknown_sizes():
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize(("name", "case"), list(unknown_sizes()))
 def test_functions_of_unknown_sizes(name, case):
-    """Traced once, with gradients; equal to a layer of the size."""
+    """They are traced once, with gradients, and equal a layer of fixed size."""
     import tensorflow as tf
 
     shape, sizes, options = CASES[case]
@@ -186,7 +186,7 @@ def test_functions_of_unknown_sizes_with_a_class_token(similarity):
 @pytest.mark.few_on_jax("table", "gated")
 @pytest.mark.parametrize("name", MASKS, ids=str)
 def test_a_layer_takes_other_sizes(name):
-    """Built for one size, called with another."""
+    """It is built for one size and called with another."""
     if ref.on_jax and name not in ("table", "decay", "gated"):
         return
     for first, other in (((5, 4), (7, 4)), ((3, 4, 4), (5, 2, 4))):
@@ -204,7 +204,7 @@ def test_a_layer_takes_other_sizes(name):
             operator = layer.mask_operator(other[:-1])
             expected = ref.dense(twin.mask_operator())
             ref.assert_close(ref.dense(operator), expected, 1e-6)
-        # What was trained is what is saved.
+        # The saved weights are the trained ones.
         for mine, theirs in zip(layer.weights, twin.weights, strict=True):
             assert mine.shape == theirs.shape
 
@@ -212,7 +212,7 @@ def test_a_layer_takes_other_sizes(name):
 @pytest.mark.few_on_jax("relu", "softmax")
 @pytest.mark.parametrize("similarity", ["relu", "softmax", "exp"])
 def test_padded_tokens_do_not_matter(similarity):
-    """In sequences of any length: each example is as it is alone."""
+    """With any length, each example gives the same result as alone."""
     lengths = (6, 3)
     visible = np.arange(6) < np.array(lengths)[:, None]
     for name in ("table",) if ref.on_jax else ("table", "gated", "product"):
@@ -337,7 +337,7 @@ def test_volumes_and_sequences_of_any_size():
 
 
 def test_patches_of_any_image():
-    """The last patches are filled up with zeros where sizes are traced."""
+    """If sizes are traced, the last patches are padded with zeros."""
     layer = PatchEmbedding(2, (3, 2))
     model = keras.Sequential([keras.Input((None, None, 1)), layer])
     assert model.output_shape == (None, None, None, 2)

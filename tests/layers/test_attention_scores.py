@@ -57,7 +57,7 @@ def similarity_and_values(layer, x):
 
 
 def check(layer, x, mask, output, scores, padding=None):
-    """Scores against the oracle, and the output made of them."""
+    """Compares scores with the oracle, and the output with their product."""
     found, value = similarity_and_values(layer, x)
     expected = found * mask
     if padding is not None:
@@ -160,7 +160,7 @@ NODES = 6
 
 def kernels(count=2):
     kernel = np.random.default_rng(1).uniform(size=(2, count, NODES, NODES))
-    kernel[0, :, 2] = 0  # A node that sees nothing.
+    kernel[0, :, 2] = 0  # A node that attends to nothing.
     kernel[:, :, 4, 1] = 0
     return kernel.astype("float32")
 
@@ -201,7 +201,7 @@ def test_kernels_of_graphs(form, similarity):
     randomise(layer)
     graph = {"nodes": x, **kernel, "node_mask": padding}
     output, scores = layer(graph, return_attention_scores=True)
-    # A dict comes back as one.
+    # A dict input returns a dict.
     assert set(output) == set(graph)
     assert plain.shape == tuple(output["nodes"].shape)
     check(layer, x, dense_of(kernel), output["nodes"], scores, padding)
@@ -310,7 +310,7 @@ def test_the_function():
 
 
 class Uniform(keras.layers.Layer):
-    """An attention of one's own, without scores."""
+    """A custom attention layer without scores."""
 
     num_heads = 1
 
@@ -340,7 +340,7 @@ def test_blocks(name):
     np.testing.assert_allclose(plain, ref.numpy(output), rtol=1e-5, atol=1e-6)
     ref.assert_close(scores, ref.numpy(block.attention_weights(x)), 1e-5)
     assert scores.shape == (2, HEADS, NODES, NODES)
-    # In a functional model, of any number of tokens where the layer is.
+    # In a functional model, with any number of tokens if the layer allows it.
     tokens = NODES if name == "graph" else None
     given = keras.Input((tokens, CHANNELS))
     symbols = block(given, return_attention_scores=True)
@@ -357,7 +357,7 @@ def test_attention_of_ones_own_has_none():
 
 @pytest.mark.slow_on_jax
 def test_functional_models(tmp_path):
-    """Of any size, saved and loaded, compiled by XLA, with a sparse kernel."""
+    """Models of any size, saved and loaded, with XLA, and a sparse kernel."""
     grid = keras.Input((None, None, CHANNELS))
     layer = MaskedAttention(HEADS, KEY_DIM, mask="decay", similarity="softmax")
     output, scores = layer(grid, return_attention_scores=True)
@@ -388,7 +388,7 @@ def test_functional_models(tmp_path):
 
 
 def test_layers_of_a_sequential():
-    """Keras hands no arguments on, but layers may be called one by one."""
+    """Sequential passes no arguments, but its layers can be called directly."""
     model = keras.Sequential(
         [
             keras.Input((NODES, CHANNELS)),

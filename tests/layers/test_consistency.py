@@ -43,7 +43,7 @@ def test_whole_nodes_are_dropped_and_their_expectation_stays():
     layer = NodeDropout(0.3, copies=500, seed=1)
     found = ref.numpy(layer(nodes, training=True)).reshape(2, 500, 50, 3)
     scale = found / nodes[:, None]
-    # All channels of a node alike, and each copy of each graph its own way.
+    # All channels of a node together, and independently for each copy.
     np.testing.assert_allclose(scale, scale[..., :1] * np.ones(3), 1e-5)
     kept = scale[..., 0] > 0
     np.testing.assert_allclose(scale[kept], 1 / 0.7, 1e-5)
@@ -52,7 +52,7 @@ def test_whole_nodes_are_dropped_and_their_expectation_stays():
     bound = 6 * (0.3 / 0.7 / 500) ** 0.5
     assert abs(scale.mean(axis=1) - 1).max() < bound
     assert abs(kept.mean() - 0.7) < 6 * (0.3 * 0.7 / 50_000) ** 0.5
-    # Nothing happens without training.
+    # Outside training, nothing is dropped.
     np.testing.assert_array_equal(ref.numpy(layer(nodes)), nodes)
 
 
@@ -112,7 +112,7 @@ def test_sharpening_stays_finite():
 
 
 def test_only_the_kernel_propagates():
-    """Inference is the average that the kernel gives, and draws nothing."""
+    """Inference is the average by the kernel, without random numbers."""
     model = classifier()
     nodes, *_ = graph()
     hidden, logits = model.get_layer("hidden_1"), model.get_layer("logits")
@@ -192,7 +192,7 @@ def test_what_is_refused(make, message):
 @pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_exports(tmp_path):
-    """Served, nothing is copied or dropped; the export compares."""
+    """The exported model copies and drops nothing; export compares outputs."""
     model = classifier()
     nodes, *_ = graph()
     report = export_node_saved_model(model, tmp_path / "1", nodes[0])

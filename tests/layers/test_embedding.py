@@ -86,7 +86,7 @@ def test_positions_on_another_grid():
     values = inputs(2, 3, 5, seed=1)
     layer.embeddings.assign(values)
     added = ref.numpy(layer(np.zeros((1, 4, 3, 5), "float32")))[0]
-    # Cells of half the height: centres at -1/4, 1/4, 3/4 and 5/4 of the old
+    # Cells of half the height: centers at -1/4, 1/4, 3/4 and 5/4 of the old
     # ones, clamped at the ends.
     a, b = values
     expected = np.stack([a, 0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b, b])

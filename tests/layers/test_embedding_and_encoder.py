@@ -54,7 +54,7 @@ def test_patch_errors(patch, shape, message):
 
 
 def test_positions_resample():
-    """Cell centres keep their embedding; a constant stays one."""
+    """Cell centers keep their embedding, and a constant stays constant."""
     coarse = PositionEmbedding()
     coarse.build((None, 3, 5, 2))
     values = random(3, 5, 2)
@@ -65,7 +65,7 @@ def test_positions_resample():
     fine.build((None, 9, 15, 2))
     fine.set_weights(coarse.get_weights())
     result = ref.numpy(fine(np.zeros((1, 9, 15, 2), "float32")))[0]
-    # In the middle of three fine cells lies the coarse centre.
+    # The center of three fine cells is the center of the coarse cell.
     np.testing.assert_allclose(result[1::3, 1::3], values, atol=1e-6)
 
 
@@ -110,7 +110,7 @@ def test_stochastic_depth_only_in_training():
     plain = ref.numpy(layer(x))
     np.testing.assert_array_equal(plain, ref.numpy(layer(x, training=False)))
     trained = ref.numpy(layer(x, training=True))
-    # Whole examples skip both branches; none is as it would be without.
+    # Whole examples skip both branches; others are scaled.
     skipped = np.all(trained == x, axis=(1, 2, 3))
     assert 0 < skipped.sum() < 16
 
@@ -139,7 +139,7 @@ def image_model():
     )
 
 
-# Each compiles for long: one of them a backend.
+# Each takes long to compile: one per backend.
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize(
     "policy", ["float32" if ref.on_jax else "mixed_bfloat16"]

@@ -12,7 +12,7 @@ from keras_topo.presets import from_preset
 
 CHANNELS = 6
 
-# As it wrote them, all options in every file.
+# As version 0.1 wrote them, with all options in every file.
 ATTENTION = {
     "num_heads": 2,
     "key_dim": 3,
@@ -105,7 +105,7 @@ def test_configurations_and_weights(name, layer, tmp_path):
     again.load_weights(path)
     x = random.normal(size=(2, *shape)).astype("float32")
     ref.assert_close(again(x), ref.numpy(model(x)), 1e-6)
-    # What is saved now, and cloned, is the same again.
+    # Saving and cloning now gives the same model.
     again.save_weights(path)
     clone = keras.models.clone_model(again)
     clone.load_weights(path)

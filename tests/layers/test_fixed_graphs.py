@@ -47,7 +47,7 @@ CASES += [("sparse", "softmax"), ("sparse", "propagation")]
 
 
 def model_of(graph, layer, size=None):
-    """For any number of nodes, as far as its input says."""
+    """A model whose input allows any number of nodes."""
     return keras.Sequential(
         [
             keras.Input((size, CHANNELS), name="nodes"),
@@ -83,7 +83,7 @@ def test_other_numbers_of_nodes_are_refused(graph, layer):
     for count in (9, 12, 4, 1):
         with pytest.raises(ValueError, match=f"of 6 nodes.*2, {count}, 4"):
             model(nodes(count))
-    # The last thing asked of the model: Keras on JAX does not get over it.
+    # The last call of the model: it breaks the state of Keras on JAX.
     with pytest.raises(Exception, match="6") as caught:
         model.predict(nodes(9), verbose=0)
     assert "9" in str(caught.value)

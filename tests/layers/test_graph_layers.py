@@ -74,7 +74,7 @@ def test_additive_scores_that_start_at_zero():
     again.query_scores.assign(np.ones(again.query_scores.shape))
     total = float(sum(ops.convert_to_numpy(loss) for loss in again.losses))
     assert abs(total - 0.5 * 20) < 1e-4
-    # A seed does not make all heads alike.
+    # With a seed, heads still differ.
     seeded = keras.initializers.RandomNormal(seed=1)
     layer = make("additive", attention_initializer=seeded)
     layer(nodes, kernels["kernel"])
@@ -136,7 +136,7 @@ def test_forms_agree(similarity, kernels):
 @pytest.mark.parametrize("similarity", SIMILARITIES[:2])
 @pytest.mark.parametrize("kernels", [2] if ref.on_jax else [None, 2])
 def test_log_kernel(similarity, kernels):
-    """Zeros hide, in whole rows too; padded nodes are seen by none."""
+    """Zeros hide nodes, also in whole rows; no node attends to padding."""
     nodes, forms = graph_tensors(kernels)
     kernel = forms["kernel"] * (forms["kernel"] > 1.0)
     kernel[1, ..., 3, :] = 0
@@ -163,7 +163,7 @@ def test_log_kernel(similarity, kernels):
 @pytest.mark.parametrize("form", ["modern", "published"])
 @pytest.mark.tensorflow_only
 def test_padded_nodes_reach_nothing(form, policy):
-    """Neither logits nor gradients, whatever stands there."""
+    """Values at padded nodes change neither logits nor gradients."""
     import tensorflow as tf
 
     earlier = keras.config.dtype_policy()
@@ -237,7 +237,7 @@ def test_padding_and_last_graph(similarity, layer):
         mask[k, :n] = True
     layer = make(similarity, layer)
     layer.build(nodes.shape)
-    # Junk at padded nodes must not show.
+    # Values at padded nodes must have no effect.
     junk = np.where(mask[..., None], nodes, 1e3).astype("float32")
     call = ref.staged(lambda *graph, **options: layer(*graph, **options))
     together = ref.numpy(call(junk, kernel, mask=mask))
@@ -359,7 +359,7 @@ def test_configurations(combine, similarity):
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_one_head(similarity):
-    """Products of one head once read memory that was not theirs."""
+    """Regression test: products of one head once read foreign memory."""
     random = np.random.default_rng(0)
     for batch, count in ((32, 40), (1, 7), (64, 92)):
         nodes = random.normal(size=(batch, count, 5)).astype("float32")

@@ -45,7 +45,7 @@ FUNCTIONS = (
 
 
 def graph(nodes=NODES):
-    """Of two parts, one node without edges, with weights."""
+    """A weighted graph with two components and a node without edges."""
     random = np.random.default_rng(0)
     upper = np.triu(random.random((nodes, nodes)) < 0.15, 1)
     upper[: nodes // 2, nodes // 2 :] = False
@@ -97,7 +97,7 @@ def nodes(batch=2, seed=0):
 
 
 def perturb(model):
-    """Other weights than those at the start."""
+    """Changes the weights from their initial values."""
     random = np.random.default_rng(2)
     for weight in model.trainable_weights:
         value = ops.convert_to_numpy(weight)
@@ -147,7 +147,7 @@ def test_gradients_and_files(name, tmp_path):
         [keras.Input((NODES, CHANNELS)), layer(MASKS[name]())]
     )
     before = [ops.convert_to_numpy(w) for w in model.trainable_weights]
-    # XLA takes longer than all the rest: one of each kind on TensorFlow.
+    # XLA takes most of the time: one of each kind on TensorFlow.
     jit_compile = "auto" if ref.on_jax or name in UNDER_XLA else False
     model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=jit_compile)
     y = np.random.default_rng(3).normal(size=x.shape)
@@ -280,7 +280,7 @@ def test_forests_of_a_graph():
         mask = ForestMask(forest, weights, "exponential")
         mask.build(HEADS)
         matrix = ref.numpy(mask.operator().to_dense())
-        # Nodes of another component are not seen, and all of one's own are.
+        # Nodes attend to their own component only, and to all of it.
         _, component = scipy.sparse.csgraph.connected_components(graph())
         same = component[:, None] == component
         assert ((matrix > 0) == same).all()
@@ -379,7 +379,7 @@ def test_one_mask_for_many_layers():
 @pytest.mark.few("forest-rational", "walks", "pairs")
 @pytest.mark.parametrize("name", [*MASKS, "pairs", "dense", "low-rank"])
 def test_a_model_that_fit_builds_has_its_graph(name):
-    """Keras builds it where nothing can be assigned."""
+    """Keras builds it in a context where weights cannot be assigned."""
     kernels = {
         "pairs": lambda: graph(),
         "dense": lambda: graph().toarray(),
@@ -402,7 +402,7 @@ def test_a_model_that_fit_builds_has_its_graph(name):
 
 @pytest.mark.parametrize("name", ["diffusion", "features", "walks"])
 def test_a_mask_of_a_loaded_model(name, tmp_path):
-    """It may be given to other layers, and draws on where it stopped."""
+    """It can be passed to other layers and continues its random numbers."""
     x = nodes()
     model = keras.Sequential([keras.Input((NODES, CHANNELS))])
     model.add(layer(MASKS[name]()))
@@ -464,7 +464,7 @@ def test_degenerate_graphs():
 
 @keras.saving.register_keras_serializable(package="tests")
 class SameParity(GraphMask):
-    """Even nodes see even ones; a mask that nobody else has."""
+    """A custom mask: even nodes attend to even nodes, odd to odd."""
 
     num_nodes = NODES
 
@@ -507,7 +507,7 @@ def test_negative_entries_of_a_mask_of_ones_own_are_refused(monkeypatch):
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 @pytest.mark.parametrize("name", ["forest-rational", "features"])
 def test_no_call_looks_for_negative_entries(name, similarity, monkeypatch):
-    """There are none in the masks of the library."""
+    """The masks of the library have none."""
 
     def look(x):
         raise AssertionError("a mask was searched for negative entries")

@@ -48,7 +48,7 @@ def test_dense():
 
 
 def test_of_pairs():
-    """What matrices give, where there are pairs."""
+    """The result equals that of matrices at the pairs."""
     values = kernels()
     layer = randomized(KernelMixture(4), {"kernel": values.shape})
     dense = expected_mixture(layer, values)
@@ -94,7 +94,7 @@ def test_kernels_of_walks_in_a_model(jit):
         adjacency[k, :n, :n] = weights + weights.T
     adjacency[2, 0] = adjacency[2, :, 0] = 0
     ids = random.integers(0, 3, (3, 6))
-    # The last value is one that vectors do not know.
+    # The last value is unknown to the vectors.
     labels = np.concatenate([np.eye(2), np.zeros((1, 2))])[ids]
     mask = np.arange(6)[None] < np.array(sizes)[:, None]
     layer = LabeledWalkKernel((1, 2, 4))

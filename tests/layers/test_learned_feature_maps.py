@@ -77,7 +77,7 @@ def test_starts_as_the_identity(activation):
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_attention_by_the_definition(activation):
-    """The scales that keep features finite change nothing."""
+    """The scales that keep features finite do not change attention."""
     layer = ToeplitzAttention(
         HEADS,
         DIM,

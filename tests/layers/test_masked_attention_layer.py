@@ -82,7 +82,7 @@ def test_cross_attention(name, similarity):
             x = inputs(2, queries, CHANNELS)
             value = inputs(2, keys, CHANNELS + 1, seed=1)
             visible = np.ones((2, keys), bool)
-            # The last one is not visible, and the first one is to all.
+            # The last token is hidden, and the first is visible to all.
             visible[1, -1] = False
             pair = split(dense(layer.value_dense, value))
             key, values = np.split(pair, [KEY_DIM], axis=-1)
@@ -245,7 +245,7 @@ def test_precision(policy):
             layer = MaskedAttention(
                 HEADS, KEY_DIM, mask=name, similarity=similarity, dtype=policy
             )
-            # What is causal is for sequences.
+            # Causal attention needs sequences.
             shape = (12,) if name == "causal" else (3, 4)
             x = inputs(1, *shape, CHANNELS)
             layer.build(x.shape)

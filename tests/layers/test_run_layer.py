@@ -28,14 +28,14 @@ def mask(*shape):
     return found
 
 
-# Two graphs of five nodes, without nodes that have no neighbor.
+# Two graphs of five nodes, each with neighbors.
 CYCLE = np.roll(np.eye(5), 1, axis=0) + np.roll(np.eye(5), -1, axis=0)
 ADJACENCY = np.stack([CYCLE, 1 - np.eye(5)]).astype("float32")
 NODES = random(2, 5, 6)
 KERNEL = np.random.default_rng(1).uniform(0.2, 1, (2, 2, 5, 5))
 KERNEL = KERNEL.astype("float32")
 WEIGHTS = np.random.default_rng(2).uniform(0.2, 1, (2, 5, 5)).astype("float32")
-# Entries that stay apart in bfloat16.
+# Entries that stay distinct in bfloat16.
 APART = np.random.default_rng(3).permuted(
     np.broadcast_to(np.arange(1, 26, dtype="float32"), (2, 2, 25)), axis=-1
 )
@@ -56,7 +56,7 @@ class Case:
     kwargs: dict
     #: Arguments of `run_layer_test`.
     options: dict
-    #: The public layer that it is there for, where that is inside another.
+    #: The public layer under test, if it is inside another one.
     covers: str | None = None
     name: str = ""
     #: Whether to run it on JAX too, where each takes seconds to compile; or

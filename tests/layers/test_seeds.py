@@ -102,7 +102,7 @@ def test_the_blocks_of_a_model_draw_different_numbers(attention):
         "mini", 4, (8, 8, 1), 2, attention_dropout=0.1, seed=0, **options
     )
     found = generators(model)
-    # Of each block, the first has no stochastic depth; and of the classifier.
+    # The first block has no stochastic depth; plus that of the classifier.
     assert len(set(found)) == len(found) == 3 * 4 - 1 + 1
 
 
@@ -131,7 +131,7 @@ def drawn(layer):
 )
 @pytest.mark.parametrize("seed", [3, None])
 def test_an_initializer_draws_every_weight_anew(layer, options, seed):
-    # Shapes that make the projections in and out of one size.
+    # Shapes that give equal sizes to the input and output projections.
     output = {} if "combine" in options else {"output_shape": 36}
     if options.get("similarity") == "additive":
         output = {"output_shape": 12}

@@ -31,7 +31,7 @@ MASKS = {
     "sum": lambda: masks.get("table") + DecayMask(),
     "product": lambda: masks.get("table") * masks.get("gated"),
 }
-# Their states are of one size, however many tokens came before.
+# Their states have a fixed size for any number of past tokens.
 WITH_STATE = {
     "none",
     "decay",
@@ -155,7 +155,7 @@ def test_chunks_and_steps_are_the_whole(name, similarity):
 )
 @pytest.mark.parametrize("name", MASKS)
 def test_states(name):
-    """A few tokens at once leave what as many steps leave."""
+    """A piece of several tokens leaves the same state as single steps."""
     layer = make(MASKS[name]())
     x = inputs(BATCH, TOKENS, CHANNELS)
     start = layer.initial_state(BATCH, TOKENS)
@@ -219,7 +219,7 @@ def test_compiled(name):
 
 @pytest.mark.parametrize("similarity", ["relu", "softmax"])
 def test_a_full_state_is_no_result(similarity):
-    """Refused where that can be, and NaN in traced functions."""
+    """It is refused if possible, and gives NaN in traced functions."""
     layer = make("table", similarity)
     x = inputs(BATCH, 5, CHANNELS)
     _, state = layer.extend(x[:, :3], layer.initial_state(BATCH, 4))
@@ -237,7 +237,7 @@ def test_a_full_state_is_no_result(similarity):
 
 @keras.saving.register_keras_serializable(package="keras_topo_tests")
 class Forgetful(Mask):
-    """A user's mask that does not ask whether tokens have an order."""
+    """A custom mask that ignores whether attention is causal."""
 
     def operator(self, topology):
         i = ops.arange(topology.length, dtype="float32")
@@ -315,7 +315,7 @@ def test_mixed_precision(policy):
         x = ops.cast(inputs(BATCH, TOKENS, CHANNELS), policy[6:])
         expected = ref.numpy(layer(x))
         ref.assert_close(in_steps(layer, x), expected, 0.03)
-        # What is added up is not rounded.
+        # Sums are not rounded to half precision.
         states = keras.tree.flatten(layer.initial_state(BATCH, TOKENS))
         dtypes = {keras.backend.standardize_dtype(s.dtype) for s in states}
         assert dtypes <= {"float32", "int32"}

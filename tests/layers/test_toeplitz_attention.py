@@ -150,7 +150,7 @@ def test_shared_mask():
     else ["relu", "elu", "square", "exp", "favor", "hyperbolic_favor"],
 )
 def test_padding_changes_nothing(feature_map):
-    """Each example of a batch, the last included, is as it is alone."""
+    """Each example of a batch, including the last, gives the same as alone."""
     layer = ToeplitzAttention(2, 8, feature_map=feature_map, seed=1)
     x = 5 * random(3, 9, 6)
     lengths = [9, 4, 6]

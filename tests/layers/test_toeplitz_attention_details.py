@@ -122,7 +122,7 @@ GRIDS = [(16,), (1, 16), (3, 5), (2, 3, 4), (1, 1)]
 @pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_distance_masks_are_clipped_as_a_whole(degree, grid):
-    """The exponent, not what each axis contributes to it."""
+    """The whole exponent is clipped, not the part of each axis."""
     layer = build((*grid, CHANNELS), 6, mask="distance", mask_degree=degree)
     a0 = np.array([0.0, 0.0, 29.0, -25.0, 50.0, 0.0])
     a1 = np.array([-20.0, 29.5, -58.0, 54.0, -100.0, -1e6])
@@ -190,7 +190,7 @@ def test_decay_mask_falls_along_each_axis(rank):
 @pytest.mark.few_on_jax("table")
 @pytest.mark.parametrize("name", ["table", "distance-1", "separable"])
 def test_no_call_looks_for_negative_entries(name, monkeypatch):
-    """There are none, and the minimum of a table takes time."""
+    """There are none, and computing the minimum of a table takes time."""
 
     def look(x):
         raise AssertionError("a mask was searched for negative entries")
@@ -243,7 +243,7 @@ def test_flat_tokens_are_the_grid():
 
 @pytest.mark.slow_on_jax
 def test_each_example_has_its_own_padding():
-    """The last like the first, and none of them all."""
+    """The last like the first, and none for all."""
     layer = build((3, 4, CHANNELS))
     randomise(layer)
     x = inputs(3, 3, 4, CHANNELS)
@@ -256,7 +256,7 @@ def test_each_example_has_its_own_padding():
     mask[1] = False
     y = ref.numpy(run(layer, x, mask=mask))
     assert np.isfinite(y).all()
-    # Nothing but the bias of the output.
+    # Only the bias of the output.
     assert np.allclose(y[1], layer.output_dense.bias.numpy(), atol=1e-6)
 
 

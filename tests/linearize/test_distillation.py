@@ -143,8 +143,7 @@ def test_what_is_trained(models):
 
 
 @pytest.mark.slow_on_jax
-# Compilation by XLA takes longer than all the rest.
-@pytest.mark.slow_on_jax
+# XLA compilation takes most of the time.
 @pytest.mark.parametrize(
     "jit",
     [

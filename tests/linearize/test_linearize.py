@@ -45,7 +45,7 @@ def images(count=2, shape=SHAPE):
 
 def quantize(model):
     with warnings.catch_warnings():
-        # Keras warns of each layer that has nothing to quantize.
+        # Keras warns about each layer without anything to quantize.
         warnings.simplefilter("ignore")
         model.quantize("int8")
 
@@ -93,7 +93,7 @@ def test_some_blocks():
         first, second = (block.attention for block in encoder_blocks(student))
         assert isinstance(first, keras.layers.MultiHeadAttention)
         assert isinstance(second.mask, DecayMask)
-    # The rest of them, later.
+    # The remaining blocks, later.
     student = keras_topo.linearize(student, "decay", "elu")
     first, second = (block.attention for block in encoder_blocks(student))
     assert first.feature_map == "elu"
@@ -235,7 +235,7 @@ def test_what_is_quantized_is_refused():
     quantize(teacher)
     with pytest.raises(ValueError, match="quantized.*Received.*block_1"):
         keras_topo.linearize(teacher)
-    # What was linearized before can be.
+    # A linearized model can be linearized again.
     student = keras_topo.linearize(softmax_model())
     expected = ref.numpy(student(images()))
     quantize(student)

@@ -31,7 +31,7 @@ def offsets(topology):
 
 
 def sizes(mask, topology):
-    """What distances of masks with a `reach` are measured in."""
+    """The units of distances of masks with a `reach`."""
     return mask.reach if isinstance(topology, Sequence) else topology.shape
 
 

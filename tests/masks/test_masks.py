@@ -31,7 +31,7 @@ MASKS = {
     "resolvent": {},
     "causal": {},
 }
-# Those that know of no rings, and what has no order.
+# Masks that do not support rings, and masks without order.
 ON_OPEN_GRIDS = {"gated", "curves", "resolvent", "causal"}
 
 TOPOLOGIES = [
@@ -72,7 +72,7 @@ def with_inputs(topology, seed=3):
 
 
 def built(mask, topology, seed=0):
-    """A mask with weights off their start, of either sign."""
+    """A mask with weights moved from their initial values, of either sign."""
     mask.build(HEADS, with_inputs(topology))
     random = np.random.default_rng(seed)
     for weight in mask.weights:
@@ -101,7 +101,7 @@ def test_every_mask_on_every_topology(name):
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("name", MASKS)
 def test_every_mask_at_other_sizes(name):
-    """What was made for one size, at another."""
+    """Each mask is built at one size and used at another."""
     for first, other in (
         (Sequence(4), Sequence(7)),
         (Sequence(6, causal=True), Sequence(4, causal=True)),
@@ -165,7 +165,7 @@ def test_sums_and_products():
 @pytest.mark.few_on_jax("table", "decay")
 @pytest.mark.parametrize("name", ["table", "distance", "separable", "decay"])
 def test_masks_start_as_decays(name):
-    """Of several scales: heads differ in the rate of the L1 distance."""
+    """Decays have several scales: heads differ in the rate of the distance."""
     cases = [
         (Grid((4, 3)), 0.5 ** np.arange(HEADS)),
         (Sequence(6), 2 ** (-8 * np.arange(1, HEADS + 1) / HEADS)),

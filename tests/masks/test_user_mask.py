@@ -54,7 +54,7 @@ def test_its_formula_on_every_topology():
 
 @pytest.mark.slow_on_jax
 def test_it_is_made_causal():
-    """What it says of later tokens does not matter, nor do products."""
+    """Its entries for later tokens have no effect, in products either."""
     for mask in (GaussianMine(), GaussianMine() * GaussianMine()):
         layer = MaskedAttention(2, 3, mask=mask, causal=True)
         x = np.random.default_rng(0).normal(size=(1, 6, 4)).astype("float32")
@@ -171,6 +171,6 @@ def test_errors():
     small = Grid((3,)).toeplitz(np.ones(5, "float32"))
     with pytest.raises(ValueError, match="5 tokens.*Received"):
         operator_for(Wrong(small), topology)
-    # Of the cells alone: the prefix is added.
+    # For the cells only: the prefix is added.
     cells = Grid((4,)).toeplitz(np.ones(7, "float32"))
     assert operator_for(Wrong(cells), topology).num_tokens == 5

@@ -98,7 +98,7 @@ def test_generation_follows_the_logits(name):
     for length in range(3, LENGTH):
         logits = ref.numpy(model(found[:, :length]))[:, -1]
         np.testing.assert_array_equal(found[:, length], logits.argmax(-1))
-    # The only one to draw from is the most likely one.
+    # With one candidate, the most likely token is drawn.
     again = model.generate(prompt, 4, top_k=1, seed=3)
     np.testing.assert_array_equal(again, found)
     drawn = [model.generate(prompt, 4, 5.0, seed=s) for s in (0, 0, 1)]
@@ -124,7 +124,7 @@ def test_top_k_and_temperature_draw_from_the_logits():
 
 @pytest.mark.slow_on_jax
 def test_it_trains_and_saves(tmp_path):
-    """What follows from the token before is learned."""
+    """It learns a sequence in which each token determines the next."""
     model = make("gated-positions", dropout=0.1, depth=1)
     random = np.random.default_rng(0)
     starts = random.integers(0, VOCABULARY, (16, 1))

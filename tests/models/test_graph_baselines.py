@@ -77,7 +77,7 @@ def randomize(model, scale=0.5):
 
 
 def outputs(model, p, some, level="graphs"):
-    """Of each graph, without what belongs to padding."""
+    """The outputs of each graph, without padding."""
     sequence = GraphSequence(some, p, False, batch_size=len(some))
     (inputs,) = sequence[0]
     found = keras.ops.convert_to_numpy(model(inputs))
@@ -269,7 +269,7 @@ def test_appnp_of_one_graph(tmp_path):
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("form", ["dense", "pairs"])
 def test_preprocessing_inside(form):
-    """Of a hub, too, the node itself counts (`pairs_per_node` is 1)."""
+    """A hub also keeps its self-loop (`pairs_per_node` is 1)."""
     p = adapted("gin", form)
     model = randomize(build("gin", p))
     whole = models.with_preprocessing(model, p)
@@ -328,7 +328,7 @@ def test_the_model_picks_its_kernel(name, tmp_path):
         rtol=1e-5,
         atol=1e-6,
     )
-    # It is still that of the model, not one that somebody chose.
+    # It is still the default of the model, not a chosen kernel.
     config = json.loads(json.dumps(again.preprocessor.get_config()))
     assert config["kernel"] is None
     assert config["learned"]["kernel"] == models.MODELS[name].kernel
@@ -394,7 +394,7 @@ def test_pooled_features():
     )
     assert found.shape == (3, 10) and found.dtype == "float32"
     assert pooled_features([], p).shape == (0, 10)
-    # Without anything that nodes have, there is the size.
+    # Without node features, only the size remains.
     bare = [Graph(graph.adjacency) for graph in graphs()]
     found = pooled_features(bare, p.adapt(bare))
     np.testing.assert_allclose(found[:, :3], [[1, 0, 1]] * 3)

@@ -160,7 +160,7 @@ def test_the_same_inside_and_outside(name):
         learned_kernel="+" in found.kernel,
         edge_gates=name not in ("mixed-pairs", "factors"),
     )
-    # Gates start where they do nothing.
+    # Gates start without effect.
     for weight in model.weights:
         if "gates" in weight.path or "mixture" in weight.path:
             weight.assign(np.random.normal(size=weight.shape))
@@ -188,7 +188,7 @@ def test_the_same_inside_and_outside(name):
 @pytest.mark.few_on_jax("diffusion")
 @pytest.mark.parametrize("kernel", ["random_walk", "diffusion"])
 def test_equal_entries_are_the_same_ones_inside_and_outside(kernel):
-    """Of symmetric graphs rounding must not choose among equal entries."""
+    """In symmetric graphs, rounding must not decide between equal entries."""
     graphs = [
         networkx.star_graph(40),
         networkx.cycle_graph(31),

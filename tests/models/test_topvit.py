@@ -68,7 +68,7 @@ def test_a_stem_of_convolutions(stem, pooling):
 
 
 def test_a_class_token_sees_positions():
-    """With equal pixels everywhere, only its place tells a token's grid."""
+    """With constant pixels, only positions distinguish tokens."""
     model = topvit("mini", 2, (8, 8, 1), 10, pooling="token")
     assert model.get_layer("block_1").attention.num_prefix_tokens == 1
     assert model.get_layer("block_1").attention.grid == (4, 4)

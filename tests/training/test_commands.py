@@ -192,7 +192,7 @@ def test_the_command(monkeypatch, capsys):
         assert f"  {name} " in printed.out
     for argv in ([], ["fly"], ["--fly"]):
         assert command.main(argv) == 2
-        assert "a command is expected" in capsys.readouterr().err
+        assert "expected a command" in capsys.readouterr().err
     assert command.main(["presets"]) == 0
     assert "topvit-cifar10" in capsys.readouterr().out
     assert command.main(["presets", "all"]) == 2

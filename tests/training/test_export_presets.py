@@ -37,7 +37,7 @@ def of_images(tmp_path_factory):
 
 def test_images_are_read_as_in_training(of_images, tmp_path, capsys):
     assert export.main([str(of_images), str(tmp_path / "1")]) == 0
-    assert "classify_bytes; differences" in capsys.readouterr().out
+    assert "classify_bytes; largest difference" in capsys.readouterr().out
     served = tf.saved_model.load(str(tmp_path / "1")).signatures
     image = tf.io.encode_png(np.zeros((10, 10, 3), "uint8"))[None]
     answer = served["classify_bytes"](image_bytes=image)
@@ -64,8 +64,8 @@ def test_what_is_refused(of_images, tmp_path, capsys):
     keras_topo.save_preset(model, tmp_path / "other", {"task": "words"})
     for name, arguments, message in (
         ("nodes", [], "--data-dir expects"),
-        ("nodes", ["--image-size", "8", "8"], "for models of images"),
-        ("other", [], "not 'words'"),
+        ("nodes", ["--image-size", "8", "8"], "only for image models"),
+        ("other", [], "task='words'"),
         ("nowhere", [], "`name_or_path` expects"),
     ):
         preset = str(tmp_path / name)

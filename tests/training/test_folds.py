@@ -13,7 +13,7 @@ from keras_topo.training.folds import (
     draw_folds,
     draw_split,
     load_folds,
-    summarise,
+    summarize,
 )
 
 LABELS = np.repeat([0, 1, 2], [20, 12, 10])
@@ -79,7 +79,7 @@ def test_a_choice_that_fails_is_not_made():
     assert lines[0]["choice"] == {"depth": 3}
     lines, _, told = run(Trainer(fails=[1, 2, 3]), seeds=[0])
     assert lines[0]["choice"] == {"depth": 1}
-    assert summarise(lines)["mean"] == 0
+    assert summarize(lines)["mean"] == 0
     assert "FAILED: NaN" in told[0]
     # Also where less is better, and it has a zero.
     failed = {"score": 0.0, "failed": "NaN"}
@@ -98,12 +98,12 @@ def test_the_mean_is_that_of_the_folds():
         {"fold": k, "choice": {}, "seed": seed, "test_accuracy": score}
         for k, seed, score in ((0, 0, 0.2), (0, 1, 0.4), (1, 0, 0.9))
     ]
-    found = summarise(lines)
+    found = summarize(lines)
     assert found["mean"] == pytest.approx((0.3 + 0.9) / 2)
     assert found["deviation"] == pytest.approx(0.3)
     assert [fold["runs"] for fold in found["by_fold"]] == [2, 1]
     # Of one fold it is that of its runs.
-    assert summarise(lines[:2])["deviation"] == pytest.approx(0.1)
+    assert summarize(lines[:2])["deviation"] == pytest.approx(0.1)
 
 
 def test_runs_are_not_repeated(tmp_path):
@@ -168,7 +168,7 @@ def test_a_damaged_line_is_named_and_nothing_is_deleted(tmp_path):
         run(file=file)
     assert file.read_text() == damaged
     file.write_text('{"a": 1}\n[2]\n')
-    with pytest.raises(ValueError, match="line 2 expects an object"):
+    with pytest.raises(ValueError, match="line 2 expects a JSON object"):
         read_lines(file)
 
 
@@ -284,10 +284,10 @@ def test_folds_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": [2, 3, 0]}, "4 items once in a fold.*5 ids in fold 1"),
-        ({"train": [1, 3]}, "4 items once in a fold"),
+        ({"train": [2, 3, 0]}, "4 items once per fold.*5 ids in fold 1"),
+        ({"train": [1, 3]}, "4 items once per fold"),
         ({"test": [0], "train": [1, 3]}, "item 0 in folds 0 and 1"),
-        ({"validation": [], "train": [0, 2, 3]}, "none of a kind in fold 1"),
+        ({"validation": [], "train": [0, 2, 3]}, "an empty part in fold 1"),
         ({"test": "a"}, "expects a number of folds, or a JSON file"),
     ],
 )

@@ -508,7 +508,7 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     # Architecture, a split whose test graphs it knows, other features.
     capsys.readouterr()
     for wrong, message in (
-        (["--depth", "2"], "has decided. Received: --depth"),
+        (["--depth", "2"], "has fixed. Received: --depth"),
         (["--seed", "1"], "test graphs may have been among its own"),
     ):
         again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]
@@ -522,5 +522,5 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: --seeds 2: --from expects other data")
     assert run("--data", other, "--from", first, "--out", tmp_path / "x") == 2
-    assert "graphs such as it was trained on" in capsys.readouterr().err
+    assert "graphs like its training graphs" in capsys.readouterr().err
     assert run("--from", tmp_path / "nowhere", "--out", tmp_path / "x") == 2

@@ -193,7 +193,7 @@ def test_the_demo_needs_tensorflow_only(finished_run):
     assert process.returncode == 0, err
     assert err == ""
     assert "Classified from encoded images, without keras_topo" in out
-    assert "of 12 held-out examples right" in out
+    assert "of 12 held-out examples correct" in out
     assert str(folder / "masks.png") in out
 
 
@@ -226,7 +226,7 @@ def test_a_folder_of_images_without_a_mask(tmp_path, capsys):
         + ["--attention", "softmax", "--batch-size", "4"]
     )
     assert status == 0
-    assert "No masks to draw" in capsys.readouterr().out
+    assert "No plot of masks" in capsys.readouterr().out
     assert not (out / "masks.png").exists()
     assert {p.name for p in (out / "samples").iterdir()} == {"cat", "dog"}
 

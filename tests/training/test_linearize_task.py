@@ -162,7 +162,7 @@ def test_a_file_and_some_stages(teacher, tmp_path, eagerly):
     [
         ([], "--from"),
         (["--from", "no-such-folder"], "`name_or_path`"),
-        (["--from", "gkat-mutag"], "--from expects a model of images"),
+        (["--from", "gkat-mutag"], "--from expects an image model"),
         (["--from", "TEACHER", "--epochs", 3], "--budget or --updates"),
         (["--from", "TEACHER", "--budget", 0.01], "--budget expects"),
         (["--from", "TEACHER", "--updates", 0, 0, 0], "`updates`"),

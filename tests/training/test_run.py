@@ -334,7 +334,7 @@ def test_a_folder_is_used_by_one_process_at_a_time(tmp_path):
     with Run(tmp_path) as run:
         run.open({"seed": 1})
         run.open({"seed": 1})  # by itself again
-        with pytest.raises(ValueError, match="another process is training in"):
+        with pytest.raises(ValueError, match="another process uses"):
             Run(tmp_path).open({"seed": 1})
         with pytest.raises(ValueError, match="another process"):
             Run(tmp_path).open({"seed": 1}, resume=False)

@@ -334,7 +334,7 @@ def test_a_folder_in_use_is_refused(finished_run, texts, capsys):
         (folder / "arguments.json").unlink()
         (folder / "arguments.json").write_text("{}")
         assert run_script(texts, folder, *given, seed=5) == 2
-    assert "another process is training in" in capsys.readouterr().err
+    assert "another process uses" in capsys.readouterr().err
 
 
 def test_a_damaged_line_of_results_is_named_and_kept(texts, tmp_path, capsys):

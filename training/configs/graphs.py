@@ -23,8 +23,8 @@ candidates per fold:
 - `kernel=ones`: a mask of ones; `random_walk`: walks of 1 to 4 nodes, one
   kernel per head; `steps+labeled_walk+ones`: each head learns its kernel, a
   weighted sum of the steps of walks, of walks along equal labels, and of ones
-  (`keras_topo.layers.KernelMixture`). Kernels of more than 512 nodes are pairs,
-  which cannot hold ones: use `steps+labeled_walk` there.
+  (`keras_topo.layers.KernelMixture`). Graphs of more than 512 nodes have
+  kernels of pairs, which cannot hold ones: use `steps+labeled_walk` there.
 - `local=True`: messages along edges in addition to attention, as in GPS
 
 Kernels of large graphs (D&D, REDDIT-BINARY) are stored as pairs, the

@@ -1,8 +1,7 @@
 """Classification of graphs, by GKAT or a baseline.
 
-The data are generated, or a TUDataset archive. A `GraphPreprocessor` learns
-from the training graphs alone what nodes are described by, and travels with
-the preset and the SavedModel.
+The data are generated, or a TUDataset archive. A `GraphPreprocessor` is adapted
+to the training graphs only and saved with the preset and the SavedModel.
 """
 
 import dataclasses
@@ -35,22 +34,22 @@ from keras_topo.training.tasks import Task
 
 
 class Graphs(Task):
-    """Graphs in, a class out; see `keras_topo.training.tasks`.
+    """Predicts a class for each graph; see `keras_topo.training.tasks`.
 
     Args:
         settings: `GraphSettings`.
         split: dict from `train`, `validation` and `test` to ids of graphs;
-            defaults to that of the data, or to a stratified one by the seed.
+            the default is the split of the data, or a stratified random one.
     """
 
     name = "graphs"
-    tie_breaker = "loss"  # Few validation graphs: ties are many.
+    tie_breaker = "loss"  # With few validation graphs, ties are common.
     contents = {
         "model.weights.h5": "with config.json and preprocessor.json: for "
         "keras_topo.GraphClassifier.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving, graphs in",
-        "kernels.png": "the kernels of a test graph of each class",
-        "attention.png": "what a node of a test graph attends to",
+        "saved_model/1": "the same for TensorFlow Serving; takes graphs",
+        "kernels.png": "the kernels of one test graph per class",
+        "attention.png": "the attention of one node of a test graph",
         "samples": "some test graphs, by class, as serialized GraphTensors",
     }
 
@@ -66,7 +65,7 @@ class Graphs(Task):
             name: [self.dataset.graphs[i] for i in ids]
             for name, ids in self.split.items()
         }
-        # As values: what the preprocessor learns, and a client is told.
+        # Class values, which the preprocessor learns and clients receive.
         self.classes = {n: labels[ids] for n, ids in self.split.items()}
         self.facts = {
             **facts,
@@ -75,7 +74,7 @@ class Graphs(Task):
         }
         self.preprocessor = self._preprocessor()
         self.title = f"{self.describe_model()}, on {self.dataset.name}"
-        self.steps_per_epoch = None  # By the sequence, epoch by epoch.
+        self.steps_per_epoch = None  # Set by the sequence in each epoch.
         self.num_training = len(self.split["train"])
         self._sequences = {}
 
@@ -106,17 +105,17 @@ class Graphs(Task):
             form=settings.form,
             pairs_per_node=settings.pairs_per_node,
             anchors=settings.anchors,
-            # What training graphs lack may be in others.
+            # Other graphs may have labels that training graphs lack.
             unknown="zeros",
         )
         preprocessor.shared = shared_kernels(self.dataset)
-        # Classes are those of the data: folds may lack some in training.
+        # Classes of all data: training graphs of a fold may lack some.
         return preprocessor.adapt(
             dataclasses.replace(self.dataset, graphs=self.graphs["train"])
         )
 
     def _trained_preprocessor(self):
-        """That of `--from`, for the classes of these data."""
+        """The preprocessor of `--from`, with the classes of these data."""
         settings = self.settings
         trained = keras_topo.GraphClassifier.from_preset(settings.preset)
         self._refuse_known_test_graphs()
@@ -130,13 +129,13 @@ class Graphs(Task):
             preprocessor(self.graphs["train"][:1])
         except ValueError as error:
             raise ValueError(
-                f"--from {settings.preset} expects graphs such as it was "
-                f"trained on: {error}"
+                f"--from {settings.preset} expects graphs like its training "
+                f"graphs: {error}"
             ) from error
         return preprocessor
 
     def _refuse_known_test_graphs(self):
-        """Keeps what a preset was trained on out of what it is tested on."""
+        """Refuses test graphs that the preset may have been trained on."""
         metrics = read_metrics(find_preset(self.settings.preset))
         trained = Path(metrics.get("arguments", {}).get("data", "")).stem
         name = Path(self.settings.data).stem
@@ -145,8 +144,8 @@ class Graphs(Task):
         if metrics.get("split_sha256") != self.facts["split_sha256"]:
             raise ValueError(
                 "--from expects other data than the model was trained on, or "
-                "the very split, that of its --seed and of this version: test "
-                f"graphs may have been among its own. Received: {name}"
+                "the same split (the same --seed and version): test graphs "
+                f"may have been among its training graphs. Received: {name}"
             )
 
     def describe(self):
@@ -184,7 +183,7 @@ class Graphs(Task):
                 batch_size=size,
                 shuffle=shuffle,
                 seed=self.settings.seed,
-                # Few where every shape is compiled.
+                # Few buckets if every shape is compiled.
                 num_buckets=4
                 if compiles_shapes(self.settings.jit)
                 else int(np.clip(count // (2 * size), 4, 12)),
@@ -202,7 +201,7 @@ class Graphs(Task):
         classes = None if self._keeps_classes else self.dataset.num_classes
         model = keras_topo.from_preset(self.settings.preset, classes)
         if isinstance(model.layers[-1], keras.Model):
-            model = model.layers[-1]  # Behind the preprocessing.
+            model = model.layers[-1]  # After the preprocessing.
         if self.settings.freeze:
             fine_tuning.freeze_all_but_last(model)
         return model

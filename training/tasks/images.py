@@ -1,4 +1,4 @@
-"""Classification of images, by TopViT and what it is compared with."""
+"""Classification of images, by TopViT and baselines."""
 
 import functools
 import shutil
@@ -37,7 +37,7 @@ NUM_SAMPLES = 12
 
 
 class Images(Task):
-    """Images in, a class out; see `keras_topo.training.tasks`.
+    """Predicts a class for each image; see `keras_topo.training.tasks`.
 
     Args:
         settings: `ImageSettings`.
@@ -47,9 +47,9 @@ class Images(Task):
     shares_batches = True
     contents = {
         "model.weights.h5": "with config.json: for keras_topo.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving, pixels or files in",
+        "saved_model/1": "the same for TensorFlow Serving; takes pixels, files",
         "masks.png": "the learned masks of every layer and head",
-        "attention.png": "what a token of a test image attends to",
+        "attention.png": "the attention of one token of a test image",
         "samples": "some test images, by class",
     }
 
@@ -73,11 +73,11 @@ class Images(Task):
         self.title = f"{self.describe_model()}, on {name}"
 
     def load(self, settings):
-        """The `ImageData` that the settings ask for."""
+        """The `ImageData` of the settings."""
         return load_data(settings)
 
     def describe_model(self):
-        """The model in words."""
+        """A description of the model."""
         return describe(self.settings)
 
     def describe(self):
@@ -107,7 +107,7 @@ class Images(Task):
 
     @functools.cached_property
     def _keeps_last_layer(self):
-        """For the very same classes it is as good as the others."""
+        """The last layer is kept if the classes are the same."""
         metrics = read_metrics(find_preset(self.settings.preset))
         return metrics.get("class_names") == list(self.data.class_names)
 
@@ -120,13 +120,13 @@ class Images(Task):
             loss=keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=settings.label_smoothing
             ),
-            # Of rows with weights, which several hosts may feed, too.
+            # Several hosts may pad their batches with rows of weight zero.
             weighted_metrics=["accuracy"],
             jit_compile=jit_compile,
         )
 
     def callbacks(self):
-        # Validation is that of the weights which are used in the end.
+        # Validation uses the averaged weights, which are kept in the end.
         return [keras.callbacks.SwapEMAWeights()] * (self.settings.average > 0)
 
     def training_data(self, start_epoch):
@@ -181,7 +181,7 @@ class Images(Task):
             return weights
         known = len(weights)
         if not self._keeps_last_layer:
-            # A new last layer has no weights from before.
+            # A new last layer has no earlier weights.
             known -= len(model.layers[-1].get_weights())
         before = untrained.get_weights()[:known]
         weights[:known] = [
@@ -205,7 +205,7 @@ class Images(Task):
 
     @property
     def _reading(self):
-        """How files are read, for a server to do the same."""
+        """Decoding options of image files, recorded for the server."""
         return {
             "max_pixels": self.settings.max_pixels,
             "sample_bits": self.settings.sample_bits or 16,
@@ -214,27 +214,27 @@ class Images(Task):
     def _export(self, folder, model):
         if keras.backend.backend() != "tensorflow":
             print(
-                "No SavedModel: TensorFlow exports it. Load the preset with "
+                "No SavedModel: export needs TensorFlow. Load the preset with "
                 "KERAS_BACKEND=tensorflow and call export_saved_model."
             )
             return None
-        print("Exporting and checking the SavedModel ...", flush=True)
+        print("Exporting and verifying the SavedModel ...", flush=True)
         return keras_topo.export_saved_model(
             model,
             folder / "saved_model" / "1",
             class_names=list(self.data.class_names),
             overwrite=True,
-            # Files are decoded to one size, which a model of any has not.
+            # Files are decoded to a fixed size, which models of any size lack.
             **({} if self.settings.sizes else self._reading),
         )
 
     def _draw(self, folder, before, after):
-        """Draws masks, and what a token of a test image attends to."""
+        """Plots masks, and the attention of one token of a test image."""
         models = {"before training": before, "after": after}
-        # Masks of untrained models hide nothing, and there is nothing to see.
+        # Masks of untrained models are not worth plotting.
         masks = visualize.plot_masks(models if self.settings.preset else after)
         if masks is None:
-            print("No masks to draw: this attention has none.")
+            print("No plot of masks: this attention has none.")
         else:
             masks.savefig(folder / "masks.png")
         picture = visualize.plot_attention(models, self.data.test.images[0])
@@ -265,13 +265,13 @@ ImageSettings.task = Images
 
 
 def load_data(settings):
-    """The images, as the model of `--from` expects them if there is one."""
+    """The images, in the size and channels of the model of `--from`, if any."""
     size, channels = settings.image_size, None
     if settings.preset:
         inputs = from_preset(settings.preset).inputs
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ValueError(
-                f"--from expects a model of images. Received: {settings.preset}"
+                f"--from expects an image model. Received: {settings.preset}"
             )
         *trained, channels = inputs[0].shape[1:]
         size = size or (trained if None not in trained else None)

@@ -1,8 +1,8 @@
-"""Softmax attention for masked linear attention, in a trained model of images.
+"""Replaces softmax by masked linear attention in a trained image model.
 
-Three stages, see `keras_topo.linearize.Distillation`: attention, features,
-labels. An epoch of the run is a piece of a stage, after which its progress is
-recorded.
+Training has three stages, attention, features and labels; see
+`keras_topo.linearize.Distillation`. An epoch of the run is a part of a stage,
+after which progress is recorded.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from keras_topo.training.tasks.images import Images
 
 
 class Linearize(Images):
-    """`Images` whose model is made of another one and learns from it.
+    """`Images` whose model is made from a teacher and learns from it.
 
     Args:
         settings: `LinearizeSettings`.
@@ -47,7 +47,7 @@ class Linearize(Images):
         self.teacher_metrics = read_metrics(find_preset(settings.preset))
         self.teacher_updates = updates_of(self.teacher_metrics)
         self.updates = settings.updates_by_stage(self.teacher_updates)
-        # Refused now, if it cannot be.
+        # Fail now, not after the first stage.
         Distillation(self.teacher, self.build_model(), "attention")
         self.plan, first = [], 0
         for name, count in self.updates.items():
@@ -162,14 +162,14 @@ LinearizeSettings.task = Linearize
 
 
 class Stage(Task):
-    """One stage: what `keras_topo.training.fitting.fit` asks for.
+    """One stage, as a task of `keras_topo.training.fitting.fit`.
 
     Args:
         task: `Linearize`.
         name: str, one of `keras_topo.linearize.STAGES`.
-        first_epoch: int, epochs of the stages before.
-        epochs: int, of this one.
-        updates: int, at most; epochs have equally many.
+        first_epoch: int, number of epochs of the earlier stages.
+        epochs: int, number of epochs of this stage.
+        updates: int, a maximum; all epochs have the same number of updates.
     """
 
     def __init__(self, task, name, first_epoch, epochs, updates):
@@ -213,8 +213,7 @@ class Stage(Task):
         model.compile(optimizer=optimizer, jit_compile=jit_compile)
 
     def training_data(self, start_epoch):
-        """Batches go on where the stage before ended, in the middle of the
-        data."""
+        """Batches continue where the previous stage ended in the data."""
         settings, task = self.settings, self.task
         steps = task.steps_per_epoch
         done = (start_epoch - self.first_epoch) * self.steps_per_epoch
@@ -238,7 +237,7 @@ class Stage(Task):
 
 
 def updates_of(metrics):
-    """The updates of a training, by its `metrics.json`, or `None`."""
+    """The number of updates in a `metrics.json`, or `None`."""
     if metrics.get("updates"):
         return int(metrics["updates"])
     arguments = metrics.get("arguments", {})
@@ -250,7 +249,7 @@ def updates_of(metrics):
 
 
 def reading(settings):
-    """How files are read: as for the teacher, unless settings say more."""
+    """Decoding options of image files: the settings, or the teacher's."""
     known = read_preprocessor(settings.preset)
     found = {"max_pixels": MAX_PIXELS, "sample_bits": None}
     for name in found:
@@ -260,15 +259,15 @@ def reading(settings):
 
 
 def load_data(settings, teacher):
-    """The images as the teacher takes them.
+    """The images, in the size and channels of the teacher.
 
     Raises:
-        ValueError: if it takes no images, or others were learned.
+        ValueError: if the teacher takes no images, or has other classes.
     """
     inputs = teacher.inputs
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise ValueError(
-            f"--from expects a model of images. Received: {settings.preset}"
+            f"--from expects an image model. Received: {settings.preset}"
         )
     *size, channels = inputs[0].shape[1:]
     data = load_images(
@@ -286,7 +285,7 @@ def load_data(settings, teacher):
         )
     if teacher.output_shape[-1] != len(data.class_names):
         raise ValueError(
-            f"--data expects {teacher.output_shape[-1]} classes, as the "
-            f"teacher has. Received: {len(data.class_names)}"
+            f"--data expects {teacher.output_shape[-1]} classes, the number "
+            f"of the teacher. Received: {len(data.class_names)}"
         )
     return data.as_rgb() if channels == 3 else data

@@ -1,7 +1,7 @@
 """Classification of the nodes of one graph, by GKAT or a baseline.
 
-The data are generated or a citation graph. The public split of a file is used:
-training nodes for the loss, validation nodes to choose the epoch, and test
+The data are generated, or a citation graph with its public split. Training
+nodes are used for the loss, validation nodes to choose the epoch, and test
 nodes once, at the end.
 """
 
@@ -29,21 +29,21 @@ from keras_topo.training.tasks import Task
 
 
 class Nodes(Task):
-    """Nodes in, classes out; see `keras_topo.training.tasks`.
+    """Predicts a class for each node; see `keras_topo.training.tasks`.
 
     Args:
         settings: `NodeSettings`.
         split: dict from `train`, `validation` and `test` to ids of nodes;
-            defaults to that of the data.
+            the default is the split of the data.
     """
 
     name = "nodes"
     contents = {
         "model.weights.h5": "with config.json: for keras_topo.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving, node ids in",
+        "saved_model/1": "the same for TensorFlow Serving; takes node ids",
     }
     is_quick = True
-    # The loss has L2 in it.
+    # The loss includes L2.
     tie_breaker = "cross_entropy"
     seconds_between_checkpoints = 10.0
 
@@ -69,14 +69,14 @@ class Nodes(Task):
         targets = data.dataset.graph.node_targets
         if (targets < 0).any():
             raise ValueError(
-                "--splits expects nodes with a class each. Received: "
-                f"{data.dataset.name}, where some have none"
+                "--splits expects a class for every node. Received: "
+                f"{data.dataset.name}, where some nodes have none"
             )
         return targets
 
     @functools.cached_property
     def kernel(self):
-        """The kernel that the model holds."""
+        """The kernel of the model."""
         return make_kernel(self.data.dataset.graph.adjacency, self.settings)
 
     def describe(self):
@@ -88,7 +88,7 @@ class Nodes(Task):
             f"validation and {sizes['test']:,} test nodes."
         )
         if not sizes["validation"]:
-            text += " Without validation nodes the last epoch counts."
+            text += " No validation nodes: the last epoch is kept."
         return text
 
     def describe_model(self):
@@ -113,7 +113,7 @@ class Nodes(Task):
     def compile(self, model, jit_compile):
         model.compile(
             keras.optimizers.Adam(self.settings.learning_rate),
-            # The mean over the nodes that count, whatever their number.
+            # The mean over the nodes of positive weight.
             keras.losses.SparseCategoricalCrossentropy(
                 from_logits=True, reduction="mean_with_sample_weight"
             ),
@@ -140,7 +140,7 @@ class Nodes(Task):
 
     def evaluate(self, model, parts=("validation", "test")):
         graph = self.data.dataset.graph
-        # Not eagerly, where every step of a long product is kept waiting.
+        # Not eagerly: a long product would be slow step by step.
         logits = model.predict(graph.features[None], batch_size=1, verbose=0)
         right = logits[0].argmax(-1) == graph.node_targets
         found = {}
@@ -154,7 +154,7 @@ class Nodes(Task):
         described = {"task": "nodes"}
         features = self.data.dataset.graph.features
         if self.data.is_scaled:
-            # What was done to the features is done inside from here on.
+            # From here on the model normalizes the features itself.
             model = models.l1_normalized(model)
             features = self.data.raw_features
             described["features"] = {
@@ -180,11 +180,11 @@ class Nodes(Task):
     def _export(self, folder, model, features):
         if keras.backend.backend() != "tensorflow":
             print(
-                "No SavedModel: TensorFlow exports it. Load the preset with "
+                "No SavedModel: export needs TensorFlow. Load the preset with "
                 "KERAS_BACKEND=tensorflow and call export_node_saved_model."
             )
             return None
-        print("Exporting and checking the SavedModel ...", flush=True)
+        print("Exporting and verifying the SavedModel ...", flush=True)
         return keras_topo.export_node_saved_model(
             model, folder / "saved_model" / "1", features, overwrite=True
         )
@@ -201,11 +201,11 @@ NodeSettings.task = Nodes
 
 
 class WholeGraph(keras.utils.PyDataset):
-    """One batch an epoch: all nodes, of which some count.
+    """One batch per epoch: all nodes, some with weight 1 and others 0.
 
     Args:
         graph: `Graph` with features and targets of nodes.
-        ids: the nodes that count.
+        ids: the nodes with weight 1.
     """
 
     def __init__(self, graph, ids):
