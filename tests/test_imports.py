@@ -21,8 +21,7 @@ FOLDERS = {
 }
 
 # The packages that each package of keras_topo may import, besides the shared
-# checks of arguments, and the names of types, which all may
-# import.
+# checks of arguments and the names of types.
 BELOW = {
     "_backend": set(),
     "host": set(),

@@ -13,9 +13,9 @@ know the order of tokens without them.
 A run has 3,000 updates of 8 x 256 bytes and takes 14 to 36 minutes
 (results/text). On the source code of Python 3.11.7, with seed 0, the test files
 take 1.518 bits per byte with `softmax-decay`, 1.636 with `softmax`, 1.692 with
-`table`, 1.713 with `gated` (1.656 with `--similarity hedgehog`), 1.748 with
-`decay` and 2.603 with `causal`. Other versions of Python have other source
-code.
+`table` and 1.713 with `gated` (1.643 and 1.656 with `--similarity hedgehog`),
+1.748 with `decay` and 2.603 with `causal`. Other versions of Python have other
+source code.
 """
 
 from keras_topo.training.tasks.text import TextSettings
