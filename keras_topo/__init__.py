@@ -1,6 +1,6 @@
 """keras_topo: topologically masked linear attention for Keras 3."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keras_topo import _startup  # noqa: F401  isort: skip
 from keras_topo import attention, layers, masks, operators
@@ -76,17 +76,19 @@ def __dir__() -> list[str]:
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("graphs", "models", "testing", "training", "visualize"):
-        import importlib
+if not TYPE_CHECKING:  # Or any name would be one of the package.
 
-        return importlib.import_module(f"keras_topo.{name}")
-    if name in _ESTIMATORS:
-        from keras_topo import estimators
+    def __getattr__(name):
+        if name in ("graphs", "models", "testing", "training", "visualize"):
+            import importlib
 
-        return getattr(estimators, name)
-    if name in _LINKS:
-        from keras_topo import link_predictor
+            return importlib.import_module(f"keras_topo.{name}")
+        if name in _ESTIMATORS:
+            from keras_topo import estimators
 
-        return getattr(link_predictor, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(estimators, name)
+        if name in _LINKS:
+            from keras_topo import link_predictor
+
+            return getattr(link_predictor, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

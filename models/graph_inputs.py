@@ -86,15 +86,8 @@ def graph_inputs(
     """
     one_of(batching, "batching", BATCHING)
     if batching == "factors":
-        positive(rank, "rank")
         gates = gates and bool(num_edge_features)
-        if similarity is None or gates or learned_kernel:
-            raise ValueError(
-                "`batching='factors'` expects a model of attention whose "
-                "kernels are as they come: edge_gates=False, learned_kernel="
-                f"False. Received: similarity={similarity!r}, edge_gates="
-                f"{gates}, learned_kernel={learned_kernel}"
-            )
+        _check_factors(rank, similarity, gates, learned_kernel)
     inputs = {"nodes": keras.Input((None, num_features), name="nodes")}
     lead = () if num_kernels is None else (num_kernels,)
     edges = None
@@ -153,6 +146,18 @@ def graph_inputs(
             kernel, edge_features=edges[1], **ends
         )
     return GraphInputs(inputs, nodes, kernel, mask, pooling, edges)
+
+
+def _check_factors(rank, similarity, gates, learned_kernel):
+    """Refuses what kernels of low rank do not do."""
+    positive(rank, "rank")
+    if similarity is None or gates or learned_kernel:
+        raise ValueError(
+            "`batching='factors'` expects a model of attention whose "
+            "kernels are as they come: edge_gates=False, learned_kernel="
+            f"False. Received: similarity={similarity!r}, edge_gates="
+            f"{gates}, learned_kernel={learned_kernel}"
+        )
 
 
 def shared_kernel(

@@ -15,7 +15,12 @@ from keras_topo.export.graph_tensors import (
     load_graph_schema,
     parse_graph_examples,
 )
-from keras_topo.graphs import Graph, node_features, random_walk_kernel
+from keras_topo.graphs import (
+    Graph,
+    GraphPreprocessor,
+    node_features,
+    random_walk_kernel,
+)
 from keras_topo.layers import AdjacencyKernel, RandomWalkKernel
 from keras_topo.models import gcn, gkat_graph_classifier, with_edge_inputs
 
@@ -460,3 +465,8 @@ def test_against_tensorflow_gnn(tmp_path):
     theirs = parse_graph_examples([read("theirs.example")], spec)
     np.testing.assert_array_equal(theirs["nodes"], [[[1, 2, 5], [3, 4, 6]]])
     np.testing.assert_array_equal(theirs["edges"], [[[1, 0]]])
+
+
+def test_a_spec_is_that_of_an_adapted_preprocessor():
+    with pytest.raises(ValueError, match="expects adapt.graphs. first"):
+        GraphTensorSpec.from_preprocessor(GraphPreprocessor())

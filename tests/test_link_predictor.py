@@ -183,13 +183,21 @@ def normalized(*arguments, **options):
 
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.slow_on_jax
-def test_statistics_of_a_builder_of_ones_own(split):
+def test_statistics_of_a_builder_of_ones_own(split, tmp_path):
     graph = split.graph
     shifted = Graph(graph.adjacency, features=graph.features + 3.0)
     options = {**LIGHT, "epochs": 5, "validation_share": 0.0}
     predictor = LinkPredictor(build=normalized, **options).fit(shifted)
     statistics = predictor.model.get_layer("statistics")
     assert (np.asarray(statistics.moving_mean) > 0.3).all()
+    # No recipe says which kernel it has; the model itself does.
+    predictor.save(tmp_path / "own")
+    again = LinkPredictor.from_preset(tmp_path / "own", shifted)
+    np.testing.assert_allclose(
+        again.predict_raw(split.test),
+        predictor.predict_raw(split.test),
+        atol=1e-5,
+    )
 
 
 def test_targets_are_not_in_their_kernel():

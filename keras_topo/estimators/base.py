@@ -42,7 +42,7 @@ WARMUP = 0.05
 class GraphEstimator:
     """What `GraphClassifier` and its relatives have in common."""
 
-    task: str
+    task: str = ""
     level: Literal["graphs", "nodes"]
 
     def __init__(

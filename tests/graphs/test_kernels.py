@@ -145,6 +145,10 @@ def test_walk_kernels_of_several_lengths_and_unbounded():
     np.testing.assert_allclose(
         kernels[2], random_walk_kernel(matrix, 200, halt=0.3), atol=1e-9
     )
+    # Of any sequence.
+    np.testing.assert_array_equal(
+        random_walk_kernel(matrix, range(1, 4, 2), halt=0.3), kernels[:2]
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])

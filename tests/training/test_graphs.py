@@ -509,7 +509,7 @@ def test_fine_tuning(tmp_path, no_export, eagerly, capsys):
     capsys.readouterr()
     for wrong, message in (
         (["--depth", "2"], "has fixed. Received: --depth"),
-        (["--seed", "1"], "test graphs may have been among its own"),
+        (["--seed", "1"], "may have been among its training graphs"),
     ):
         again = [*given, "--from", first, *wrong, "--out", tmp_path / "x"]
         assert run(*again) == 2
