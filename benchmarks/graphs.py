@@ -442,6 +442,20 @@ def keras_nodes(path):
     return dataset, keep_largest(kernel, 32)
 
 
+def ends_of_epochs():
+    """A callback that notes in `ends` when each epoch ended."""
+    import keras
+
+    class Ends(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.ends = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.ends.append(time.perf_counter())
+
+    return Ends()
+
+
 def keras_epoch(request):
     """As `torch_epoch`."""
     import keras
@@ -506,14 +520,7 @@ def keras_epoch(request):
     compiled = request["row"].endswith(COMPILED)
     model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=compiled)
 
-    class Ends(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.ends = []
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.ends.append(time.perf_counter())
-
-    ends = Ends()
+    ends = ends_of_epochs()
     callbacks = [ends]
     if not request["nodes"]:
         callbacks.append(FollowEpochs(data["x"]))

@@ -69,6 +69,9 @@ AnyGraph: TypeAlias = Any
 #: What targets belong to; `"auto"` where their shape shows it.
 Level: TypeAlias = Literal["auto", "graphs", "nodes"]
 
+#: Whether a field of graphs is used; `"auto"` where it is there.
+Choice: TypeAlias = Literal["auto"] | bool
+
 #: How graphs are put into a batch: see `GraphSequence`.
 Batching: TypeAlias = Literal["padded", "joined", "factors"]
 

@@ -6,7 +6,7 @@ from keras_topo._backend import divide
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.operators.shapes import agree
+from keras_topo.operators.shapes import agree, check_batch
 from keras_topo.typing import Tensor, TensorLike
 
 
@@ -63,7 +63,7 @@ def as_operator(
             "`mask` expects as many tokens as `value`. Received: a mask of "
             f"{mask.num_tokens} tokens, value of shape {tuple(value.shape)}"
         )
-    mask._check_batch(tuple(value.shape[:2]))
+    check_batch(mask, tuple(value.shape[:2]))
     if not allow_negative and mask.nonnegative is False:
         raise ValueError(
             "`mask` expects entries that are not negative: the sum of a row of "

@@ -1,7 +1,7 @@
 """`GraphPreprocessor`: from graphs of any library to inputs of a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
@@ -36,15 +36,9 @@ from keras_topo.graphs.largest import (
     kinds_of,
     largest_pairs,
 )
-from keras_topo.graphs.profiles import (
-    clustering_coefficients,
-    degree_profile,
-)
+from keras_topo.graphs.profiles import clustering_coefficients, degree_profile
 from keras_topo.graphs.targets import own_targets
-from keras_topo.typing import AnyGraph, Level, StrPath
-
-#: Whether a field is used; `"auto"` where it is there.
-Choice: TypeAlias = Literal["auto"] | bool
+from keras_topo.typing import AnyGraph, Choice, Level, StrPath
 
 FORMS = ("auto", "dense", "pairs", "factors")
 # What an example has in each form, and what makes it.

@@ -182,13 +182,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                     "`num_heads` expects a positive int, unless `attention` "
                     "is a layer. Received: num_heads=None"
                 )
-        if isinstance(mask, str) and mask == "default":
-            mask = "table" if attention == "toeplitz" else None
-        if attention == "linear" and mask is not None:
-            raise ValueError(
-                "`mask` expects None with attention='linear', which is "
-                f"'toeplitz' without a mask. Received: mask={mask!r}"
-            )
+        mask = _mask_of(attention, mask)
         if self.attention is not None:
             self.attention_kind = None
             given = [
@@ -586,3 +580,15 @@ class _Given:
     def __init__(self, mask, options):
         self.mask = mask
         self.options = options
+
+
+def _mask_of(attention, mask):
+    """The mask of the shorthand, whose default depends on the attention."""
+    if isinstance(mask, str) and mask == "default":
+        return "table" if attention == "toeplitz" else None
+    if attention == "linear" and mask is not None:
+        raise ValueError(
+            "`mask` expects None with attention='linear', which is "
+            f"'toeplitz' without a mask. Received: mask={mask!r}"
+        )
+    return mask

@@ -102,12 +102,6 @@ class MultiHeadLayer(keras.layers.Layer):
             self.similarity.dtype_policy = self.dtype_policy
         self.combine = one_of(combine, "combine", COMBINATIONS)
         self.magnitude_aware = bool(magnitude_aware)
-        if magnitude_aware and self.similarity not in SCALED_FEATURE_MAPS:
-            raise ValueError(
-                "`magnitude_aware` is for feature maps whose features have a "
-                f"scale, {SCALED_FEATURE_MAPS}: exponentials know how large a "
-                f"query is. Received: similarity={similarity!r}"
-            )
         self.num_features = positive(
             num_features, "num_features", optional=True
         )
@@ -133,26 +127,34 @@ class MultiHeadLayer(keras.layers.Layer):
         self._projections = tuple(projections)
         for name, value in projections.items():
             setattr(self, name, _module(name).get(value))
-        if self.similarity == "additive" and self.value_dim != self.key_dim:
-            raise ValueError(
-                "`value_dim` expects key_dim with the additive similarity, "
-                "whose values are its keys. Received: "
-                f"value_dim={value_dim}, key_dim={key_dim}"
-            )
-        if self.similarity != "additive" and (
-            attention_initializer is not None
-            or attention_regularizer is not None
-        ):
-            raise ValueError(
-                "`attention_initializer` and `attention_regularizer` are for "
-                "the vectors of the additive similarity. Received: "
-                f"similarity={similarity!r}"
-            )
+        self._check_similarity(similarity)
         self.seed_generator = (
             keras.random.SeedGenerator(derived_seed(seed, "dropout"))
             if dropout
             else None
         )
+
+    def _check_similarity(self, given: Similarity) -> None:
+        """Whether the other arguments are for the similarity, as it came."""
+        if self.magnitude_aware and self.similarity not in SCALED_FEATURE_MAPS:
+            raise ValueError(
+                "`magnitude_aware` is for feature maps whose features have a "
+                f"scale, {SCALED_FEATURE_MAPS}: exponentials know how large a "
+                f"query is. Received: similarity={given!r}"
+            )
+        if self.similarity == "additive":
+            if self.value_dim != self.key_dim:
+                raise ValueError(
+                    "`value_dim` expects key_dim with the additive similarity, "
+                    "whose values are its keys. Received: "
+                    f"value_dim={self.value_dim}, key_dim={self.key_dim}"
+                )
+        elif self.attention_initializer or self.attention_regularizer:
+            raise ValueError(
+                "`attention_initializer` and `attention_regularizer` are for "
+                "the vectors of the additive similarity. Received: "
+                f"similarity={given!r}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         config = {

@@ -1,6 +1,5 @@
 """`MaskOperator`: a mask as a linear operator that owns its attention."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from keras_topo.operators.layouts import relayout
 from keras_topo.operators.linear import low_rank_attention
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
-from keras_topo.operators.shapes import agree, static_size
+from keras_topo.operators.shapes import agree, check_batch, static_size
 from keras_topo.operators.tensor_holder import TensorHolder
 from keras_topo.typing import (
     Implementation,
@@ -293,7 +292,7 @@ class MaskOperator(TensorHolder):
             def low_rank(query, key, value):
                 return low_rank_attention(query, key, value, factors)
 
-            cost = _low_rank_cost(problem, factors[0].shape[-1])
+            cost = costs.low_rank_cost(problem, factors[0].shape[-1])
             forms.append(Form("low rank", cost, low_rank))
         if self.num_tokens is None and forms:
             # Nothing to estimate the general forms by.
@@ -454,7 +453,7 @@ class MaskOperator(TensorHolder):
 
     def _cost(self, columns: int) -> float:
         """The default is that of a dense matrix."""
-        return product_cost(self.num_tokens, self.num_tokens, columns)
+        return costs.product_cost(self.num_tokens, self.num_tokens, columns)
 
     def _own_forms(self, problem: Problem) -> Sequence[Form]:
         """Forms of attention beside the general ones, a tuple of `Form`."""
@@ -572,33 +571,7 @@ class MaskOperator(TensorHolder):
                     )
                 )
             )
-        self._check_batch(tuple(value.shape[:2]))
-
-    def _check_batch(self, leading):
-        """Raises a ValueError unless the batch axes broadcast to `(batch,
-        heads)`."""
-        batch = self.batch_shape
-        if len(batch) > 2:
-            raise ValueError(
-                "`mask` expects at most the batch axes (batch, heads). "
-                f"Received: a mask of shape {self.shape}"
-            )
-        found = leading[2 - len(batch) :]
-        if not all(
-            n == 1 or agree((n,), (m,))
-            for n, m in zip(batch, found, strict=True)
-        ):
-            raise ValueError(
-                "the batch axes of `mask` expect 1 or the sizes of (batch, "
-                f"heads). Received: a mask of shape {self.shape}, batch and "
-                f"heads {leading}"
-            )
-
-
-def product_cost(rows, inner, columns):
-    """Cost of a dense product, its reading and writing included."""
-    penalty = costs.SMALL_PRODUCT if min(rows, inner) < 512 else 1.0
-    return costs.LAUNCH + penalty * math.prod((rows, inner, columns))
+        check_batch(self, tuple(value.shape[:2]))
 
 
 def widest_dtype(operators):
@@ -612,10 +585,3 @@ def require_operator(value, name):
         raise ValueError(
             f"`{name}` expects a MaskOperator. Received: {name}={value!r}"
         )
-
-
-def _low_rank_cost(problem, rank):
-    features = problem.num_features * rank
-    products = 2 * problem.length * features * (problem.value_dim + 1)
-    passes = 4 * costs.ELEMENT * problem.length * features
-    return 4 * costs.LAUNCH + problem.pairs * (products + passes)

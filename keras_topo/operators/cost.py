@@ -13,6 +13,8 @@ there. They are of the size of what the script measures by itself, but for
 starts for a fraction of that.
 """
 
+import math
+
 #: One element passed once through memory by an elementwise operation.
 ELEMENT = 30.0
 
@@ -29,3 +31,17 @@ LAUNCH = 1.0e6
 #: A multiply-add in many products of small matrices, which use the cores less
 #: well, and whose gradients take more passes than those of large ones.
 BATCHED_PRODUCT = 2.0
+
+
+def product_cost(rows, inner, columns):
+    """Cost of a dense product, its reading and writing included."""
+    penalty = SMALL_PRODUCT if min(rows, inner) < 512 else 1.0
+    return LAUNCH + penalty * math.prod((rows, inner, columns))
+
+
+def low_rank_cost(problem, rank):
+    """Cost of linear attention with `rank` times as many features."""
+    features = problem.num_features * rank
+    products = 2 * problem.length * features * (problem.value_dim + 1)
+    passes = 4 * ELEMENT * problem.length * features
+    return 4 * LAUNCH + problem.pairs * (products + passes)

@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, product_cost
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.cost import product_cost
 from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.parameters import (

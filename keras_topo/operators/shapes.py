@@ -96,3 +96,22 @@ def _broadcast_two(a, b):
     if isinstance(b, int):
         return a if b == 1 else b
     return a if a is b else ops.where(a == 1, b, a)
+
+
+def check_batch(mask, leading):
+    """Raises a ValueError unless the batch axes of a mask broadcast to those of
+    attention, `(batch, heads)`."""
+    batch = mask.batch_shape
+    if len(batch) > 2:
+        raise ValueError(
+            "`mask` expects at most the batch axes (batch, heads). Received: a "
+            f"mask of shape {mask.shape}"
+        )
+    found = leading[2 - len(batch) :]
+    if not all(
+        n == 1 or agree((n,), (m,)) for n, m in zip(batch, found, strict=True)
+    ):
+        raise ValueError(
+            "the batch axes of `mask` expect 1 or the sizes of (batch, heads). "
+            f"Received: a mask of shape {mask.shape}, batch and heads {leading}"
+        )

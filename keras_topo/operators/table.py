@@ -12,7 +12,8 @@ from scipy.fft import next_fast_len
 
 from keras_topo._backend import slice_axis, toeplitz_fft
 from keras_topo.operators import cost as costs
-from keras_topo.operators.base import MaskOperator, product_cost
+from keras_topo.operators.base import MaskOperator
+from keras_topo.operators.cost import product_cost
 from keras_topo.operators.dense import apply_matrix
 from keras_topo.operators.parameters import (
     accumulation_dtype,
