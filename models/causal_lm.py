@@ -93,7 +93,8 @@ def causal_lm(
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class CausalLanguageModel(keras.Model):
-    """The model that `causal_lm` makes; its arguments are explained there.
+    """The model that `causal_lm` makes; see there for its arguments and an
+    example.
 
     Call arguments:
         tokens: `(batch, length)`, int32.

@@ -121,6 +121,16 @@ class NodeRegressor(_Regressor):
 
     `y` is an array per graph, `(nodes,)` or `(nodes, values)`, NaN where
     unknown: these values do not count.
+
+    Example:
+
+    >>> import networkx
+    >>> paths = [networkx.path_graph(n) for n in (4, 5, 6)]
+    >>> places = [np.linspace(0, 1, len(path)) for path in paths]
+    >>> regressor = NodeRegressor(model="gin", epochs=2, depth=1, verbose=0)
+    >>> predicted = regressor.fit(paths, places).predict(paths)
+    >>> [values.shape for values in predicted]
+    [(4,), (5,), (6,)]
     """
 
     task, level = "regression of nodes", "nodes"

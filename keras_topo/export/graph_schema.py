@@ -154,8 +154,8 @@ def load_graph_schema(
         features: names of the float node features to read, in this order;
             defaults to all of them, by name.
         node_set, edge_set: names; needed only where the schema has several.
-        node_label, edge_weight, edge_label, edge_features: names of what to
-            read of nodes and edges besides; nothing unless it is named.
+        node_label, edge_weight, edge_label, edge_features: names of what else
+            to read of nodes and edges; nothing unless it is named.
 
     Returns:
         A `GraphTensorSpec`, directed if the schema describes its edges as
@@ -166,6 +166,13 @@ def load_graph_schema(
             is one of several, edges do not lead from the nodes to the nodes,
             or a feature has no fixed number of float channels, or a label is
             no int64 or string.
+
+    Example:
+
+    >>> with open("graph_schema.pbtxt", "w") as file:
+    ...     written = file.write(GraphTensorSpec({"charge": 1}).to_schema())
+    >>> load_graph_schema("graph_schema.pbtxt").features
+    {'charge': 1}
     """
     schema = _parse_schema(pathlib.Path(path).expanduser())
     nodes = _one_set(schema.node_sets, node_set, "node_set", path)

@@ -83,6 +83,13 @@ class ForestMask(GraphMask):
 
     *Complexity*: that of `ForestExponential` or `ForestDistance`; the plan is
     made once on the host and shared by all layers on the same forest.
+
+    Example:
+
+    >>> mask = ForestMask([-1, 0, 1], function="table")
+    >>> mask.build(num_heads=2, topology=keras_topo.masks.Nodes(3))
+    >>> mask.operator().shape
+    (2, 3, 3)
     """  # noqa: E501
 
     # Also of a callable: its values are checked once, when it is given.

@@ -71,8 +71,8 @@ def curve_decay(
 
 
 class CurveDecay(MaskOperator):
-    """The operator that `curve_decay` makes; its arguments are explained
-    there.
+    """The operator that `curve_decay` makes; see there for its arguments and an
+    example.
 
     *Complexity*: a product takes a gather of the tokens and an
     `ExponentialDecay` per curve. In attention, queries, keys and values are
