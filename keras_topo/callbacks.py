@@ -1,8 +1,11 @@
 """Callbacks for training."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+
+if TYPE_CHECKING:
+    from keras_topo.graphs import GraphSequence
 
 
 class Resample(keras.callbacks.Callback):
@@ -69,7 +72,7 @@ class FollowEpochs(keras.callbacks.Callback):
     ...           callbacks=[FollowEpochs(train)])
     """
 
-    def __init__(self, sequence: Any):
+    def __init__(self, sequence: "GraphSequence"):
         super().__init__()
         self.sequence = sequence
 
