@@ -473,8 +473,8 @@ add(
 )
 add(
     "kernel layers: padded nodes are seen",
-    "kernel * mask[:, None, :, None] * mask[:, None, None, :]",
-    "kernel * mask[:, None, :, None]",
+    "kernel * real[:, None, :, None] * real[:, None, None, :]",
+    "kernel * real[:, None, :, None]",
 )
 
 add = _group(
