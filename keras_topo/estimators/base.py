@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 import keras
 import numpy as np
@@ -33,13 +33,15 @@ from keras_topo.typing import AnyGraph, StrPath
 WHOLE = ("with_edge_inputs", "from_graphs")
 #: Graphs of any library.
 Graphs: TypeAlias = Sequence[AnyGraph] | GraphDataset
+#: Predictions: an array for graphs, a list of arrays for nodes.
+Found = TypeVar("Found")
 #: `verbose` of `keras.Model.fit`.
 Verbose: TypeAlias = bool | int | Literal["auto"]
 # Share of the updates in which the learning rate rises.
 WARMUP = 0.05
 
 
-class GraphEstimator:
+class GraphEstimator(Generic[Found]):
     """What `GraphClassifier` and its relatives have in common."""
 
     task: str = ""
@@ -173,7 +175,7 @@ class GraphEstimator:
         found = model.evaluate(sequence, verbose=0, return_dict=True)
         return {name: float(value) for name, value in found.items()}
 
-    def predict_raw(self, graphs: Graphs) -> Any:
+    def predict_raw(self, graphs: Graphs) -> Found:
         """The outputs of the model, in the order of the graphs.
 
         Returns:
@@ -182,13 +184,13 @@ class GraphEstimator:
         """
         model = self._fitted()
         graphs = self._read(graphs)
+        found: Any = []
         if not graphs:
-            empty = np.zeros((0, model.output_shape[-1]), "float32")
-            return empty if self.level == "graphs" else []
+            empty: Any = np.zeros((0, model.output_shape[-1]), "float32")
+            return empty if self.level == "graphs" else found
         sequence = self._sequence(graphs, False)
         if self.level == "graphs":
             return model.predict(sequence, verbose=0)
-        found = []
         for index in range(len(sequence)):
             (inputs,) = sequence[index]
             outputs = model.predict_on_batch(inputs)
@@ -324,6 +326,12 @@ class GraphEstimator:
         """Reads what `_state` gave."""
 
     # Parts.
+
+    def _each(self, function, outputs) -> Any:
+        """A function of the outputs for graphs, or for the nodes of each."""
+        if self.level == "graphs":
+            return function(outputs)
+        return [function(x) for x in outputs]
 
     def _read(self, graphs):
         return self.preprocessor.read(graphs, self.level)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_topo.estimators.base import GraphEstimator, Graphs
+from keras_topo.estimators.base import Found, GraphEstimator, Graphs
 from keras_topo.estimators.losses import (
     KnownBinaryAccuracy,
     KnownBinaryCrossentropy,
@@ -15,7 +15,7 @@ from keras_topo.estimators.losses import (
 from keras_topo.estimators.options import non_negative
 
 
-class _Classifier(GraphEstimator):
+class _Classifier(GraphEstimator[Found]):
     def __init__(
         self,
         *args: Any,
@@ -114,24 +114,18 @@ class _Classifier(GraphEstimator):
         self.multi_label = True
         return values.shape[1]
 
-    def predict(self, graphs: Graphs) -> Any:
+    def predict(self, graphs: Graphs) -> Found:
         """The class of each graph or node, or its labels.
 
         Returns:
             `(graphs,)`, values of the classes, or `(graphs, labels)`, zeros
             and ones, int; for nodes a list of `(nodes,)` or `(nodes, labels)`.
         """
-        outputs = self.predict_raw(graphs)
-        if self.level == "graphs":
-            return self._decided(outputs)
-        return [self._decided(x) for x in outputs]
+        return self._each(self._decided, self.predict_raw(graphs))
 
-    def predict_proba(self, graphs: Graphs) -> Any:
+    def predict_proba(self, graphs: Graphs) -> Found:
         """Probabilities of classes, or of labels, as `predict`."""
-        outputs = self.predict_raw(graphs)
-        if self.level == "graphs":
-            return self._probabilities(outputs)
-        return [self._probabilities(x) for x in outputs]
+        return self._each(self._probabilities, self.predict_raw(graphs))
 
     @property
     def classes(self) -> list[Any] | None:
@@ -168,7 +162,7 @@ class _Classifier(GraphEstimator):
         self.multi_label = saved.get("multi_label", False)
 
 
-class GraphClassifier(_Classifier):
+class GraphClassifier(_Classifier[np.ndarray]):
     """Classifies graphs, into classes or by several labels each.
 
     Args:
@@ -213,7 +207,7 @@ class GraphClassifier(_Classifier):
     task, level = "graphs", "graphs"
 
 
-class NodeClassifier(_Classifier):
+class NodeClassifier(_Classifier[list[np.ndarray]]):
     """Classifies the nodes of many graphs: see `GraphClassifier`.
 
     `y` is an array per graph: classes `(nodes,)`, -1 where unknown, or zeros

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_topo.estimators.base import GraphEstimator, Graphs
+from keras_topo.estimators.base import Found, GraphEstimator, Graphs
 from keras_topo.estimators.losses import (
     KnownAbsoluteError,
     KnownSquaredError,
@@ -12,7 +12,7 @@ from keras_topo.estimators.losses import (
 )
 
 
-class _Regressor(GraphEstimator):
+class _Regressor(GraphEstimator[Found]):
     #: Mean and deviation of each target, two lists, once they are known.
     statistics: Any = None
     _outputs = "regression"
@@ -68,13 +68,12 @@ class _Regressor(GraphEstimator):
         )
         return values.shape[1]
 
-    def predict(self, graphs: Graphs) -> Any:
+    def predict(self, graphs: Graphs) -> Found:
         """Numbers, `(graphs,)` or `(graphs, values)`; for nodes a list."""
         outputs = self.predict_raw(graphs)
-        squeeze = len(self.statistics[0]) == 1
-        if self.level == "graphs":
-            return outputs[:, 0] if squeeze else outputs
-        return [x[:, 0] if squeeze else x for x in outputs]
+        if len(self.statistics[0]) > 1:
+            return outputs
+        return self._each(lambda x: x[:, 0], outputs)
 
     def _model_options(self):
         return {"target_statistics": self.statistics}
@@ -95,7 +94,7 @@ class _Regressor(GraphEstimator):
         self.statistics = saved.get("statistics")
 
 
-class GraphRegressor(_Regressor):
+class GraphRegressor(_Regressor[np.ndarray]):
     """Predicts numbers of graphs: see `GraphClassifier`.
 
     `y` is a number per graph, or a vector of them with NaN where unknown.
@@ -116,7 +115,7 @@ class GraphRegressor(_Regressor):
     task, level = "regression of graphs", "graphs"
 
 
-class NodeRegressor(_Regressor):
+class NodeRegressor(_Regressor[list[np.ndarray]]):
     """Predicts numbers of the nodes of many graphs: see `GraphRegressor`.
 
     `y` is an array per graph, `(nodes,)` or `(nodes, values)`, NaN where

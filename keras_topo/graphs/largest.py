@@ -67,7 +67,7 @@ def kinds_of(kind: str, name: str = "kind") -> list[KernelKind]:
             f"`{name}` expects one of {KERNELS}, or different ones joined by "
             f"'+'. Received: {name}={kind!r}"
         )
-    return cast(list[KernelKind], kinds)
+    return cast("list[KernelKind]", kinds)
 
 
 def count_kernels(kind: str, sizes: Sequence[float]) -> int:
