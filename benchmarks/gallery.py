@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--out", type=path, default="docs/mask-gallery.png")
     arguments = parser.parse_args()
     draw_gallery(arguments.out)
-    print(f"picture: {arguments.out}")
+    print(f"plot: {arguments.out}")
     return 0
 
 

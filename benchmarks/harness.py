@@ -160,8 +160,8 @@ class Worker:
 
 
 class Workers:
-    """Processes of a benchmark: each is started when it is first asked, and
-    again after it has ended.
+    """Processes of a benchmark. Each starts at its first request, and starts
+    again if it has ended.
 
     Args:
         module, threads: as in `Worker`.
@@ -173,8 +173,8 @@ class Workers:
         load = os.getloadavg()[0]
         if load > 0.5:
             print(
-                f"The load of this machine is {load:.1f}. What else runs slows "
-                "rows down unequally, those of many threads most"
+                f"The load of this machine is {load:.1f}. Other load slows "
+                "rows down unequally, multi-threaded rows most."
             )
 
     def ask(self, kind, request, timeout=None, root=ROOT):
@@ -217,15 +217,15 @@ class Workers:
 
 
 def take_turns(ask, rows, rounds, budget=math.inf):
-    """Rounds in which all rows take turns, every other round backwards: no
-    row is always the one that follows a certain other.
+    """Runs rounds in which all rows take turns. Every other round runs
+    backwards, so that no row always follows the same other row.
 
     Args:
         ask: function from a row to its answer, with `"seconds"`.
-        rows: list of keys. What compiles has been compiled before.
-        rounds: int, the most rounds.
-        budget: float, seconds. No round begins that would probably exceed it,
-            but the first one.
+        rows: list of keys. Rows must be compiled before.
+        rounds: int, largest number of rounds.
+        budget: float, seconds. After the first round, no round starts that
+            would probably exceed it.
 
     Returns:
         A list of dicts from rows to answers.
@@ -249,16 +249,16 @@ def take_turns(ask, rows, rounds, budget=math.inf):
 
 
 def prepare_and_take_turns(ask, rows, rounds):
-    """The same with rows of which some may fail, which are then left out.
+    """Prepares rows and calls `take_turns`; rows that fail are left out.
 
     Args:
-        ask: as of `take_turns`; with `prepare=True` it prepares a row.
+        ask: as in `take_turns`; with `prepare=True` it prepares a row.
         rows: list of keys.
         rounds: int.
 
     Returns:
         The answers to the preparations, a dict from rows; the rounds of the
-        rows that did not fail; and a dict from the others to what they said.
+        rows that did not fail; and a dict from failed rows to errors.
     """
     first, found, failures = {}, [], {}
     for row in rows:
@@ -282,7 +282,7 @@ def seconds_of(rounds, row):
 
 def ratio_of(rounds, row, other):
     """The median over rounds of the time of a row over that of another, or
-    `None` where the other was not measured."""
+    `None` if the other was not measured."""
     if not rounds or other not in rounds[0]:
         return None
     return statistics.median(
@@ -291,7 +291,7 @@ def ratio_of(rounds, row, other):
 
 
 def ratio_of_least(rounds, row, other):
-    """The same of the shortest times, which interruptions do not lengthen."""
+    """The ratio of the shortest times, which interruptions do not affect."""
     if not rounds or other not in rounds[0]:
         return None
     least, least_other = (
@@ -301,7 +301,7 @@ def ratio_of_least(rounds, row, other):
 
 
 class Forecast:
-    """What calls will take, from what they took at smaller sizes.
+    """Predicts the times of calls from those at smaller sizes.
 
     A row whose call would exceed `limit` seconds is left out, and so is one
     that was left out or failed at a smaller size.
@@ -328,7 +328,7 @@ class Forecast:
 
 
 def slope(points):
-    """Of times against sizes in doubly logarithmic axes, by least squares;
+    """The slope of times against sizes on log-log axes, by least squares;
     `None` for fewer than two points."""
     if len(points) < 2:
         return None
@@ -387,10 +387,10 @@ def count_cores():
 
 
 class Report:
-    """Records of what was measured, in a file that is whole at every moment.
+    """Records of measurements, in a file that is always complete.
 
-    A report of the same arguments and versions is continued. One of others is
-    kept, as FILE.old, and a new one begins.
+    A report with the same arguments and versions is continued. Otherwise the
+    file is kept as FILE.old, and a new one starts.
 
     Args:
         path: str, or `None` for a report without a file.
@@ -417,7 +417,7 @@ class Report:
             if earlier.get(key) != self._head[key]:
                 kept = Path(f"{self._path}.old")
                 self._path.replace(kept)
-                print(f"{self._path} had other {key}: it is now {kept}")
+                print(f"{self._path} had other {key}; it is kept as {kept}")
                 return
         for name in self._sections:
             self._sections[name] = earlier.get(name, [])
@@ -543,7 +543,7 @@ def open_panels(titles, xlabel, ylabel):
 
 
 def draw_line(panel, points, style, label=None, **options):
-    """Points `(size, time)` in doubly logarithmic axes; returns the color."""
+    """Plots points `(size, time)` on log-log axes; returns the color."""
     if not points:
         return None
     (line,) = panel.loglog(

@@ -165,5 +165,5 @@ def test_the_command_that_writes_it(zoo, capsys):
     (run / "metrics.json").write_text(json.dumps(metrics))
     assert publish.main([str(run), str(zoo / "new")]) == 2
     error = capsys.readouterr().err
-    assert "`--data-license` expects" in error
+    assert "--data-license expects" in error
     assert not (zoo / "new").exists()

@@ -1,4 +1,4 @@
-"""Peers that filter and convolve, for sequences, grids and paths."""
+"""Peers that use filters and convolutions, for sequences, grids and paths."""
 
 import functools
 import math

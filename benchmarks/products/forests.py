@@ -1,8 +1,9 @@
-"""Masks on forests, and what computes their products without this package.
+"""Masks on forests, and their peers without this package.
 
-Functions `random_*` make what defines a mask, on the host, the same in every
-process; `build_*` make the operator from it; `prepare_*` a peer, a function
-without arguments that returns the product with `x` `(tokens, columns)`.
+`random_*` make the data that define a mask, on the host and the same in every
+process. `build_*` make the operator from them. `prepare_*` make a peer, a
+function without arguments that returns the product with `x`, `(tokens,
+columns)`.
 """
 
 import math
@@ -131,10 +132,10 @@ def rational_table(size, dtype):
 
 
 def prepare_spheres(parents, x):
-    """`sum_d f(d) A_d x`, where `A_d` tells nodes at the distance `d`.
+    """`sum_d f(d) A_d x`, where `A_d` marks pairs at distance `d`.
 
     On a tree `A_d+1 = A A_d - (D - 1) A_d-1` (`D` in place of `D - 1` for `d`
-    = 1): one sparse product a distance, which is much on a path and little on
+    = 1): one sparse product per distance, which is slow on a path and fast on
     a shallow tree.
     """
     child = np.flatnonzero(parents >= 0)
@@ -161,7 +162,7 @@ def prepare_spheres(parents, x):
 
 
 def diameter(adjacency):
-    """The longest distance in a tree: from the node farthest from any."""
+    """The longest distance in a tree, from the node farthest from any node."""
     far = 0
     for _ in range(2):
         distance = scipy.sparse.csgraph.shortest_path(
@@ -172,8 +173,8 @@ def diameter(adjacency):
 
 
 def prepare_blocks(parents, x, block=256):
-    """Blocks of rows of the matrix: distances from a block of nodes to all,
-    level by level, then a table and a matrix product."""
+    """Blocks of rows of the matrix: distances from a block of nodes to all
+    nodes, by level, then a table lookup and a matrix product."""
     order, above, bounds = by_level(parents)
     nodes, num_levels = len(order), len(bounds) - 1
     level = np.repeat(np.arange(num_levels), np.diff(bounds))

@@ -1,6 +1,6 @@
 """Masks of graphs, of factors and of pairs, and their peers.
 
-Named as in `benchmarks.products.forests`.
+Functions are named as in `benchmarks.products.forests`.
 """
 
 import numpy as np

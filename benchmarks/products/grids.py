@@ -1,6 +1,6 @@
 """Masks on sequences, grids, tori and cubes, and their peers.
 
-Named as in `benchmarks.products.forests`.
+Functions are named as in `benchmarks.products.forests`.
 """
 
 import functools

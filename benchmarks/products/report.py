@@ -1,4 +1,4 @@
-"""The tables and the picture of `benchmarks.masks`, from its results."""
+"""Tables and plots of `benchmarks.masks`, from its results."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""What a row of `benchmarks.masks` is."""
+"""The rows of `benchmarks.masks`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,14 +36,14 @@ class Row:
     Args:
         name: str.
         sizes: tokens.
-        inputs: function from the tokens to what defines the mask, on the host;
-            the same in every process.
-        build: function from the inputs to the operator; what it takes is
+        inputs: function from the number of tokens to the data that define the
+            mask, on the host; the same in every process.
+        build: function from the inputs to the operator; it counts as
             preparation.
         peers: tuple of `Peer`; the first gives the reference, in float64.
-        share: function from the inputs to what peers prepare from, or `None`
-            for the inputs: what takes long and is common to them.
-        columns: int, or `None` for those that are asked for.
+        share: function from the inputs to slow preparation that all peers
+            share; `None` if they start from the inputs.
+        columns: int, or `None` for the requested number.
         also_float64: bool, whether the product is timed in float64 too.
     """
 
@@ -57,8 +57,7 @@ class Row:
     also_float64: bool = False
 
     def methods(self):
-        """The names of the methods, ours first, and the kind of process of
-        each."""
+        """The names of the methods, ours first, with their process kinds."""
         methods = {OURS: "tensorflow"}
         if self.also_float64:
             methods[OURS_64] = "tensorflow"

@@ -1,4 +1,4 @@
-"""What was promised of the products of masks, and what was measured."""
+"""Target figures of the products of masks, and the measured ones."""
 
 import dataclasses
 from collections.abc import Callable

@@ -220,7 +220,7 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         ([], {"mask": "tables"}, r"`mask` expects table, .*'tables'"),
         ([], {"stride": 99}, r"`stride` expects at most `length`"),
         (["--variant", "tabel"], {}, r"expects one of decay.*'tabel'"),
-        (["--splits", "5"], {}, r"--splits expects a task that folds"),
+        (["--splits", "5"], {}, r"--splits expects a task that supports folds"),
         (["--folds", "1"], {}, r"expects --splits. Received: none"),
         (["--compare", "depht=1"], {}, r"--compare expects NAME=.*depht=1"),
         (["--compare", "depth=x"], {}, r"--compare depth: .*: 'x'"),
@@ -230,22 +230,22 @@ def test_a_run_of_other_arguments_or_data_is_refused(
         (
             ["--splits", "5", "--distribute", "mirrored"],
             {},
-            r"--splits trains on one device .* Received: mirrored",
+            r"--splits expects no --distribute.* Received: mirrored",
         ),
         (
             ["--compare", "depth=1", "--distribute", "mirrored"],
             {},
-            r"--compare trains on one device .* Received: mirrored",
+            r"--compare expects no --distribute.* Received: mirrored",
         ),
         (
             ["--splits", "5", "--results", "r.jsonl"],
             {},
-            r"--splits leaves .* no --results. Received: r.jsonl",
+            r"--splits expects no --results.* Received: r.jsonl",
         ),
         (
             ["--compare", "depth=1", "--results", "r.jsonl"],
             {},
-            r"--compare leaves .* no --results. Received: r.jsonl",
+            r"--compare expects no --results.* Received: r.jsonl",
         ),
         (
             ["--compare", "depth=1", "depth=2"],
@@ -271,7 +271,7 @@ def test_a_script_says_what_it_expects(capsys):
     assert train.main([]) == 2
     assert "expects a config first, one of" in capsys.readouterr().err
     for arguments, expected in (
-        (["--help"], "Language models of the Python standard library"),
+        (["--help"], "Trains language models of bytes"),
         (["text", "--help"], "--validation-windows"),
     ):
         with pytest.raises(SystemExit) as end:
