@@ -1,14 +1,12 @@
 """Checks of constructor arguments that layers share, and former names."""
 
-import functools
 import warnings
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Collection
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 Choice = TypeVar("Choice")
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @overload
@@ -76,25 +74,32 @@ def by_former_name(
     return kwargs.pop(old)
 
 
-def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
-    """Makes a function take the argument `new` by its former name too."""
-
-    def decorate(function: Function) -> Function:
-        @functools.wraps(function)
-        def call(*args, **kwargs):
-            if old in kwargs:
-                kwargs[new] = by_former_name(kwargs, old, new, kwargs.get(new))
-            return function(*args, **kwargs)
-
-        return cast(Function, call)
-
-    return decorate
-
-
-# Names of arguments that configurations of earlier versions hold.
+# Names of arguments in earlier versions, and those of today.
 _RENAMED = {"fixed_kernel": "graph_kernel"}
 
 
-def with_new_names(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, of whatever version, with the names of today."""
-    return {_RENAMED.get(key, key): value for key, value in config.items()}
+def renamed(names: Collection[str] | None = None) -> dict[str, str]:
+    """Former names of arguments, and those of today.
+
+    Args:
+        names: parameters of a function, of which some may be called today what
+            they were called before; `None` for all.
+    """
+    return {
+        old: new
+        for old, new in _RENAMED.items()
+        if names is None or (new in names and old not in names)
+    }
+
+
+def with_new_names(
+    config: dict[str, Any], names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """A configuration, of whatever version, with the names of today.
+
+    Args:
+        config: dict, arguments by name.
+        names: see `renamed`.
+    """
+    new_names = renamed(names)
+    return {new_names.get(key, key): value for key, value in config.items()}

@@ -4,7 +4,7 @@ from typing import Literal
 
 import keras
 
-from keras_topo.arguments import one_of, positive, renamed_argument
+from keras_topo.arguments import one_of, positive
 from keras_topo.layers import (
     ConsistencyRegularization,
     GraphEncoderBlock,
@@ -207,7 +207,6 @@ def _published_nodes(graph, attention, depth, seed, dropout, attention_dropout):
     return x
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_node_classifier(
     num_features: int,

@@ -10,7 +10,7 @@ from typing import Literal
 
 import keras
 
-from keras_topo.arguments import positive, renamed_argument
+from keras_topo.arguments import positive
 from keras_topo.layers import (
     GraphIsomorphism,
     GraphKernelAttention,
@@ -30,7 +30,6 @@ from keras_topo.presets.builders import builder
 from keras_topo.typing import Batching, GraphKernel, Statistics
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gcn(
     num_features: int,
@@ -130,7 +129,6 @@ def gcn(
     )
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gat(
     num_features: int,
@@ -241,7 +239,6 @@ def gat(
     )
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def sgc(
     num_features: int,
@@ -323,7 +320,6 @@ def sgc(
     )
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def appnp(
     num_features: int,

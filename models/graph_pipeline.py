@@ -1,5 +1,6 @@
 """From a graph as a client sends it to the classes of a classifier."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -97,6 +98,7 @@ def with_edge_inputs(
     return keras.Model(inputs, logits, name=name or classifier.name)
 
 
+@functools.wraps(with_edge_inputs)
 def from_edges(*args: Any, **kwargs: Any) -> keras.Model:
     """The former name of `with_edge_inputs`."""
     warnings.warn(

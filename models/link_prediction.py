@@ -5,7 +5,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from keras_topo.arguments import one_of, positive, rate, renamed_argument
+from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import (
     GraphEncoderBlock,
     GraphKernelAttention,
@@ -20,7 +20,6 @@ ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("dot", "hadamard", "concat")
 
 
-@renamed_argument("fixed_kernel", "graph_kernel")
 @builder
 def gkat_link_predictor(
     num_features: int,

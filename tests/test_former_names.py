@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+import keras_topo
 from keras_topo import layers, models
+from keras_topo.presets import builders
+from keras_topo.presets.builders import BUILDERS
 
 KERNEL = np.ones((3, 3), "float32")
 LAYERS = {
@@ -46,3 +49,22 @@ def test_from_edges():
     with pytest.warns(DeprecationWarning, match="with_edge_inputs"):
         model = models.from_edges(classifier, kernel, 3)
     assert sorted(model.input) == ["edges", "node_mask", "nodes"]
+
+
+def test_builders_are_known_by_themselves():
+    for name in ("gcn", "gat", "sgc", "appnp", "gkat_node_classifier"):
+        assert BUILDERS[name] is getattr(models, name)
+
+
+def test_a_builder_of_ones_own_keeps_its_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, "BUILDERS", dict(BUILDERS))
+
+    @builders.builder
+    def mine(num_features, fixed_kernel=None):
+        kernel = layers.GraphPropagation(graph_kernel=fixed_kernel)
+        return keras.Sequential([keras.Input((3, num_features)), kernel])
+
+    keras_topo.save_preset(mine(4, fixed_kernel=KERNEL), tmp_path / "mine")
+    again = keras_topo.from_preset(tmp_path / "mine")
+    x = np.eye(3, 4, dtype="float32")[None]
+    np.testing.assert_allclose(again.predict(x, verbose=0), KERNEL[None] @ x)

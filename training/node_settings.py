@@ -149,7 +149,7 @@ class NodeSettings(Settings):
     node_dropout: Rate | None = None
     """with gkat-propagation and gkat-consistency: rate of dropping nodes"""
     copies: PositiveInt | None = None
-    """copies of the graph per step, each without other nodes"""
+    """copies of the graph per step; each drops different nodes"""
     consistency: NaturalFloat | None = None
     """weight of the loss for differing predictions for the copies"""
     temperature: PositiveFloat | None = None

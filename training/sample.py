@@ -35,7 +35,11 @@ def main(argv=None):
     parser.add_argument("run", type=path, help="the folder of a finished run")
     parser.add_argument("--prompt", default="", help="the start of the file")
     parser.add_argument(
-        "--bytes", type=positive_int, default=500, help="write at most N bytes"
+        "--bytes",
+        type=positive_int,
+        default=500,
+        metavar="N",
+        help="write at most N bytes",
     )
     parser.add_argument(
         "--temperature",
@@ -46,6 +50,7 @@ def main(argv=None):
     parser.add_argument(
         "--top-k",
         type=positive_int,
+        metavar="K",
         help="sample from the K most probable bytes",
     )
     parser.add_argument("--seed", type=natural, help="seed of the sampling")

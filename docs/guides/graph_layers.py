@@ -86,8 +86,8 @@ print(sorted(inputs))  # ['kernel', 'node_mask', 'nodes']
 # of nodes ([figures](../../results/README.md#memory-of-an-epoch)). `form="factors"` uses
 # low-rank kernels for linear attention: walks that meet at the same hubs.
 #
-# Available kernels are random walks, diffusion, the single steps of walks, walks along
-# equal labels, and combinations. With `learned_kernel=True` each head of GKAT learns its
+# Available kernels are random walks, diffusion, the single steps of walks, walks that
+# see equal labels, and combinations. With `learned_kernel=True` each head of GKAT learns its
 # own weighted sum of these:
 # `GraphClassifier(GraphPreprocessor(kernel="steps+labeled_walk+ones"),
 # learned_kernel=True)`.

@@ -22,9 +22,8 @@ def convert(
     model_or_path: StrPath | Mapping[str, Any] | Any,
     image_shape: Sequence[int | None] | None = None,
     num_classes: int | None = None,
-    pooling: Literal[
-        "source", "gap", "mean", "token", "token+gap", "prefix"
-    ] = "source",
+    pooling: Literal["source", "gap", "mean", "token", "token+gap", "prefix"]
+    | None = "source",
     pixels: tuple[float | Sequence[float], float | Sequence[float]]
     | None = None,
     dtype: str | None = None,

@@ -95,7 +95,9 @@ class Head:
     num_classes: int | None
 
 
-def head_of(weights: Weights, num_classes: int | None, pooling: str) -> Head:
+def head_of(
+    weights: Weights, num_classes: int | None, pooling: str | None
+) -> Head:
     """The `Head` that `convert` is asked for; see there.
 
     Raises:
@@ -120,7 +122,7 @@ def head_of(weights: Weights, num_classes: int | None, pooling: str) -> Head:
     if source and headless:
         return Head(None, None, None, None)
     taken = weights.pooling if source else pooling
-    pre_logits = weights.pre_logits
+    pre_logits = weights.pre_logits if taken is not None else None
     if taken == "token" and weights.pooler is not None:
         pre_logits = weights.pooler
     return Head(taken, pre_logits, None, None)

@@ -14,7 +14,7 @@ DENSE_NODES = 512
 
 
 def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
-    """The eigenvectors of the normalized Laplacian after the first one.
+    """The `count` eigenvectors of the normalized Laplacian after the first one.
 
     Dwivedi and Bresson (2021): positions of the nodes, in which neighbors are
     close. They are those of `I - D^-1/2 A D^-1/2` of the graph without

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import keras
 import numpy as np
 
-from keras_topo.arguments import with_new_names
+from keras_topo.arguments import by_former_name, renamed, with_new_names
 from keras_topo.layers.graph_inputs import graph_kernel_config
 from keras_topo.typing import Shape
 
@@ -21,6 +21,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {}
 
 # Builders by the names that presets of version 0.1 give them.
 _RENAMED = {"from_edges": "with_edge_inputs"}
+
+# Arguments that are kernels of the one graph of a model, if they are there.
+_KERNELS = {"graph_kernel", "fixed_kernel"}
 
 # Where a model keeps its recipe.
 _ATTRIBUTE = "_keras_topo_recipe"
@@ -89,9 +92,14 @@ def builder(
             f"{name!r} of {function.__module__}, known from {known.__module__}"
         )
     signature = inspect.signature(function)
+    former_names = renamed(signature.parameters)
 
     @functools.wraps(function)
     def build(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Model:
+        for old, new in former_names.items():
+            value = by_former_name(kwargs, old, new, kwargs.get(new))
+            if value is not None:
+                kwargs[new] = value
         model = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         # Later versions may have other defaults.
@@ -103,10 +111,8 @@ def builder(
                 arguments.update(value)
             else:
                 arguments[key] = value
-        if "graph_kernel" in arguments:
-            arguments["graph_kernel"] = graph_kernel_config(
-                arguments["graph_kernel"]
-            )
+        for key in _KERNELS & set(arguments):
+            arguments[key] = graph_kernel_config(arguments[key])
         policy = keras.config.dtype_policy().name
         set_recipe(model, Recipe(name, arguments, policy))
         return model
@@ -156,9 +162,10 @@ def to_json(value: Any) -> Any:
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """The dict that a configuration holds of a recipe."""
     arguments = {k: to_json(x) for k, x in recipe.arguments.items()}
-    if isinstance(arguments.get("graph_kernel"), dict):
-        # By which copies find the arrays in this process.
-        arguments["graph_kernel"].pop("digest", None)
+    for key in _KERNELS & set(arguments):
+        if isinstance(arguments[key], dict):
+            # By which copies find the arrays in this process.
+            arguments[key].pop("digest", None)
     config = {
         "builder": recipe.builder,
         "arguments": arguments,
@@ -189,7 +196,8 @@ def call_builder(
             f"keras_topo.presets.builder first. Received: builder={name!r}, "
             f"known are {sorted(BUILDERS)}"
         )
-    arguments = with_new_names(config["arguments"])
+    names = inspect.signature(BUILDERS[name]).parameters
+    arguments = with_new_names(config["arguments"], names)
     arguments = {k: from_json(x) for k, x in arguments.items()}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.get("dtype_policy", "float32"))

@@ -22,8 +22,8 @@ candidates per fold:
 
 - `kernel=ones`: a mask of ones; `random_walk`: walks of 1 to 4 nodes, one
   kernel per head; `steps+labeled_walk+ones`: each head learns its kernel, a
-  weighted sum of the steps of walks, of walks along equal labels, and of ones
-  (`keras_topo.layers.KernelMixture`). Graphs of more than 512 nodes have
+  weighted sum of the steps of walks, of walks that see equal labels, and of
+  ones (`keras_topo.layers.KernelMixture`). Graphs of more than 512 nodes have
   kernels of pairs, which cannot hold ones: use `steps+labeled_walk` there.
 - `local=True`: messages along edges in addition to attention, as in GPS
 
@@ -64,7 +64,7 @@ FEW_LARGE_UPDATES = {
 }
 
 variants = {
-    # For all data: nothing here was chosen on reported test data.
+    # For all data: nothing here was chosen on a data set with results.
     "gkat": {
         "epochs": 100,
         "warmup_epochs": 5,

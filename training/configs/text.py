@@ -10,7 +10,7 @@ attention with learned positions (`softmax`) or with a decay as its bias
 (`softmax-decay`). `causal` also has learned positions, because it would not
 know the order of tokens without them.
 
-A run has 3,000 updates of 8 x 256 bytes and takes 14 to 36 minutes
+A run has 3,000 updates of 8 x 256 bytes and takes 14 to 56 minutes
 (results/text). On the source code of Python 3.11.7, with seed 0, the test files
 take 1.518 bits per byte with `softmax-decay`, 1.636 with `softmax`, 1.692 with
 `table` and 1.713 with `gated` (1.643 and 1.656 with `--similarity hedgehog`),
