@@ -1,5 +1,6 @@
 """Checks of constructor arguments that layers share, and former names."""
 
+import inspect
 import warnings
 from collections.abc import Collection
 from typing import Any, TypeVar, overload
@@ -61,6 +62,9 @@ def by_former_name(
     """
     if old not in kwargs:
         return value
+    former = kwargs.pop(old)
+    if former is None:
+        return value
     if value is not None:
         raise ValueError(
             f"`{old}` is the former name of `{new}`: give one of them. "
@@ -71,7 +75,7 @@ def by_former_name(
         DeprecationWarning,
         stacklevel=3,
     )
-    return kwargs.pop(old)
+    return former
 
 
 # Names of arguments in earlier versions, and those of today.
@@ -103,3 +107,20 @@ def with_new_names(
     """
     new_names = renamed(names)
     return {new_names.get(key, key): value for key, value in config.items()}
+
+
+def with_names_of(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with the names that a layer class takes.
+
+    These are the names of today, but for classes of users whose own `__init__`
+    has a former one.
+    """
+    names = inspect.signature(layer_class.__init__).parameters
+    kept = {
+        new: old
+        for old, new in _RENAMED.items()
+        if old in names and new not in names
+    }
+    if kept:
+        return {kept.get(key, key): value for key, value in config.items()}
+    return with_new_names(config)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_topo._backend import compiles_by_default
+from keras_topo.annotations import AnyGraph, StrPath
 from keras_topo.arguments import one_of, positive
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.graphs.any_graph import library_of
@@ -28,7 +29,6 @@ from keras_topo.presets import (
     save_preset,
 )
 from keras_topo.presets.builders import recipe_of
-from keras_topo.typing import AnyGraph, StrPath
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("auto", "dot", "hadamard", "concat")

@@ -5,6 +5,7 @@ from typing import Literal
 
 import keras
 
+from keras_topo.annotations import Batching, GraphKernel, Statistics
 from keras_topo.arguments import one_of
 from keras_topo.layers import (
     GraphKernelAttention,
@@ -18,7 +19,6 @@ from keras_topo.models.graph_inputs import (
     in_units,
     logits_of,
 )
-from keras_topo.typing import Batching, GraphKernel, Statistics
 
 
 def baseline(

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from keras_topo import masks
 from keras_topo._backend import compiled, concrete
+from keras_topo.annotations import Shape, Similarity, State, Tensor
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
 from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.seeds import derived_seed
 from keras_topo.presets.builders import builder
-from keras_topo.typing import Shape, Similarity, State, Tensor
 
 
 @builder

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

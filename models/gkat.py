@@ -4,6 +4,13 @@ from typing import Literal
 
 import keras
 
+from keras_topo.annotations import (
+    Batching,
+    GraphKernel,
+    Similarity,
+    Statistics,
+    Tensor,
+)
 from keras_topo.arguments import one_of, positive
 from keras_topo.layers import (
     ConsistencyRegularization,
@@ -17,13 +24,6 @@ from keras_topo.layers.graph_inputs import count_kernels
 from keras_topo.models.copies import SequentialOfCopies
 from keras_topo.models.graph_inputs import graph_inputs, in_units, logits_of
 from keras_topo.presets.builders import builder
-from keras_topo.typing import (
-    Batching,
-    GraphKernel,
-    Similarity,
-    Statistics,
-    Tensor,
-)
 
 FORMS = ("modern", "published")
 LEVELS = ("graphs", "nodes")

@@ -10,6 +10,7 @@ from typing import Literal
 
 import keras
 
+from keras_topo.annotations import Batching, GraphKernel, Statistics
 from keras_topo.arguments import positive
 from keras_topo.layers import (
     GraphIsomorphism,
@@ -27,7 +28,6 @@ from keras_topo.models.baseline_parts import (
 from keras_topo.models.gkat import layer_seed, local_messages
 from keras_topo.models.graph_inputs import in_units, logits_of
 from keras_topo.presets.builders import builder
-from keras_topo.typing import Batching, GraphKernel, Statistics
 
 
 @builder

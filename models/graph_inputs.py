@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_topo.annotations import Batching, Similarity, Statistics, Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.layers import EdgeGates, KernelMixture, LogKernel
-from keras_topo.typing import Batching, Similarity, Statistics, Tensor
 
 BATCHING = ("padded", "joined", "factors")
 

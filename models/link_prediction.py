@@ -5,6 +5,13 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_topo.annotations import (
+    GraphKernel,
+    Shape,
+    Similarity,
+    Statistics,
+    Tensor,
+)
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import (
     GraphEncoderBlock,
@@ -14,7 +21,6 @@ from keras_topo.layers import (
 from keras_topo.models.gkat import layer_seed
 from keras_topo.models.graph_inputs import standardised
 from keras_topo.presets.builders import builder
-from keras_topo.typing import GraphKernel, Shape, Similarity, Statistics, Tensor
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("dot", "hadamard", "concat")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 
 import keras_topo
 from keras_topo import layers, models
@@ -36,11 +37,30 @@ def test_graph_kernel_of_layers(name):
         layer_class(*arguments, fixed_kernel=KERNEL, graph_kernel=KERNEL)
 
 
+class Mine(layers.GraphPropagation):
+    def __init__(self, steps=1, fixed_kernel=None, **kwargs):
+        super().__init__(steps, fixed_kernel, **kwargs)
+
+
+def test_a_subclass_keeps_its_names():
+    again = Mine.from_config(Mine(1, KERNEL).get_config())
+    nodes = keras.random.normal((1, 3, 8), seed=0)
+    assert again(nodes).shape == (1, 3, 8)
+
+
+def test_no_kernel_by_the_former_name():
+    kernel = scipy.sparse.csr_array(KERNEL)
+    layer = layers.GraphPropagation(graph_kernel=kernel, fixed_kernel=None)
+    assert layer.get_config()["graph_kernel"]["num_nodes"] == 3
+
+
 def test_graph_kernel_of_builders():
     for build in (models.gcn, models.gkat_node_classifier):
         with pytest.warns(DeprecationWarning, match="graph_kernel"):
             model = build(4, 2, fixed_kernel=KERNEL)
         assert model(np.zeros((1, 3, 4), "float32")).shape == (1, 3, 2)
+    with pytest.raises(ValueError, match="Received: both"):
+        models.gcn(4, 2, KERNEL, fixed_kernel=KERNEL)
 
 
 def test_from_edges():

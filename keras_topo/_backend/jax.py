@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from jax.core import Tracer
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def slice_axis(

@@ -12,7 +12,7 @@ from tensorflow.compiler.tf2xla.ops.gen_xla_ops import (
 )
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def _leave_unconverted(package):

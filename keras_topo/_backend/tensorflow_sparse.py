@@ -4,7 +4,7 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from keras_topo._backend.tensorflow import serial_loop
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def sparse_sum(

@@ -24,8 +24,8 @@ import keras
 from keras import ops
 
 from keras_topo._backend import matmul
+from keras_topo.annotations import Seed, Tensor
 from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.typing import Seed, Tensor
 
 # Keeps rows of features from vanishing altogether.
 EPSILON = 1e-3

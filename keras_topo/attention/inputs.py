@@ -3,11 +3,11 @@
 from keras import ops
 
 from keras_topo._backend import divide
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.shapes import agree, check_batch
-from keras_topo.typing import Tensor, TensorLike
 
 
 def check_inputs(**tensors):

@@ -6,6 +6,7 @@
 
 from keras import ops
 
+from keras_topo.annotations import Implementation, Tensor, TensorLike
 from keras_topo.attention.inputs import (
     as_operator,
     check_inputs,
@@ -16,7 +17,6 @@ from keras_topo.attention.inputs import (
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forms import IMPLEMENTATIONS
 from keras_topo.operators.linear import linear_attention
-from keras_topo.typing import Implementation, Tensor, TensorLike
 
 
 def masked_linear_attention(

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from keras import ops
 
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.typing import Tensor, TensorLike
 
 # Of the factor: where it is larger, products with values might not be finite.
 LARGEST_FACTOR = 1e3

@@ -5,6 +5,7 @@ from typing import Literal
 
 from keras import ops
 
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.arguments import one_of
 from keras_topo.attention.inputs import (
     as_operator,
@@ -19,7 +20,6 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import HIDDEN, DenseExp
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.sparse import SparsePairs
-from keras_topo.typing import Tensor, TensorLike
 
 KINDS = ("linear", "softmax", "additive")
 

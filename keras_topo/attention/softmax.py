@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_topo._backend import has_fused_attention
+from keras_topo.annotations import Seed, Tensor, TensorLike
 from keras_topo.attention.inputs import (
     as_operator,
     check_inputs,
@@ -22,7 +23,6 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.blocks import map_rows
 from keras_topo.operators.dense import HIDDEN, DenseExp
 from keras_topo.operators.sparse import SparsePairs
-from keras_topo.typing import Seed, Tensor, TensorLike
 
 
 def masked_softmax_attention(

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 if TYPE_CHECKING:
     import keras

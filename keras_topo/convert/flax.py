@@ -8,10 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from keras_topo.annotations import StrPath
 from keras_topo.convert.pixels import HALF, Pixels, from_mean
 from keras_topo.convert.tensors import Tensors
 from keras_topo.convert.weights import Block, Weights
-from keras_topo.typing import StrPath
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 

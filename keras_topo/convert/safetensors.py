@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 import ml_dtypes
 import numpy as np
 
+from keras_topo.annotations import StrPath
 from keras_topo.convert.tensors import Renamed
-from keras_topo.typing import StrPath
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_topo.annotations import Tensor
 from keras_topo.decoding.octets import (
     equal,
     length,
@@ -13,7 +14,6 @@ from keras_topo.decoding.octets import (
     signed,
     where,
 )
-from keras_topo.typing import Tensor
 
 # Masks of red, green and blue where each pixel is B, G, R and alpha.
 USUAL_MASKS = bytes.fromhex("0000ff00 00ff0000 ff000000")

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_topo.annotations import Tensor
 from keras_topo.decoding.octets import (
     big_endian,
     equal,
@@ -11,7 +12,6 @@ from keras_topo.decoding.octets import (
     signed,
     where,
 )
-from keras_topo.typing import Tensor
 
 # Kinds of files, as branches of `tf.switch_case`.
 JPEG, PNG, BMP, GIF, WEBP, OTHER = range(6)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_topo.annotations import Tensor
 from keras_topo.decoding import bitmaps, headers
 from keras_topo.decoding.octets import octets, part, where
 from keras_topo.decoding.orientation import (
@@ -15,7 +16,6 @@ from keras_topo.decoding.orientation import (
     orientation_of,
     upright,
 )
-from keras_topo.typing import Tensor
 
 # In the messages of decoders, too: a server reports the name of the operation
 # that failed.

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def octets(encoded: Tensor, start: Tensor, count: int) -> Tensor:

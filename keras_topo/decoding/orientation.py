@@ -8,6 +8,7 @@ of its own: in a segment APP1 of a JPEG, the chunk `eXIf` of a PNG, the chunk
 
 import tensorflow as tf
 
+from keras_topo.annotations import Tensor
 from keras_topo.decoding.octets import (
     big_endian,
     equal,
@@ -17,7 +18,6 @@ from keras_topo.decoding.octets import (
     part,
     where,
 )
-from keras_topo.typing import Tensor
 
 # The block of EXIF is looked for in so many segments or chunks and read if it
 # has so many entries: a file of nothing else would keep a server busy.

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_topo._backend import compiles_by_default
+from keras_topo.annotations import AnyGraph, StrPath
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.options import (
     TRAINING,
@@ -27,7 +28,6 @@ from keras_topo.presets import (
     save_preset,
 )
 from keras_topo.presets.builders import BUILDERS, recipe_of
-from keras_topo.typing import AnyGraph, StrPath
 
 # Builders of models that preprocess graphs themselves.
 WHOLE = ("with_edge_inputs", "from_graphs")

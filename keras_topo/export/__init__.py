@@ -106,8 +106,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import keras
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import StrPath
 from keras_topo.arguments import one_of
-from keras_topo.typing import StrPath
 
 if TYPE_CHECKING:
     from keras_topo.export.graph_schema import GraphTensorSpec

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of
-from keras_topo.typing import Tensor
 
 if TYPE_CHECKING:
     from keras_topo.export.verification import Comparison

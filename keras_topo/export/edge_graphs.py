@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.graphs import ServedGraphs
 from keras_topo.export.served_graphs import (
@@ -17,7 +18,6 @@ from keras_topo.export.served_graphs import (
     of_bounded_size,
     of_one_shape,
 )
-from keras_topo.typing import Tensor
 
 if TYPE_CHECKING:
     from keras_topo.export.graph_schema import GraphTensorSpec

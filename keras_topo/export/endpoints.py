@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def describe(tensor: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import tensorflow as tf
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 if TYPE_CHECKING:
     from keras_topo.graphs import GraphPreprocessor

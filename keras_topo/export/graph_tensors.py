@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.endpoints import require
 from keras_topo.export.graph_schema import GraphTensorSpec, load_graph_schema
-from keras_topo.typing import Tensor
 
 if TYPE_CHECKING:
     from keras_topo.graphs import Graph

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.answers import Answers
 from keras_topo.export.served import Case, Served
 from keras_topo.export.served_graphs import one_if_empty
-from keras_topo.typing import Tensor
 
 if TYPE_CHECKING:
     from keras_topo.export.graph_tensors import GraphTensorSpec

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
 from keras_topo.export.served import Case, Served
-from keras_topo.typing import Tensor
 
 
 class ServedNodes(Served):

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.graphs import ServedGraphs
 from keras_topo.export.served_graphs import checked_graphs, input_specs
 from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
 from keras_topo.presets.builders import recipe_of
-from keras_topo.typing import Tensor
 
 PREPROCESSOR_FILE = "assets.extra/preprocessor.json"
 

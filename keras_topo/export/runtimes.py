@@ -18,13 +18,13 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_topo.annotations import StrPath
 from keras_topo.export.copies import plain_copy
 from keras_topo.export.endpoints import describe
 from keras_topo.export.kinds import served
 from keras_topo.export.saved_models import check_local, check_tolerance
 from keras_topo.export.served import rows_of
 from keras_topo.export.verification import Comparison
-from keras_topo.typing import StrPath
 
 #: Greatest |answer - Keras| allowed, relative to max(1, the largest |logit|).
 TOLERANCE = 1e-4

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_topo.annotations import StrPath
 from keras_topo.export.endpoints import add_endpoints
 from keras_topo.export.served import Case, Served, rows_of
 from keras_topo.export.verification import (
@@ -21,7 +22,6 @@ from keras_topo.export.verification import (
     answers_of_a_clean_process,
 )
 from keras_topo.export.warmup import write_warmup
-from keras_topo.typing import StrPath
 
 # Greatest allowed |served - Keras|, relative to max(1, the largest |logit|).
 # Graph rewriting fuses and reorders sums, which moves a result by a few units

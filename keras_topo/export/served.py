@@ -12,9 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.answers import Answers
 from keras_topo.export.verification import Comparison
-from keras_topo.typing import Tensor
 
 
 class Case(typing.NamedTuple):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_topo.annotations import Tensor
 from keras_topo.export.endpoints import require
-from keras_topo.typing import Tensor
 
 if TYPE_CHECKING:
     from keras_topo.graphs import GraphPreprocessor

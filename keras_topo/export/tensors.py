@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_topo.annotations import Shape, Tensor
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
 from keras_topo.export.served import Served
-from keras_topo.typing import Shape, Tensor
 
 # The extent of axes that a model leaves open, in what it is tried with.
 SIZE = 32

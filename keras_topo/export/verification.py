@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 
 class Comparison:

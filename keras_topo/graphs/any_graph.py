@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse
 
+from keras_topo.annotations import AnyGraph
 from keras_topo.graphs import conversions
 from keras_topo.graphs.graph import Graph
-from keras_topo.typing import AnyGraph
 
 # What each library's graphs can be asked for.
 NAMES = {

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 # COLLAB, the largest archive of the benchmarks, unpacks to 0.36 GB.
 MAX_BYTES = 2**30

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from keras_topo.annotations import StrPath
 from keras_topo.graphs.cache_files import (
     Entry,
     NotKept,
@@ -24,7 +25,6 @@ from keras_topo.graphs.cache_files import (
 )
 from keras_topo.graphs.code_keys import UnknownState, as_bytes, code_key
 from keras_topo.graphs.graph import Graph
-from keras_topo.typing import StrPath
 
 _told = set()
 _Item = TypeVar("_Item")

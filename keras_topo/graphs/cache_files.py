@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_topo.annotations import StrPath
 from keras_topo.graphs.code_keys import as_bytes
-from keras_topo.typing import StrPath
 
 # The length of the JSON, and the layout of the file; then comes the digest.
 TRAILER = struct.Struct("<Q8s")

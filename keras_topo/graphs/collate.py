@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_topo.typing import AnyGraph
+from keras_topo.annotations import AnyGraph
 
 if TYPE_CHECKING:
     from keras_topo.graphs.preprocessor import GraphPreprocessor

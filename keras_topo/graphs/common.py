@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_topo.annotations import Level
 from keras_topo.graphs.graph import Graph
-from keras_topo.typing import Level
 
 if TYPE_CHECKING:
     from keras_topo.graphs.preprocessor import GraphPreprocessor

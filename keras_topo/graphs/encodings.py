@@ -5,9 +5,9 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import normalized_adjacency
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 # Nodes from which the eigenvectors are computed one by one.
 DENSE_NODES = 512

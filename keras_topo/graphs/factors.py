@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import (
     as_lengths,
     check_walk,
@@ -12,7 +13,6 @@ from keras_topo.graphs.kernels import (
 )
 from keras_topo.graphs.largest import count_kernels, kinds_of
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 # Of these kernels there are factors.
 FACTORED = ("random_walk", "ones")

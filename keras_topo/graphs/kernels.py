@@ -9,9 +9,9 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency, GeneratorName
 from keras_topo.host.adjacency import as_adjacency, check_symmetric
 from keras_topo.host.diffusion_generator import GENERATORS
-from keras_topo.typing import Adjacency, GeneratorName
 
 # Share of entries from which a dense product is the faster one.
 DENSE = 0.05

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import as_lengths, check_walk, transition_matrix
-from keras_topo.typing import Adjacency
 
 # Degrees from each of these on are in one more bin.
 DEGREE_BINS = tuple(2**k for k in range(31))

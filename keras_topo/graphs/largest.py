@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import (
     DENSE,
     check_walk,
@@ -18,7 +19,6 @@ from keras_topo.graphs.kernels import (
 )
 from keras_topo.graphs.labeled_walks import degree_bins, labeled_walk_kernels
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 #: The kinds of `KERNELS`.
 KernelKind: TypeAlias = Literal[

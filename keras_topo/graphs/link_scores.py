@@ -9,10 +9,10 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import AnyGraph
 from keras_topo.graphs.any_graph import as_graph, library_of
 from keras_topo.graphs.links import check_pairs
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import AnyGraph
 
 # Pairs whose rows of the adjacency matrix are multiplied at once.
 BLOCK = 2**14

@@ -7,10 +7,10 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import AnyGraph
 from keras_topo.graphs.any_graph import as_graph
 from keras_topo.graphs.graph import Graph
 from keras_topo.host.adjacency import as_array, as_integers, check_node_ids
-from keras_topo.typing import AnyGraph
 
 # Random pairs drawn at once for each that is still missing.
 OVERSAMPLING = 1.2

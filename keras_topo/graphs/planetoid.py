@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
+from keras_topo.annotations import StrPath
 from keras_topo.graphs.archives import MAX_BYTES, open_files
 from keras_topo.graphs.datasets import NodeDataset
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.pickles import read_pickle
 from keras_topo.graphs.tables import collect_table
 from keras_topo.host.adjacency import as_integers, as_numbers, check_node_ids
-from keras_topo.typing import StrPath
 
 ARRAYS = ("x_data", "x_indices", "x_indptr", "x_shape", "edge_index", "y")
 SPLITS = ("train_idx", "val_idx", "test_idx")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_topo.annotations import AnyGraph
 from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.preprocessor import GraphPreprocessor
-from keras_topo.typing import AnyGraph
 
 
 def pooled_features(

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 import keras
 import numpy as np
 
+from keras_topo.annotations import AnyGraph, Choice, Level, StrPath
 from keras_topo.graphs.any_graph import as_graphs, check_attributes
 from keras_topo.graphs.cache import SharedKernels, compute_kernels
 from keras_topo.graphs.common import (
@@ -38,7 +39,6 @@ from keras_topo.graphs.largest import (
 )
 from keras_topo.graphs.profiles import clustering_coefficients, degree_profile
 from keras_topo.graphs.targets import own_targets
-from keras_topo.typing import AnyGraph, Choice, Level, StrPath
 
 FORMS = ("auto", "dense", "pairs", "factors")
 # What an example has in each form, and what makes it.

@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse
 
+from keras_topo.annotations import Adjacency
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 
 def degree_profile(adjacency: Adjacency) -> np.ndarray:

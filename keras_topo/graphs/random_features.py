@@ -9,10 +9,10 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.graphs.walks import check_sampling, walk_visits, walker
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 # Visits that are sorted at once, some 60 bytes each.
 BLOCK_VISITS = 2**22

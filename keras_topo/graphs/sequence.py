@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import AnyGraph, Level
 from keras_topo.graphs.batch import bucket_sizes, group_by_size
 from keras_topo.graphs.collate import join_examples, pad_examples, pad_rows
 from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.graphs.targets import encode_targets
-from keras_topo.typing import AnyGraph, Level
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Sizes that joined batches are padded to grow by this factor.

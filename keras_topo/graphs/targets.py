@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_topo.annotations import Level
 from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.graph import Graph
-from keras_topo.typing import Level
 
 LEVELS = ("auto", "graphs", "nodes")
 

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
+from keras_topo.annotations import StrPath
 from keras_topo.graphs.archives import MAX_BYTES, open_files
 from keras_topo.graphs.datasets import GraphDataset
 from keras_topo.graphs.graph import Graph
 from keras_topo.graphs.tables import collect_table, read_table
-from keras_topo.typing import StrPath
 
 # Lines of the edge list that are made graphs of at once.
 LINES = 2**19

@@ -6,9 +6,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import check_walk
 from keras_topo.host.adjacency import as_adjacency
-from keras_topo.typing import Adjacency
 
 # Visits that are held at once, some 40 bytes each.
 BLOCK_VISITS = 2**24

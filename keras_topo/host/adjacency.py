@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
-from keras_topo.typing import Adjacency
+from keras_topo.annotations import Adjacency
 
 
 def as_adjacency(adjacency: Adjacency, dtype: str = "float32") -> Any:

@@ -7,13 +7,13 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency, GeneratorName
 from keras_topo.host.adjacency import (
     as_adjacency,
     check_node_ids,
     check_symmetric,
 )
 from keras_topo.host.local_order import local_order
-from keras_topo.typing import Adjacency, GeneratorName
 
 GENERATORS = ("laplacian", "adjacency", "normalized_laplacian")
 

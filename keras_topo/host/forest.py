@@ -8,8 +8,8 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Adjacency
 from keras_topo.host.adjacency import as_adjacency, check_node_ids
-from keras_topo.typing import Adjacency
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor
 from keras_topo.arguments import positive, rate
 from keras_topo.layers.graph_inputs import nodes_shape
 from keras_topo.masks.mask import wide_dtype
-from keras_topo.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_edges, split_indicator
 from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.inner_dense import dense, with_changes
-from keras_topo.typing import Shape, Tensor
 
 # A gate is between exp(-10) and exp(10): none hides an edge for ever.
 LARGEST = 10.0

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_topo.annotations import Initializer, Shape, Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.layers.interpolation import (
     INTERPOLATIONS,
@@ -15,7 +16,6 @@ from keras_topo.layers.interpolation import (
 )
 from keras_topo.layers.padding import pad_tokens
 from keras_topo.operators.toeplitz import check_grid_shape
-from keras_topo.typing import Initializer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

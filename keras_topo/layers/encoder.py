@@ -8,6 +8,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Size, State, Tensor, TensorLike
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.activations import get_activation
 from keras_topo.layers.attention_weights import check_tokens, scores_spec
@@ -26,7 +27,6 @@ from keras_topo.layers.seeds import derived_seed
 from keras_topo.layers.toeplitz_attention import ToeplitzAttention
 from keras_topo.masks.registry import MaskLike
 from keras_topo.operators.base import MaskOperator
-from keras_topo.typing import Shape, Size, State, Tensor, TensorLike
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
 # What Keras's own attention has no use for: it sees all tokens alike.

@@ -81,6 +81,12 @@ class ForestAttention(GraphKernelAttention):
         similarity: Similarity = "relu",
         **options: Any,
     ):
+        given = sorted({"graph_kernel", "fixed_kernel"} & set(options))
+        if given:
+            raise ValueError(
+                f"{type(self).__name__} makes its mask of `parents` and takes "
+                f"no kernel. Received: {given}"
+            )
         mask = ForestMask(parents, edge_weights, function, degree)
         super().__init__(
             num_heads,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_topo.annotations import Tensor, TensorLike, TensorOrDict
 from keras_topo.arguments import by_former_name
 from keras_topo.layers.graph_inputs import (
     GraphKernel,
@@ -20,7 +21,6 @@ from keras_topo.layers.graph_inputs import (
 from keras_topo.layers.learned_feature_maps import Similarity
 from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.operators.base import MaskOperator
-from keras_topo.typing import Tensor, TensorLike, TensorOrDict
 
 # What belongs to sequences and grids, and has no meaning on graphs.
 _OF_SEQUENCES = (

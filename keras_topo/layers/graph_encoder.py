@@ -5,11 +5,17 @@ from typing import Any, Self
 
 import keras
 
+from keras_topo.annotations import (
+    Implementation,
+    Tensor,
+    TensorLike,
+    TensorOrDict,
+)
 from keras_topo.arguments import (
     by_former_name,
     positive,
     rate,
-    with_new_names,
+    with_names_of,
 )
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
@@ -27,7 +33,6 @@ from keras_topo.layers.inner_dense import (
 )
 from keras_topo.layers.learned_feature_maps import Similarity, similarity_config
 from keras_topo.layers.seeds import derived_seed
-from keras_topo.typing import Implementation, Tensor, TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -216,7 +221,7 @@ class GraphEncoderBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return super().from_config(with_new_names(config))
+        return super().from_config(with_names_of(cls, config))
 
     def get_config(self) -> dict[str, Any]:
         config = with_changes(super().get_config(), self)

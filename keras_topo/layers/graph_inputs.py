@@ -23,7 +23,8 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import ensure_size
-from keras_topo.arguments import with_new_names
+from keras_topo.annotations import Tensor
+from keras_topo.arguments import with_names_of
 from keras_topo.layers.padding import check_padding
 from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
@@ -34,7 +35,6 @@ from keras_topo.masks.fixed_arrays import (
 from keras_topo.masks.graph_masks import GraphMask
 from keras_topo.masks.registry import get as get_mask
 from keras_topo.operators import Dense, DenseExp, LowRank, SparsePairs
-from keras_topo.typing import Tensor
 
 FORMS = {
     "kernel": ("kernel",),
@@ -92,7 +92,7 @@ class GraphKernelLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return super().from_config(with_new_names(config))
+        return super().from_config(with_names_of(cls, config))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask
@@ -310,6 +310,10 @@ def graph_kernel_config(graph_kernel):
         "num_nodes": num_nodes,
         "digest": arrays and arrays.digest,
     }
+
+
+# The former name, for builders of one's own, until version 0.3.
+fixed_kernel_config = graph_kernel_config
 
 
 def check_not_negative(arrays):

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import TensorLike, TensorOrDict
 from keras_topo.arguments import by_former_name, positive
 from keras_topo.layers.graph_inputs import (
     GraphKernel,
@@ -13,7 +14,6 @@ from keras_topo.layers.graph_inputs import (
     with_nodes,
 )
 from keras_topo.layers.inner_dense import dense, with_changes
-from keras_topo.typing import TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

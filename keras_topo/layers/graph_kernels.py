@@ -11,19 +11,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.arguments import one_of, positive
-from keras_topo.graphs.kernels import check_walk
-from keras_topo.host.diffusion_generator import GENERATORS
-from keras_topo.layers.padding import check_padding
-from keras_topo.operators.dense import HIDDEN
-from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.typing import (
+from keras_topo.annotations import (
     GeneratorName,
     Shape,
     Tensor,
     TensorLike,
     TensorOrDict,
 )
+from keras_topo.arguments import one_of, positive
+from keras_topo.graphs.kernels import check_walk
+from keras_topo.host.diffusion_generator import GENERATORS
+from keras_topo.layers.padding import check_padding
+from keras_topo.operators.dense import HIDDEN
+from keras_topo.operators.parameters import accumulation_dtype
 
 # Entries of a kernel, relative to the largest of a row, that float32 cannot
 # tell from zero.

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor, TensorLike, TensorOrDict
 from keras_topo.arguments import one_of
 from keras_topo.layers.graph_inputs import split_graph
 from keras_topo.layers.padding import check_padding
-from keras_topo.typing import Shape, Tensor, TensorLike, TensorOrDict
 
 MODES = ("mean", "max", "sum", "log_size")
 

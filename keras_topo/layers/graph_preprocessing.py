@@ -8,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import equal_to_strings
+from keras_topo.annotations import Shape, Tensor, TensorLike
 from keras_topo.arguments import positive
 from keras_topo.graphs.largest import STEPS
 from keras_topo.layers.edges import real_edges
 from keras_topo.layers.padding import check_padding
-from keras_topo.typing import Shape, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import TensorLike, TensorOrDict
 from keras_topo.arguments import by_former_name, positive, rate
 from keras_topo.layers.graph_inputs import (
     GraphKernel,
@@ -12,7 +13,6 @@ from keras_topo.layers.graph_inputs import (
     nodes_shape,
     with_nodes,
 )
-from keras_topo.typing import TensorLike, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

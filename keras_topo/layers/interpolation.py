@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.masks.resampling import resample_positions
-from keras_topo.typing import Tensor
 
 Interpolation: TypeAlias = Literal[
     "linear", "bicubic", "corners", "cubic", "cubic_antialias", "cubic_table"

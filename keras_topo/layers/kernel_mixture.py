@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor, TensorLike
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import at_sources, sum_at_sources
 from keras_topo.layers.graph_inputs import kernel_shape_per_head
 from keras_topo.layers.padding import check_padding
-from keras_topo.typing import Shape, Tensor, TensorLike
 
 # Where weights start: of the kernel that a head would have without, and of
 # the others.

@@ -7,11 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import matmul
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.attention import FEATURE_MAPS, orthogonal_projection
 from keras_topo.attention.feature_maps import exp, key_level
 from keras_topo.masks.mask import wide_dtype
-from keras_topo.typing import Tensor
 
 ACTIVATIONS = ("exp", "softmax")
 

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor
 from keras_topo.arguments import positive
 from keras_topo.layers.edges import (
     at_targets,
@@ -12,7 +13,6 @@ from keras_topo.layers.edges import (
     sum_at_sources,
 )
 from keras_topo.layers.inner_dense import dense, with_changes
-from keras_topo.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

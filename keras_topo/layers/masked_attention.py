@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_topo import masks
+from keras_topo.annotations import Shape, Tensor, TensorLike
 from keras_topo.attention.inputs import normalize
 from keras_topo.layers.attention_weights import scores_spec
 from keras_topo.layers.learned_feature_maps import Similarity
@@ -22,7 +23,6 @@ from keras_topo.operators import Causal
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.toeplitz import check_grid_shape
-from keras_topo.typing import Shape, Tensor, TensorLike
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

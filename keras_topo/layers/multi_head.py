@@ -9,6 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import (
+    Constraint,
+    Implementation,
+    Initializer,
+    Regularizer,
+    Shape,
+)
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.attention import (
     attention_scores,
@@ -31,13 +38,6 @@ from keras_topo.layers.learned_feature_maps import (
 from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.masks.mask import positive_weight, softplus, wide_dtype
 from keras_topo.operators.forms import IMPLEMENTATIONS
-from keras_topo.typing import (
-    Constraint,
-    Implementation,
-    Initializer,
-    Regularizer,
-    Shape,
-)
 
 COMBINATIONS = ("project", "concatenate", "average")
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_topo.annotations import Tensor, TensorOrDict
 from keras_topo.layers.graph_inputs import nodes_shape, with_nodes
-from keras_topo.typing import Tensor, TensorOrDict
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_topo.typing import Shape, Tensor
+from keras_topo.annotations import Shape, Tensor
 
 
 def check_padding(mask: Any, shape: Shape, layer: Any) -> Tensor | None:

@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from keras_topo._backend import concrete, update_axis
+from keras_topo.annotations import State, Tensor, TensorLike
 from keras_topo.arguments import positive
 from keras_topo.attention.inputs import normalize
 from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.masks import Sequence
 from keras_topo.operators.dense import HIDDEN
-from keras_topo.typing import State, Tensor, TensorLike
 
 
 class Streaming(MultiHeadLayer):

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_topo.annotations import Shape, Tensor, TensorLike
 from keras_topo.arguments import positive
 from keras_topo.graphs.labeled_walks import DEGREE_BINS
 from keras_topo.layers.graph_kernels import (
@@ -14,7 +15,6 @@ from keras_topo.layers.graph_kernels import (
     transition_matrix,
 )
 from keras_topo.layers.padding import check_padding
-from keras_topo.typing import Shape, Tensor, TensorLike
 
 # The least positive float32 that is not denormal.
 SMALLEST = 2.0**-126

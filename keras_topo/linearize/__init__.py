@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_topo.annotations import Similarity
 from keras_topo.layers.learned_feature_maps import (
     get_similarity,
     similarity_config,
@@ -19,7 +20,6 @@ from keras_topo.linearize.blocks import (
 )
 from keras_topo.linearize.distillation import STAGES, Distillation
 from keras_topo.masks import Mask
-from keras_topo.typing import Similarity
 
 __all__ = ["STAGES", "Distillation", "linearize"]
 

@@ -2,12 +2,12 @@
 
 import keras
 
+from keras_topo.annotations import Shape, Similarity
 from keras_topo.layers import (
     MaskedAttention,
     PositionEmbedding,
     TopologicalEncoderBlock,
 )
-from keras_topo.typing import Shape, Similarity
 
 
 def is_functional(layer: keras.layers.Layer) -> bool:

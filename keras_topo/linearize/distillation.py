@@ -5,13 +5,13 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of
 from keras_topo.linearize.blocks import (
     encoder_blocks,
     has_softmax,
     is_functional,
 )
-from keras_topo.typing import Tensor
 
 #: In their order.
 STAGES = ("attention", "features", "labels")

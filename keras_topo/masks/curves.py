@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of
 from keras_topo.masks.mask import (
     Mask,
@@ -35,7 +36,6 @@ from keras_topo.operators import (
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.curves import CURVES
 from keras_topo.operators.unsized import grid_coordinates
-from keras_topo.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")

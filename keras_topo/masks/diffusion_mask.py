@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Adjacency, GeneratorName, Tensor
 from keras_topo.host.diffusion_generator import DiffusionGenerator
 from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
@@ -19,7 +20,6 @@ from keras_topo.masks.topology import Topology
 from keras_topo.operators import GraphDiffusion
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.diffusion import MOST_GROWTH
-from keras_topo.typing import Adjacency, GeneratorName, Tensor
 
 # Fields of a `DiffusionGenerator`; those that are `None` are left out.
 ARRAYS = (

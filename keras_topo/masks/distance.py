@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.masks.mask import Mask, positive_weight, softplus
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
@@ -19,7 +20,6 @@ from keras_topo.masks.table import check_reach, offsets_at_build, reach_for
 from keras_topo.masks.topology import Sequence, Topology
 from keras_topo.operators import ExponentialDecay, Kronecker, Scaled, Sum
 from keras_topo.operators.base import MaskOperator
-from keras_topo.typing import Tensor
 
 # The logarithm of the range of a mask: beyond it, float32 sums of its entries
 # would lose the smaller ones altogether.

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.host.forest import Forest
 from keras_topo.masks.graph_masks import GraphMask
@@ -24,7 +25,6 @@ from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.centroid_plan import CentroidPlan
 from keras_topo.operators.forest import check_edge_weights, shared_plan
 from keras_topo.operators.forest_distance import check_weights
-from keras_topo.typing import Tensor
 
 Name: TypeAlias = Literal[
     "exponential",

@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Initializer, Tensor, TensorLike
 from keras_topo.masks.topology import Topology
 from keras_topo.operators import MaskOperator
 from keras_topo.operators.hadamard import causal_part
-from keras_topo.typing import Initializer, Tensor, TensorLike
 
 
 class Mask(keras.layers.Layer):

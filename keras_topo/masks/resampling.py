@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 def interpolation_matrix(positions, num_samples):

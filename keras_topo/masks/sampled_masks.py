@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from keras import ops
 
+from keras_topo.annotations import Adjacency
 from keras_topo.arguments import positive
 from keras_topo.graphs.random_features import (
     diffusion_modulation,
@@ -27,7 +28,6 @@ from keras_topo.masks.mask import inverse_softplus
 from keras_topo.masks.topology import Topology
 from keras_topo.operators import Permuted, SparseFactors
 from keras_topo.operators.base import MaskOperator
-from keras_topo.typing import Adjacency
 
 
 class SampledMask(GraphMask):

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Shape, Size, Tensor, TensorLike
 from keras_topo.operators import BlockToeplitz, Bordered
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.hadamard import causal_part
 from keras_topo.operators.unsized import UnsizedToeplitz
-from keras_topo.typing import Shape, Size, Tensor, TensorLike
 
 
 class Topology:

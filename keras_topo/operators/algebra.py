@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from keras import ops
 
 from keras_topo._backend import concrete
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination, Wrapper
@@ -15,7 +16,6 @@ from keras_topo.operators.parameters import (
     traced_negative,
 )
 from keras_topo.operators.shapes import broadcast_batch, broadcast_leading
-from keras_topo.typing import Tensor, TensorLike
 
 
 class Sum(Combination):

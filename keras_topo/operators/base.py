@@ -7,6 +7,14 @@ import keras
 from keras import ops
 
 from keras_topo._backend import ensure_size
+from keras_topo.annotations import (
+    FormName,
+    Shape,
+    Size,
+    State,
+    Tensor,
+    TensorLike,
+)
 from keras_topo.operators import cost as costs
 from keras_topo.operators.blocks import BLOCK_ELEMENTS
 from keras_topo.operators.columns import columns_attention
@@ -18,14 +26,6 @@ from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import agree, check_batch, static_size
 from keras_topo.operators.tensor_holder import TensorHolder
-from keras_topo.typing import (
-    Implementation,
-    Shape,
-    Size,
-    State,
-    Tensor,
-    TensorLike,
-)
 
 
 class MaskOperator(TensorHolder):
@@ -192,7 +192,7 @@ class MaskOperator(TensorHolder):
         query_features: TensorLike,
         key_features: TensorLike,
         value: TensorLike,
-        implementation: Implementation = "auto",
+        implementation: FormName = "auto",
         state: State | None = None,
         return_state: bool = False,
     ) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import slice_axis
+from keras_topo.annotations import Tensor
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import concatenate_columns
 from keras_topo.operators.base import MaskOperator
@@ -14,7 +15,6 @@ from keras_topo.operators.composite import Combination
 from keras_topo.operators.forms import Form, Problem, choose
 from keras_topo.operators.rows import pad_tokens, rows_beyond
 from keras_topo.operators.shapes import broadcast_leading
-from keras_topo.typing import Tensor
 
 
 class BlockDiagonal(Combination):

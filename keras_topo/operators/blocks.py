@@ -6,8 +6,8 @@ from typing import Literal
 from keras import ops
 
 from keras_topo._backend import checkpointed_map, slice_axis
+from keras_topo.annotations import Tensor
 from keras_topo.operators.shapes import static_size
-from keras_topo.typing import Tensor
 
 # Elements that the largest intermediate tensor of a block may have: 8 MB of
 # float32. Several such tensors fit the last-level cache of a server, and

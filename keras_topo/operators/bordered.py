@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import concatenate_columns
 from keras_topo.operators.base import MaskOperator
@@ -13,7 +14,6 @@ from keras_topo.operators.forms import Form, Problem, choose
 from keras_topo.operators.linear import linear_attention
 from keras_topo.operators.rows import pad_tokens, rows_beyond
 from keras_topo.operators.shapes import broadcast_leading
-from keras_topo.typing import Tensor
 
 
 class Bordered(Wrapper):

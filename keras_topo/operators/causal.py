@@ -2,10 +2,10 @@
 
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.operators import cost as costs
 from keras_topo.operators.ordered import OrderedDecay, split_length
 from keras_topo.operators.plan import Plan
-from keras_topo.typing import Tensor
 
 
 class Causal(OrderedDecay):

@@ -15,8 +15,8 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import checkpointed_map, matmul
+from keras_topo.annotations import State, Tensor
 from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.typing import State, Tensor
 
 # Tokens whose scores are explicit.
 CHUNK = 64

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from keras_topo.annotations import Shape, Size
 from keras_topo.operators.base import (
     MaskOperator,
     require_operator,
@@ -10,7 +11,6 @@ from keras_topo.operators.base import (
 from keras_topo.operators.parameters import all_known
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
-from keras_topo.typing import Shape, Size
 
 
 class Wrapper(MaskOperator):

@@ -14,6 +14,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator
@@ -25,7 +26,6 @@ from keras_topo.operators.parameters import as_tensor, nonnegative_values
 from keras_topo.operators.permuted import Permuted
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
-from keras_topo.typing import Tensor, TensorLike
 
 
 def curve_decay(
@@ -298,7 +298,9 @@ def check_curve_grid(grid_shape):
 
 def _orders(grid_shape, curves):
     """The orders of curves given by names or as arrays."""
-    if isinstance(curves, str) or not np.iterable(curves) or not tuple(curves):
+    if np.iterable(curves) and not isinstance(curves, str):
+        curves = list(curves)
+    if not isinstance(curves, list) or not curves:
         raise ValueError(
             "`curves` expects a non-empty list of names and orders. Received: "
             f"curves={curves!r}"

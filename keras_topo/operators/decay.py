@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.chunked import capped
 from keras_topo.operators.ordered import (
@@ -14,7 +15,6 @@ from keras_topo.operators.ordered import (
 )
 from keras_topo.operators.parameters import accumulation_dtype
 from keras_topo.operators.plan import Plan
-from keras_topo.typing import Tensor, TensorLike
 
 # Long enough for matrix products to be worth their while, short enough for
 # them to be few.

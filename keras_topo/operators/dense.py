@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.cost import product_cost
@@ -16,7 +17,6 @@ from keras_topo.operators.parameters import (
     traced_negative,
 )
 from keras_topo.operators.plan import Plan
-from keras_topo.typing import Tensor, TensorLike
 
 # A logarithm that stands for an entry of zero, and still is finite.
 HIDDEN = -1e30

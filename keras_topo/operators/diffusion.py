@@ -14,13 +14,13 @@ from keras_topo._backend import (
     sparse_sum,
     with_derivatives,
 )
+from keras_topo.annotations import Adjacency, GeneratorName, TensorLike
 from keras_topo.host.diffusion_generator import DiffusionGenerator
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import as_tensor, known_value
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import sum_to
-from keras_topo.typing import Adjacency, GeneratorName, TensorLike
 
 # Of the expansion, relative to the norm of the kernel.
 MOST_GROWTH = 80.0

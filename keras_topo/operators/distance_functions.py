@@ -12,8 +12,8 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators.parameters import accumulation_dtype, as_tensor
-from keras_topo.typing import Tensor, TensorLike
 
 # The logarithm of the range of a mask: beyond it, float32 sums of its entries
 # would lose the smaller ones altogether.

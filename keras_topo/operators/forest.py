@@ -12,6 +12,7 @@ from keras.backend import standardize_dtype
 from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
+from keras_topo.annotations import TensorLike
 from keras_topo.host.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
@@ -19,7 +20,6 @@ from keras_topo.operators.parameters import accumulation_dtype, as_tensor
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.scan import SegmentedScan, exponents
 from keras_topo.operators.shapes import broadcast_batch
-from keras_topo.typing import TensorLike
 
 
 class ForestExponential(MaskOperator):

@@ -9,6 +9,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_topo._backend import concrete
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.host.forest import Forest
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
@@ -21,7 +22,6 @@ from keras_topo.operators.parameters import (
     nonnegative_values,
 )
 from keras_topo.operators.plan import Plan
-from keras_topo.typing import Tensor, TensorLike
 
 # Tokens up to which zeros in explicit rows of the mask are exact by themselves.
 EXACT_ROWS = 8192

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+from keras_topo.annotations import FormName, Tensor
 from keras_topo.operators.shapes import static_size
-from keras_topo.typing import Implementation, Tensor
 
 # How much slower an exact form may be than one whose products lose what is
 # small beside what is large (`Plan.exact`): regions without strong activations
@@ -63,9 +63,7 @@ class Form:
         return self.cost * (1.0 if self.exact else PREFERENCE_FOR_EXACT)
 
 
-def choose(
-    forms: Sequence[Form], implementation: Implementation = "auto"
-) -> Form:
+def choose(forms: Sequence[Form], implementation: FormName = "auto") -> Form:
     """The form that `implementation` stands for.
 
     Args:

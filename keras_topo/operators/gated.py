@@ -5,6 +5,7 @@ import math
 
 from keras import ops
 
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.chunked import CHUNK, LongSums, chunked_attention
 from keras_topo.operators.ordered import (
@@ -18,7 +19,6 @@ from keras_topo.operators.shapes import (
     broadcast_batch,
     broadcast_sizes,
 )
-from keras_topo.typing import Tensor, TensorLike
 
 
 class GatedDecay(OrderedDecay):

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import matmul
+from keras_topo.annotations import Tensor
 from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator, widest_dtype
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
@@ -18,7 +19,6 @@ from keras_topo.operators.ordered import OrderedDecay
 from keras_topo.operators.shapes import static_size
 from keras_topo.operators.toeplitz import BlockToeplitz
 from keras_topo.operators.unsized import UnsizedToeplitz
-from keras_topo.typing import Tensor
 
 
 def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:

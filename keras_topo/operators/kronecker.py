@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from keras import ops
 
+from keras_topo.annotations import TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Combination
@@ -14,7 +15,6 @@ from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.ordered import OrderedDecay
 from keras_topo.operators.shapes import broadcast_leading, static_size
 from keras_topo.operators.tiled import tiled_attention, tiled_cost
-from keras_topo.typing import TensorLike
 
 # Attention in tiles holds a matrix per axis and head: no more entries than
 # this, 32 MB of float32.

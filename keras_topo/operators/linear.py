@@ -5,9 +5,9 @@ All functions return numerators `(..., L, d)` and denominators `(..., L, 1)`.
 
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.shapes import static_size
-from keras_topo.typing import Tensor
 
 
 def linear_attention(

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_topo._backend import matmul, slice_axis
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import (
@@ -12,7 +13,6 @@ from keras_topo.operators.parameters import (
 )
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
-from keras_topo.typing import Tensor, TensorLike
 
 
 class LowRank(MaskOperator):

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
+from keras_topo.annotations import Size, Tensor
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.chunked import CHUNK, chunked_attention
@@ -15,7 +16,6 @@ from keras_topo.operators.parameters import (
     accumulation_dtype,
     as_tensor,
 )
-from keras_topo.typing import Size, Tensor
 
 
 class OrderedDecay(MaskOperator):

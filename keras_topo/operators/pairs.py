@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-from keras_topo.typing import Tensor
+from keras_topo.annotations import Tensor
 
 
 class PairLayout:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
-from keras_topo.typing import Tensor, TensorLike
+from keras_topo.annotations import Tensor, TensorLike
 
 # Parameters up to this size are looked at for negative entries.
 CHECKED_ENTRIES = 10**6

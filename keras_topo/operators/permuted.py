@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.composite import Wrapper
 from keras_topo.operators.forms import Form, Problem, choose
-from keras_topo.typing import Tensor, TensorLike
 
 
 class Permuted(Wrapper):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from keras_topo.typing import Size
+from keras_topo.annotations import Size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_topo._backend import constant
+from keras_topo.annotations import TensorLike
 from keras_topo.host.levels import Cycle, level_plan, row_sums
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import Scaled
@@ -21,7 +22,6 @@ from keras_topo.operators.resolvent_solvers import (
     solve,
 )
 from keras_topo.operators.sparse import check_pairs
-from keras_topo.typing import TensorLike
 
 
 class Resolvent(MaskOperator):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import constant, scan, staged
+from keras_topo.annotations import TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import Sum
 from keras_topo.operators.base import MaskOperator
@@ -18,7 +19,6 @@ from keras_topo.operators.plan import Plan
 from keras_topo.operators.resolvent import check_weights
 from keras_topo.operators.resolvent_solvers import nodes_first, solve
 from keras_topo.operators.toeplitz import BlockToeplitz
-from keras_topo.typing import TensorLike
 
 
 class GridResolvent(MaskOperator):

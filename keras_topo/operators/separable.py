@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import TensorLike
 from keras_topo.operators.algebra import Sum
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.kronecker import Kronecker
@@ -22,7 +23,6 @@ from keras_topo.operators.table import (
     table_shape,
     unrolled,
 )
-from keras_topo.typing import TensorLike
 
 
 class SeparableSum(Sum):

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_topo.typing import Shape, Size, Tensor
+from keras_topo.annotations import Shape, Size, Tensor
 
 # Stands for an unknown size where work is estimated or divided into blocks.
 NOMINAL_SIZE = 32

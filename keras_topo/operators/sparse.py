@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import concrete
+from keras_topo.annotations import Size, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forms import Form, Problem
@@ -15,7 +16,6 @@ from keras_topo.operators.pairs import flat_pairs, pair_attention
 from keras_topo.operators.parameters import as_tensor, nonnegative_values
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch, broadcast_sizes
-from keras_topo.typing import Size, TensorLike
 
 
 class SparsePairs(MaskOperator):

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import sparse_product
+from keras_topo.annotations import TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.parameters import (
@@ -20,7 +21,6 @@ from keras_topo.operators.sparse import (
     check_pairs,
     dense_rows,
 )
-from keras_topo.typing import TensorLike
 
 
 class SparseFactors(MaskOperator):

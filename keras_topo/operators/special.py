@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
+from keras_topo.annotations import GeneratorName, TensorLike
 from keras_topo.host.diffusion_generator import GENERATORS
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.dense import Dense
@@ -24,7 +25,6 @@ from keras_topo.operators.parameters import (
 )
 from keras_topo.operators.toeplitz import check_grid_shape
 from keras_topo.operators.torus import Torus
-from keras_topo.typing import GeneratorName, TensorLike
 
 # Dimensions of the cube in one factor: a product with a 16 x 16 matrix takes
 # about as long as its input takes to pass through memory.

@@ -11,6 +11,7 @@ from keras import ops
 from scipy.fft import next_fast_len
 
 from keras_topo._backend import slice_axis, toeplitz_fft
+from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.cost import product_cost
@@ -28,7 +29,6 @@ from keras_topo.operators.slab import (
     toeplitz_rows,
     without_ones,
 )
-from keras_topo.typing import Tensor, TensorLike
 
 # Attention multiplies masks by m (d + 1) columns; methods are compared at this
 # number of them.

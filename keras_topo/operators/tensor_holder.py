@@ -7,9 +7,9 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_topo.annotations import Tensor
 from keras_topo.operators.pytrees import register
 from keras_topo.operators.shapes import agree
-from keras_topo.typing import Tensor
 
 
 class TensorHolder:

@@ -22,10 +22,10 @@ import numpy as np
 from keras import ops
 
 from keras_topo._backend import checkpointed_map, matmul
+from keras_topo.annotations import Tensor
 from keras_topo.operators import cost as costs
 from keras_topo.operators.chunked import capped
 from keras_topo.operators.parameters import accumulation_dtype
-from keras_topo.typing import Tensor
 
 # Passing one number of a state through memory takes as long as so many
 # multiply-adds: states mostly fit into the last-level cache.
@@ -490,7 +490,7 @@ def _borders(matrix, count, tile):
         Two lists, of both directions: from tokens to the border that they
         reach first, and from a border to the tokens behind it, each `(N,
         count - 1, tile)`; and from one border to the others, `(N, 2, count - 1,
-        count - 1)`.
+        count - 1)`, `None` where there is only one.
     """
     steps = count - 1
     f = ops.reshape(matrix, (-1, count, tile, count, tile))
@@ -501,6 +501,8 @@ def _borders(matrix, count, tile):
         for x in (starts[:, :, :-1], ends[:, :, 1:])
     ]
     leaving = [blocks[:, 1:, :, 0], blocks[:, :-1, :, -1]]
+    if steps == 1:
+        return entering, leaving, None
     lower = np.tril(np.ones((steps, steps)))
     carry = ops.stack(
         [

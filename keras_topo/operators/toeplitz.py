@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from keras import ops
 
+from keras_topo.annotations import TensorLike
 from keras_topo.operators.parameters import accumulation_dtype, as_tensor
 from keras_topo.operators.separable import is_separable, separable
 from keras_topo.operators.shapes import broadcast_batch
@@ -21,7 +22,6 @@ from keras_topo.operators.table import (
     check_grid_shape,
     fft_cost,
 )
-from keras_topo.typing import TensorLike
 
 __all__ = [
     "BlockToeplitz",

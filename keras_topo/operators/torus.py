@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from keras_topo.annotations import TensorLike
 from keras_topo.operators.table import Method
 from keras_topo.operators.toeplitz import BlockToeplitz
-from keras_topo.typing import TensorLike
 
 
 class Torus(BlockToeplitz):

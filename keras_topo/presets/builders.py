@@ -9,9 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 import keras
 import numpy as np
 
+from keras_topo.annotations import Shape
 from keras_topo.arguments import by_former_name, renamed, with_new_names
 from keras_topo.layers.graph_inputs import graph_kernel_config
-from keras_topo.typing import Shape
 
 _Parameters = ParamSpec("_Parameters")
 _Model = TypeVar("_Model", bound=keras.Model)
@@ -97,8 +97,9 @@ def builder(
     @functools.wraps(function)
     def build(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Model:
         for old, new in former_names.items():
-            value = by_former_name(kwargs, old, new, kwargs.get(new))
-            if value is not None:
+            given = signature.bind_partial(*args).arguments.get(new)
+            value = by_former_name(kwargs, old, new, kwargs.get(new, given))
+            if value is not None and value is not given:
                 kwargs[new] = value
         model = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)

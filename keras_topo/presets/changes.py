@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_topo.annotations import Shape
 from keras_topo.layers import GraphKernelAttention, PositionEmbedding
 from keras_topo.presets.builders import recipe_of, set_recipe
-from keras_topo.typing import Shape
 
 # Behind the last layer with weights, these leave it the last one.
 _ACTIVATIONS = (

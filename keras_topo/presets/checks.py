@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import keras
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 # Modules of Keras of which parts of models come.
 _MODULES = (

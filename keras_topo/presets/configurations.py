@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_topo.annotations import Shape
 from keras_topo.presets.builders import (
     call_builder,
     recipe_of,
@@ -13,7 +14,6 @@ from keras_topo.presets.builders import (
 )
 from keras_topo.presets.changes import with_image_shape
 from keras_topo.presets.checks import check_configuration
-from keras_topo.typing import Shape
 
 # What no builder knows of, and what is not of the model itself.
 _PASSING = ("build_config", "digest", "shared_object_id", "trainable")

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from keras_topo.typing import StrPath
+from keras_topo.annotations import StrPath
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 PREPROCESSOR, METRICS = "preprocessor.json", "metrics.json"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_topo.annotations import StrPath
 from keras_topo.presets.changes import (
     check_image_shape,
     resampled_layers,
@@ -34,7 +35,6 @@ from keras_topo.presets.folders import (
 )
 from keras_topo.presets.registry import find_preset, known_digests
 from keras_topo.presets.saving import FORMAT
-from keras_topo.typing import StrPath
 
 
 def from_preset(

@@ -19,6 +19,7 @@ import os
 import pathlib
 from typing import Any
 
+from keras_topo.annotations import StrPath
 from keras_topo.presets.folders import (
     CHECKED,
     CONFIG,
@@ -31,7 +32,6 @@ from keras_topo.presets.folders import (
     write_json,
 )
 from keras_topo.presets.hub import download
-from keras_topo.typing import StrPath
 
 REGISTRY = "presets.json"
 FORMAT = 1

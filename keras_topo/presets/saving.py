@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_topo.annotations import StrPath
 from keras_topo.presets.builders import recipe_of, set_recipe
 from keras_topo.presets.cards import uploaded
 from keras_topo.presets.configurations import (
@@ -28,7 +29,6 @@ from keras_topo.presets.folders import (
     write_json,
 )
 from keras_topo.presets.hub import hub, hub_handle
-from keras_topo.typing import StrPath
 
 FORMAT = 1
 

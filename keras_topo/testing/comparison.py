@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.typing import Tensor, TensorLike
+from keras_topo.annotations import Tensor, TensorLike
 
 
 def tensor(array: TensorLike, dtype: str | None = None) -> Tensor:

@@ -14,8 +14,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from keras_topo.annotations import Tensor
 from keras_topo.testing.comparison import assert_close, numpy, tensor
-from keras_topo.typing import Tensor
 
 #: Largest relative differences from float32, by dtype policy.
 POLICIES = {

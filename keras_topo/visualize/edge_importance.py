@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_topo.annotations import AnyGraph
 from keras_topo.figures import new_figure
 from keras_topo.graphs.links import edges_of, is_directed, without_edges
-from keras_topo.typing import AnyGraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

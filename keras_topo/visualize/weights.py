@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_topo.typing import Shape
+from keras_topo.annotations import Shape
 
 # Cells per axis where the grid of a model may be of any size.
 NOMINAL_SIDE = 8

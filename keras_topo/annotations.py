@@ -37,8 +37,12 @@ Size: TypeAlias = int | Any
 Shape: TypeAlias = tuple[Size, ...]
 
 #: The form of attention: `"auto"`, the cheapest; `"fast"`, the cheapest but
-#: `"explicit"`; or the name of one, as `MaskOperator.explain` lists them.
-Implementation: TypeAlias = (
+#: `"explicit"`.
+Implementation: TypeAlias = Literal["auto", "explicit", "fast"]
+
+#: The same for operators, which also take the name of a form, as
+#: `MaskOperator.explain` lists them.
+FormName: TypeAlias = (
     Literal["auto", "explicit", "fast", "columns", "low rank"] | str
 )
 
