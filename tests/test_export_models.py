@@ -1,10 +1,6 @@
 """SavedModels of models of every kind, and what is refused by name."""
 
-import functools
-import re
 import sys
-import textwrap
-import types
 
 import keras
 import numpy as np
@@ -181,17 +177,3 @@ def test_another_backend_is_told_the_way(tmp_path, monkeypatch):
     message = r"save\(\"model.keras\"\).*KERAS_BACKEND=tensorflow.*'jax'"
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(dense_model(), tmp_path / "1")
-
-
-def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    example = re.search("```python\n(.*?)```", export_saved_model.__doc__, re.S)
-    unverified = functools.partial(export_saved_model, verify=False)
-    names = {
-        "keras": keras,
-        "tf": tf,
-        "keras_topo": types.SimpleNamespace(export_saved_model=unverified),
-    }
-    exec(textwrap.dedent(example.group(1)), names)
-    assert names["answer"]["classes"].shape == (1, 2)
-    assert names["answer"]["scores"].shape == (1, 2)
