@@ -34,11 +34,10 @@ test-all: $(VENV)/.runtimes $(VENV)/.docs
 TWO := -n 2 --dist worksteal --durations=15 --durations-min=3
 ONE_THREAD := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1
 
-# The tests, then the examples of docstrings.
+# The tests and the examples of docstrings.
 test-tensorflow: $(VENV)/.dev
-	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(BIN)/python -m pytest tests $(TWO)
 	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(BIN)/python -m pytest \
-	  --doctest-modules keras_topo models training $(TWO)
+	  --doctest-modules tests keras_topo models training $(TWO)
 
 # The backend-neutral part once more on JAX (CPU).
 test-jax: $(VENV)/.dev

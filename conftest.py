@@ -34,6 +34,17 @@ ROOT = pathlib.Path(__file__).parent
 collect_ignore = ["keras_topo/models", "keras_topo/training", "keras_topo/zoo"]
 
 
+def pytest_ignore_collect(collection_path):
+    """What tests import has no examples, and is imported by another name."""
+    if (
+        collection_path.suffix == ".py"
+        and collection_path.is_relative_to(ROOT / "tests")
+        and not collection_path.name.startswith("test_")
+    ):
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collect_file(file_path):
     """`models/gkat.py` is `keras_topo.models.gkat`, not a second copy of it."""

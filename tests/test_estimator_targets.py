@@ -15,6 +15,9 @@ from keras_topo.estimators.losses import (
 )
 from keras_topo.graphs import Graph, GraphPreprocessor, GraphSequence
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SIZES = (3, 5, 4, 6)
 
 

@@ -11,6 +11,9 @@ from keras_topo.graphs import Graph, GraphPreprocessor, raw_inputs
 from keras_topo.models import with_preprocessing
 from keras_topo.presets import read_preprocessor
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 OPTIONS = {
     "epochs": 25,
     "batch_size": 6,
@@ -198,6 +201,7 @@ def test_regression_is_in_its_own_units(graphs, tmp_path):
     assert model.fit(graphs).predict(graphs).shape == (24,)
 
 
+@pytest.mark.slow
 @pytest.mark.slow_on_jax
 def test_regression_is_learned(graphs, tmp_path):
     y = [1000.0 + 50 * graph.number_of_edges() for graph in graphs]

@@ -22,6 +22,9 @@ from keras_topo.presets import (
     folders,
 )
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def test_a_changed_file_is_named(tmp_path):
     folder = save(dense(), tmp_path / "tiny", task="images")

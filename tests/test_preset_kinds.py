@@ -23,6 +23,9 @@ from keras_topo.presets import (
     saving,
 )
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def test_a_model_that_was_changed_is_saved_as_it_is(tmp_path):
     model = image_model()

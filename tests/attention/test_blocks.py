@@ -29,6 +29,9 @@ from keras_topo.operators import (
 )
 from keras_topo.operators import linear as linear_forms
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 @pytest.fixture
 def maps(monkeypatch):

@@ -19,6 +19,9 @@ from keras_topo.attention import (
 )
 from keras_topo.operators import Causal
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 TOKENS, DIM = 6, 4
 SHAPE = (2, 3, TOKENS, DIM)
 

@@ -9,6 +9,9 @@ import vit_oracles as oracle
 import keras_topo
 from keras_topo.convert import convert
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SIZES = {
     "narrow": {"channels": 32, "heads": 2, "units": 48, "depth": 2},
     "deep": {"channels": 48, "heads": 3, "units": 96, "depth": 6},

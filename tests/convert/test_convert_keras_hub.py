@@ -11,6 +11,9 @@ import vit_oracles as oracle
 from keras_topo.convert import convert
 from keras_topo.convert import keras_hub as reader
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 CONFIG = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

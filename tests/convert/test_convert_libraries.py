@@ -8,6 +8,9 @@ import pytest
 
 from keras_topo.convert import convert
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SIZES = {
     "narrow": library_models.Size(32, 2, 64, 2),
     "deep": library_models.Size(48, 3, 96, 6),

@@ -13,6 +13,9 @@ import vit_oracles as oracle
 import keras_topo
 from keras_topo.convert import convert
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

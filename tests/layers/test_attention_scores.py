@@ -27,6 +27,9 @@ from keras_topo.layers import (
 from keras_topo.masks import DiffusionMask, RandomFeaturesMask, RandomWalkMask
 from keras_topo.operators import Causal, SparsePairs
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 CHANNELS, HEADS, KEY_DIM = 4, 2, 3
 SIMILARITIES = ["relu", "softmax", "additive"]
 

@@ -9,6 +9,9 @@ from keras_topo import export_node_saved_model, from_preset, save_preset
 from keras_topo.layers import ConsistencyRegularization, NodeDropout
 from keras_topo.models import SequentialOfCopies, gkat_node_classifier
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 RNG = np.random.default_rng(0)
 KERNEL = RNG.random((9, 9)) * (RNG.random((9, 9)) < 0.5) + np.eye(9)
 

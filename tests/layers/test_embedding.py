@@ -19,6 +19,9 @@ from keras_topo.masks.resampling import (
     resample_positions,
 )
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def inputs(*shape, seed=0):
     x = np.random.default_rng(seed).normal(size=shape)

@@ -14,6 +14,9 @@ from keras_topo.layers import (
     TopologicalEncoderBlock,
 )
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 
 def random(*shape):
     return np.random.default_rng(0).standard_normal(shape).astype("float32")

@@ -12,6 +12,9 @@ from keras_topo import layers
 from keras_topo.layers.seeds import copy_initializer, derived_seed
 from keras_topo.models import topvit
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 NODES = np.ones((6, 6))
 RATES = {"dropout": 0.3, "attention_dropout": 0.3}
 FOREST = {"parents": [-1, 0, 0, 1, 1, 2]}

@@ -10,6 +10,9 @@ from keras_topo.linearize import STAGES, Distillation
 from keras_topo.linearize.blocks import encoder_blocks
 from keras_topo.models import topvit
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SHAPE = (8, 8, 1)
 
 
@@ -144,6 +147,7 @@ def test_what_is_trained(models):
 
 @pytest.mark.slow_on_jax
 # XLA compilation takes most of the time.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "jit",
     [

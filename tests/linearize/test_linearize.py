@@ -18,6 +18,9 @@ from keras_topo.linearize.blocks import encoder_blocks
 from keras_topo.masks import DecayMask, TableMask
 from keras_topo.models import causal_lm, topvit
 
+# Backend-neutral: on JAX the contracts and layers of every kind suffice.
+pytestmark = pytest.mark.slow_on_jax
+
 SHAPE = (8, 12, 3)
 
 

@@ -145,6 +145,7 @@ def test_exponentials_on_forests(drawn, kind, heads):
         ref.assert_close(np.swapaxes(dense, -1, -2), dense, 1e-12)
 
 
+@pytest.mark.slow
 @few
 @given(forests(), st.sampled_from((no_weights, zero_weights, steps)))
 def test_tables_on_forests(drawn, kind):

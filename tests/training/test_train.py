@@ -392,6 +392,7 @@ def test_the_best_epoch_counts_also_after_a_resume(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_more_seeds(texts, tmp_path, capsys):
     """Each seed is a line; the model is that of the first."""
