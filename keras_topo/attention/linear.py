@@ -6,7 +6,7 @@
 
 from keras import ops
 
-from keras_topo.annotations import Implementation, Tensor, TensorLike
+from keras_topo.annotations import FormName, Tensor, TensorLike
 from keras_topo.attention.inputs import (
     as_operator,
     check_inputs,
@@ -25,7 +25,7 @@ def masked_linear_attention(
     value: TensorLike,
     mask: MaskOperator | TensorLike | None = None,
     padding_mask: TensorLike | None = None,
-    implementation: Implementation = "auto",
+    implementation: FormName = "auto",
     allow_negative: bool = False,
 ) -> Tensor:
     """Attention with scores `M[i, j] phi(q_i) . phi(k_j)`, normalized by row.
