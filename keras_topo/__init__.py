@@ -22,11 +22,6 @@ from keras_topo.presets import from_preset, presets, save_preset
 
 if TYPE_CHECKING:
     # What `__getattr__` below imports when it is asked for.
-    from keras_topo import graphs as graphs
-    from keras_topo import models as models
-    from keras_topo import testing as testing
-    from keras_topo import training as training
-    from keras_topo import visualize as visualize
     from keras_topo.estimators import (
         GraphClassifier,
         GraphRegressor,
@@ -34,6 +29,10 @@ if TYPE_CHECKING:
         NodeRegressor,
     )
     from keras_topo.link_predictor import LinkPredictor
+
+    # In this form: `from keras_topo import models` would stand for itself, and
+    # the reference of the site would find nothing behind it.
+    from . import graphs, models, testing, training, visualize  # noqa: F401
 
 __version__ = "0.2.0"
 
