@@ -120,7 +120,7 @@ def _check_packages(runtime):
     if missing:
         raise ImportError(
             f"format={runtime!r} needs {', '.join(PACKAGES[runtime])}: pip "
-            f"install keras-topo[runtimes]. Missing: {', '.join(missing)}"
+            f"install 'keras-topo[runtimes]'. Missing: {', '.join(missing)}"
         )
 
 
