@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -82,45 +82,37 @@ def by_former_name(
 _RENAMED = {"fixed_kernel": "graph_kernel"}
 
 
-def renamed(names: Collection[str] | None = None) -> dict[str, str]:
-    """Former names of arguments, and those of today.
+def former_names(parameters: Collection[str]) -> dict[str, str]:
+    """Names that a function took before, and those of today, which it takes.
 
     Args:
-        names: parameters of a function, of which some may be called today what
-            they were called before; `None` for all.
+        parameters: names of its parameters. One that still has a former name
+            among them, as functions of users may, means it.
     """
     return {
         old: new
         for old, new in _RENAMED.items()
-        if names is None or (new in names and old not in names)
+        if new in parameters and old not in parameters
     }
 
 
-def with_new_names(
-    config: dict[str, Any], names: Collection[str] | None = None
+def with_names_of(
+    function: Callable[..., Any], config: dict[str, Any]
 ) -> dict[str, Any]:
-    """A configuration, of whatever version, with the names of today.
+    """A configuration, of whatever version, with the names of a function.
+
+    These are the names of today, unless the function, of a user, has a former
+    one among its parameters.
 
     Args:
+        function: a builder, or the `__init__` of a layer.
         config: dict, arguments by name.
-        names: see `renamed`.
     """
-    new_names = renamed(names)
-    return {new_names.get(key, key): value for key, value in config.items()}
-
-
-def with_names_of(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with the names that a layer class takes.
-
-    These are the names of today, but for classes of users whose own `__init__`
-    has a former one.
-    """
-    names = inspect.signature(layer_class.__init__).parameters
-    kept = {
-        new: old
-        for old, new in _RENAMED.items()
-        if old in names and new not in names
-    }
-    if kept:
-        return {kept.get(key, key): value for key, value in config.items()}
-    return with_new_names(config)
+    parameters = inspect.signature(function).parameters
+    names = {}
+    for old, new in _RENAMED.items():
+        if old in parameters and new not in parameters:
+            names[new] = old
+        else:
+            names[old] = new
+    return {names.get(key, key): value for key, value in config.items()}

@@ -221,7 +221,7 @@ class GraphEncoderBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return super().from_config(with_names_of(cls, config))
+        return super().from_config(with_names_of(cls.__init__, config))
 
     def get_config(self) -> dict[str, Any]:
         config = with_changes(super().get_config(), self)

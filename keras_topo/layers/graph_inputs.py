@@ -92,7 +92,7 @@ class GraphKernelLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return super().from_config(with_names_of(cls, config))
+        return super().from_config(with_names_of(cls.__init__, config))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
         return previous_mask

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_topo.annotations import Shape
-from keras_topo.arguments import by_former_name, renamed, with_new_names
+from keras_topo.arguments import by_former_name, former_names, with_names_of
 from keras_topo.layers.graph_inputs import graph_kernel_config
 
 _Parameters = ParamSpec("_Parameters")
@@ -92,11 +92,11 @@ def builder(
             f"{name!r} of {function.__module__}, known from {known.__module__}"
         )
     signature = inspect.signature(function)
-    former_names = renamed(signature.parameters)
+    renamed = former_names(signature.parameters)
 
     @functools.wraps(function)
     def build(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Model:
-        for old, new in former_names.items():
+        for old, new in renamed.items():
             given = signature.bind_partial(*args).arguments.get(new)
             value = by_former_name(kwargs, old, new, kwargs.get(new, given))
             if value is not None and value is not given:
@@ -197,8 +197,7 @@ def call_builder(
             f"keras_topo.presets.builder first. Received: builder={name!r}, "
             f"known are {sorted(BUILDERS)}"
         )
-    names = inspect.signature(BUILDERS[name]).parameters
-    arguments = with_new_names(config["arguments"], names)
+    arguments = with_names_of(BUILDERS[name], config["arguments"])
     arguments = {k: from_json(x) for k, x in arguments.items()}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.get("dtype_policy", "float32"))
