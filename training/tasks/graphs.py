@@ -47,7 +47,7 @@ class Graphs(Task):
     contents = {
         "model.weights.h5": "with config.json and preprocessor.json: for "
         "keras_topo.GraphClassifier.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving; takes graphs",
+        "saved_model/1": "for TensorFlow Serving; takes graphs",
         "kernels.png": "the kernels of one test graph per class",
         "attention.png": "the attention of one node of a test graph",
         "samples": "some test graphs, by class, as serialized GraphTensors",

@@ -47,7 +47,7 @@ class Images(Task):
     shares_batches = True
     contents = {
         "model.weights.h5": "with config.json: for keras_topo.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving; takes pixels, files",
+        "saved_model/1": "for TensorFlow Serving; takes pixels, files",
         "masks.png": "the learned masks of every layer and head",
         "attention.png": "the attention of one token of a test image",
         "samples": "some test images, by class",

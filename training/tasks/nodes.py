@@ -40,7 +40,7 @@ class Nodes(Task):
     name = "nodes"
     contents = {
         "model.weights.h5": "with config.json: for keras_topo.from_preset",
-        "saved_model/1": "the same for TensorFlow Serving; takes node ids",
+        "saved_model/1": "for TensorFlow Serving; takes node ids",
     }
     is_quick = True
     # The loss includes L2.
