@@ -2,9 +2,10 @@
 
     python -m benchmarks.gallery --out docs/mask-gallery.png
 
-One panel per operator. Each shows one row of the mask, divided by its largest
-entry: how strongly the circled token can attend to every other token of the
-sequence, grid, torus, tree, cube or graph. It needs matplotlib and networkx
+One panel per mask, named as users name it; for those that are no layer, the
+function that makes the operator or the kernel. Each shows one row of the mask,
+divided by its largest entry: how strongly the circled token can attend to every
+other token of the sequence, grid, torus, tree, cube or graph. It needs matplotlib and networkx
 (extra `training`) and takes some seconds.
 """
 
@@ -135,9 +136,9 @@ def draw_sequences(axis, style):
     table = table.astype("float32")
     column, row = table[LENGTH - 1 :], table[LENGTH - 1 :: -1]
     operators = {
-        "Causal": Causal(LENGTH),
-        "ExponentialDecay": ExponentialDecay(0.4, LENGTH),
-        "Toeplitz": Toeplitz(column, row),
+        '"causal"': Causal(LENGTH),
+        '"decay"': ExponentialDecay(0.4, LENGTH),
+        '"table"': Toeplitz(column, row),
     }
     token = 12
     for place, (name, operator) in enumerate(operators.items()):
@@ -396,17 +397,17 @@ def draw_random_features(axis, style):
 
 PANELS = (
     ("Sequences", "of 21 tokens", draw_sequences),
-    ("BlockToeplitz", "any function of the offset", draw_block_toeplitz),
-    ("Kronecker", "of two decays, one per axis", draw_kronecker),
-    ("Torus", "a grid whose ends meet", draw_torus),
-    ("ForestExponential", "exp(-0.6 d)", draw_forest_exponential),
-    ("ForestDistance", "any f(d): a damped cosine", draw_forest_distance),
+    ('"table" on a grid', "any function of the offset", draw_block_toeplitz),
+    ('"decay" on a grid', "one rate per axis", draw_kronecker),
+    ('"table", periodic', "a grid whose ends meet", draw_torus),
+    ("ForestMask", "exp(-0.6 d)", draw_forest_exponential),
+    ("ForestMask", "any f(d): a damped cosine", draw_forest_distance),
     ("hypercube", "decay ** Hamming distance", draw_hypercube),
-    ("LowRank", "walks that visit 5 anchors", draw_low_rank),
-    ("GraphDiffusion", "heat after time 1", draw_diffusion(1.0)),
-    ("GraphDiffusion", "heat after time 10", draw_diffusion(10.0)),
-    ("SparsePairs", "kernel of random walks", draw_walk_kernel),
-    ("SparseFactors", "one sample, 16 walks per node", draw_random_features),
+    ("RandomWalkMask", "walks that visit 5 anchors", draw_low_rank),
+    ("DiffusionMask", "heat after time 1", draw_diffusion(1.0)),
+    ("DiffusionMask", "heat after time 10", draw_diffusion(10.0)),
+    ("random_walk_kernel", "all walks of 4 nodes", draw_walk_kernel),
+    ("RandomFeaturesMask", "16 walks per node", draw_random_features),
 )
 
 

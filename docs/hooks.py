@@ -6,18 +6,15 @@ MkDocs calls these functions. They add
   to the site;
 - a page and a notebook for each guide, a Python file with cells;
 - formulas as MathML, which browsers show without a script;
-- tables of `docs/attention.json`, where a page has a comment for one;
 - the package in its installed layout, for the reference.
 """
 
 import configparser
 import html
-import json
 import os
 import pathlib
 import re
 import shutil
-import sys
 
 import jupytext
 import latex2mathml.converter
@@ -99,10 +96,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Adapts links to the site, and inserts tables.
-
-    A table is a line `<!-- attention.json: summary -->`.
-    """
+    """Adapts links to the site."""
     name = page.file.src_uri
     source = SOURCES.get(name, f"docs/{name}")
 
@@ -115,12 +109,7 @@ def on_page_markdown(markdown, page, config, files):
 
     parts = CODE.split(markdown)
     parts[::2] = [LINK.sub(replaced, text) for text in parts[::2]]
-    return re.sub(
-        r"^<!-- attention\.json: (\w+) -->$",
-        lambda match: attention_table(match[1]),
-        "".join(parts),
-        flags=re.MULTILINE,
-    )
+    return "".join(parts)
 
 
 def site_path(path):
@@ -150,22 +139,6 @@ def _in_repository(target, source):
     if (ROOT / path / "metrics.json").is_file():
         return f"{path}/metrics.json"
     return path
-
-
-def attention_table(name):
-    """A table of `benchmarks.attention`, in Markdown."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    from benchmarks import attention_tables as tables
-
-    records = json.loads((ROOT / "docs" / "attention.json").read_text())
-    records = records["results"]
-    return {
-        "summary": lambda: tables.format_summary(records),
-        "forward": lambda: tables.format_lengths(records, False),
-        "backward": lambda: tables.format_lengths(records, True),
-        "auto": lambda: tables.format_auto(records),
-    }[name]()
 
 
 def on_page_content(content, page, config, files):

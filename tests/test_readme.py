@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from documented import blocks, check_printed, slug
 
-from benchmarks import attention_tables
+from benchmarks import attention_page, attention_tables
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,6 +108,16 @@ def test_speeds_are_those_of_the_record():
         assert kind in stated
     for kind in stated.keys() - {"tokens"}:
         assert stated[kind] == measured[kind], kind
+
+
+def test_tables_of_benchmarks_are_those_of_the_record():
+    text = attention_page.PAGE.read_text(encoding="utf-8")
+    records = json.loads(attention_page.RECORDS.read_text())["results"]
+    assert text.count("<!-- end -->") == len(attention_page.TABLES)
+    # Mended by `python -m benchmarks.attention_page`.
+    assert attention_page.with_tables(text, records) == text
+    slower = [{**record, "ratio": 0.01} for record in records]
+    assert attention_page.with_tables(text, slower) != text
 
 
 def test_figures_of_presets_are_those_of_the_registry():

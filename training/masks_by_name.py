@@ -1,14 +1,17 @@
-"""Masks on the command line: by name, or a user's class."""
+"""Masks on the command line: by name, a product of names, or a user's class."""
 
+import functools
 import importlib
+import operator
 from pathlib import Path
 
 from keras_topo import masks
 from keras_topo.training.user_modules import run_file
 
 EXPECTED = (
-    f"{', '.join(masks.NAMES)}, none, MODULE:CLASS or FILE.py:CLASS, a "
-    "registered subclass of keras_topo.masks.Mask"
+    f"{', '.join(masks.NAMES)}, none, a product of names such as "
+    "'table*gated', MODULE:CLASS or FILE.py:CLASS, a registered subclass of "
+    "keras_topo.masks.Mask"
 )
 
 
@@ -18,7 +21,7 @@ def check_mask(text):
     Raises:
         ValueError: if there is no such mask.
     """
-    if text != "none" and text not in masks.NAMES:
+    if text != "none" and not has_start(text):
         mask_class(text)
 
 
@@ -31,14 +34,15 @@ def mask_of(name, **options):
     """
     if name in (None, "none"):
         return None
-    if name in masks.NAMES:
-        return masks.get(name, **options)
-    return mask_class(name)()
+    if not has_start(name):
+        return mask_class(name)()
+    factors = [masks.get(factor, **options) for factor in name.split("*")]
+    return functools.reduce(operator.mul, factors)
 
 
 def has_start(name):
     """Whether a mask takes `initial`; those of keras_topo do."""
-    return name in masks.NAMES
+    return all(factor in masks.NAMES for factor in name.split("*"))
 
 
 def mask_class(text):

@@ -42,7 +42,7 @@ print(again.predict(graphs[60:62]))  # ['pure' 'mixed']
 #
 # Pass `Data` objects directly. `edge_index`, `x`, `edge_attr`, `edge_weight` and `y` are
 # read if present. The package does not import torch: any object with these fields works.
-# This model tells paths from rings:
+# This cell needs `pip install torch torch_geometric`. The model tells paths from rings:
 
 # %%
 import torch

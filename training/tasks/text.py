@@ -112,7 +112,8 @@ class Text(Task):
     def _is_bounded(self):
         """Whether the model has a maximum length: tables, learned positions."""
         settings = self.settings
-        return settings.mask == "table" or bool(settings.positions)
+        has_table = "table" in settings.mask.split("*")
+        return has_table or bool(settings.positions)
 
     def compile(self, model, jit_compile):
         model.compile(
@@ -192,7 +193,8 @@ class TextSettings(CosineSettings):
     validation_windows: PositiveInt = 256
     """number of validation windows for the curves"""
     mask: str = "decay"
-    """the name of a mask, none, or MODULE:CLASS or FILE.py:CLASS"""
+    """the name of a mask, none, a product such as table*gated, or MODULE:CLASS
+    or FILE.py:CLASS"""
     similarity: str = "relu"
     """similarity of queries and keys"""
     positions: Literal["learned"] | None = None
