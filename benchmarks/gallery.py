@@ -5,8 +5,8 @@
 One panel per mask, named as users name it; for those that are no layer, the
 function that makes the operator or the kernel. Each shows one row of the mask,
 divided by its largest entry: how strongly the circled token can attend to every
-other token of the sequence, grid, torus, tree, cube or graph. It needs matplotlib and networkx
-(extra `training`) and takes some seconds.
+other token of the sequence, grid, torus, tree, cube or graph. It needs
+matplotlib and networkx (extra `training`) and takes some seconds.
 """
 
 import argparse

@@ -4,12 +4,11 @@ import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import keras
 
 from keras_topo.annotations import StrPath
-
-if TYPE_CHECKING:
-    import keras
 
 __all__ = ["convert"]
 
@@ -28,7 +27,7 @@ def convert(
     | None = None,
     dtype: str | None = None,
     **options: Any,
-) -> "keras.Model":
+) -> keras.Model:
     """A model of keras_topo with the weights of another library's model.
 
     Sources are vision Transformers: ViT, DeiT and DINOv2 (with register

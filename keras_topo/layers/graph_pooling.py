@@ -38,7 +38,7 @@ class GraphPooling(keras.layers.Layer):
         `"max"` and `"sum"`, and one for `"log_size"`.
 
     Raises:
-        ValueError: for an unknown mode, or a mask of another shape.
+        ValueError: for an unknown mode, or a mask or sizes of another shape.
 
     Example:
 
@@ -89,13 +89,20 @@ class GraphPooling(keras.layers.Layer):
 
     def _pool_joined(self, nodes, graph_sizes):
         """Pools the graphs that are joined in one."""
+        sizes = ops.convert_to_tensor(graph_sizes)
+        kind = keras.backend.standardize_dtype(sizes.dtype)
+        if len(sizes.shape) != 1 or kind == "bool":
+            raise ValueError(
+                "`graph_sizes` expects ints (graphs,); a padding mask is given "
+                f"by name, `mask=`. Received: {kind} of shape "
+                f"{tuple(sizes.shape)}"
+            )
         if nodes.shape[0] not in (None, 1):
             raise ValueError(
                 "`graph_sizes` expects nodes (1, all nodes, channels), of "
                 f"joined graphs. Received: the shape {tuple(nodes.shape)}"
             )
-        nodes = nodes[0]
-        sizes = ops.cast(graph_sizes, "int32")
+        nodes, sizes = nodes[0], ops.cast(sizes, "int32")
         graphs = ops.shape(sizes)[0]
         # Padding belongs to one more graph, which is left out.
         ids = ops.searchsorted(

@@ -7,7 +7,7 @@ any size hands `None` to `Mask.build`.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from keras import ops
@@ -261,6 +261,16 @@ class Nodes(Topology):
     @property
     def shape(self) -> Shape:
         return (self.num_nodes,)
+
+    @property
+    def periodic(self) -> NoReturn:
+        """Masks of offsets ask for it first; nodes have no offsets."""
+        raise ValueError(
+            "`topology` expects a Sequence or a Grid for this mask, because "
+            "nodes of a graph have no offsets; masks between nodes are "
+            "subclasses of GraphMask, such as DiffusionMask. Received: "
+            f"topology={self!r}"
+        )
 
 
 def _check_sizes(shape, name):

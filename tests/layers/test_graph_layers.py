@@ -425,6 +425,9 @@ def test_pooling():
     ref.assert_close(GraphPooling()(nodes), nodes.mean(1), 1e-6)
     with pytest.raises(ValueError, match="`mode`"):
         GraphPooling("mean+median")
+    # A mask by position.
+    with pytest.raises(ValueError, match="`graph_sizes`.*bool"):
+        GraphPooling()(nodes, mask)
 
 
 N, K = np.zeros((1, 3, 2), "float32"), np.ones((1, 3, 3), "float32")

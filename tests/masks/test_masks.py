@@ -290,6 +290,12 @@ def test_errors():
             lambda: masks.CausalMask().operator(masks.Nodes(3)),
             "CausalMask.*Received",
         ),
+        (
+            lambda: built(masks.DecayMask(), masks.Nodes(3)).operator(
+                masks.Nodes(3)
+            ),
+            "`topology`.*GraphMask",
+        ),
     ]
     for call, message in cases:
         if message is None:
