@@ -18,6 +18,7 @@ from keras_topo.training.settings import (
     Rate,
 )
 
+FEATURE_MAPS = ("hedgehog", "relu", "elu", "square", "exp", "favor")
 # Settings that a trained model has fixed already.
 DECIDED = (
     "model",
@@ -25,6 +26,7 @@ DECIDED = (
     "attention",
     "mask",
     "mask_initial",
+    "feature_map",
     "pooling",
     "stem",
     "dropout",
@@ -89,6 +91,8 @@ class ImageSettings(CosineSettings):
     keras_topo.masks.Mask"""
     mask_initial: Literal["decays", "ones"] = "decays"
     """initial mask: decays of several scales, or ones"""
+    feature_map: Literal[FEATURE_MAPS] = "relu"
+    """with attention toeplitz and linear: features of queries and keys"""
     pooling: Literal["gap", "token"] = "gap"
     """average over the grid, or a class token"""
     stem: Literal[STEMS] = "patches"
@@ -154,6 +158,8 @@ class ImageSettings(CosineSettings):
             found |= dict.fromkeys(("mask", "mask_initial"), attention)
         elif not has_start(self.mask):
             found["mask_initial"] = f"mask={self.mask!r}"
+        if self.attention == "softmax":
+            found["feature_map"] = "attention='softmax'"
         return found
 
     def resolved(self, given):
@@ -195,6 +201,8 @@ def describe(settings):
     attention = f"{settings.attention} attention"
     if settings.attention == "toeplitz":
         attention += f", mask {settings.mask}"
+    if settings.feature_map != "relu":
+        attention += f", features {settings.feature_map}"
     stem = "" if settings.stem == "patches" else f", stem {settings.stem}"
     return f"TopViT-{settings.model}/{patch}{stem}, {attention}"
 
@@ -209,7 +217,7 @@ def build_classifier(settings, image_shape, num_classes):
             masks and positions are stored for this one.
         num_classes: int.
     """
-    patch_size, grid = tuple(both(settings.patch_size)), None
+    patch_size, grid, options = tuple(both(settings.patch_size)), None, {}
     if settings.sizes:
         sides = zip(image_shape[:2], patch_size, strict=True)
         grid = tuple(-(-side // patch) for side, patch in sides)
@@ -217,6 +225,8 @@ def build_classifier(settings, image_shape, num_classes):
     mask = None
     if settings.attention == "toeplitz":
         mask = mask_of(settings.mask, initial=settings.mask_initial)
+    if settings.attention != "softmax":
+        options["feature_map"] = settings.feature_map
     return topvit(
         size_of(settings.model),
         patch_size=patch_size,
@@ -229,4 +239,5 @@ def build_classifier(settings, image_shape, num_classes):
         stem=settings.stem,
         dropout=settings.dropout,
         stochastic_depth=settings.stochastic_depth,
+        **options,
     )

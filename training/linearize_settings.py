@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo.linearize import STAGES
-from keras_topo.training.image_settings import SampleBits
+from keras_topo.training.image_settings import FEATURE_MAPS, SampleBits
 from keras_topo.training.masks_by_name import check_mask, has_start
 from keras_topo.training.settings import (
     Natural,
@@ -17,8 +17,6 @@ from keras_topo.training.settings import (
     Rate,
     Settings,
 )
-
-FEATURE_MAPS = ("hedgehog", "relu", "elu", "square", "exp", "favor")
 
 
 @dataclasses.dataclass(frozen=True)

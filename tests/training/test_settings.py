@@ -5,7 +5,9 @@ from typing import Literal
 
 import pytest
 
+from keras_topo.layers import HedgehogFeatureMap
 from keras_topo.training import options
+from keras_topo.training.image_settings import build_classifier, describe
 from keras_topo.training.machine import retracing_in_silence
 from keras_topo.training.settings import (
     CosineSettings,
@@ -136,12 +138,22 @@ def test_a_config_file_may_have_a_dataclass_of_its_own(tmp_path):
         options.parse([*argv, "--width", "0"])
 
 
+def test_the_features_of_an_image_model():
+    argv = ["images", "--out", "run", "--model", "16,2,16,1"]
+    settings = options.parse([*argv, "--feature-map", "hedgehog"])[2]
+    assert "features hedgehog" in describe(settings)
+    model = build_classifier(settings, (8, 8, 3), 2)
+    attention = model.get_layer("block_1").attention
+    assert isinstance(attention.similarity, HedgehogFeatureMap)
+
+
 @pytest.mark.parametrize(
     "argv",
     [
         ["images", "--mask", "decay", "--attention", "linear"],
         ["images", "--mask-initial", "ones", "--attention", "softmax"],
         ["images", "--mask-initial", "ones", "--mask", "none"],
+        ["images", "--feature-map", "elu", "--attention", "softmax"],
         ["linearize", "--mask-initial", "ones", "--mask=none", "--from", "run"],
         ["graphs", "--kernel", "diffusion", "--model", "gin"],
         ["graphs", "--attention-dropout", "0.1", "--model", "gcn"],
