@@ -5,7 +5,8 @@
         --results runs/text.jsonl --out runs/text-softmax-1
 
 Variants are models of one size with different attention: linear attention with
-the masks `decay`, `gated`, `table` and `causal` (causality only), and softmax
+the masks `decay`, `gated`, `table` and `causal` (causality only) or with the
+product of a table and gates and learned features (`product`), and softmax
 attention with learned positions (`softmax`) or with a decay as its bias
 (`softmax-decay`). `causal` also has learned positions, because it would not
 know the order of tokens without them.
@@ -40,4 +41,5 @@ variants = {
         "positions": "learned",
     },
     "softmax-decay": {"similarity": "softmax"},
+    "product": {"mask": "table*gated", "similarity": "hedgehog"},
 }
