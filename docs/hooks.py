@@ -18,6 +18,7 @@ import shutil
 
 import jupytext
 import latex2mathml.converter
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -44,6 +45,8 @@ DOWNLOADS = """
 """
 
 
+# Before mkdocstrings looks for the folder.
+@event_priority(100)
 def on_config(config):
     """Copies the package in the layout of setup.cfg."""
     setup = configparser.ConfigParser()

@@ -33,6 +33,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
+    # As on a fresh clone, without the copy of an earlier build.
+    shutil.rmtree(ROOT / "build" / "site", ignore_errors=True)
     found = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", folder],
         cwd=ROOT,
