@@ -11,10 +11,10 @@
 The settings are made for the photographs of CIFAR-10. `DIR` holds them as tars
 or folders; without it, Keras downloads them. Any folder of class folders works
 too. The digits of scikit-learn take two CPU minutes and reach a test accuracy
-of 97.5% (359 images, seed 0). Fifteen epochs on CIFAR-10 reach 70.2% with the
-mask `table`, 61.5% without a mask, and 63.0% with softmax (seed 0,
-results/README.md). The variant `cifar10` (311,976 parameters) is not measured
-yet.
+of 97.5% (359 images, seed 0). Fifteen epochs on CIFAR-10 reach 70.4% with the
+mask `table`, 61.2% without a mask, and 63.0% with softmax (means of three
+seeds, results/README.md). The variant `cifar10` (311,976 parameters) is not
+measured yet.
 """
 
 from keras_topo.training.tasks.images import ImageSettings

@@ -7,8 +7,9 @@
 
 Training takes a tenth of the teacher's updates, a third of them in each of
 three stages: attention, features, labels (`keras_topo.linearize.Distillation`).
-An update takes about as long as one of the teacher. On CIFAR-10 no run is
-finished yet, so the result of these defaults is not measured.
+An update takes about as long as one of the teacher. On CIFAR-10, the students
+of a teacher with a test accuracy of 62.8% have 61.5 to 61.8% (three seeds), and
+the same model from scratch 43.7 to 45.7% (results/README.md).
 """
 
 from keras_topo.training.tasks.linearize import LinearizeSettings
