@@ -13,8 +13,8 @@ know the order of tokens without them.
 
 A run has 3,000 updates of 8 x 256 bytes and takes 6 to 10 minutes on a fast CPU
 core. On the source code of Python 3.11.7, the test files take (means of three
-seeds) 1.533 bits per byte with `softmax-decay`, 1.617 with `product`, 1.647 with
-`table` and learned features (`--similarity hedgehog`), and 1.665 with
+seeds) 1.533 bits per byte with `softmax-decay`, 1.617 with `product`, 1.647
+with `table` and learned features (`--similarity hedgehog`), and 1.665 with
 `softmax`; with seed 0 and without learned features 1.692 with `table`, 1.713
 with `gated`, 1.748 with `decay` and 2.603 with `causal` (results/README.md).
 Other versions of Python have other source code.
