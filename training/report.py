@@ -24,13 +24,26 @@ def load_pyplot():
 
 # With fewer training examples than this, training accuracy means little.
 FEW = 20
+# Longer curves are drawn as running means over the single epochs, which stay
+# visible behind them: dropout makes single epochs noisy.
+LONG = 100
+
+
+def running_mean(values, window):
+    """The mean of each value and those before it, `window` at most."""
+    found = []
+    for k in range(len(values)):
+        latest = values[max(0, k + 1 - window) : k + 1]
+        found.append(sum(latest) / len(latest))
+    return found
 
 
 def draw_curves(history, path, title, num_training=None):
     """Plots loss and accuracy of training and validation over the epochs.
 
     The learning rate is plotted if it changes, and the training accuracy if
-    there are at least `FEW` training examples.
+    there are at least `FEW` training examples. After more than `LONG` epochs,
+    the curves are running means.
 
     Args:
         history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
@@ -48,39 +61,48 @@ def draw_curves(history, path, title, num_training=None):
         ("Loss", {"loss": training, "val_loss": validation}),
         ("Accuracy", {"accuracy": training, "val_accuracy": validation}),
     ]
-    if few and "val_accuracy" in history[0]:
+    if few:
         panels[1] = ("Accuracy", {"val_accuracy": validation})
+        if "val_accuracy" not in history[0]:
+            panels.pop()
     if len({line["learning_rate"] for line in history}) > 1:
         panels.append(("Learning rate", {"learning_rate": (None, "C0")}))
     widths = (3, 3, 2)[: len(panels)]
     figure, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(11 * sum(widths) / 8, 3.7),
+        figsize=(max(6.5, 11 * sum(widths) / 8), 3.7),
         layout="constrained",
         width_ratios=widths,
+        squeeze=False,
     )
-    for axis, (name, curves) in zip(axes, panels, strict=True):
+    window = len(epochs) // 25 if len(epochs) > LONG else 1
+    for axis, (name, curves) in zip(axes[0], panels, strict=True):
         for key, (label, color) in curves.items():
             if key not in history[0]:
                 continue  # Without validation.
+            values = [line[key] for line in history]
+            if window > 1:
+                axis.plot(epochs, values, color=color, alpha=0.25, linewidth=1)
+                values = running_mean(values, window)
             axis.plot(
                 epochs,
-                [line[key] for line in history],
+                values,
                 color=color,
                 label=label,
                 marker="o" if len(epochs) <= 20 else None,
                 markersize=3,
             )
         axis.set_title(name)
-        axis.set_xlabel("epoch")
+        means = f" (means of {window})" if window > 1 else ""
+        axis.set_xlabel(f"epoch{means}")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    if len(panels) > 2:
-        axes[2].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        if name == "Learning rate":
+            axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     # Below the panels, where it hides no curves.
     figure.legend(
-        *axes[0].get_legend_handles_labels(),
+        *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=2,
         frameon=False,

@@ -58,7 +58,22 @@ def test_curves_that_say_nothing(saved):
     }
     bare = history([0.1], validation=False)
     report.draw_curves(bare, "b", "B", num_training=4)
-    assert drawn(saved["b"]) == {"Loss": ["training"], "Accuracy": ["training"]}
+    assert drawn(saved["b"]) == {"Loss": ["training"]}
+
+
+def test_long_curves_are_running_means(saved):
+    lines = history([0.1] * 200)
+    for k, line in enumerate(lines):
+        line["loss"] = float(k % 2)
+    report.draw_curves(lines, "a", "A")
+    (loss, *_) = saved["a"].axes
+    single, mean = (line.get_ydata() for line in loss.lines[:2])
+    assert set(single) == {0.0, 1.0}
+    np.testing.assert_allclose(mean[7:], 0.5)
+    (labels, _) = drawn(saved["a"]).values()
+    # Legends name what has no underscore in front.
+    shown = [label for label in labels if not label.startswith("_")]
+    assert shown == ["training", "validation"]
 
 
 def test_the_spread_over_seeds():
