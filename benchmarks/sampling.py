@@ -129,21 +129,24 @@ def measure_models(workers, mode, tokens, arguments, forecast):
 
 def format_sampling(records):
     """A table per mode: tokens per second, and time relative to the peer."""
-    parts = []
-    for mode in dict.fromkeys(r["mode"] for r in records):
-        some = [r for r in records if r["mode"] == mode]
-        sizes = sorted({r["tokens"] for r in some})
-        cells = {(r["model"], r["tokens"]): format_cell(r) for r in some}
-        rows = [
-            [name, *(cells.get((name, size), "") for size in sizes)]
-            for name in MODELS
-        ]
-        header = ["", *(f"{size:,} tokens" for size in sizes)]
-        parts.append(
-            f"\nSampling, {mode}: tokens per second (time / {PEER}):\n\n"
-            + format_table(header, rows, markdown=True)
-        )
-    return "\n".join(parts)
+    return "\n".join(
+        f"\nSampling, {mode}: tokens per second (time / {PEER}):\n\n"
+        + format_mode(records, mode)
+        for mode in dict.fromkeys(r["mode"] for r in records)
+    )
+
+
+def format_mode(records, mode):
+    """The table of one mode."""
+    records = [r for r in records if r["mode"] == mode]
+    sizes = sorted({r["tokens"] for r in records})
+    cells = {(r["model"], r["tokens"]): format_cell(r) for r in records}
+    rows = [
+        [name, *(cells.get((name, size), "") for size in sizes)]
+        for name in MODELS
+    ]
+    header = ["", *(f"{size:,} tokens" for size in sizes)]
+    return format_table(header, rows, markdown=True)
 
 
 def format_cell(record):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from documented import blocks, check_printed, slug
 
-from benchmarks import attention_page, attention_tables
+from benchmarks import attention_tables, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -111,13 +111,16 @@ def test_speeds_are_those_of_the_record():
 
 
 def test_tables_of_benchmarks_are_those_of_the_record():
-    text = attention_page.PAGE.read_text(encoding="utf-8")
-    records = json.loads(attention_page.RECORDS.read_text())["results"]
-    assert text.count("<!-- end -->") == len(attention_page.TABLES)
-    # Mended by `python -m benchmarks.attention_page`.
-    assert attention_page.with_tables(text, records) == text
-    slower = [{**record, "ratio": 0.01} for record in records]
-    assert attention_page.with_tables(text, slower) != text
+    text = page.PAGE.read_text(encoding="utf-8")
+    for file, tables in page.TABLES.items():
+        for name in tables:
+            assert text.count(f"<!-- {file}: {name} -->") == 1
+    records = page.read_records()
+    # Mended by `python -m benchmarks.page`.
+    assert page.with_tables(text, records) == text
+    for file, some in records.items():
+        slower = [{**record, "ratio": 0.01} for record in some]
+        assert page.with_tables(text, {**records, file: slower}) != text
 
 
 def test_figures_of_presets_are_those_of_the_registry():

@@ -2,51 +2,129 @@
 
 import json
 import pathlib
-import re
+import statistics
 
 import pytest
 
+from keras_topo.training.configs.text import variants
+
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
 CHAPTERS = (RESULTS / "README.md").read_text(encoding="utf-8").split("\n## ")
+SEEDS = ("seed 0", "seed 1", "seed 2")
+
+
+def lines_of(file):
+    text = (RESULTS / file).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def masked_images():
+    """Accuracy in percent by the row of the table and the seed."""
+    names = {
+        "decays": "linear attention, table that starts as decays",
+        "gated": "linear attention, gates",
+        "curves": "linear attention, decays along curves",
+        "softmax": "softmax",
+        "none": "linear attention, no mask",
+    }
+
+    def kind(run):
+        if "arguments" not in run:  # The first runs have no arguments.
+            return run["variant"]
+        arguments = run["arguments"]
+        if arguments["attention"] == "softmax":
+            return "softmax"
+        if arguments["attention"] == "linear":
+            return "none"
+        if arguments["mask"] == "table":
+            return arguments["mask_initial"]
+        return arguments["mask"]
+
+    return {
+        (names[kind(run)], run["seed"]): 100 * run["test_accuracy"]
+        for run in lines_of("cifar10-masks/runs.jsonl")
+    }
+
+
+def linearized_images():
+    found = {
+        ("teacher, softmax", seed): accuracy
+        for (name, seed), accuracy in masked_images().items()
+        if name == "softmax" and seed == 2
+    }
+    for file, name in (
+        ("runs", "linearized"),
+        ("scratch", "the same model from scratch"),
+    ):
+        for run in lines_of(f"linearize/{file}.jsonl"):
+            found[name, run["seed"]] = 100 * run["test_accuracy"]
+    return found
+
+
+def language_models():
+    """Bits per byte; rows are told apart by their variant and features."""
+    masks = {
+        (changes.get("mask", "decay"), changes.get("similarity", "relu")): name
+        for name, changes in variants.items()
+    }
+    found = {}
+    for run in lines_of("text/runs.jsonl"):
+        mask, similarity = (
+            run["arguments"][name] for name in ("mask", "similarity")
+        )
+        name = masks.get((mask, similarity)) or masks[mask, "relu"]
+        key = f"`{name}`", similarity == "hedgehog", run["seed"]
+        found[key] = run["test_bits_per_byte"]
+    return found
+
+
+def rows_of(title):
+    """The rows of the table of a chapter, as dicts by its header."""
+    (chapter,) = (text for text in CHAPTERS if text.partition("\n")[0] == title)
+    table = [
+        [cell.strip() for cell in line[1:-1].split("|")]
+        for line in chapter.splitlines()
+        if line.startswith("| ")
+    ]
+    header, *rows = table
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 @pytest.mark.parametrize(
-    ("title", "files", "figure"),
+    ("title", "measured", "key_of", "digits"),
     [
         (
             "Masks on CIFAR-10",
-            ["cifar10-masks/runs.jsonl"],
-            lambda run: f"{100 * run['test_accuracy']:.1f}",
+            masked_images,
+            lambda row: (row[""],),
+            1,
         ),
         (
             "Softmax to linear on CIFAR-10",
-            ["linearize/runs.jsonl", "linearize/scratch.jsonl"],
-            lambda run: f"{100 * run['test_accuracy']:.1f}",
+            linearized_images,
+            lambda row: (row[""],),
+            1,
         ),
         (
             "Language models of bytes",
-            ["text/runs.jsonl"],
-            lambda run: f"{run['test_bits_per_byte']:.3f}",
+            language_models,
+            lambda row: (
+                row["`--variant`"],
+                "learned features" in row["attention"],
+            ),
+            3,
         ),
     ],
 )
-def test_each_run_has_a_cell(title, files, figure):
-    (chapter,) = (text for text in CHAPTERS if text.partition("\n")[0] == title)
-    shown = {0: [], 1: [], 2: []}
-    header = re.search(r"^\|.*seed 0.*\|$", chapter, re.MULTILINE)[0]
-    first = [cell.strip() for cell in header.split("|")].index("seed 0")
-    for line in chapter.splitlines():
-        if line.startswith("| ") and not line.startswith(("| |", "| teacher")):
-            if line == header:
-                continue
-            cells = [cell.strip() for cell in line.split("|")]
-            for seed in shown:
-                shown[seed] += filter(None, [cells[first + seed]])
-    measured = {0: [], 1: [], 2: []}
-    for file in files:
-        for line in (RESULTS / file).read_text(encoding="utf-8").splitlines():
-            run = json.loads(line)
-            measured[run["seed"]].append(figure(run))
-    assert {k: sorted(v) for k, v in shown.items()} == {
-        k: sorted(v) for k, v in measured.items()
-    }
+def test_tables_are_those_of_the_runs(title, measured, key_of, digits):
+    expected, shown = measured(), set()
+    for row in rows_of(title):
+        for seed, column in enumerate(SEEDS):
+            if row[column]:
+                key = (*key_of(row), seed)
+                assert row[column] == f"{expected[key]:.{digits}f}", key
+                shown.add(key)
+        if row.get("mean"):
+            values = [expected[(*key_of(row), seed)] for seed in range(3)]
+            assert row["mean"] == f"{statistics.mean(values):.{digits}f}"
+    assert shown == expected.keys()

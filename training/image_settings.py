@@ -217,7 +217,7 @@ def build_classifier(settings, image_shape, num_classes):
             masks and positions are stored for this one.
         num_classes: int.
     """
-    patch_size, grid, options = tuple(both(settings.patch_size)), None, {}
+    patch_size, grid = tuple(both(settings.patch_size)), None
     if settings.sizes:
         sides = zip(image_shape[:2], patch_size, strict=True)
         grid = tuple(-(-side // patch) for side, patch in sides)
@@ -225,8 +225,6 @@ def build_classifier(settings, image_shape, num_classes):
     mask = None
     if settings.attention == "toeplitz":
         mask = mask_of(settings.mask, initial=settings.mask_initial)
-    if settings.attention != "softmax":
-        options["feature_map"] = settings.feature_map
     return topvit(
         size_of(settings.model),
         patch_size=patch_size,
@@ -235,9 +233,9 @@ def build_classifier(settings, image_shape, num_classes):
         num_classes=num_classes,
         attention=settings.attention,
         mask=mask,
+        feature_map=settings.feature_map,
         pooling=settings.pooling,
         stem=settings.stem,
         dropout=settings.dropout,
         stochastic_depth=settings.stochastic_depth,
-        **options,
     )

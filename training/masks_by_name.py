@@ -1,8 +1,6 @@
 """Masks on the command line: by name, a product of names, or a user's class."""
 
-import functools
 import importlib
-import operator
 from pathlib import Path
 
 from keras_topo import masks
@@ -37,7 +35,7 @@ def mask_of(name, **options):
     if not has_start(name):
         return mask_class(name)()
     factors = [masks.get(factor, **options) for factor in name.split("*")]
-    return functools.reduce(operator.mul, factors)
+    return factors[0] if len(factors) == 1 else masks.ProductMask(factors)
 
 
 def has_start(name):

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 
+import numpy as np
+
 
 def load_pyplot():
     """Imports matplotlib for plotting into files.
@@ -31,11 +33,9 @@ LONG = 100
 
 def running_mean(values, window):
     """The mean of each value and those before it, `window` at most."""
-    found = []
-    for k in range(len(values)):
-        latest = values[max(0, k + 1 - window) : k + 1]
-        found.append(sum(latest) / len(latest))
-    return found
+    counts = np.minimum(np.arange(len(values)) + 1, window)
+    values = np.asarray(values, "float64")
+    return np.convolve(values, np.ones(window))[: len(values)] / counts
 
 
 def draw_curves(history, path, title, num_training=None):
@@ -43,7 +43,7 @@ def draw_curves(history, path, title, num_training=None):
 
     The learning rate is plotted if it changes, and the training accuracy if
     there are at least `FEW` training examples. After more than `LONG` epochs,
-    the curves are running means.
+    the curves of loss and accuracy are running means.
 
     Args:
         history: list of dicts with `epoch`, `loss`, `accuracy`, `val_loss`,
@@ -76,13 +76,14 @@ def draw_curves(history, path, title, num_training=None):
         width_ratios=widths,
         squeeze=False,
     )
-    window = len(epochs) // 25 if len(epochs) > LONG else 1
     for axis, (name, curves) in zip(axes[0], panels, strict=True):
+        is_noisy = name != "Learning rate" and len(epochs) > LONG
+        window = len(epochs) // 25 if is_noisy else 1
         for key, (label, color) in curves.items():
             if key not in history[0]:
                 continue  # Without validation.
             values = [line[key] for line in history]
-            if window > 1:
+            if is_noisy:
                 axis.plot(epochs, values, color=color, alpha=0.25, linewidth=1)
                 values = running_mean(values, window)
             axis.plot(
@@ -94,7 +95,7 @@ def draw_curves(history, path, title, num_training=None):
                 markersize=3,
             )
         axis.set_title(name)
-        means = f" (means of {window})" if window > 1 else ""
+        means = f" (curves: means of the last {window})" if is_noisy else ""
         axis.set_xlabel(f"epoch{means}")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -47,6 +47,10 @@ class _Combination(Mask):
             mask.set_reach(sizes)
 
     @property
+    def needs_reach(self) -> bool:
+        return any(mask.needs_reach for mask in self.masks)
+
+    @property
     def uses_inputs(self) -> bool:
         return any(mask.uses_inputs for mask in self.masks)
 

@@ -172,9 +172,13 @@ class SeparableMask(Mask):
         self.initial: Initial = one_of(initial, "initial", INITIAL)
         self.share_heads = bool(share_heads)
 
+    @property
+    def needs_reach(self) -> bool:
+        return self.terms == "table"
+
     def build(self, num_heads: int, topology: Topology) -> None:
         heads = 1 if self.share_heads else num_heads
-        self.reach = reach_for(self, topology, self.terms == "table")
+        self.reach = reach_for(self, topology)
         rates = initial_rates(heads * self.rank, topology, self.initial)
         # From term to term, then from head to head.
         rates = rates.reshape(heads, self.rank)

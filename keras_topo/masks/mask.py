@@ -59,10 +59,13 @@ class Mask(keras.layers.Layer):
             attention checks in each call where the operator does not know.
         uses_inputs: bool, whether the mask is computed from the tokens,
             `topology.inputs`, and so has no rows without them.
+        needs_reach: bool, whether the mask is made for certain sizes, and has
+            to know them where inputs are of any size; see `set_reach`.
     """
 
     nonnegative = False
     uses_inputs = False
+    needs_reach = False
     #: Whether it hides later tokens from earlier ones, whoever asks.
     is_causal = False
 

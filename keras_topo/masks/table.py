@@ -51,6 +51,7 @@ class TableMask(Mask):
     """
 
     nonnegative = True
+    needs_reach = True
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class TableMask(Mask):
         self.share_heads = bool(share_heads)
 
     def build(self, num_heads: int, topology: Topology) -> None:
-        self.reach = reach_for(self, topology, required=True)
+        self.reach = reach_for(self, topology)
         heads = 1 if self.share_heads else num_heads
         start = offsets_at_build(topology, self.reach)
         distance = np.asarray(sum(abs(offset) for offset in start))
@@ -117,11 +118,11 @@ def check_reach(reach: Any) -> tuple[int, ...] | None:
     return tuple(int(n) for n in sizes)
 
 
-def reach_for(mask: Any, topology: Topology, required: bool = False) -> Any:
+def reach_for(mask: Any, topology: Topology) -> Any:
     """The sizes that a mask is made for, one per axis."""
     shape = topology.shape
     if mask.reach is None:
-        if None in shape and required:
+        if None in shape and mask.needs_reach:
             raise ValueError(
                 f"{type(mask).__name__} expects `reach`, the size of the grid "
                 "or the length of the sequence that it is made for, where the "

@@ -20,6 +20,10 @@ MODELS = {
     "softmax": {"mask": None, "similarity": "softmax"},
     "table-softmax": {"mask": "table", "similarity": "softmax"},
     "product": {"mask": masks.get("gated") * masks.get("decay")},
+    "table-times-gated": {
+        "mask": masks.get("table") * masks.get("gated"),
+        "similarity": "hedgehog",
+    },
     "favor": {"similarity": "favor"},
 }
 
@@ -36,7 +40,9 @@ def make(name="decay", **options):
     return model
 
 
-@pytest.mark.few("gated-positions", "softmax", "table", "favor")
+@pytest.mark.few(
+    "gated-positions", "softmax", "table", "table-times-gated", "favor"
+)
 @pytest.mark.few_on_jax("gated-positions")
 @pytest.mark.parametrize("name", MODELS)
 def test_pieces_and_steps_are_the_whole(name):

@@ -62,15 +62,20 @@ def test_curves_that_say_nothing(saved):
 
 
 def test_long_curves_are_running_means(saved):
-    lines = history([0.1] * 200)
+    rates = [float(k < 100) for k in range(200)]
+    lines = history(rates)
     for k, line in enumerate(lines):
         line["loss"] = float(k % 2)
     report.draw_curves(lines, "a", "A")
-    (loss, *_) = saved["a"].axes
+    loss, _, rate = saved["a"].axes
     single, mean = (line.get_ydata() for line in loss.lines[:2])
     assert set(single) == {0.0, 1.0}
+    np.testing.assert_allclose(mean[:3], [0, 0.5, 1 / 3])
     np.testing.assert_allclose(mean[7:], 0.5)
-    (labels, _) = drawn(saved["a"]).values()
+    # A schedule has no noise.
+    (line,) = rate.lines
+    assert list(line.get_ydata()) == rates
+    labels, *_ = drawn(saved["a"]).values()
     # Legends name what has no underscore in front.
     shown = [label for label in labels if not label.startswith("_")]
     assert shown == ["training", "validation"]

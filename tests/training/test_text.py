@@ -21,6 +21,15 @@ from keras_topo.training.text_data import (
 
 pytestmark = pytest.mark.tensorflow_only
 
+MINE = """
+import keras
+from keras_topo.masks import TableMask
+
+@keras.saving.register_keras_serializable(package="tables")
+class Mine(TableMask):
+    pass
+"""
+
 
 @pytest.fixture(scope="module")
 def library():
@@ -209,8 +218,20 @@ def test_a_sample_is_no_longer_than_the_model(tmp_path):
     for k in range(40):
         (tmp_path / "texts" / f"{k}.py").write_text("import this  # " * 20)
     changes = {"data": str(tmp_path / "texts"), "length": 16, "stride": 8}
-    for variant, count in (("causal", 15), ("table", 15), ("decay", 400)):
+    changes |= {"channels": 8, "num_heads": 2, "depth": 1}
+    mine = tmp_path / "mine.py"
+    mine.write_text(MINE)
+    for settings, count in (
+        (config.variants["causal"], 15),
+        (config.variants["table"], 15),
+        (config.variants["product"], 15),
+        ({"mask": "separable"}, 15),
+        ({"mask": f"{mine}:Mine"}, 15),
+        (config.variants["decay"], 400),
+        ({"mask": "none", "similarity": "softmax"}, 400),
+    ):
         writer = Writer(b"x" * 500)
-        task = make_task(**config.variants[variant], **changes)
+        task = make_task(**settings, **changes)
+        task.build_model().build((None, None))
         task.finish(tmp_path, writer, None)
         assert len((tmp_path / "sample.txt").read_text()) == count

@@ -112,7 +112,8 @@ class Text(Task):
     def _is_bounded(self):
         """Whether the model has a maximum length: tables, learned positions."""
         settings = self.settings
-        has_table = "table" in settings.mask.split("*")
+        mask = mask_of(settings.mask)
+        has_table = mask is not None and mask.needs_reach
         return has_table or bool(settings.positions)
 
     def compile(self, model, jit_compile):
