@@ -22,6 +22,7 @@ def masked_images():
     """Accuracy in percent by the row of the table and the seed."""
     names = {
         "decays": "linear attention, table that starts as decays",
+        "ones": "linear attention, table that starts as ones",
         "gated": "linear attention, gates",
         "curves": "linear attention, decays along curves",
         "softmax": "softmax",

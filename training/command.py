@@ -19,7 +19,14 @@ COMMANDS = {
     "presets": "lists the trained models",
 }
 # Packages of the extra `training`, which the library does not need.
-_OF_TRAINING = ("matplotlib", "networkx", "sklearn", "tensorboard", "tyro")
+_OF_TRAINING = (
+    "docstring_parser",
+    "matplotlib",
+    "networkx",
+    "sklearn",
+    "tensorboard",
+    "tyro",
+)
 
 
 def main(argv=None):

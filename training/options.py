@@ -7,8 +7,9 @@ import io
 import os
 import re
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
+import docstring_parser
 import tyro
 
 from keras_topo.training import configs
@@ -101,32 +102,82 @@ def parse(argv):
             )
     module = configs.load(name)
     settings = configs.variant_of(module, _variant(rest))
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("run", Annotated[RunOptions, tyro.conf.arg(name="")]),
-            (
-                "settings",
-                Annotated[type(settings), tyro.conf.arg(name="")],
-                dataclasses.field(default=settings),
-            ),
-        ],
-    )
-    asks_for_help = {"-h", "--help"} & set(rest)
-    with contextlib.nullcontext() if asks_for_help else one_line():
-        found = tyro.cli(
-            command,
-            args=rest,
-            prog=f"{PROGRAM} {name}",
-            description=_description(module),
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+    if {"-h", "--help"} & set(rest):
+        # Not by tyro, which joins some of its lines and leaves others.
+        print(_description(module), end="\n\n")
+        _parse(name, rest, _documented(RunOptions), _documented(settings))
+    with one_line():
+        found = _parse(name, rest, RunOptions, settings)
     given = _given(rest)
     settings = found.settings.resolved(given)
     # Each of several values may be used by a different setting.
     if not found.run.compare and not found.run.select:
         _check_readers(settings, given)
     return name, found.run, settings
+
+
+def _parse(name, rest, run, settings):
+    """The object that tyro reads from a command line: `.run`, `.settings`."""
+    unprefixed = tyro.conf.arg(name="")
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("run", Annotated[run, unprefixed]),
+            (
+                "settings",
+                Annotated[type(settings), unprefixed],
+                dataclasses.field(default=settings),
+            ),
+        ],
+    )
+    return tyro.cli(
+        command,
+        args=rest,
+        prog=f"{PROGRAM} {name}",
+        description="",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _documented(settings):
+    """A dataclass, or an object of one, with its help texts as single lines.
+
+    tyro keeps line breaks of the source before words that start with a sign,
+    and wraps at others.
+    """
+    is_class = isinstance(settings, type)
+    cls = settings if is_class else type(settings)
+    documents = {
+        parameter.arg_name: parameter.description or ""
+        for base in reversed(cls.__mro__[:-1])
+        for parameter in docstring_parser.parse_from_object(base).params
+    }
+    types = get_type_hints(cls, include_extras=True)
+    documented = dataclasses.make_dataclass(
+        cls.__name__,
+        [
+            (
+                field.name,
+                Annotated[
+                    types[field.name],
+                    tyro.conf.arg(
+                        help=" ".join(documents.get(field.name, "").split())
+                    ),
+                ],
+                dataclasses.field(
+                    default=field.default,
+                    default_factory=field.default_factory,
+                ),
+            )
+            for field in dataclasses.fields(cls)
+        ],
+        frozen=True,
+    )
+    if is_class:
+        return documented
+    return documented(
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(cls)}
+    )
 
 
 def _check_readers(settings, given):

@@ -3,6 +3,7 @@
 import json
 import re
 
+import docstring_parser
 import keras
 import numpy as np
 import pytest
@@ -278,6 +279,18 @@ def test_a_script_says_what_it_expects(capsys):
             train.main(arguments)
         assert end.value.code == 0
         assert expected in capsys.readouterr().out
+
+
+def test_help_texts_break_only_at_the_end_of_a_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        train.main(["text", "--help"])
+    printed = capsys.readouterr().out
+    for cls in (options.RunOptions, type(configs.load("text").config)):
+        texts = docstring_parser.parse_from_object(cls).params
+        assert texts
+        for text in texts:
+            assert " ".join(text.description.split()) in printed
 
 
 def parse(*arguments):
