@@ -135,6 +135,8 @@ class CausalLanguageModel(keras.Model):
         mask = masks.get(mask)
         if mask is not None and max_length is not None:
             mask.set_reach((max_length,))
+        elif mask is not None and mask.needs_reach:
+            _check_reach(mask)
         # A configuration: the masks themselves are those of the layers.
         self._mask = mask and keras.saving.serialize_keras_object(mask)
         policy = self.dtype_policy
@@ -302,7 +304,7 @@ class CausalLanguageModel(keras.Model):
         `MaskedAttention`), time and memory per token do not depend on how many
         came before; elsewhere they grow with all of them.
         """
-        prompt = np.asarray(prompt, "int32")
+        prompt = self._checked_prompt(prompt)
         if prompt.ndim != 2 or prompt.shape[1] < 1:
             raise ValueError(
                 "`prompt` expects the shape (batch, length), at least one "
@@ -331,6 +333,22 @@ class CausalLanguageModel(keras.Model):
             if k + 1 < max_new_tokens:
                 logits, state = step(ops.convert_to_tensor(tokens), state)
         return np.concatenate(found, axis=1)
+
+    def _checked_prompt(self, prompt):
+        """The tokens of a prompt, int32."""
+        last = self.vocabulary_size - 1
+        expected = f"`prompt` expects ints from 0 to {last}. Received: "
+        try:
+            prompt = np.asarray(prompt)
+        except ValueError as error:  # Rows of several lengths.
+            raise ValueError(f"{expected}{error}") from error
+        if prompt.dtype.kind not in "iu":
+            raise ValueError(f"{expected}prompt of dtype {prompt.dtype}")
+        if prompt.size and (prompt.min() < 0 or prompt.max() > last):
+            raise ValueError(
+                f"{expected}prompt of {prompt.min()} to {prompt.max()}"
+            )
+        return prompt.astype("int32")
 
     def _compiled(self, name):
         """A method, compiled once; anew where layers have been quantized or
@@ -382,6 +400,15 @@ class CausalLanguageModel(keras.Model):
             )
         places = position + ops.arange(length, dtype="int32")
         return x + self.position_embedding(places)
+
+
+def _check_reach(mask):
+    if getattr(mask, "reach", ()) is None:
+        raise ValueError(
+            "`max_length` expects an int with a mask that is made for a "
+            "length. Received: "
+            f"max_length=None, mask={type(mask).__name__}"
+        )
 
 
 def _check_sizes(channels, num_heads, positions, max_length):

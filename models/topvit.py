@@ -174,6 +174,13 @@ def topvit(
         prefix_name = "class_token" if prefix_tokens == 1 else "prefix_tokens"
         x = PrefixTokens(prefix_tokens, name=prefix_name)(x)
     if attention != "toeplitz":
+        # The default is for Toeplitz attention; whoever asks for another mask
+        # expects to get it.
+        if mask is not None and mask != "table":
+            raise ValueError(
+                '`mask` is for `attention="toeplitz"`. Received: '
+                f"mask={mask!r}, attention={attention!r}"
+            )
         mask = None
     elif reference_grid is not None:
         mask = _with_reach(mask, reference_grid)

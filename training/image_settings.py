@@ -201,7 +201,7 @@ def describe(settings):
     attention = f"{settings.attention} attention"
     if settings.attention == "toeplitz":
         attention += f", mask {settings.mask}"
-    if settings.feature_map != "relu":
+    if settings.attention != "softmax" and settings.feature_map != "relu":
         attention += f", features {settings.feature_map}"
     stem = "" if settings.stem == "patches" else f", stem {settings.stem}"
     return f"TopViT-{settings.model}/{patch}{stem}, {attention}"

@@ -1,6 +1,7 @@
 """Masks on the command line: by name, a product of names, or a user's class."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 from keras_topo import masks
@@ -19,7 +20,7 @@ def check_mask(text):
     Raises:
         ValueError: if there is no such mask.
     """
-    if text != "none" and not has_start(text):
+    if text != "none" and not _is_known(text):
         mask_class(text)
 
 
@@ -28,19 +29,33 @@ def mask_of(name, **options):
 
     Args:
         name: a name that `check_mask` accepts.
-        **options: constructor arguments, for the masks of keras_topo.
+        **options: constructor arguments, for the masks of keras_topo that
+            take `initial`.
     """
     if name in (None, "none"):
         return None
-    if not has_start(name):
+    if not _is_known(name):
         return mask_class(name)()
-    factors = [masks.get(factor, **options) for factor in name.split("*")]
+    factors = [
+        masks.get(factor, **(options if _takes_initial(factor) else {}))
+        for factor in name.split("*")
+    ]
     return factors[0] if len(factors) == 1 else masks.ProductMask(factors)
 
 
 def has_start(name):
-    """Whether a mask takes `initial`; those of keras_topo do."""
+    """Whether `initial` changes a mask."""
+    return _is_known(name) and any(map(_takes_initial, name.split("*")))
+
+
+def _is_known(name):
+    """Whether it is a name, or a product of names."""
     return all(factor in masks.NAMES for factor in name.split("*"))
+
+
+def _takes_initial(factor):
+    constructor = inspect.signature(type(masks.get(factor)).__init__)
+    return "initial" in constructor.parameters
 
 
 def mask_class(text):

@@ -104,7 +104,8 @@ def parse(argv):
     settings = configs.variant_of(module, _variant(rest))
     if {"-h", "--help"} & set(rest):
         # Not by tyro, which joins some of its lines and leaves others.
-        print(_description(module), end="\n\n")
+        if description := _description(module):
+            print(description, end="\n\n")
         _parse(name, rest, _documented(RunOptions), _documented(settings))
     with one_line():
         found = _parse(name, rest, RunOptions, settings)
@@ -152,6 +153,9 @@ def _documented(settings):
         for base in reversed(cls.__mro__[:-1])
         for parameter in docstring_parser.parse_from_object(base).params
     }
+    if {field.name for field in dataclasses.fields(cls)} - set(documents):
+        # Comments and other help texts, which tyro reads off the class.
+        return settings
     types = get_type_hints(cls, include_extras=True)
     documented = dataclasses.make_dataclass(
         cls.__name__,
@@ -160,13 +164,12 @@ def _documented(settings):
                 field.name,
                 Annotated[
                     types[field.name],
-                    tyro.conf.arg(
-                        help=" ".join(documents.get(field.name, "").split())
-                    ),
+                    tyro.conf.arg(help=" ".join(documents[field.name].split())),
                 ],
                 dataclasses.field(
                     default=field.default,
                     default_factory=field.default_factory,
+                    kw_only=field.kw_only,
                 ),
             )
             for field in dataclasses.fields(cls)

@@ -30,7 +30,11 @@ print(np.allclose(last, whole[:, 99], atol=1e-5))  # True
 # | `"causal"` | linear attention |
 # | `"decay"` | one rate per head, at several scales: the masks of RetNet |
 # | `"gated"` | one rate per token and head: gated linear attention, Mamba-2 |
-# | `"table"` | relative positions; has no state |
+# | `"table"` | relative positions, of up to `reach` tokens |
+#
+# A table and `similarity="softmax"` have no such matrix. They stream with the keys and
+# values of all past tokens, for which `initial_state(batch_size, max_tokens)` makes room. A
+# layer must be called or built before it makes a state.
 #
 # ## Cross attention
 #

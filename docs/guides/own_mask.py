@@ -4,8 +4,9 @@
 # A mask is a registered class with two methods. `build` creates the weights for a number of
 # heads. `operator` returns the operator for the [topology](../concepts/topologies.md) of a
 # call. `topology.offsets()` returns the possible offsets between two tokens along each
-# axis, and `topology.extents` the size of each axis. `topology.toeplitz` makes an operator
-# from a table of values per offset.
+# axis, and `topology.units` what to measure them in: the size of each axis of a grid, so
+# that the mask resamples, and one token of a sequence. `topology.toeplitz` makes an
+# operator from a table of values per offset, `(heads, *offsets)`.
 
 # %%
 import keras
@@ -27,7 +28,7 @@ class Gaussian(Mask):
 
     def operator(self, topology):  # a 2-D grid of the size of the call
         row, column = topology.offsets()
-        height, width = topology.extents
+        height, width = topology.units
         squares = (row / height) ** 2 + (column / width) ** 2
         return topology.toeplitz(ops.exp(-squares / self.width**2))
 

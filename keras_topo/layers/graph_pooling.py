@@ -91,7 +91,7 @@ class GraphPooling(keras.layers.Layer):
         """Pools the graphs that are joined in one."""
         sizes = ops.convert_to_tensor(graph_sizes)
         kind = keras.backend.standardize_dtype(sizes.dtype)
-        if len(sizes.shape) != 1 or kind == "bool":
+        if len(sizes.shape) != 1 or "int" not in kind:
             raise ValueError(
                 "`graph_sizes` expects ints (graphs,); a padding mask is given "
                 f"by name, `mask=`. Received: {kind} of shape "

@@ -189,6 +189,8 @@ class MaskedAttention(Streaming):
         grid_shape: Shape | None = None,
     ) -> None:
         shape = self._check_shape(inputs_shape)
+        if value_shape is not None:
+            _check_no_grid(grid_shape)
         topology = self._topology(
             shape, shape, keras.KerasTensor(shape), grid_shape
         )
@@ -220,6 +222,7 @@ class MaskedAttention(Streaming):
         mask = inputs_mask if mask is None else mask
         mask = check_padding(mask, inputs.shape, self)
         if value is not None:
+            _check_no_grid(None if grid is None else grid.shape)
             x, scores = self._cross(
                 inputs,
                 value,
@@ -585,3 +588,11 @@ def _periodic(periodic):
     if isinstance(periodic, (tuple, list)):
         return tuple(map(bool, periodic)) if any(periodic) else False
     return bool(periodic)
+
+
+def _check_no_grid(shape):
+    if shape is not None:
+        raise ValueError(
+            "`grid` expects `None` with `value`, of which keys and values are "
+            f"made. Received: grid of shape {tuple(shape)}"
+        )

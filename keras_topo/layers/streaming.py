@@ -240,15 +240,20 @@ class Streaming(MultiHeadLayer):
         return self._features(key, False).shape[-1], level is not None
 
     def _require_causal(self):
-        if self.built:
-            self._require_own_values()
-        if not self.built or not self.causal or self.similarity == "additive":
+        if not self.causal or self.similarity == "additive":
             raise ValueError(
-                f"{type(self).__name__} expects `causal=True`, 'softmax' or a "
-                "feature map as the similarity, and to be built, to go token "
-                f"by token. Received: causal={self.causal}, similarity="
-                f"{self.similarity!r}, built={self.built}"
+                f"{type(self).__name__} expects `causal=True`, and 'softmax' "
+                "or a feature map as the similarity, to go token by token. "
+                f"Received: causal={self.causal}, similarity="
+                f"{self.similarity!r}"
             )
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} expects to be built to go token by "
+                "token: call it once, or `build((None, None, channels))`. "
+                "Received: built=False"
+            )
+        self._require_own_values()
         if self.magnitude_aware:
             raise ValueError(
                 f"{type(self).__name__} expects `magnitude_aware=False` to go "

@@ -21,7 +21,6 @@ from keras_topo.masks.scales import (
     Initial,
     initial_rates,
     mean_unit,
-    units,
     units_at_build,
 )
 from keras_topo.masks.topology import Topology
@@ -96,7 +95,7 @@ class CurvesMask(Mask):
                 f"Received: {topology}"
             )
         refuse_periodic(self, topology)
-        rates = softplus(self.rates) / mean_unit(units(topology))
+        rates = softplus(self.rates) / mean_unit(topology.units)
         if topology.is_known:
             operator = curve_decay(topology.shape, rates, self.curves)
             return topology.bordered(operator)

@@ -12,7 +12,6 @@ from keras_topo.masks.scales import (
     INITIAL,
     Initial,
     initial_rates,
-    units,
     units_at_build,
 )
 from keras_topo.masks.topology import Nodes, Topology
@@ -75,7 +74,7 @@ class DecayMask(Mask):
     def operator(self, topology: Topology) -> MaskOperator:
         rates = [
             softplus(rate) / unit
-            for rate, unit in zip(self.rates, units(topology), strict=True)
+            for rate, unit in zip(self.rates, topology.units, strict=True)
         ]
         scale = None
         if self.scale_logits is not None:
@@ -129,7 +128,7 @@ class GaussianMask(Mask):
     def operator(self, topology: Topology) -> MaskOperator:
         factors = []
         for width, unit, offset in zip(
-            self.widths, units(topology), topology.offsets(), strict=True
+            self.widths, topology.units, topology.offsets(), strict=True
         ):
             width = ops.maximum(softplus(width)[:, None], 1e-6)
             distance = ops.reshape(offset, (1, -1)) / unit

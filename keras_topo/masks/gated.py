@@ -13,7 +13,6 @@ from keras_topo.masks.scales import (
     Initial,
     initial_rates,
     mean_unit,
-    units,
     units_at_build,
 )
 from keras_topo.masks.topology import Topology
@@ -76,7 +75,7 @@ class GatedMask(Mask):
 
     def operator(self, topology: Topology) -> MaskOperator:
         refuse_periodic(self, topology)
-        rates = self._rates(topology) / mean_unit(units(topology))
+        rates = self._rates(topology) / mean_unit(topology.units)
         if self.num_curves == 1:
             return topology.bordered(
                 GatedDecay(rates[:, :, 0], topology.causal)

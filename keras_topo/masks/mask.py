@@ -37,16 +37,20 @@ class Mask(keras.layers.Layer):
     ...
     ...     def operator(self, topology):
     ...         squares = sum(
-    ...             (offset / extent) ** 2
-    ...             for offset, extent in zip(
-    ...                 topology.offsets(), topology.extents
+    ...             (offset / unit) ** 2
+    ...             for offset, unit in zip(
+    ...                 topology.offsets(), topology.units
     ...             )
     ...         )
     ...         width = ops.reshape(self.width, (-1, *[1] * squares.ndim))
-    ...         return topology.toeplitz(ops.exp(-squares * width**2))
+    ...         return topology.toeplitz(ops.exp(-squares / width**2))
 
     It works in every layer, block, model builder, script and saved file, on
     sequences (causal ones too) and grids of any size, with prefix tokens.
+
+    Divide offsets by `topology.units`: on a grid, the size of each axis, and on
+    a sequence, one token. A mask that divides by the length of a sequence
+    changes with what is padded or still to come, and cannot be streamed.
 
     Sums and products of masks are masks: `DecayMask() + TableMask()`,
     `GatedMask() * CausalMask()`.

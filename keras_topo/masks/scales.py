@@ -38,16 +38,8 @@ def initial_rates(
     return np.exp2(-heads * min(1.0, 7.0 / max(1, num_heads - 1)))
 
 
-def units(topology: Topology) -> tuple[Any, ...]:
-    """What rates are measured in along each axis: the extent of a grid, and
-    one token of a sequence."""
-    if isinstance(topology, Sequence):
-        return (1.0,)
-    return topology.extents
-
-
 def units_at_build(topology: Topology) -> tuple[float, ...]:
-    """The same when a mask is built, floats."""
+    """The units of a topology when a mask is built, floats."""
     if isinstance(topology, Sequence):
         return (1.0,)
     return tuple(float(n or NOMINAL_EXTENT) for n in topology.shape)

@@ -70,6 +70,13 @@ class Topology:
         )
 
     @property
+    def units(self) -> tuple[Any, ...]:
+        """What masks measure offsets in along each axis, as floating numbers:
+        the size of the axis of a grid, so that a mask resamples, and one token
+        of a sequence, whose outputs must not depend on what follows."""
+        return self.extents
+
+    @property
     def cells(self) -> "Topology":
         """The same topology without its prefix tokens."""
         return self
@@ -160,6 +167,10 @@ class Sequence(Topology):
     @property
     def shape(self) -> Shape:
         return (self.length,)
+
+    @property
+    def units(self) -> tuple[Any, ...]:
+        return (1.0,)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

@@ -127,6 +127,8 @@ def test_cross_attention_is_refused():
     additive = MaskedAttention(HEADS, KEY_DIM, similarity="additive")
     alone = MaskedAttention(HEADS, KEY_DIM)
     alone(x)
+    with pytest.raises(ValueError, match=r"`grid`.*`value`.*\(1, 3, "):
+        MaskedAttention(HEADS, KEY_DIM)(x, value, value)
     cases = [
         (layer, x, value, "GatedMask"),
         (graph, x, value, "DiffusionMask"),

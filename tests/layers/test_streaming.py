@@ -339,9 +339,11 @@ def test_errors():
     not_causal.build(x.shape)
     additive = MaskedAttention(2, 3, similarity="additive", causal=True)
     additive.build(x.shape)
-    for layer in (not_causal, additive, MaskedAttention(2, 3, causal=True)):
+    for layer in (not_causal, additive):
         with pytest.raises(ValueError, match="`causal=True`.*Received"):
             layer.initial_state(BATCH)
+    with pytest.raises(ValueError, match="call it once.*Received"):
+        MaskedAttention(2, 3, causal=True).initial_state(BATCH)
     state = causal.initial_state(BATCH)
     with pytest.raises(ValueError, match="`token`.*Received"):
         causal.step(x, state)

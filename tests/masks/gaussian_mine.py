@@ -14,7 +14,7 @@ class GaussianMine(Mask):
         self.width = self.add_weight((num_heads,), "ones", name="width")
 
     def operator(self, topology):
-        axes = zip(topology.offsets(), topology.extents, strict=True)
-        squares = sum((offset / extent) ** 2 for offset, extent in axes)
+        axes = zip(topology.offsets(), topology.units, strict=True)
+        squares = sum((offset / unit) ** 2 for offset, unit in axes)
         width = ops.reshape(self.width, (-1, *[1] * squares.ndim))
         return topology.toeplitz(ops.exp(-squares * width**2))

@@ -29,8 +29,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 def formula(widths, topology):
     shape = topology.shape
     cells = np.unravel_index(np.arange(np.prod(shape)), shape)
+    units = (1,) if isinstance(topology, Sequence) else shape
     squares = sum(
-        ((x[:, None] - x) / n) ** 2 for x, n in zip(cells, shape, strict=True)
+        ((x[:, None] - x) / n) ** 2 for x, n in zip(cells, units, strict=True)
     )
     mask = np.exp(-squares * np.reshape(widths, (-1, 1, 1)) ** 2)
     if topology.causal:
@@ -50,6 +51,21 @@ def test_its_formula_on_every_topology():
         mask.width.assign([0.5, 3.0])
         found = ref.dense(operator_for(mask, topology))
         ref.assert_close(found, formula([0.5, 3.0], topology), 1e-6)
+
+
+def test_it_streams_and_does_not_see_padding():
+    x = np.random.default_rng(0).normal(size=(1, 9, 4)).astype("float32")
+    layer = MaskedAttention(2, 3, mask=GaussianMine(), causal=True)
+    whole = layer(x)
+    ref.assert_close(layer(x[:, :5]), whole[:, :5], 1e-6)
+    state = layer.initial_state(1, max_tokens=20)
+    first, state = layer.extend(x[:, :8], state)
+    last, _ = layer.step(x[:, 8], state)
+    ref.assert_close(first, whole[:, :8], 1e-6)
+    ref.assert_close(last, whole[:, 8], 1e-6)
+    layer = MaskedAttention(2, 3, mask=GaussianMine())
+    padded = layer(x, mask=np.arange(9)[None] < 5)
+    ref.assert_close(padded[:, :5], layer(x[:, :5]), 1e-6)
 
 
 @pytest.mark.slow_on_jax

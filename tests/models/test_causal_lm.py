@@ -179,5 +179,18 @@ def test_errors():
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(ValueError, match="`reach`"):
+    last = model.vocabulary_size - 1
+    for prompt, received in (
+        ([[last + 1]], f"{last + 1} to {last + 1}"),
+        ([[0, -5]], "-5 to 0"),
+        ([[3.9]], "float"),
+        ([[1], [1, 2]], "inhomogeneous"),
+        ("hello", "dtype"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=f"`prompt` expects ints from 0 to {last}.*{received}",
+        ):
+            model.generate(prompt, 1)
+    with pytest.raises(ValueError, match="`max_length`.*TableMask"):
         causal_lm(mask="table")

@@ -89,6 +89,8 @@ def test_a_class_token_sees_positions():
             {"stem": "convolutions", "image_shape": (3, 32, 3)},
             "`image_shape`.*3 x 32",
         ),
+        ({"attention": "softmax", "mask": "decay"}, "`mask`.*'decay'"),
+        ({"attention": "linear", "mask": "no such"}, "`mask`.*'no such'"),
     ],
 )
 def test_errors(options, message):

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_topo import masks
-from keras_topo.training.masks_by_name import check_mask, mask_of
+from keras_topo.training.masks_by_name import check_mask, has_start, mask_of
 
 MINE = """
 import keras
@@ -22,6 +22,13 @@ def test_masks_of_keras_topo():
     check_mask("decay")
     assert mask_of("none") is None and mask_of(None) is None
     assert mask_of("table", initial="ones").initial == "ones"
+
+
+def test_masks_that_have_no_start():
+    assert isinstance(mask_of("causal", initial="ones"), masks.CausalMask)
+    assert not has_start("causal") and has_start("causal*table")
+    product = mask_of("causal*table", initial="ones")
+    assert product.masks[1].initial == "ones"
 
 
 def test_products_of_names():

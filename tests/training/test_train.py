@@ -293,6 +293,44 @@ def test_help_texts_break_only_at_the_end_of_a_line(capsys, monkeypatch):
             assert " ".join(text.description.split()) in printed
 
 
+MY_CONFIG = """
+import dataclasses
+from typing import Annotated
+import tyro
+from keras_topo.training.tasks.text import TextSettings
+
+@dataclasses.dataclass(frozen=True)
+class Mine(TextSettings):
+    strength: float = 0.5  # how strong
+    helped: Annotated[int, tyro.conf.arg(help="a text of its own")] = 3
+
+@dataclasses.dataclass(frozen=True)
+class Keyword(TextSettings):
+    must: int = dataclasses.field(kw_only=True)
+    \"\"\"what it must\"\"\"
+
+config = Mine()
+variants = {}
+"""
+
+
+def test_help_texts_of_a_user_config(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(MY_CONFIG)
+    with pytest.raises(SystemExit) as end:
+        train.main([str(file), "--help"])
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "how strong" in printed and "a text of its own" in printed
+    text = MY_CONFIG.replace("config = Mine()", "config = Keyword(must=3)")
+    file = tmp_path / "keyword.py"
+    file.write_text(text)
+    with pytest.raises(SystemExit) as end:
+        train.main([str(file), "--help"])
+    assert end.value.code == 0
+    assert "what it must" in capsys.readouterr().out
+
+
 def parse(*arguments):
     return options.parse(["text", "--out", "-", *arguments])[2]
 
