@@ -18,7 +18,7 @@ def lines_of(file):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def masked_images():
+def masked_images(file="cifar10-masks/runs.jsonl"):
     """Accuracy in percent by the row of the table and the seed."""
     names = {
         "decays": "linear attention, table that starts as decays",
@@ -43,8 +43,12 @@ def masked_images():
 
     return {
         (names[kind(run)], run["seed"]): 100 * run["test_accuracy"]
-        for run in lines_of("cifar10-masks/runs.jsonl")
+        for run in lines_of(file)
     }
+
+
+def with_convolutions():
+    return masked_images("cifar10-convolutions/runs.jsonl")
 
 
 def linearized_images():
@@ -95,6 +99,12 @@ def rows_of(title):
     ("title", "measured", "key_of", "digits"),
     [
         (
+            "Masks on CIFAR-10 with a convolutional stem",
+            with_convolutions,
+            lambda row: (row[""],),
+            1,
+        ),
+        (
             "Masks on CIFAR-10",
             masked_images,
             lambda row: (row[""],),
@@ -121,7 +131,7 @@ def test_tables_are_those_of_the_runs(title, measured, key_of, digits):
     expected, shown = measured(), set()
     for row in rows_of(title):
         for seed, column in enumerate(SEEDS):
-            if row[column]:
+            if row.get(column):
                 key = (*key_of(row), seed)
                 assert row[column] == f"{expected[key]:.{digits}f}", key
                 shown.add(key)
