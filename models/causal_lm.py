@@ -242,7 +242,16 @@ class CausalLanguageModel(keras.Model):
 
         Returns:
             Logits `(batch, vocabulary_size)` and the new state.
+
+        Raises:
+            ValueError: if `tokens` has another number of axes.
         """
+        tokens = ops.convert_to_tensor(tokens)
+        if len(tokens.shape) != 1:
+            raise ValueError(
+                "`tokens` expects the shape (batch,). Received: tokens of "
+                f"shape {tuple(tokens.shape)}"
+            )
         logits, state = self.extend(ops.expand_dims(tokens, 1), state)
         return logits[:, 0], state
 
@@ -256,8 +265,22 @@ class CausalLanguageModel(keras.Model):
         Returns:
             Logits `(batch, tokens, vocabulary_size)` and the new state: what
             as many steps would give.
+
+        Raises:
+            ValueError: if `tokens` has another number of axes, or `state` is
+                not one.
         """
         tokens = ops.convert_to_tensor(tokens)
+        if len(tokens.shape) != 2:
+            raise ValueError(
+                "`tokens` expects the shape (batch, tokens). Received: tokens "
+                f"of shape {tuple(tokens.shape)}"
+            )
+        if not isinstance(state, dict):
+            raise ValueError(
+                "`state` expects what `initial_state`, `extend` or `step` "
+                f"returned, a dict. Received: {type(state).__name__}"
+            )
         position = concrete(state["position"])
         end = None if position is None else int(position) + tokens.shape[1]
         if end is not None and end > self._most_tokens():

@@ -528,7 +528,7 @@ class MaskedAttention(Streaming):
                 "between two sequences. Received: mask="
                 f"{type(self.mask).__name__}"
             )
-        value_mask = check_padding(value_mask, value.shape, self)
+        value_mask = check_padding(value_mask, value.shape, self, "value_mask")
         query, key, own = self._project(inputs, value)
         if (
             self.mask is None

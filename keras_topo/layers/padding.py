@@ -8,7 +8,9 @@ from keras import ops
 from keras_topo.annotations import Shape, Tensor
 
 
-def check_padding(mask: Any, shape: Shape, layer: Any) -> Tensor | None:
+def check_padding(
+    mask: Any, shape: Shape, layer: Any, name: str = "mask"
+) -> Tensor | None:
     """A padding mask as booleans `(batch, tokens)`.
 
     Args:
@@ -16,6 +18,7 @@ def check_padding(mask: Any, shape: Shape, layer: Any) -> Tensor | None:
             `None`.
         shape: tuple, that of the inputs, `(batch, *grid, channels)`.
         layer: the layer, for the message.
+        name: of the argument, `"mask"` or `"value_mask"`.
 
     Returns:
         A tensor, or `None`.
@@ -32,10 +35,11 @@ def check_padding(mask: Any, shape: Shape, layer: Any) -> Tensor | None:
     tokens = None if None in grid else math.prod(grid)
     given = tuple(mask.shape)
     if not (_fits(given, (batch, *grid)) or _fits(given, (batch, tokens))):
+        whose = "its inputs" if name == "mask" else "`value`"
         raise ValueError(
-            f"{type(layer).__name__} expects `mask`, its padding mask, of "
-            f"shape {(batch, *grid)}, as the tokens of its inputs. Received: "
-            f"mask of shape {given}"
+            f"{type(layer).__name__} expects `{name}`, its padding mask, of "
+            f"shape {(batch, *grid)}, as the tokens of {whose}. Received: "
+            f"{name} of shape {given}"
         )
     mask = ops.cast(mask, "bool")
     if len(given) > 2:

@@ -127,6 +127,11 @@ class Streaming(MultiHeadLayer):
                 "`tokens` expects the shape (batch, tokens, channels). "
                 f"Received: tokens of shape {tuple(tokens.shape)}"
             )
+        if not isinstance(state, dict):
+            raise ValueError(
+                "`state` expects what `initial_state`, `extend` or `step` "
+                f"returned, a dict. Received: {type(state).__name__}"
+            )
         query, key, value = self._project(tokens)
         wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))

@@ -127,6 +127,10 @@ def test_cross_attention_is_refused():
     additive = MaskedAttention(HEADS, KEY_DIM, similarity="additive")
     alone = MaskedAttention(HEADS, KEY_DIM)
     alone(x)
+    with pytest.raises(ValueError, match=r"`value_mask`.*\(1, 3\).*\(1, 4\)"):
+        MaskedAttention(HEADS, KEY_DIM)(
+            x, value, value_mask=np.ones((1, 4), bool)
+        )
     with pytest.raises(ValueError, match=r"`grid`.*`value`.*\(1, 3, "):
         MaskedAttention(HEADS, KEY_DIM)(x, value, value)
     cases = [

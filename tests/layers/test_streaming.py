@@ -345,6 +345,9 @@ def test_errors():
     with pytest.raises(ValueError, match="call it once.*Received"):
         MaskedAttention(2, 3, causal=True).initial_state(BATCH)
     state = causal.initial_state(BATCH)
+    for wrong in (None, [np.zeros(3), np.zeros(3)], x):
+        with pytest.raises(ValueError, match="`state`.*a dict. Received: "):
+            causal.extend(x, wrong)
     with pytest.raises(ValueError, match="`token`.*Received"):
         causal.step(x, state)
     with pytest.raises(ValueError, match="`state`.*Received|state.*Received"):

@@ -175,6 +175,9 @@ def test_errors():
         (lambda: model.generate(TOKENS, 0), "`max_new_tokens`.*0"),
         (lambda: model.generate(TOKENS, 1, temperature=-1.0), "`temperature`"),
         (lambda: model.generate(TOKENS, 1, top_k=0), "`top_k`.*0"),
+        (lambda: model.extend(TOKENS, None), "`state`.*NoneType"),
+        (lambda: model.extend(TOKENS[0], {}), r"`tokens`.*\(batch, tokens\)"),
+        (lambda: model.step(TOKENS, {}), r"`tokens`.*\(batch,\)"),
     ]
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
