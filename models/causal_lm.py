@@ -16,6 +16,7 @@ from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers import MaskedAttention, TopologicalEncoderBlock
 from keras_topo.layers.learned_feature_maps import similarity_config
 from keras_topo.layers.seeds import derived_seed
+from keras_topo.layers.streaming import check_axes, check_state
 from keras_topo.presets.builders import builder
 
 
@@ -135,8 +136,12 @@ class CausalLanguageModel(keras.Model):
         mask = masks.get(mask)
         if mask is not None and max_length is not None:
             mask.set_reach((max_length,))
-        elif mask is not None and mask.needs_reach:
-            _check_reach(mask)
+        if mask is not None and mask.lacks_reach:
+            raise ValueError(
+                "`max_length` expects an int with a mask that is made for a "
+                "length. Received: max_length=None, mask="
+                f"{type(mask).__name__}"
+            )
         # A configuration: the masks themselves are those of the layers.
         self._mask = mask and keras.saving.serialize_keras_object(mask)
         policy = self.dtype_policy
@@ -247,11 +252,7 @@ class CausalLanguageModel(keras.Model):
             ValueError: if `tokens` has another number of axes.
         """
         tokens = ops.convert_to_tensor(tokens)
-        if len(tokens.shape) != 1:
-            raise ValueError(
-                "`tokens` expects the shape (batch,). Received: tokens of "
-                f"shape {tuple(tokens.shape)}"
-            )
+        check_axes(tokens, "tokens", "batch")
         logits, state = self.extend(ops.expand_dims(tokens, 1), state)
         return logits[:, 0], state
 
@@ -271,16 +272,8 @@ class CausalLanguageModel(keras.Model):
                 not one.
         """
         tokens = ops.convert_to_tensor(tokens)
-        if len(tokens.shape) != 2:
-            raise ValueError(
-                "`tokens` expects the shape (batch, tokens). Received: tokens "
-                f"of shape {tuple(tokens.shape)}"
-            )
-        if not isinstance(state, dict):
-            raise ValueError(
-                "`state` expects what `initial_state`, `extend` or `step` "
-                f"returned, a dict. Received: {type(state).__name__}"
-            )
+        check_axes(tokens, "tokens", "batch", "tokens")
+        check_state(state)
         position = concrete(state["position"])
         end = None if position is None else int(position) + tokens.shape[1]
         if end is not None and end > self._most_tokens():
@@ -423,15 +416,6 @@ class CausalLanguageModel(keras.Model):
             )
         places = position + ops.arange(length, dtype="int32")
         return x + self.position_embedding(places)
-
-
-def _check_reach(mask):
-    if getattr(mask, "reach", ()) is None:
-        raise ValueError(
-            "`max_length` expects an int with a mask that is made for a "
-            "length. Received: "
-            f"max_length=None, mask={type(mask).__name__}"
-        )
 
 
 def _check_sizes(channels, num_heads, positions, max_length):

@@ -1,5 +1,7 @@
 """Causal attention in pieces: token by token, or chunk by chunk."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -98,11 +100,7 @@ class Streaming(MultiHeadLayer):
         True
         """
         token = ops.convert_to_tensor(token)
-        if len(token.shape) != 2:
-            raise ValueError(
-                "`token` expects the shape (batch, channels). Received: token "
-                f"of shape {tuple(token.shape)}"
-            )
+        check_axes(token, "token", "batch", "channels")
         output, state = self.extend(token[:, None], state)
         return output[:, 0], state
 
@@ -122,16 +120,8 @@ class Streaming(MultiHeadLayer):
         """
         self._require_causal()
         tokens = ops.cast(tokens, self.compute_dtype)
-        if len(tokens.shape) != 3:
-            raise ValueError(
-                "`tokens` expects the shape (batch, tokens, channels). "
-                f"Received: tokens of shape {tuple(tokens.shape)}"
-            )
-        if not isinstance(state, dict):
-            raise ValueError(
-                "`state` expects what `initial_state`, `extend` or `step` "
-                f"returned, a dict. Received: {type(state).__name__}"
-            )
+        check_axes(tokens, "tokens", "batch", "tokens", "channels")
+        check_state(state)
         query, key, value = self._project(tokens)
         wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
@@ -264,3 +254,22 @@ class Streaming(MultiHeadLayer):
                 f"{type(self).__name__} expects `magnitude_aware=False` to go "
                 "token by token. Received: magnitude_aware=True"
             )
+
+
+def check_axes(x: Tensor, name: str, *axes: str) -> None:
+    """Raises a ValueError if the argument `name` has other axes."""
+    if len(x.shape) != len(axes):
+        comma = "," if len(axes) == 1 else ""
+        raise ValueError(
+            f"`{name}` expects the shape ({', '.join(axes)}{comma}). Received: "
+            f"{name} of shape {tuple(x.shape)}"
+        )
+
+
+def check_state(state: Any) -> None:
+    """Raises a ValueError if it is no state."""
+    if not isinstance(state, dict):
+        raise ValueError(
+            "`state` expects what `initial_state`, `extend` or `step` "
+            f"returned, a dict. Received: {type(state).__name__}"
+        )

@@ -51,6 +51,10 @@ class _Combination(Mask):
         return any(mask.needs_reach for mask in self.masks)
 
     @property
+    def lacks_reach(self) -> bool:
+        return any(mask.lacks_reach for mask in self.masks)
+
+    @property
     def uses_inputs(self) -> bool:
         return any(mask.uses_inputs for mask in self.masks)
 

@@ -116,6 +116,11 @@ class Mask(keras.layers.Layer):
         if getattr(self, "reach", sizes) is None:
             self.reach = tuple(sizes)
 
+    @property
+    def lacks_reach(self) -> bool:
+        """Whether it needs to know sizes that nobody has said yet."""
+        return self.needs_reach and getattr(self, "reach", ()) is None
+
     def clone(self) -> Self:
         """A mask like this one with weights of its own, not built yet."""
         return type(self).from_config(self.get_config())

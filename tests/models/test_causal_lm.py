@@ -197,3 +197,6 @@ def test_errors():
             model.generate(prompt, 1)
     with pytest.raises(ValueError, match="`max_length`.*TableMask"):
         causal_lm(mask="table")
+    with pytest.raises(ValueError, match="`max_length`.*ProductMask"):
+        causal_lm(mask=masks.TableMask() * masks.DecayMask())
+    assert causal_lm(mask=masks.TableMask(reach=(8,)) * masks.DecayMask())
