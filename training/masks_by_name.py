@@ -24,20 +24,22 @@ def check_mask(text):
         mask_class(text)
 
 
-def mask_of(name, **options):
+def mask_of(name, initial=None):
     """The mask of a name, or `None` for `"none"`.
 
     Args:
         name: a name that `check_mask` accepts.
-        **options: constructor arguments, for the masks of keras_topo that
-            take `initial`.
+        initial: str, the start of those masks of keras_topo that have several;
+            `None` for their own.
     """
     if name in (None, "none"):
         return None
     if not _is_known(name):
         return mask_class(name)()
     factors = [
-        masks.get(factor, **(options if _takes_initial(factor) else {}))
+        masks.get(factor, initial=initial)
+        if initial and _takes_initial(factor)
+        else masks.get(factor)
         for factor in name.split("*")
     ]
     return factors[0] if len(factors) == 1 else masks.ProductMask(factors)
