@@ -329,6 +329,22 @@ def test_errors(options, message, tmp_path):
         keras_topo.from_preset(None)
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in ("file", "file/preset"):
+        with pytest.raises(ValueError, match="`folder`.*Received.*is a file"):
+            keras_topo.save_preset(image_model(), tmp_path / folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_language_models_have_no_classes(tmp_path):
+    model = models.causal_lm(8, channels=4, num_heads=2, depth=1)
+    model(np.zeros((1, 3), "int32"))
+    keras_topo.save_preset(model, tmp_path)
+    with pytest.raises(ValueError, match="`num_classes`.*functional.*Received"):
+        keras_topo.from_preset(tmp_path, num_classes=3)
+
+
 def test_last_layers_of_attention(tmp_path):
     for combine in ("project", "average", "concatenate"):
         head = GraphKernelAttention(2, 4, combine=combine, graph_kernel=EYE)

@@ -155,12 +155,24 @@ def test_what_is_wrong_with_a_layer(layer, check):
         run_layer_test(layer, {"units": 4}, **OPTIONS)
 
 
+EYES = np.eye(2, dtype=bool)
+
+
+def test_one_name_instead_of_several():
+    names = {"policies": "float32", "skip": "jit"}
+    run_layer_test(keras.layers.Dense, {"units": 2}, (2, 3), **names)
+
+
 def test_arguments_of_layer_tests():
     for wrong, name in (
         ({}, "input_shape"),
         ({"input_shape": (2, 3), "inputs": np.ones((2, 3))}, "input_shape"),
         ({"input_shape": (2, 3), "skip": ("speed",)}, "skip"),
         ({"input_shape": (2, 3), "policies": ("int8",)}, "policies"),
+        ({"input_shape": (None, 3)}, "input_shape"),
+        ({"input_shape": (2, 3), "unknown_axes": 1}, "unknown_axes"),
+        ({"input_shape": (2, 3), "unknown_axes": (2,)}, "unknown_axes"),
+        ({"inputs": np.ones((2, 3, 4)), "padding_mask": EYES}, "padding_mask"),
     ):
         with pytest.raises(ValueError, match=f"`{name}`.*Received: "):
             run_layer_test(keras.layers.Dense, {"units": 2}, **wrong)

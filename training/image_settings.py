@@ -86,9 +86,9 @@ class ImageSettings(CosineSettings):
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz"
     """TopViT, the unmasked Performer or the ordinary ViT"""
     mask: str = "table"
-    """with attention toeplitz: the name of a mask, none, a product such as
-    table*gated, or MODULE:CLASS or FILE.py:CLASS, a registered subclass of
-    keras_topo.masks.Mask"""
+    """with attention toeplitz: the name of a mask, none, MODULE:CLASS or
+    FILE.py:CLASS (a registered subclass of keras_topo.masks.Mask), or a product
+    of these, such as 'table*gated'"""
     mask_initial: Literal["decays", "ones"] = "decays"
     """initial mask: decays of several scales, or ones"""
     feature_map: Literal[FEATURE_MAPS] = "relu"

@@ -42,8 +42,9 @@ class LinearizeSettings(Settings):
     augment: bool = True
     """random shifts and mirror images (no mirror images of digits)"""
     mask: str = "table"
-    """the name of a mask, none, a product such as table*gated, or MODULE:CLASS
-    or FILE.py:CLASS, a registered subclass of keras_topo.masks.Mask"""
+    """the name of a mask, none, MODULE:CLASS or FILE.py:CLASS (a registered
+    subclass of keras_topo.masks.Mask), or a product of these, such as
+    'table*gated'"""
     mask_initial: Literal["decays", "ones"] = "ones"
     """initial mask: decays of several scales, or ones, as in the teacher"""
     feature_map: Literal[FEATURE_MAPS] = "hedgehog"

@@ -8,20 +8,23 @@ from keras_topo import masks
 from keras_topo.training.user_modules import run_file
 
 EXPECTED = (
-    f"{', '.join(masks.NAMES)}, none, a product of names such as "
-    "'table*gated', MODULE:CLASS or FILE.py:CLASS, a registered subclass of "
-    "keras_topo.masks.Mask"
+    f"{', '.join(masks.NAMES)}, none, MODULE:CLASS or FILE.py:CLASS (a "
+    "registered subclass of keras_topo.masks.Mask), or a product of these "
+    "such as 'table*gated'"
 )
 
 
 def check_mask(text):
-    """Checks the name of a mask; the class is imported.
+    """Checks the name of a mask; classes are imported.
 
     Raises:
         ValueError: if there is no such mask.
     """
-    if text != "none" and not _is_known(text):
-        mask_class(text)
+    if text == "none":
+        return
+    for factor in text.split("*"):
+        if factor not in masks.NAMES:
+            _check_arguments(factor, mask_class(factor))
 
 
 def mask_of(name, initial=None):
@@ -34,30 +37,45 @@ def mask_of(name, initial=None):
     """
     if name in (None, "none"):
         return None
-    if not _is_known(name):
-        return mask_class(name)()
-    factors = [
-        masks.get(factor, initial=initial)
-        if initial and _takes_initial(factor)
-        else masks.get(factor)
-        for factor in name.split("*")
-    ]
+    factors = [_factor(factor, initial) for factor in name.split("*")]
     return factors[0] if len(factors) == 1 else masks.ProductMask(factors)
 
 
 def has_start(name):
     """Whether `initial` changes a mask."""
-    return _is_known(name) and any(map(_takes_initial, name.split("*")))
+    return any(map(_takes_initial, name.split("*")))
 
 
-def _is_known(name):
-    """Whether it is a name, or a product of names."""
-    return all(factor in masks.NAMES for factor in name.split("*"))
+def _factor(name, initial):
+    if name not in masks.NAMES:
+        return mask_class(name)()
+    if initial and _takes_initial(name):
+        return masks.get(name, initial=initial)
+    return masks.get(name)
 
 
 def _takes_initial(factor):
-    constructor = inspect.signature(type(masks.get(factor)).__init__)
+    """Whether it is a mask of keras_topo with several starts."""
+    if factor not in masks.NAMES:
+        return False
+    constructor = inspect.signature(masks.NAMES[factor].__init__)
     return "initial" in constructor.parameters
+
+
+def _check_arguments(text, cls):
+    """Refuses a class that cannot be constructed without arguments."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind
+        not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(
+            "`mask` expects a class whose arguments have defaults. Received: "
+            f"{text!r}, which needs {', '.join(needed)}"
+        )
 
 
 def mask_class(text):
@@ -67,7 +85,7 @@ def mask_class(text):
     try:
         if colon:
             found = getattr(_module(source), name, None)
-    except (ImportError, OSError, SyntaxError) as error:
+    except (ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(
             f"`mask` expects {EXPECTED}. Received: {text!r}, and {source} "
             f"cannot be imported: {error}"

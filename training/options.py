@@ -105,6 +105,10 @@ def parse(argv):
     if {"-h", "--help"} & set(rest):
         # Not by tyro, which joins some of its lines and leaves others.
         if description := _description(module):
+            # As this process was started.
+            description = description.replace(
+                "python -m training.train", PROGRAM
+            )
             print(description, end="\n\n")
         _parse(name, rest, _documented(RunOptions), _documented(settings))
     with one_line():

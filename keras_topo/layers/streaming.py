@@ -122,6 +122,7 @@ class Streaming(MultiHeadLayer):
         tokens = ops.cast(tokens, self.compute_dtype)
         check_axes(tokens, "tokens", "batch", "tokens", "channels")
         check_state(state)
+        self._check_cache(tokens, state)
         query, key, value = self._project(tokens)
         wide = self._wide_dtype
         query, key, value = (ops.cast(x, wide) for x in (query, key, value))
@@ -134,6 +135,25 @@ class Streaming(MultiHeadLayer):
             x, state = self._extend_cache(tokens, query, key, value, state)
         x = ops.cast(x, self.compute_dtype)
         return self._combine(x, tuple(ops.shape(tokens))), state
+
+    def _check_cache(self, tokens, state):
+        """Whether a state is of this layer and of as many examples; the
+        operator checks what it carries itself."""
+        if "sums" in state:
+            return
+        if not {"keys", "values", "position"} <= set(state):
+            raise ValueError(
+                "`state` expects what `initial_state`, `extend` or `step` "
+                f"returned, with `sums`, or `keys`, `values` and `position`. "
+                f"Received: a dict of {sorted(state)}"
+            )
+        found, expected = tokens.shape[0], state["keys"].shape[0]
+        if None not in (found, expected) and found != expected:
+            raise ValueError(
+                f"`state` expects tokens of {expected} examples, the "
+                "`batch_size` of initial_state. Received: tokens of "
+                f"{found} examples"
+            )
 
     def _extend_sums(self, tokens, query, key, value, state):
         count = tuple(ops.shape(tokens))[1]

@@ -7,7 +7,12 @@ from keras import ops
 
 from keras_topo.arguments import one_of, positive
 from keras_topo.masks.distance import decay_products
-from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.mask import (
+    Mask,
+    positive_weight,
+    require_axes,
+    softplus,
+)
 from keras_topo.masks.scales import (
     INITIAL,
     Initial,
@@ -72,6 +77,7 @@ class DecayMask(Mask):
             )
 
     def operator(self, topology: Topology) -> MaskOperator:
+        require_axes(self, topology, len(self.rates))
         rates = [
             softplus(rate) / unit
             for rate, unit in zip(self.rates, topology.units, strict=True)
@@ -126,6 +132,7 @@ class GaussianMask(Mask):
         ]
 
     def operator(self, topology: Topology) -> MaskOperator:
+        require_axes(self, topology, len(self.widths))
         factors = []
         for width, unit, offset in zip(
             self.widths, topology.units, topology.offsets(), strict=True

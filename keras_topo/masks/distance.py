@@ -8,7 +8,12 @@ from keras import ops
 
 from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
-from keras_topo.masks.mask import Mask, positive_weight, softplus
+from keras_topo.masks.mask import (
+    Mask,
+    positive_weight,
+    require_axes,
+    softplus,
+)
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
 from keras_topo.masks.scales import (
     INITIAL,
@@ -217,6 +222,7 @@ class SeparableMask(Mask):
         return weights
 
     def operator(self, topology: Topology) -> MaskOperator:
+        require_axes(self, topology, len(self.reach))
         if self.terms == "table":
             tables = [
                 self._table_of(topology, k) for k in range(len(self.reach))

@@ -134,6 +134,12 @@ class Mask(keras.layers.Layer):
             return NotImplemented
         return self._sum_of([self, other])
 
+    def __radd__(self, other: Any) -> Self:
+        # `sum` starts with zero.
+        if other != 0:
+            return NotImplemented
+        return self
+
     def __mul__(self, other: "Mask") -> "Mask":
         if not isinstance(other, Mask):
             return NotImplemented
@@ -182,6 +188,12 @@ def operator_for(mask: Mask, topology: Topology) -> MaskOperator:
         return operator
     if found == topology.num_cells:
         return topology.bordered(operator)
+    own_nodes = getattr(mask, "num_nodes", None)
+    if own_nodes is not None and own_nodes == found:
+        raise ValueError(
+            f"{type(mask).__name__} expects inputs of {own_nodes} nodes, those "
+            f"of its graph. Received: inputs of {expected} tokens"
+        )
     raise ValueError(
         f"`{type(mask).__name__}.operator` expects to return an operator on "
         f"the {expected} tokens of {topology}. Received: {operator!r}"
@@ -191,6 +203,17 @@ def operator_for(mask: Mask, topology: Topology) -> MaskOperator:
 def wide_dtype(layer: keras.layers.Layer) -> str:
     """That of what is never cast down: float32 under any policy but float64."""
     return "float64" if layer.variable_dtype == "float64" else "float32"
+
+
+def require_axes(mask: Mask, topology: Topology, axes: int) -> None:
+    """Raises for tokens with another number of axes than those that a mask was
+    built for, where it has weights for each axis."""
+    if len(topology.shape) != axes:
+        what = "a sequence" if axes == 1 else f"a grid of {axes} axes"
+        raise ValueError(
+            f"{type(mask).__name__} expects {what}, as it was built for: it "
+            f"has weights for each axis. Received: {topology}"
+        )
 
 
 def refuse_periodic(mask: Mask, topology: Topology) -> None:

@@ -39,6 +39,14 @@ NAMES: dict[str, type[Mask]] = {
     "causal": CausalMask,
 }
 
+#: Masks that are made of a graph, and have no name that stands for them.
+OF_GRAPHS = {
+    "diffusion": "DiffusionMask",
+    "forest": "ForestMask",
+    "random_features": "RandomFeaturesMask",
+    "random_walk": "RandomWalkMask",
+}
+
 
 # To the checker a Keras layer, the base of masks, may be anything, even None.
 @overload
@@ -87,6 +95,16 @@ def get(mask: MaskLike | None, **options: Any) -> Mask | None:
         mask = keras.saving.deserialize_keras_object(mask)
         if isinstance(mask, Mask):
             return mask
+    if isinstance(mask, str) and mask in OF_GRAPHS:
+        raise ValueError(
+            f"`mask` expects an object of keras_topo.masks.{OF_GRAPHS[mask]}, "
+            f"which holds its graph, instead of a name. Received: mask={mask!r}"
+        )
+    if isinstance(mask, type) and issubclass(mask, Mask):
+        raise ValueError(
+            f"`mask` expects an object, {mask.__name__}(...), instead of a "
+            f"class. Received: mask={mask.__name__}"
+        )
     if isinstance(mask, Mask):
         # Its own, so that one mask may be given to many layers.
         return mask.clone()

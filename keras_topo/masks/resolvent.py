@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.mask import Mask, refuse_periodic
+from keras_topo.masks.mask import Mask, refuse_periodic, require_axes
 from keras_topo.masks.scales import INITIAL, Initial, initial_rates
 from keras_topo.masks.topology import Topology
 from keras_topo.operators import Dense, ExponentialDecay, grid_resolvent
@@ -62,6 +62,7 @@ class ResolventMask(Mask):
         )
 
     def operator(self, topology: Topology) -> MaskOperator:
+        require_axes(self, topology, self.step_logits.shape[-1])
         refuse_periodic(self, topology)
         axes = len(topology.shape)
         logits = ops.convert_to_tensor(self.step_logits)

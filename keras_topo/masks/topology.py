@@ -63,11 +63,12 @@ class Topology:
 
     @property
     def extents(self) -> tuple[Any, ...]:
-        """The sizes of the axes as floating numbers."""
-        return tuple(
-            float(n) if isinstance(n, int) else ops.cast(n, self.dtype)
-            for n in self.shape
-        )
+        """The sizes of the axes as floating numbers, `None` where they are
+        not known."""
+        return tuple(n if n is None else self._as_float(n) for n in self.shape)
+
+    def _as_float(self, n):
+        return float(n) if isinstance(n, int) else ops.cast(n, self.dtype)
 
     @property
     def units(self) -> tuple[Any, ...]:

@@ -211,6 +211,11 @@ def with_classes(
 
 
 def _with_head(model, num_classes):
+    if not _is_graph_of_layers(model) and getattr(model, "layers", None):
+        raise ValueError(
+            "`num_classes` is for functional and Sequential models. Received: "
+            f"{model.name!r}, a {type(model).__name__}"
+        )
     layers = getattr(model, "layers", None) or [model]
     head = next(x for x in reversed(layers) if not isinstance(x, _ACTIVATIONS))
     sizes = _sizes_of_head(head, num_classes)

@@ -95,6 +95,7 @@ def save_preset(
     if text.startswith("hf://"):
         return _upload(model, text, preprocessor, metrics, card)
     folder = pathlib.Path(text).expanduser()
+    _check_folder(folder)
     config, made = model_to_json(model)
     config = {
         "format": FORMAT,
@@ -121,6 +122,16 @@ def save_preset(
         (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)
     return folder
+
+
+def _check_folder(folder):
+    """Refuses a file, before anything is written."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(
+                f"`folder` expects a folder. Received: {folder}, where {path} "
+                "is a file"
+            )
 
 
 def copied(model: keras.Model) -> keras.Model:

@@ -122,6 +122,7 @@ def run_layer_test(
             "either `input_shape` or `inputs` is expected. Received: "
             f"input_shape={input_shape}, inputs={inputs}"
         )
+    skip, policies = _names(skip), _names(policies)
     for name, given, known in (
         ("skip", skip, CHECKS),
         ("policies", policies, POLICIES),
@@ -132,8 +133,19 @@ def run_layer_test(
                 f"{name}={given}"
             )
     if inputs is None:
+        assert input_shape is not None  # as checked above
+        if not all(isinstance(n, int) and n > 0 for n in input_shape):
+            raise ValueError(
+                "`input_shape` expects positive ints, the batch included; "
+                "`unknown_axes` are for sizes that a model need not know. "
+                f"Received: input_shape={input_shape}"
+            )
         random = np.random.default_rng(0)
         inputs = np.asarray(random.normal(size=input_shape), "float32")
+    if padding_mask is not None:
+        padding_mask = _checked_padding(padding_mask, inputs)
+    if unknown_axes is not None and not isinstance(inputs, (tuple, dict)):
+        _check_axes(unknown_axes, np.ndim(inputs))
     test = _LayerTest(
         layer_class,
         dict(init_kwargs),
@@ -153,10 +165,13 @@ def run_layer_test(
             elif name in ("padding", "propagated_mask"):
                 if padding_mask is None:
                     continue
-                arguments = (np.asarray(padding_mask),)
+                arguments = (padding_mask,)
             else:
                 arguments = (policies,) if name == "policies" else ()
-            getattr(test, name)(*arguments)
+            try:
+                getattr(test, name)(*arguments)
+            except NotImplementedError as error:
+                test.fail(name, "what Keras asks a layer to implement", error)
 
 
 class _LayerTest:
@@ -512,6 +527,36 @@ class _LayerTest:
         raise AssertionError(
             f"{self.layer_class.__name__}, check of {check}: expected "
             f"{expected}. Received: {received}"
+        )
+
+
+def _names(names):
+    """Several names, also where one is given alone."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _checked_padding(mask, inputs):
+    """A padding mask as an array, of the shape of the positions."""
+    mask = np.asarray(mask)
+    first = inputs[0] if isinstance(inputs, tuple) else inputs
+    nodes = first["nodes"] if isinstance(first, dict) else first
+    expected = np.shape(nodes)[:-1]
+    if mask.shape != expected or mask.dtype != bool:
+        raise ValueError(
+            f"`padding_mask` expects bools of shape {expected}, one for each "
+            f"position. Received: {mask.dtype} of shape {mask.shape}"
+        )
+    return mask
+
+
+def _check_axes(axes, rank):
+    """Refuses what are no axes of an array of inputs, the first left out."""
+    if not isinstance(axes, (tuple, list)) or not all(
+        isinstance(k, int) and 0 < k < rank for k in axes
+    ):
+        raise ValueError(
+            f"`unknown_axes` expects a tuple of ints from 1 to {rank - 1}. "
+            f"Received: unknown_axes={axes!r}"
         )
 
 

@@ -352,6 +352,11 @@ def test_errors():
         causal.step(x, state)
     with pytest.raises(ValueError, match="`state`.*Received|state.*Received"):
         causal.step(x[:, 0], causal.initial_state(BATCH + 1))
+    with pytest.raises(ValueError, match=r"`sums`.*Received.*\['mine'\]"):
+        causal.extend(x, {"mine": 1})
+    cached = make("table")
+    with pytest.raises(ValueError, match=f"`state`.* {BATCH + 1} examples"):
+        cached.step(x[:, 0], cached.initial_state(BATCH + 1, TOKENS))
     for options in ({"grid_shape": (2, 4)}, {"num_prefix_tokens": 1}):
         with pytest.raises(ValueError, match="`causal`.*Received"):
             MaskedAttention(2, 3, causal=True, **options)

@@ -257,7 +257,40 @@ def test_weights_are_float32_at_least():
             assert operator.dtype == dtype
 
 
+def test_python_sums():
+    mask = sum([masks.DecayMask(), masks.CausalMask(), masks.TableMask()])
+    assert isinstance(mask, masks.SumMask)
+    for number in (1, 0.5):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            number + masks.DecayMask()
+
+
+def test_sizes_that_are_not_known():
+    assert Grid((None, 3)).extents == (None, 3.0)
+    assert Sequence(None).units == (1.0,)
+
+
 # Errors.
+
+
+@pytest.mark.parametrize(
+    "name", ["table", "separable", "decay", "gaussian", "resolvent"]
+)
+def test_weights_for_each_axis(name):
+    mask = built(masks.get(name), Grid((3, 4)))
+    for topology in (Sequence(12), Grid((2, 3, 4))):
+        with pytest.raises(ValueError, match="a grid of 2 axes.*Received: "):
+            operator_for(mask, topology)
+    mask = built(masks.get(name), Sequence(12))
+    with pytest.raises(ValueError, match="a sequence.*Received: "):
+        operator_for(mask, Grid((3, 4)))
+
+
+def test_the_graph_of_a_mask_has_other_nodes():
+    mask = masks.DiffusionMask(np.ones((5, 5)) - np.eye(5))
+    mask.build(2)
+    with pytest.raises(ValueError, match="5 nodes.*Received.* 6 tokens"):
+        operator_for(mask, masks.Nodes(6))
 
 
 @pytest.mark.parametrize("name", sorted(masks.NAMES.keys() - {"causal"}))
@@ -274,6 +307,8 @@ def test_errors():
         (lambda: masks.get("tabel"), "`mask`.*'tabel'"),
         (lambda: masks.get("Decay"), "`mask`.*'Decay'"),
         (lambda: masks.get(3), "`mask`.*3"),
+        (lambda: masks.get("diffusion"), "`mask`.*DiffusionMask"),
+        (lambda: masks.get(masks.DecayMask), r"`mask`.*DecayMask\(...\)"),
         (lambda: masks.get(masks.DecayMask(), num_scales=2), "options"),
         (lambda: masks.DecayMask(num_scales=0), "`num_scales`.*0"),
         (lambda: masks.DecayMask(initial="zeros"), "`initial`.*'zeros'"),

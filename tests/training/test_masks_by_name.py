@@ -38,6 +38,11 @@ def test_products_of_names():
     found = [type(mask).__name__ for mask in product.masks]
     assert found == ["TableMask", "GatedMask", "DecayMask"]
     assert all(mask.initial == "ones" for mask in product.masks)
+    text = "table*keras_topo.masks:GaussianMask"
+    check_mask(text)
+    found = mask_of(text, initial="ones").masks
+    assert found[0].initial == "ones" and found[1].initial == "decays"
+    assert has_start(text)
     for text in ("table*", "table*none", "table*mine"):
         with pytest.raises(ValueError, match="`mask` expects"):
             check_mask(text)
@@ -61,7 +66,15 @@ def test_a_class_in_a_module():
 
 @pytest.mark.parametrize(
     "text",
-    ["tables", "no.such.module:Mask", "FILE:NoMask", "FILE:Missing", "FILE"],
+    [
+        "tables",
+        "no.such.module:Mask",
+        ".:Mask",
+        "keras_topo.masks:SumMask",
+        "FILE:NoMask",
+        "FILE:Missing",
+        "FILE",
+    ],
 )
 def test_what_is_no_mask(tmp_path, text):
     file = tmp_path / "mine.py"

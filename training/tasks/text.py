@@ -194,8 +194,8 @@ class TextSettings(CosineSettings):
     validation_windows: PositiveInt = 256
     """number of validation windows for the curves"""
     mask: str = "decay"
-    """the name of a mask, none, a product such as table*gated, or MODULE:CLASS
-    or FILE.py:CLASS"""
+    """the name of a mask, none, MODULE:CLASS or FILE.py:CLASS, or a product of
+    these, such as 'table*gated'"""
     similarity: str = "relu"
     """similarity of queries and keys"""
     positions: Literal["learned"] | None = None
