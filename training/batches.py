@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_topo.decoding import resized
+from keras_topo.graphs import GraphSequence
 
 
 def augmentation_layers(kind, zoom=1.0):
@@ -184,6 +185,47 @@ def training_batches(
     dataset = dataset.flat_map(steps_of_epoch)
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.prefetch(tf.data.AUTOTUNE), steps
+
+
+def without_autotune(data):
+    """A `GraphSequence` as a `tf.data.Dataset` of its own.
+
+    Keras makes one with autotuning, whose thread takes as much time as the
+    steps of a small model where it has no core of its own.
+
+    Args:
+        data: what a task trains on or is evaluated on. Anything but a
+            `GraphSequence` of padded graphs on TensorFlow is returned as it
+            is.
+    """
+    if (
+        not isinstance(data, GraphSequence)
+        or data.joined
+        or keras.backend.backend() != "tensorflow"
+    ):
+        return data
+
+    def batches():
+        # Of the epoch that `FollowEpochs` has set.
+        for index in range(len(data)):
+            yield data[index]
+
+    examples = [data[index] for index in range(min(2, len(data)))]
+    dataset = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=tf.nest.map_structure(_common_spec, *examples),
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
+    return dataset.with_options(options)
+
+
+def _common_spec(*arrays):
+    """What batches have in common, which may have any number of examples."""
+    sizes = [set(axis) for axis in zip(*(x.shape for x in arrays), strict=True)]
+    shape = [n.pop() if len(n) == 1 else None for n in sizes[1:]]
+    return tf.TensorSpec((None, *shape), arrays[0].dtype)
 
 
 def evaluation_batches(split, num_classes, batch_size, size=None):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_topo.training.batches import without_autotune
 from keras_topo.training.callbacks import (
     ChooseEpoch,
     Progress,
@@ -101,12 +102,12 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
     if not done:
         share = share or (lambda data: data)
         history = model.fit(
-            share(task.training_data(finished)),
+            without_autotune(share(task.training_data(finished))),
             steps_per_epoch=task.steps_per_epoch,
             epochs=settings.epochs,
             initial_epoch=finished,
             shuffle=False,  # The task shuffles, by epoch.
-            validation_data=validation and share(validation),
+            validation_data=validation and without_autotune(share(validation)),
             callbacks=callbacks,
             verbose=verbose,
         )

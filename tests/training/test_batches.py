@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_topo.graphs import (
+    GraphPreprocessor,
+    GraphSequence,
+    induced_cycle_dataset,
+)
 from keras_topo.training.batches import (
     augmentation_layers,
     evaluation_batches,
     mixing_layers,
     training_batches,
+    without_autotune,
 )
 from keras_topo.training.datasets import Split
 
@@ -190,3 +196,36 @@ def test_mixed_batches_go_on_where_they_were():
     for (x, y), (rest_x, rest_y) in zip(full[5:], rest, strict=True):
         np.testing.assert_array_equal(x, rest_x)
         np.testing.assert_array_equal(y, rest_y)
+
+
+@pytest.mark.parametrize("edges", [False, True])
+def test_graphs_without_autotuning_are_the_same(edges):
+    """The batches that `fit` gets from a sequence itself, epoch by epoch."""
+    graphs, _, _ = induced_cycle_dataset(40, (6, 1, 1))
+    preprocessor = GraphPreprocessor(kernel="neighbors", edges=edges)
+    sequence = GraphSequence(
+        graphs, preprocessor.adapt(graphs), batch_size=4, shuffle=True, seed=1
+    )
+    dataset = without_autotune(sequence)
+    assert int(dataset.cardinality()) == len(sequence)
+    orders = []
+    for epoch in (0, 1):
+        sequence.epoch = epoch
+        found = list(dataset.as_numpy_iterator())
+        sequence.epoch = epoch
+        for k, (inputs, targets) in enumerate(found):
+            expected, labels = sequence[k]
+            assert set(inputs) == set(expected)
+            for name, array in expected.items():
+                np.testing.assert_array_equal(inputs[name], array)
+            np.testing.assert_array_equal(targets, labels)
+        orders.append(np.concatenate([targets for _, targets in found]))
+    assert (orders[0] != orders[1]).any()
+    spec = dataset.element_spec[0]["nodes"].shape.as_list()
+    assert spec[:2] == [None, None] and spec[2] == preprocessor.num_features
+
+
+def test_other_data_stay_as_they_are():
+    dataset = tf.data.Dataset.range(3)
+    assert without_autotune(dataset) is dataset
+    assert without_autotune(None) is None
