@@ -12,6 +12,10 @@ split, such as the public split of a citation graph, and `--seeds` runs follow.
 After an interruption, the same command continues. A command with more seeds,
 folds or values adds to the existing runs. The results are written to
 `folds.json` and `folds.md`, and with `--compare` to `table.png`.
+
+Of several folds, `--compare` also gives the differences from the first value,
+paired by fold, and the score of what is best on the validation items of each
+fold, as if its values were candidates of `--select`.
 """
 
 import dataclasses
@@ -34,8 +38,10 @@ from keras_topo.training.fitting import (
 )
 from keras_topo.training.folds import (
     assess,
+    best_in_each_fold,
     chosen_folds,
     combinations,
+    differences,
     read_runs,
     splits_digest,
     summarize,
@@ -122,6 +128,11 @@ class Assessment:
         labels = settings.task.labels(settings)
         return chosen_folds(self.splits, self.only, labels, settings.seed)
 
+    def _are_paired(self):
+        """Whether all cells have the same several folds."""
+        several = all(len(folds) > 1 for _, _, folds, _ in self.cells)
+        return several and not {*NOT_CHOSEN} & {*self.compare}
+
     def read(self, folder):
         """Raises a ValueError if lines of earlier runs are damaged."""
         read_runs(folder / "runs.jsonl")
@@ -129,7 +140,7 @@ class Assessment:
     def run(self, folder, command):
         """Trains all missing runs and writes the results."""
         metric, greater = self.settings.task.monitor
-        results = []
+        results, finals = [], []
         for cell, settings, folds, facts in self.cells:
             about = {}
             if cell:
@@ -153,6 +164,7 @@ class Assessment:
                 about,
                 lambda text: print(text, flush=True),
             )
+            finals.append((cell, lines))
             parameters = sorted({line["parameters"] for line in lines})
             results.append(
                 {
@@ -171,6 +183,14 @@ class Assessment:
             "arguments": as_arguments(self.settings.used()),
             "versions": versions(),
         }
+        if len(finals) > 1 and self._are_paired():
+            for result, found in zip(
+                results, differences(results, metric), strict=True
+            ):
+                if found:
+                    result["difference"] = found
+            best = best_in_each_fold(finals, metric, greater)
+            summary["chosen"] = summarize(best, metric)
         write_json(folder / "folds.json", summary)
         text = report.format_assessment(summary)
         write_text(folder / "folds.md", text)

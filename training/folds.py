@@ -182,6 +182,65 @@ def summarize(lines, monitor="accuracy"):
     }
 
 
+def differences(summaries, monitor="accuracy"):
+    """Paired differences from the first of several summaries.
+
+    Args:
+        summaries: list of what `summarize` returns, for the same folds.
+        monitor: as there.
+
+    Returns:
+        A list: `None`, and for each of the others a dict with `mean`, that of
+        the differences of test scores over folds, and `standard_error`, the
+        standard error of this mean.
+    """
+    score = f"test_{monitor}"
+    first, *others = (
+        np.array([fold[score] for fold in summary["by_fold"]])
+        for summary in summaries
+    )
+    found = []
+    for scores in others:
+        paired = scores - first
+        error = np.std(paired, ddof=1) / np.sqrt(len(paired))
+        found.append(
+            {
+                "mean": float(np.mean(paired)),
+                "standard_error": float(error),
+            }
+        )
+    return [None, *found]
+
+
+def best_in_each_fold(cells, monitor="accuracy", greater=True):
+    """The final runs of the cell that is best on the validation items, in each
+    fold.
+
+    Args:
+        cells: list of pairs of a cell, a dict, and its lines, as `assess`
+            returns them, for the same folds.
+        monitor, greater: as there.
+
+    Returns:
+        A list of lines, whose `choice` names the cell too.
+    """
+    found = []
+    for fold in sorted({line["fold"] for _, lines in cells for line in lines}):
+        # The first final run of each cell, as candidates have one run each.
+        firsts = [
+            {**next(x for x in lines if x["fold"] == fold), "cell": k}
+            for k, (_, lines) in enumerate(cells)
+        ]
+        best = best_of(firsts, f"validation_{monitor}", greater)
+        cell, lines = cells[best["cell"]]
+        found += [
+            {**line, "choice": {**cell, **line["choice"]}}
+            for line in lines
+            if line["fold"] == fold
+        ]
+    return found
+
+
 # Folds.
 
 

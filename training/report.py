@@ -159,11 +159,14 @@ def format_assessment(summary):
         ]
         return "\n".join(lines) + "\n"
     names = list(results[0]["cell"])
+    paired = any("difference" in result for result in results)
     lines += [
         f"Test {name}, {_over(results[0], summary)}. {_chosen(summary)}",
         "",
-        f"| {' | '.join(names)} | test {name} | parameters |",
-        "|---|" + "---|" * (len(names) - 1) + "---:|---:|",
+        f"| {' | '.join(names)} | test {name} | "
+        + "difference | " * paired
+        + "parameters |",
+        "|---|" + "---|" * (len(names) - 1) + "---:|" * (2 + paired),
     ]
     for result in results:
         cells = [_text(value) for value in result["cell"].values()]
@@ -174,7 +177,26 @@ def format_assessment(summary):
         failed = sum(fold["failed"] for fold in result["by_fold"])
         mean = format_mean(result, metric)
         mean += f" ({failed} failed)" * bool(failed)
-        lines.append(f"| {' | '.join([*cells, mean, counts])} |")
+        gain = [_difference(result, metric)] if paired else []
+        lines.append(f"| {' | '.join([*cells, mean, *gain, counts])} |")
+    if paired:
+        first = ", ".join(_text(value) for value in results[0]["cell"].values())
+        lines += [
+            "",
+            f"Differences are from {first}: mean over folds and its standard "
+            "error.",
+        ]
+    if chosen := summary.get("chosen"):
+        which = " and ".join(names)
+        lines += [
+            "",
+            f"With {which} chosen on validation items, in each fold, too: "
+            f"{format_mean(chosen, metric)}.",
+            "",
+            f"| fold | chosen | runs | test {name} |",
+            "|---:|---|---:|---:|",
+            *(_fold_row(fold, metric) for fold in chosen["by_fold"]),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -186,6 +208,17 @@ def format_mean(result, metric="accuracy"):
         spread = f" ± {100 * deviation:.2f}" if several else ""
         return f"{100 * mean:.2f}{spread}%"
     return f"{mean:.4f}" + (f" ± {deviation:.4f}" if several else "")
+
+
+def _difference(result, metric):
+    """A paired difference and its standard error."""
+    found = result.get("difference")
+    if found is None:
+        return ""
+    mean, error = found["mean"], found["standard_error"]
+    if metric == "accuracy":
+        return f"{100 * mean:+.2f} ± {100 * error:.2f}"
+    return f"{mean:+.4f} ± {error:.4f}"
 
 
 def format_spread(summary, metric="accuracy"):

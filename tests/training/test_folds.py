@@ -8,8 +8,10 @@ import pytest
 from keras_topo.training.files import append_line, read_lines
 from keras_topo.training.folds import (
     assess,
+    best_in_each_fold,
     best_of,
     combinations,
+    differences,
     draw_folds,
     draw_split,
     load_folds,
@@ -104,6 +106,41 @@ def test_the_mean_is_that_of_the_folds():
     assert [fold["runs"] for fold in found["by_fold"]] == [2, 1]
     # Of one fold it is that of its runs.
     assert summarize(lines[:2])["deviation"] == pytest.approx(0.1)
+
+
+def cell_lines(validation, test):
+    return [
+        {
+            "fold": k,
+            "choice": {"depth": 1},
+            "seed": 0,
+            "validation_accuracy": a,
+            "test_accuracy": b,
+        }
+        for k, (a, b) in enumerate(zip(validation, test, strict=True))
+    ]
+
+
+def test_differences_are_paired():
+    first = cell_lines([0.5] * 3, [0.2, 0.5, 0.8])
+    second = cell_lines([0.5] * 3, [0.3, 0.7, 0.8])
+    found = differences([summarize(first), summarize(second)])
+    assert found[0] is None
+    assert found[1]["mean"] == pytest.approx(0.1)
+    # Differences of 0.1, 0.2 and 0.0, whose deviation is 0.1.
+    assert found[1]["standard_error"] == pytest.approx(0.1 / 3**0.5)
+
+
+def test_the_best_in_each_fold_is_that_of_the_validation_items():
+    first = cell_lines([0.9, 0.1, 0.5], [0.1, 0.2, 0.3])
+    second = cell_lines([0.8, 0.7, 0.5], [1.0, 0.4, 0.6])
+    cells = [({"kernel": "a"}, first), ({"kernel": "b"}, second)]
+    found = best_in_each_fold(cells)
+    assert [line["choice"]["kernel"] for line in found] == ["a", "b", "a"]
+    assert [line["test_accuracy"] for line in found] == [0.1, 0.4, 0.3]
+    assert found[0]["choice"] == {"kernel": "a", "depth": 1}
+    found = best_in_each_fold(cells, greater=False)
+    assert [line["choice"]["kernel"] for line in found] == ["b", "a", "a"]
 
 
 def test_runs_are_not_repeated(tmp_path):

@@ -130,6 +130,18 @@ def test_an_assessment_as_a_table():
     assert "| a | x | 62.50 ± 12.50% | 1,202 to 1,210 |" in text
     # One run has no deviation.
     assert "| b | x | 50.00% | 1,202 to 1,210 |" in text
+    summary["results"][1]["difference"] = {
+        "mean": -0.125,
+        "standard_error": 0.05,
+    }
+    summary["chosen"] = result({}, 0.625)
+    text = report.format_assessment(summary)
+    assert "| data | model | test accuracy | difference | parameters |" in text
+    assert "| a | x | 62.50 ± 12.50% |  | 1,202 to 1,210 |" in text
+    assert "| b | x | 50.00% | -12.50 ± 5.00 | 1,202 to 1,210 |" in text
+    assert "Differences are from a, x: " in text
+    assert "data and model chosen on validation items" in text
+    assert "in each fold, too: 62.50%." in text
     summary["results"] = [result({}, 0.5)]
     summary["seeds"] = 1
     text = report.format_assessment(summary)
