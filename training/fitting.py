@@ -100,6 +100,9 @@ def fit(task, model, run=None, finished=0, verbose="auto", share=None):
     done = finished >= settings.epochs or (chooser and chooser.has_stopped())
     epochs = finished
     if not done:
+        if not model.optimizer.built:
+            # A step that creates variables would be traced twice.
+            model.optimizer.build(model.trainable_variables)
         share = share or (lambda data: data)
         history = model.fit(
             without_autotune(share(task.training_data(finished))),
