@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from benchmarks import fold_tables
 from keras_topo.training.configs.text import variants
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
@@ -139,3 +140,11 @@ def test_tables_are_those_of_the_runs(title, measured, key_of, digits):
             values = [expected[(*key_of(row), seed)] for seed in range(3)]
             assert row["mean"] == f"{statistics.mean(values):.{digits}f}"
     assert shown == expected.keys()
+
+
+def test_the_page_of_graphs_is_that_of_the_folders():
+    """As `python -m benchmarks.fold_tables` writes it."""
+    expected = fold_tables.page(fold_tables.read())
+    assert fold_tables.PAGE.read_text(encoding="utf-8") == expected
+    for data, row in fold_tables.read():
+        assert data in fold_tables.DATA, (data, row)
