@@ -51,7 +51,7 @@ def topvit(
     image_shape: Sequence[int | None] = (32, 32, 3),
     num_classes: int | None = 10,
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz",
-    mask: str | masks.Mask | None = "table",
+    mask: str | masks.Mask | None = "default",
     pooling: Pooling | None = "gap",
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
@@ -89,8 +89,10 @@ def topvit(
         num_classes: int, or `None` for a model without a classifier, which
             returns features.
         attention: `"toeplitz"`, `"linear"` or `"softmax"`.
-        mask: a mask of `keras_topo.masks`, its name, or `None`, for
-            `attention="toeplitz"`.
+        mask: a mask of `keras_topo.masks`, its name, or `None`. By default
+            `"table"` with Toeplitz attention, and `None` with softmax, whose
+            scores any mask multiplies: its logarithm is their bias. Linear
+            attention with a mask is Toeplitz attention.
         pooling: `"gap"`, the average over the grid; `"token"`, a class token,
             whose mask entries are 1; `"token+gap"`, both side by side
             (DINOv2); `"prefix"`, all prefix tokens side by side (one
@@ -173,16 +175,9 @@ def topvit(
         options = {**options, "num_prefix_tokens": prefix_tokens}
         prefix_name = "class_token" if prefix_tokens == 1 else "prefix_tokens"
         x = PrefixTokens(prefix_tokens, name=prefix_name)(x)
-    if attention != "toeplitz":
-        # The default is for Toeplitz attention; whoever asks for another mask
-        # expects to get it.
-        if mask is not None and mask != "table":
-            raise ValueError(
-                '`mask` is for `attention="toeplitz"`. Received: '
-                f"mask={mask!r}, attention={attention!r}"
-            )
-        mask = None
-    elif reference_grid is not None:
+    if isinstance(mask, str) and mask == "default":
+        mask = "table" if attention == "toeplitz" else None
+    if reference_grid is not None:
         mask = _with_reach(mask, reference_grid)
     for k in range(depth):
         x = TopologicalEncoderBlock(

@@ -85,10 +85,11 @@ class ImageSettings(CosineSettings):
     """N, or height and width"""
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz"
     """TopViT, the unmasked Performer or the ordinary ViT"""
-    mask: str = "table"
-    """with attention toeplitz: the name of a mask, none, MODULE:CLASS or
-    FILE.py:CLASS (a registered subclass of keras_topo.masks.Mask), or a product
-    of these, such as 'table*gated'"""
+    mask: str = "default"
+    """with attention toeplitz and softmax: the name of a mask, none,
+    MODULE:CLASS or FILE.py:CLASS (a registered subclass of
+    keras_topo.masks.Mask), or a product of these, such as 'table*gated';
+    default: table with toeplitz, none with softmax"""
     mask_initial: Literal["decays", "ones"] = "decays"
     """initial mask: decays of several scales, or ones"""
     feature_map: Literal[FEATURE_MAPS] = "relu"
@@ -115,7 +116,8 @@ class ImageSettings(CosineSettings):
     def __post_init__(self):
         super().__post_init__()
         fine_tuning.check(self)
-        check_mask(self.mask)
+        if self.mask != "default":
+            check_mask(self.mask)
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
             if value is not None and len(value) not in (1, 2):
@@ -153,17 +155,24 @@ class ImageSettings(CosineSettings):
 
     def unread(self):
         found = {}
-        if self.attention != "toeplitz":
-            attention = f"attention={self.attention!r}"
+        if self.attention == "linear":
+            attention = "attention='linear'"
             found |= dict.fromkeys(("mask", "mask_initial"), attention)
-        elif not has_start(self.mask):
-            found["mask_initial"] = f"mask={self.mask!r}"
+        elif not has_start(self.mask_name):
+            found["mask_initial"] = f"mask={self.mask_name!r}"
         if self.attention == "softmax":
             found["feature_map"] = "attention='softmax'"
         return found
 
     def resolved(self, given):
         return fine_tuning.resolved(self, given, "images", DECIDED)
+
+    @property
+    def mask_name(self):
+        """The mask, where the default depends on the attention."""
+        if self.mask != "default":
+            return self.mask
+        return "table" if self.attention == "toeplitz" else "none"
 
     @property
     def kind(self):
@@ -199,8 +208,8 @@ def describe(settings):
     height, width = both(settings.patch_size)
     patch = f"{height}" if height == width else f"{height}x{width}"
     attention = f"{settings.attention} attention"
-    if settings.attention == "toeplitz":
-        attention += f", mask {settings.mask}"
+    if settings.attention == "toeplitz" or settings.mask_name != "none":
+        attention += f", mask {settings.mask_name}"
     if settings.attention != "softmax" and settings.feature_map != "relu":
         attention += f", features {settings.feature_map}"
     stem = "" if settings.stem == "patches" else f", stem {settings.stem}"
@@ -222,9 +231,7 @@ def build_classifier(settings, image_shape, num_classes):
         sides = zip(image_shape[:2], patch_size, strict=True)
         grid = tuple(-(-side // patch) for side, patch in sides)
         image_shape = (None, None, image_shape[-1])
-    mask = None
-    if settings.attention == "toeplitz":
-        mask = mask_of(settings.mask, initial=settings.mask_initial)
+    mask = mask_of(settings.mask_name, initial=settings.mask_initial)
     return topvit(
         size_of(settings.model),
         patch_size=patch_size,

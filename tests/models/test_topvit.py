@@ -27,6 +27,28 @@ def test_attentions_differ_by_their_masks_alone():
     masks = blocks * heads * offsets
     assert count(attention="toeplitz") - count(attention="linear") == masks
     assert count(mask="distance") - count(attention="linear") == 4 * 3 * 3
+    # Softmax takes masks, too, and has none by default.
+    biased = count(attention="softmax", mask="table")
+    assert biased - count(attention="softmax") == masks
+
+
+@pytest.mark.slow_on_jax
+@pytest.mark.parametrize("mask", ["decay", "table"])
+def test_a_mask_multiplies_the_scores_of_softmax(mask):
+    """As a bias, the logarithm, of ordinary softmax attention."""
+    shape = (8, 8, 3)
+    model = topvit((8, 2, 16, 1), 2, shape, 3, attention="softmax", mask=mask)
+    (block,) = (x for x in model.layers if x.name == "block_1")
+    tokens = np.random.default_rng(0).normal(size=(2, 4, 4, 8))
+    tokens = tokens.astype("float32")
+    attention = block.attention
+    query, key, _ = attention._project(tokens)
+    logits = np.einsum("bhid,bhjd->bhij", query, key) / 4**0.5
+    bias = np.log(np.array(attention.mask_operator().to_dense()))
+    scores = np.exp(logits + bias)
+    scores /= scores.sum(-1, keepdims=True)
+    found = np.array(attention.attention_weights(tokens))
+    np.testing.assert_allclose(found, scores, atol=1e-5)
 
 
 @pytest.mark.few_on_jax("toeplitz-gap", "softmax-token")
@@ -89,7 +111,7 @@ def test_a_class_token_sees_positions():
             {"stem": "convolutions", "image_shape": (3, 32, 3)},
             "`image_shape`.*3 x 32",
         ),
-        ({"attention": "softmax", "mask": "decay"}, "`mask`.*'decay'"),
+        ({"attention": "linear", "mask": "decay"}, "`mask`.*'decay'"),
         ({"attention": "linear", "mask": "no such"}, "`mask`.*'no such'"),
     ],
 )
