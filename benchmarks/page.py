@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 
-from benchmarks import attention_tables, sampling
+from benchmarks import attention_tables, sampling, throughput
 
 DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -25,6 +25,12 @@ TABLES = {
             records, backward=True
         ),
         "auto": attention_tables.format_auto,
+    },
+    "throughput.json": {
+        f"side_{case[0]}": lambda records, case=case: throughput.format_case(
+            records, case
+        )
+        for case in throughput.CASES
     },
     "sampling.json": {
         mode: lambda records, mode=mode: sampling.format_mode(records, mode)

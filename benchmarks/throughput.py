@@ -107,30 +107,27 @@ def measure_models(workers, head, arguments):
 
 
 def format_throughput(records):
-    """A table per case: images per second, and the ratio to the peer."""
-    parts = []
-    for case in CASES:
-        some = [r for r in records if r["case"] == list(case)]
-        columns = list(dict.fromkeys((r["kind"], r["mode"]) for r in some))
-        cells = {
-            (r["model"], r["kind"], r["mode"]): format_cell(r) for r in some
-        }
-        rows = [
-            [name, *(cells.get((name, *column), "") for column in columns)]
-            for name in MODELS
-        ]
-        side, patch, batch = case
-        parts.append(
-            f"\n{side} x {side}, patches of {patch} x {patch}, "
-            f"{(side // patch) ** 2:,} tokens, {batch} images per batch: "
-            f"images per second (times that of {PEER}):\n\n"
-            + format_table(
-                ["", *(", ".join(column) for column in columns)],
-                rows,
-                markdown=True,
-            )
-        )
-    return "\n".join(parts)
+    """A table per case, with what it shows."""
+    return "\n".join(
+        f"\n{side} x {side}, patches of {patch} x {patch}, "
+        f"{(side // patch) ** 2:,} tokens, {batch} images per batch: "
+        f"images per second (times that of {PEER}):\n\n"
+        + format_case(records, (side, patch, batch))
+        for side, patch, batch in CASES
+    )
+
+
+def format_case(records, case):
+    """A table of images per second, and the ratios to the peer."""
+    some = [r for r in records if r["case"] == list(case)]
+    columns = list(dict.fromkeys((r["kind"], r["mode"]) for r in some))
+    cells = {(r["model"], r["kind"], r["mode"]): format_cell(r) for r in some}
+    rows = [
+        [name, *(cells.get((name, *column), "") for column in columns)]
+        for name in MODELS
+    ]
+    header = ["", *(", ".join(column) for column in columns)]
+    return format_table(header, rows, markdown=True)
 
 
 def format_cell(record):
