@@ -46,15 +46,15 @@ TEXT = """\
 
 Test accuracy in percent: mean and deviation over the ten folds of Errica et al.
 (2020). The epoch, and what a row names, are chosen on the validation graphs of
-each fold. There is one final run per fold. No test figure of a candidate is
-computed. All models have the settings of `--variant gkat`, the same for all
-data sets, with the number of epochs that the command of a page gives.
+each fold; no choice sees a test graph. There is one final run per fold. All
+models but the pooled ones have the settings of `--variant gkat`, the same for
+all data sets, with the number of epochs that the command of a page gives.
 
 {accuracies}
 
 - *Target*: the highest published accuracy that we know of for these folds.
 - *GKAT*: the kernel (ones, walks or learned), and messages along edges or none,
-  are chosen in each fold.
+  are chosen in each fold. The test figures of each kernel are below.
 - *GIN, GCN, GAT*: the rate of dropout is chosen, 0 or 0.3.
 - *Pooled*: scikit-learn's classifiers of mean, deviation and maximum of node
   features. Features, classifier and its regularization are chosen

@@ -1,5 +1,6 @@
 """Presets: loading trained models, for other classes and other grids."""
 
+import json
 import os
 import pathlib
 import sys
@@ -29,6 +30,7 @@ from keras_topo.presets import (
     registry,
     write_registry,
 )
+from keras_topo.presets.folders import write_checksums
 
 
 def test_a_preset_is_what_was_saved(tmp_path):
@@ -327,6 +329,30 @@ def test_errors(options, message, tmp_path):
         keras_topo.from_preset(folder, **options)
     with pytest.raises(ValueError, match="`name_or_path` expects a str"):
         keras_topo.from_preset(None)
+
+
+@pytest.mark.parametrize("attention", ["softmax", "linear"])
+def test_a_former_default_of_topvit(attention, tmp_path):
+    """Files told a table for attention that had no mask."""
+    size, shape = (8, 2, 16, 1), (8, 8, 3)
+    model = models.topvit(size, 4, shape, 3, attention=attention)
+    folder = keras_topo.save_preset(model, tmp_path / "preset")
+    config = json.loads((folder / "config.json").read_text())
+    config["arguments"]["mask"] = "table"
+    (folder / "config.json").write_text(json.dumps(config))
+    write_checksums(folder)
+    x = np.random.default_rng(0).uniform(0, 255, (2, *shape))
+    found = keras_topo.from_preset(folder)
+    np.testing.assert_allclose(found(x), model(x), atol=1e-6)
+
+
+def test_a_table_under_softmax_is_none_of_a_former_default(tmp_path):
+    size, shape = (8, 2, 16, 1), (8, 8, 3)
+    model = models.topvit(size, 4, shape, 3, "softmax", mask="table")
+    found = keras_topo.from_preset(keras_topo.save_preset(model, tmp_path))
+    assert found.count_params() == model.count_params()
+    x = np.random.default_rng(0).uniform(0, 255, (2, *shape))
+    np.testing.assert_allclose(found(x), model(x), atol=1e-6)
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -38,7 +38,7 @@ def masked_images(file="cifar10-masks/runs.jsonl"):
             return "softmax"
         if arguments["attention"] == "linear":
             return "none"
-        if arguments["mask"] in ("table", "default"):
+        if arguments["mask"] == "table":
             return arguments["mask_initial"]
         return arguments["mask"]
 

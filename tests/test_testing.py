@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_topo.operators import Causal, Dense, ExponentialDecay, MaskOperator
 from keras_topo.testing import run_layer_test, run_operator_test
+from keras_topo.testing.layers import CHECKS
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -156,6 +157,14 @@ def test_what_is_wrong_with_a_layer(layer, check):
 
 
 EYES = np.eye(2, dtype=bool)
+
+
+@pytest.mark.parametrize("axes", [(-2,), range(1, 2), [np.int64(1)]])
+def test_ways_to_name_axes(axes):
+    shape = (np.int64(2), 3, 4)
+    layer, options = keras.layers.Dense, {"units": 2}
+    most = [name for name in CHECKS if name != "unknown_axes"]
+    run_layer_test(layer, options, shape, unknown_axes=axes, skip=most)
 
 
 def test_one_name_instead_of_several():

@@ -130,8 +130,21 @@ class Assessment:
 
     def _are_paired(self):
         """Whether all cells have the same several folds."""
-        several = all(len(folds) > 1 for _, _, folds, _ in self.cells)
-        return several and not {*NOT_CHOSEN} & {*self.compare}
+        folds = [folds for _, _, folds, _ in self.cells]
+        if len(folds[0]) == 1 or {*NOT_CHOSEN} & {*self.compare}:
+            return False
+        identities = {
+            digest(
+                [*each],
+                *(
+                    fold[part]
+                    for fold in each.values()
+                    for part in sorted(fold)
+                ),
+            )
+            for each in folds
+        }
+        return len(identities) == 1
 
     def read(self, folder):
         """Raises a ValueError if lines of earlier runs are damaged."""

@@ -218,7 +218,7 @@ def without_autotune(data):
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(data)))
-    return dataset.with_options(options)
+    return dataset.prefetch(1).with_options(options)
 
 
 def _common_spec(*arrays):

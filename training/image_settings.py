@@ -170,9 +170,14 @@ class ImageSettings(CosineSettings):
     @property
     def mask_name(self):
         """The mask, where the default depends on the attention."""
+        if self.attention == "linear":
+            return "none"
         if self.mask != "default":
             return self.mask
         return "table" if self.attention == "toeplitz" else "none"
+
+    def used(self):
+        return dataclasses.replace(super().used(), mask=self.mask_name)
 
     @property
     def kind(self):

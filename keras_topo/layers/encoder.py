@@ -24,20 +24,20 @@ from keras_topo.layers.masked_attention import MaskedAttention
 from keras_topo.layers.multi_head import MultiHeadLayer
 from keras_topo.layers.padding import check_padding
 from keras_topo.layers.seeds import derived_seed
-from keras_topo.layers.toeplitz_attention import ToeplitzAttention
+from keras_topo.layers.toeplitz_attention import (
+    OF_NAMED_MASKS,
+    ToeplitzAttention,
+    named_mask,
+)
 from keras_topo.masks.registry import MaskLike
 from keras_topo.operators.base import MaskOperator
 
 ATTENTIONS = ("toeplitz", "linear", "softmax")
 # What Keras's own attention has no use for: it sees all tokens alike.
 _ON_GRIDS = (
+    *OF_NAMED_MASKS,
     "grid_shape",
     "num_prefix_tokens",
-    "mask_grid_shape",
-    "mask_degree",
-    "mask_rank",
-    "separable_terms",
-    "share_mask",
     "num_features",
     "implementation",
 )
@@ -272,6 +272,10 @@ class TopologicalEncoderBlock(keras.layers.Layer):
                 )
             options.pop("feature_map", None)
             options["similarity"] = "softmax"
+            options.pop("num_features", None)
+            named = set(OF_NAMED_MASKS) & set(options)
+            given = {name: options.pop(name) for name in named}
+            mask = named_mask(mask, given)
             return MaskedAttention(
                 self.num_heads, key_dim, mask=mask, **options, **common, **inner
             )

@@ -25,7 +25,6 @@ from keras_topo.attention import (
     masked_softmax_attention,
 )
 from keras_topo.attention.feature_maps import (
-    RANDOM_FEATURE_MAPS,
     SCALED_FEATURE_MAPS,
     key_level,
 )
@@ -145,12 +144,6 @@ class MultiHeadLayer(keras.layers.Layer):
                 "`magnitude_aware` is for feature maps whose features have a "
                 f"scale, {SCALED_FEATURE_MAPS}: exponentials know how large a "
                 f"query is. Received: similarity={given!r}"
-            )
-        if self.num_features and self.similarity not in RANDOM_FEATURE_MAPS:
-            raise ValueError(
-                "`num_features` is for similarities of random features, "
-                f"{RANDOM_FEATURE_MAPS}. Received: num_features="
-                f"{self.num_features}, similarity={given!r}"
             )
         if self.similarity == "additive":
             if self.value_dim != self.key_dim:

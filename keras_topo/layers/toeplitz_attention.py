@@ -29,6 +29,15 @@ _OPTIONS = {
     },
 }
 
+#: Arguments of masks by name.
+OF_NAMED_MASKS = (
+    "mask_degree",
+    "mask_rank",
+    "separable_terms",
+    "share_mask",
+    "mask_grid_shape",
+)
+
 
 @keras.saving.register_keras_serializable(package="keras_topo")
 class ToeplitzAttention(MaskedAttention):

@@ -9,7 +9,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from keras_topo.annotations import Initializer, Tensor, TensorLike
-from keras_topo.masks.topology import Topology
+from keras_topo.masks.topology import Nodes, Topology
 from keras_topo.operators import MaskOperator
 from keras_topo.operators.hadamard import causal_part
 
@@ -136,7 +136,7 @@ class Mask(keras.layers.Layer):
 
     def __radd__(self, other: Any) -> Self:
         # `sum` starts with zero.
-        if other != 0:
+        if not isinstance(other, int) or other != 0:
             return NotImplemented
         return self
 
@@ -208,8 +208,12 @@ def wide_dtype(layer: keras.layers.Layer) -> str:
 def require_axes(mask: Mask, topology: Topology, axes: int) -> None:
     """Raises for tokens with another number of axes than those that a mask was
     built for, where it has weights for each axis."""
+    if isinstance(topology, Nodes):
+        return  # Which have no offsets: they say so themselves.
     if len(topology.shape) != axes:
-        what = "a sequence" if axes == 1 else f"a grid of {axes} axes"
+        what = f"a grid of {axes} axes"
+        if axes == 1:
+            what = "a sequence, or a grid of one axis"
         raise ValueError(
             f"{type(mask).__name__} expects {what}, as it was built for: it "
             f"has weights for each axis. Received: {topology}"

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import keras
 import numpy as np
 
+from keras_topo import masks
 from keras_topo.annotations import Shape
 from keras_topo.arguments import by_former_name, former_names, with_names_of
 from keras_topo.layers.graph_inputs import graph_kernel_config
@@ -162,7 +163,7 @@ def to_json(value: Any) -> Any:
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """The dict that a configuration holds of a recipe."""
-    arguments = {k: to_json(x) for k, x in recipe.arguments.items()}
+    arguments = {k: to_json(x) for k, x in _written(recipe).items()}
     for key in _KERNELS & set(arguments):
         if isinstance(arguments[key], dict):
             # By which copies find the arrays in this process.
@@ -175,6 +176,31 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     if recipe.image_shape is not None:
         config["image_shape"] = list(recipe.image_shape)
     return config
+
+
+def _written(recipe):
+    """Arguments of a recipe, whose masks are told from a former default."""
+    arguments = recipe.arguments
+    if _is_former_default(recipe.builder, arguments):
+        return {**arguments, "mask": masks.get(arguments["mask"])}
+    return arguments
+
+
+def _read(name, arguments):
+    """Arguments of a file, which may be of the time when `topvit` wrote
+    `"table"` for models of all kinds of attention, and did not read it."""
+    if _is_former_default(name, arguments):
+        return {**arguments, "mask": None}
+    return arguments
+
+
+def _is_former_default(name, arguments):
+    return (
+        name == "topvit"
+        and arguments.get("attention") in ("linear", "softmax")
+        and isinstance(arguments.get("mask"), str)
+        and arguments["mask"] == "table"
+    )
 
 
 def call_builder(
@@ -197,7 +223,7 @@ def call_builder(
             f"keras_topo.presets.builder first. Received: builder={name!r}, "
             f"known are {sorted(BUILDERS)}"
         )
-    arguments = with_names_of(BUILDERS[name], config["arguments"])
+    arguments = with_names_of(BUILDERS[name], _read(name, config["arguments"]))
     arguments = {k: from_json(x) for k, x in arguments.items()}
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.get("dtype_policy", "float32"))

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import numbers
 import os
 import tempfile
 import warnings
@@ -104,12 +105,13 @@ def run_layer_test(
         policies: names of dtype policies. On JAX, `"float64"` is left out
             unless `jax_enable_x64` is set.
         custom_objects: dict, for loading.
-        skip: names of checks to leave out.
+        skip: names of checks to leave out, or one name.
 
     Raises:
         AssertionError: if a check fails; the message names it.
-        ValueError: if `skip` or `policies` has another name, or not exactly one
-            of `input_shape` and `inputs` is given.
+        ValueError: if `skip` or `policies` has another name, not exactly one
+            of `input_shape` and `inputs` is given, sizes or axes are none of
+            the inputs, or `padding_mask` has another shape.
 
     Example:
 
@@ -134,9 +136,9 @@ def run_layer_test(
             )
     if inputs is None:
         assert input_shape is not None  # as checked above
-        if not all(isinstance(n, int) and n > 0 for n in input_shape):
+        if not all(isinstance(n, numbers.Integral) for n in input_shape):
             raise ValueError(
-                "`input_shape` expects positive ints, the batch included; "
+                "`input_shape` expects ints, the batch included; "
                 "`unknown_axes` are for sizes that a model need not know. "
                 f"Received: input_shape={input_shape}"
             )
@@ -145,7 +147,7 @@ def run_layer_test(
     if padding_mask is not None:
         padding_mask = _checked_padding(padding_mask, inputs)
     if unknown_axes is not None and not isinstance(inputs, (tuple, dict)):
-        _check_axes(unknown_axes, np.ndim(inputs))
+        unknown_axes = _checked_axes(unknown_axes, np.ndim(inputs))
     test = _LayerTest(
         layer_class,
         dict(init_kwargs),
@@ -549,15 +551,18 @@ def _checked_padding(mask, inputs):
     return mask
 
 
-def _check_axes(axes, rank):
-    """Refuses what are no axes of an array of inputs, the first left out."""
-    if not isinstance(axes, (tuple, list)) or not all(
-        isinstance(k, int) and 0 < k < rank for k in axes
-    ):
+def _checked_axes(axes, rank):
+    """Axes of an array of inputs, counted from the front; not the first."""
+    try:
+        found = tuple(range(rank)[k] for k in axes)
+    except (IndexError, TypeError):
+        found = (0,)
+    if 0 in found:
         raise ValueError(
             f"`unknown_axes` expects a tuple of ints from 1 to {rank - 1}. "
             f"Received: unknown_axes={axes!r}"
         )
+    return found
 
 
 def _has_float64():

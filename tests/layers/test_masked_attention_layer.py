@@ -305,7 +305,6 @@ def test_errors():
         (dict(mask="tabel"), (None, 4, 6), "`mask`.*'tabel'"),
         (dict(mask=np.ones((4, 4))), (None, 4, 6), "`mask`"),
         (dict(similarity="cosine"), (None, 4, 6), "`similarity`.*'cosine'"),
-        (dict(num_features=8), (None, 4, 6), "`num_features`.*Received"),
         (dict(combine="sum"), (None, 4, 6), "`combine`.*'sum'"),
         (dict(grid_shape=(2, 3)), (None, 7, 6), "grid.*Received"),
         (dict(num_prefix_tokens=4), (None, 4, 6), "grid.*Received"),

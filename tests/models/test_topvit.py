@@ -32,6 +32,21 @@ def test_attentions_differ_by_their_masks_alone():
     assert biased - count(attention="softmax") == masks
 
 
+def test_options_of_masks_under_softmax():
+    def count(**options):
+        size = (8, 2, 16, 1)
+        return topvit(
+            size, 2, (8, 8, 3), 3, "softmax", **options
+        ).count_params()
+
+    # Two heads; tables of 7 offsets along each axis.
+    without = count()
+    assert count(mask="separable", mask_rank=2) - without == 2 * 2 * (7 + 7)
+    assert count(mask="table", share_mask=True) - without == 7 * 7
+    assert count(share_mask=True, num_features=4) == without
+    assert count(mask="decay", feature_map="favor", num_features=4) > without
+
+
 @pytest.mark.slow_on_jax
 @pytest.mark.parametrize("mask", ["decay", "table"])
 def test_a_mask_multiplies_the_scores_of_softmax(mask):

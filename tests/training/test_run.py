@@ -123,6 +123,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
     assert int(resumed.optimizer.iterations) == 4 * 8
 
 
+def test_a_step_is_traced_once(monkeypatch):
+    """Without its variables an optimizer would have it traced twice."""
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(
+        keras.Model,
+        "train_step",
+        lambda *arguments: traced.append(1) or step(*arguments),
+    )
+    model, task = small_model(), Averaged(1)
+    task.compile(model)
+    fitting.fit(task, model, verbose=0)
+    assert len(traced) == 1
+
+
 class Averaged:
     """A task whose weights are averaged, as `fitting.fit` sees it."""
 
