@@ -27,6 +27,7 @@ def masked_images(file="cifar10-masks/runs.jsonl"):
         "gated": "linear attention, gates",
         "curves": "linear attention, decays along curves",
         "softmax": "softmax",
+        "biased": "softmax, a table as its bias",
         "none": "linear attention, no mask",
     }
 
@@ -35,7 +36,9 @@ def masked_images(file="cifar10-masks/runs.jsonl"):
             return run["variant"]
         arguments = run["arguments"]
         if arguments["attention"] == "softmax":
-            return "softmax"
+            # Runs before there were biases name a table that they did not have.
+            plain = run["parameters"] in (311_146, 358_810)
+            return "softmax" if plain else "biased"
         if arguments["attention"] == "linear":
             return "none"
         if arguments["mask"] == "table":
