@@ -131,7 +131,7 @@ class Job:
             facts = self.assessment.prepare()
             started_with = {
                 "task": settings.task.name,
-                **as_arguments(settings),
+                **as_arguments(settings.used()),
             }
             self.run.open({**started_with, **facts}, options.resume)
             self.assessment.read(self.run.folder)
@@ -141,7 +141,7 @@ class Job:
         self.run.open(
             {
                 "task": self.task.name,
-                **as_arguments(settings),
+                **as_arguments(settings.used()),
                 **self.task.facts,
             },
             options.resume,
