@@ -151,3 +151,36 @@ def test_the_page_of_graphs_is_that_of_the_folders():
     assert fold_tables.PAGE.read_text(encoding="utf-8") == expected
     for data, row in fold_tables.read():
         assert data in fold_tables.DATA, (data, row)
+
+
+def test_differences_of_kernels_on_the_page(tmp_path):
+    """The row of a data set whose kernels are compared, and the picture."""
+
+    def result(kernel, mean, gain=None):
+        found = {"cell": {"kernel": kernel}, "mean": mean, "deviation": 0.02}
+        if gain is not None:
+            found["difference"] = {"mean": gain, "standard_error": 0.005}
+        return found
+
+    summary = {
+        "data": "DD",
+        "results": [
+            result("ones", 0.7),
+            result("random_walk", 0.75, 0.05),
+            result("steps+labeled_walk+ones", 0.69, -0.01),
+        ],
+        "chosen": {"mean": 0.74, "deviation": 0.03},
+    }
+    (tmp_path / "dd-gkat").mkdir()
+    file = tmp_path / "dd-gkat" / "folds.json"
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    found = fold_tables.read(tmp_path)
+    page = fold_tables.page(found)
+    link = "(tables/dd-gkat/folds.md)"
+    assert f"| D&D | 78.6 | [74.0 ± 3.0]{link} |" in page
+    assert (
+        f"| D&D | [70.0 ± 2.0]{link} | [75.0 ± 2.0]{link} | +5.0 ± 0.5 | "
+        f"[69.0 ± 2.0]{link} | -1.0 ± 0.5 |"
+    ) in page
+    fold_tables.draw(found, tmp_path / "differences.png")
+    assert (tmp_path / "differences.png").stat().st_size > 5_000

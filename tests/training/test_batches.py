@@ -208,6 +208,7 @@ def test_graphs_without_autotuning_are_the_same(edges):
     )
     dataset = without_autotune(sequence)
     assert int(dataset.cardinality()) == len(sequence)
+    assert dataset.options().autotune.enabled is False
     orders = []
     for epoch in (0, 1):
         sequence.epoch = epoch

@@ -123,6 +123,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
     assert int(resumed.optimizer.iterations) == 4 * 8
 
 
+def test_data_are_read_without_autotuning(monkeypatch):
+    """Those of the training, and those of the validation."""
+    read = []
+    monkeypatch.setattr(
+        fitting, "without_autotune", lambda data: read.append(data) or data
+    )
+    model, task = small_model(), Averaged(1)
+    task.compile(model)
+    fitting.fit(task, model, verbose=0)
+    assert len(read) == 2
+
+
 def test_a_step_is_traced_once(monkeypatch):
     """Without its variables an optimizer would have it traced twice."""
     traced = []
