@@ -24,10 +24,7 @@ from keras_topo.attention import (
     masked_linear_attention,
     masked_softmax_attention,
 )
-from keras_topo.attention.feature_maps import (
-    SCALED_FEATURE_MAPS,
-    key_level,
-)
+from keras_topo.attention.feature_maps import SCALED_FEATURE_MAPS, key_level
 from keras_topo.attention.magnitude import magnitude_aware, magnitude_scores
 from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.favor_projection import add_random_projection

@@ -144,7 +144,7 @@ class Streaming(MultiHeadLayer):
         if not {"keys", "values", "position"} <= set(state):
             raise ValueError(
                 "`state` expects what `initial_state`, `extend` or `step` "
-                f"returned, with `sums`, or `keys`, `values` and `position`. "
+                "returned, with `sums`, or `keys`, `values` and `position`. "
                 f"Received: a dict of {sorted(state)}"
             )
         found, expected = tokens.shape[0], state["keys"].shape[0]
