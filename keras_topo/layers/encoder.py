@@ -485,12 +485,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
             # What the mask was made for, so that a clone on another grid
             # resamples it.
             mask = self.attention.mask
-            for name in (
-                "mask_degree",
-                "mask_rank",
-                "separable_terms",
-                "share_mask",
-            ):
+            for name in set(OF_NAMED_MASKS) - {"mask_grid_shape"}:
                 options.pop(name, None)
         if isinstance(self.attention, MultiHeadLayer):
             config = with_attention(config, self.attention)
