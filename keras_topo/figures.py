@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Of weights, in all pictures: dark means large, on the white of a page.
+COLORS = "viridis_r"
+
 
 def new_figure(
     layout: Literal["constrained"] | None = "constrained", **options: Any

@@ -85,11 +85,11 @@ class ImageSettings(CosineSettings):
     """N, or height and width"""
     attention: Literal["toeplitz", "linear", "softmax"] = "toeplitz"
     """TopViT, the unmasked Performer or the ordinary ViT"""
-    mask: str = "default"
+    mask: Annotated[str, tyro.conf.arg(help_behavior_hint="")] = "default"
     """with attention toeplitz and softmax: the name of a mask, none,
     MODULE:CLASS or FILE.py:CLASS (a registered subclass of
-    keras_topo.masks.Mask), or a product of these, such as 'table*gated';
-    default: table with toeplitz, none with softmax"""
+    keras_topo.masks.Mask), or a product of these, such as 'table*gated'
+    (default: table with toeplitz, none with softmax)"""
     mask_initial: Literal["decays", "ones"] = "decays"
     """initial mask: decays of several scales, or ones"""
     feature_map: Literal[FEATURE_MAPS] = "relu"

@@ -13,7 +13,7 @@ ort.env.wasm.wasmPaths = at("vendor/");
 
 // Pixels of a cell, and the color of the frame around the token.
 const CELL = 12;
-const MARK = "#00e5ff";
+const MARK = "#ff1744";
 
 const picture = element("image");
 const state = { page: null, session: null, answer: null, token: 0 };
@@ -198,10 +198,10 @@ function build(panels, layers, heads, rows, columns) {
   }
 }
 
-// Stops of a color map of evenly rising brightness, dark blue to yellow.
+// Stops of a color map of evenly falling brightness, yellow to violet: that
+// of the pictures of keras_topo.visualize.
 const COLORS = [
-  [13, 8, 70], [84, 2, 163], [158, 24, 157], [214, 83, 109],
-  [248, 149, 64], [240, 249, 33],
+  [253, 231, 37], [94, 201, 98], [33, 145, 140], [59, 82, 139], [68, 1, 84],
 ];
 
 function color(share) {

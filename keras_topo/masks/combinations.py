@@ -115,8 +115,9 @@ class ProductMask(_Combination):
     Args:
         masks: non-empty list of masks or names of masks.
 
-    *Complexity*: decays of one sequence are one decay, whose rates add;
-    otherwise attention is explicit, on products of rows.
+    *Complexity*: decays of one sequence are one decay, whose rates add, and
+    a sum of decays times a decay is a sum of decays; otherwise attention is
+    explicit, on products of rows.
 
     Example:
 

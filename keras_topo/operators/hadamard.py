@@ -25,7 +25,8 @@ def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:
     """The elementwise product of two masks, in the simplest form.
 
     `Ones` leave the other mask as it is, the rates of decays along one
-    sequence add up, and all else is a `Hadamard` product.
+    sequence add up, products with sums of decays are sums of decays, and all
+    else is a `Hadamard` product.
 
     Args:
         first, second: operators on the same tokens.
@@ -49,6 +50,11 @@ def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:
         product = _decay_product(first, second)
         if product is not None:
             return product
+    for one, other in ((first, second), (second, first)):
+        if type(one) is Sum:
+            terms = [hadamard(term, other) for term in one.operators]
+            if not any(isinstance(term, Hadamard) for term in terms):
+                return Sum(terms)
     return Hadamard([first, second])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_topo.figures import by_title, new_figure
+from keras_topo.figures import COLORS, by_title, new_figure
 from keras_topo.graphs.graph import Graph
 from keras_topo.visualize.weights import attention_weights
 
@@ -168,7 +168,7 @@ def _draw_nodes(axis, layout, values, query):
         s=16,
         vmin=0,
         vmax=1,
-        cmap="viridis_r",
+        cmap=COLORS,
     )
     axis.plot(
         *places[query],

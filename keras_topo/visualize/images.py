@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_topo.figures import by_title, new_figure
+from keras_topo.figures import COLORS, by_title, new_figure
 from keras_topo.visualize.weights import (
     attention_layers,
     grid_of,
@@ -203,7 +203,9 @@ def _draw_panels(panels, heading, label, image=None):
         for axes, heads, layer in zip(grid.axes_row, rows, labels, strict=True):
             axes[0].set_ylabel(layer, rotation=0, ha="right", va="center")
             for axis, head in zip(axes, heads, strict=False):
-                drawn = axis.imshow(head, vmin=lowest, vmax=highest)
+                drawn = axis.imshow(
+                    head, vmin=lowest, vmax=highest, cmap=COLORS
+                )
                 _mark(axis, token)
             for axis in axes[len(heads) :]:
                 axis.set_visible(False)

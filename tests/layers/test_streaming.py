@@ -28,6 +28,9 @@ MASKS = {
     "resolvent": lambda: "resolvent",
     "sum-of-decays": lambda: masks.get("gated") + DecayMask(),
     "product-of-decays": lambda: masks.get("gated") * DecayMask(),
+    "product-with-a-sum": lambda: (
+        (masks.get("gated") + DecayMask()) * (DecayMask() + DecayMask())
+    ),
     "sum": lambda: masks.get("table") + DecayMask(),
     "product": lambda: masks.get("table") * masks.get("gated"),
 }
@@ -42,6 +45,7 @@ WITH_STATE = {
     "separable-decay",
     "sum-of-decays",
     "product-of-decays",
+    "product-with-a-sum",
 }
 SIMILARITIES = ["relu", "softmax", "exp", "favor"]
 if ref.on_jax:
@@ -121,6 +125,7 @@ def ways():
             # Whose code others share.
             often = often and name not in (
                 *("decay-3", "sum", "sum-of-decays", "distance", "separable"),
+                "product-with-a-sum",
             )
             marks = () if often else pytest.mark.slow
             yield pytest.param(
@@ -152,6 +157,7 @@ def test_chunks_and_steps_are_the_whole(name, similarity):
     "resolvent",
     "product",
     "product-of-decays",
+    "product-with-a-sum",
 )
 @pytest.mark.parametrize("name", MASKS)
 def test_states(name):

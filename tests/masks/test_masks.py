@@ -122,12 +122,16 @@ def test_shared_by_heads(name):
 
 @pytest.mark.slow_on_jax
 def test_sums_and_products():
-    def oracle(mask, topology):
-        inner = [oracles.matrix(m, topology.cells) for m in mask.masks]
+    def inside(mask, cells):
+        if not isinstance(mask, (masks.SumMask, masks.ProductMask)):
+            return oracles.matrix(mask, cells)
+        inner = [inside(m, cells) for m in mask.masks]
         combine = np.sum if isinstance(mask, masks.SumMask) else np.prod
+        return combine(np.broadcast_arrays(*inner), axis=0)
+
+    def oracle(mask, topology):
         return ref.bordered(
-            combine(np.broadcast_arrays(*inner), axis=0),
-            topology.num_prefix_tokens,
+            inside(mask, topology.cells), topology.num_prefix_tokens
         )
 
     get = masks.get
@@ -144,6 +148,8 @@ def test_sums_and_products():
         (get("table") * get("decay"), Sequence(6, causal=True)),
         (get("table") * get("gaussian"), Grid((3, 4), num_prefix_tokens=2)),
         (get("curves") * get("resolvent"), Grid((2, 2, 3))),
+        (get("decay") * (get("gated") + get("causal")), Sequence(6)),
+        ((get("table") + get("decay")) * get("decay"), Sequence(6)),
     ]
     for mask, topology in cases:
         mask = built(mask, topology)
