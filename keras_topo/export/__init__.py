@@ -74,15 +74,15 @@ repeated or not. `classify_features` takes `nodes`, float32
 `(1, nodes, features)`, other features for all of the graph's nodes, and answers
 for all of them.
 
-**What is refused**, by an `InvalidArgumentError` that names the input: numbers
-that are not finite, or so large that an answer would not be; files that are no
-images, are damaged, or have more than `max_pixels` (told from the header);
-edges between nodes that are not there, graphs without nodes or of more than
-`max_nodes`, requests of more than `max_elements` (before anything of that size
-is made), labels that are not known (unless the preprocessor has
-`unknown="zeros"`), weights that are not positive, bytes that are no example;
-ids of nodes or tokens that there are not. The whole batch is refused, and the
-server answers the next one as before.
+**What is refused**, by an `InvalidArgumentError` that names the input: tensors
+of another shape than the signature says, numbers that are not finite, or so
+large that an answer would not be; files that are no images, are damaged, or
+have more than `max_pixels` (told from the header); edges between nodes that
+are not there, graphs without nodes or of more than `max_nodes`, requests of
+more than `max_elements` (before anything of that size is made), labels that
+are not known (unless the preprocessor has `unknown="zeros"`), weights that are
+not positive, bytes that are no example; ids of nodes or tokens that there are
+not. The whole batch is refused, and the server answers the next one as before.
 
 **LiteRT and ONNX files** have `serving_default` alone, without these checks and
 without names, which are listed beside the model: in `labels.txt`, which `unzip`

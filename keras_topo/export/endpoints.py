@@ -46,7 +46,10 @@ def add_endpoints(
     archive: keras.export.ExportArchive,
     endpoints: Mapping[str, tuple[Callable[..., Any], Any]],
 ) -> dict[str, Any]:
-    """Adds signatures to an archive, none of which answers NaN or infinity.
+    """Adds signatures to an archive.
+
+    They refuse inputs of another shape than they say, and inputs that lead to
+    NaN or infinity.
 
     Args:
         archive: `keras.export.ExportArchive`.
@@ -60,7 +63,9 @@ def add_endpoints(
     for name, (function, arguments) in endpoints.items():
         inputs = keras.tree.flatten(arguments)
         traced = archive.add_endpoint(
-            name, _only_finite(function, inputs), arguments
+            name,
+            _only_finite(_only_shapes(function, inputs), inputs),
+            arguments,
         )
         outputs = traced.get_concrete_function(*arguments).structured_outputs
         described[name] = {
@@ -68,6 +73,25 @@ def add_endpoints(
             "outputs": {key: describe(x) for key, x in outputs.items()},
         }
     return described
+
+
+def _only_shapes(function, inputs):
+    """The function, where inputs of another shape are an error.
+
+    TensorFlow does not compare them with the signature: a model that could
+    take images of other sizes would answer, as no training taught it.
+    """
+    import tensorflow as tf
+
+    @functools.wraps(function)
+    def checked(*args):
+        found = [
+            tf.ensure_shape(x, spec.shape, name=spec.name)
+            for x, spec in zip(keras.tree.flatten(args), inputs, strict=True)
+        ]
+        return function(*keras.tree.pack_sequence_as(args, found))
+
+    return checked
 
 
 def _only_finite(function, inputs):
