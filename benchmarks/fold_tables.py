@@ -3,8 +3,8 @@
     python -m benchmarks.fold_tables
 
 Reads `folds.json` of the folders `results/tables/DATA-ROW` and writes
-`results/graphs.md` and `results/tables/differences.png`. Folders that are
-missing leave empty cells.
+`results/graphs.md` and the pictures `results/tables/differences*.png`. Folders
+that are missing leave empty cells.
 """
 
 import json
@@ -78,6 +78,23 @@ learns. Differences from ones are paired by fold: mean and its standard error.
 ![Differences from a mask of ones](tables/differences.png)
 """
 
+PLAIN_TEXT = """\
+
+## The kernel alone
+
+The same without messages along edges and without features that tell of them:
+no return probabilities, clustering or degrees of neighbors. Nodes have their
+labels and, where data has none, their degree. What else the model knows of the
+edges comes from the kernel.
+
+{kernels}
+
+![Differences from a mask of ones](tables/differences-plain.png)
+"""
+
+# The row of folders with runs of the kernel alone.
+PLAIN = "plain"
+
 
 def read(folder=TABLES):
     """What the folders hold, a dict from `(data, row)` to `folds.json` and
@@ -90,11 +107,12 @@ def read(folder=TABLES):
     return found
 
 
-def cells_of(found, data):
-    """The results of a data set, a dict from row to `(folder, result)`."""
+def cells_of(found, data, plain=False):
+    """The results of a data set, a dict from row to `(folder, result)`: those
+    of the kernel alone, or all others."""
     cells = {}
     for (other, row), (folder, summary) in found.items():
-        if other != data:
+        if other != data or (row == PLAIN) != plain:
             continue
         if "chosen" in summary and row == "gkat":
             cells["GKAT"] = folder, summary["chosen"]
@@ -128,10 +146,10 @@ def accuracies(found):
     )
 
 
-def kernels(found):
+def kernels(found, plain):
     rows = []
     for data in DATA:
-        cells = cells_of(found, data)
+        cells = cells_of(found, data, plain)
         if "ones" not in cells:
             continue
         row = [title(data), _accuracy(cells["ones"])]
@@ -159,19 +177,19 @@ def _difference(cell):
     return f"{mean:+.1f} ± {error:.1f}"
 
 
-def draw(found, path):
+def draw(found, path, plain=False):
     """Differences from ones as points, with two standard errors."""
     matplotlib.use("Agg")
-    data = [name for name in DATA if "ones" in cells_of(found, name)]
+    data = with_ones(found, plain)
     figure, axis = plt.subplots(
         figsize=(6.5, 1.2 + 0.6 * len(data)), layout="constrained"
     )
     axis.axvline(0, color="gray", linewidth=1)
     for k, name in enumerate(("walks", "learned")):
         points = [
-            (y + 0.15 * (2 * k - 1), cells_of(found, each)[name][1])
+            (y + 0.15 * (2 * k - 1), cells_of(found, each, plain)[name][1])
             for y, each in enumerate(data)
-            if name in cells_of(found, each)
+            if name in cells_of(found, each, plain)
         ]
         differences = [result["difference"] for _, result in points]
         axis.errorbar(
@@ -183,7 +201,7 @@ def draw(found, path):
             label=name,
         )
     axis.set_yticks(range(len(data)), [title(name) for name in data])
-    axis.invert_yaxis()
+    axis.set_ylim(len(data) - 0.5, -0.5)
     axis.set_xlabel("points of accuracy above ones, ± two standard errors")
     axis.legend(
         frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1)
@@ -194,18 +212,25 @@ def draw(found, path):
 
 def page(found):
     """The text of `results/graphs.md`."""
-    measured = any("ones" in cells_of(found, data) for data in DATA)
-    return TEXT.format(
-        accuracies=accuracies(found),
-        kernels=KERNEL_TEXT.format(kernels=kernels(found)) if measured else "",
-    )
+    sections = [
+        text.format(kernels=kernels(found, plain))
+        for plain, text in ((False, KERNEL_TEXT), (True, PLAIN_TEXT))
+        if with_ones(found, plain)
+    ]
+    return TEXT.format(accuracies=accuracies(found), kernels="".join(sections))
+
+
+def with_ones(found, plain):
+    """The data sets whose kernels are compared with ones."""
+    return [data for data in DATA if "ones" in cells_of(found, data, plain)]
 
 
 def main():
     found = read()
     PAGE.write_text(page(found), encoding="utf-8")
-    if any("ones" in cells_of(found, data) for data in DATA):
-        draw(found, TABLES / "differences.png")
+    for plain, name in ((False, "differences"), (True, "differences-plain")):
+        if with_ones(found, plain):
+            draw(found, TABLES / f"{name}.png", plain)
 
 
 if __name__ == "__main__":

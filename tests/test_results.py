@@ -182,5 +182,20 @@ def test_differences_of_kernels_on_the_page(tmp_path):
         f"| D&D | [70.0 ± 2.0]{link} | [75.0 ± 2.0]{link} | +5.0 ± 0.5 | "
         f"[69.0 ± 2.0]{link} | -1.0 ± 0.5 |"
     ) in page
+    assert "The kernel alone" not in page
     fold_tables.draw(found, tmp_path / "differences.png")
     assert (tmp_path / "differences.png").stat().st_size > 5_000
+
+    # The runs of the kernel alone are another section, and change no other.
+    (tmp_path / "dd-plain").mkdir()
+    summary["results"] = [result("ones", 0.6), result("random_walk", 0.7, 0.1)]
+    file = tmp_path / "dd-plain" / "folds.json"
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    found = fold_tables.read(tmp_path)
+    more = fold_tables.page(found)
+    assert more.startswith(page)
+    link = "(tables/dd-plain/folds.md)"
+    row = f"| D&D | [60.0 ± 2.0]{link} | [70.0 ± 2.0]{link} | +10.0 ± 0.5 |  |"
+    assert row in more[len(page) :]
+    fold_tables.draw(found, tmp_path / "plain.png", plain=True)
+    assert (tmp_path / "plain.png").stat().st_size > 5_000
