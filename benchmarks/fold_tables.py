@@ -37,6 +37,8 @@ KERNELS = {
     "random_walk": "walks",
     "steps+labeled_walk+ones": "learned",
 }
+# The row of folders with runs of the kernel alone.
+PLAIN = "plain"
 LAYERS = {"gin": "GIN", "gcn": "GCN", "gat": "GAT"}
 
 TEXT = """\
@@ -83,17 +85,14 @@ PLAIN_TEXT = """\
 ## The kernel alone
 
 The same without messages along edges and without features that tell of them:
-no return probabilities, clustering or degrees of neighbors. Nodes have their
-labels and, where data has none, their degree. What else the model knows of the
-edges comes from the kernel.
+no return probabilities, clustering or degrees of neighbors. Nodes have the
+labels and features of the data and, where it has none, their degree. What else
+the model knows of the edges comes from the kernel.
 
 {kernels}
 
 ![Differences from a mask of ones](tables/differences-plain.png)
 """
-
-# The row of folders with runs of the kernel alone.
-PLAIN = "plain"
 
 
 def read(folder=TABLES):
@@ -148,10 +147,8 @@ def accuracies(found):
 
 def kernels(found, plain):
     rows = []
-    for data in DATA:
+    for data in with_ones(found, plain):
         cells = cells_of(found, data, plain)
-        if "ones" not in cells:
-            continue
         row = [title(data), _accuracy(cells["ones"])]
         for name in ("walks", "learned"):
             row.append(_accuracy(cells.get(name)))
@@ -181,15 +178,16 @@ def draw(found, path, plain=False):
     """Differences from ones as points, with two standard errors."""
     matplotlib.use("Agg")
     data = with_ones(found, plain)
+    rows = [cells_of(found, each, plain) for each in data]
     figure, axis = plt.subplots(
         figsize=(6.5, 1.2 + 0.6 * len(data)), layout="constrained"
     )
     axis.axvline(0, color="gray", linewidth=1)
     for k, name in enumerate(("walks", "learned")):
         points = [
-            (y + 0.15 * (2 * k - 1), cells_of(found, each, plain)[name][1])
-            for y, each in enumerate(data)
-            if name in cells_of(found, each, plain)
+            (y + 0.15 * (2 * k - 1), cells[name][1])
+            for y, cells in enumerate(rows)
+            if name in cells
         ]
         differences = [result["difference"] for _, result in points]
         axis.errorbar(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Of weights, in all pictures: dark means large, on the white of a page.
+# Of weights: dark means large, on the white of a page.
 COLORS = "viridis_r"
 
 

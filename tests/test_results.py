@@ -145,6 +145,20 @@ def test_tables_are_those_of_the_runs(title, measured, key_of, digits):
     assert shown == expected.keys()
 
 
+def test_figures_of_the_zoo_in_training():
+    (chapter,) = (c for c in CHAPTERS if c.startswith("The zoo's model of"))
+    for run in lines_of("cifar10-zoo/trials.jsonl"):
+        assert f"{run['test_accuracy']:.2%} of the test" in chapter or (
+            f"and {run['test_accuracy']:.2%} with "
+            f"`--attention {run['arguments']['attention']}`" in chapter
+        )
+    epochs = lines_of("cifar10-zoo/first/metrics.jsonl")
+    assert f"`first` is {len(epochs)} epochs" in chapter
+    last = epochs[-1]
+    assert f"{last['accuracy']:.1%} of the augmented" in chapter
+    assert f"{last['val_accuracy']:.1%} of\nthe validation" in chapter
+
+
 def test_the_page_of_graphs_is_that_of_the_folders():
     """As `python -m benchmarks.fold_tables` writes it."""
     expected = fold_tables.page(fold_tables.read())

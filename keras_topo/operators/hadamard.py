@@ -50,11 +50,11 @@ def hadamard(first: MaskOperator, second: MaskOperator) -> MaskOperator:
         product = _decay_product(first, second)
         if product is not None:
             return product
-    for one, other in ((first, second), (second, first)):
-        if type(one) is Sum:
-            terms = [hadamard(term, other) for term in one.operators]
-            if not any(isinstance(term, Hadamard) for term in terms):
-                return Sum(terms)
+    total, other = (first, second) if type(first) is Sum else (second, first)
+    if type(total) is Sum:
+        terms = [hadamard(term, other) for term in total.operators]
+        if not any(isinstance(term, Hadamard) for term in terms):
+            return Sum(terms)
     return Hadamard([first, second])
 
 
