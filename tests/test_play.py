@@ -78,7 +78,7 @@ def open_page(browser, address, query=""):
 
 
 def panels(page):
-    """The brightest position of each panel, by kind, layer and head."""
+    """The largest position of each panel, by kind, layer and head."""
     found = page.evaluate(
         """() => [...document.querySelectorAll("#panels canvas")].map(
             ({dataset: d}) => [d.kind, d.layer, d.head, d.largest])"""
