@@ -180,11 +180,18 @@ def test_training_graphs_alone_are_trained_on(archive):
             ("validation", False),
             ("test", False),
         ):
-            expected = [dataset.graphs[i] for i in ids[name]]
-            assert task.sequence(name, shuffle).graphs == expected
-            assert task.classes[name].tolist() == [
-                dataset.labels[i] for i in ids[name]
-            ]
+            graphs = [dataset.graphs[i] for i in ids[name]]
+            labels = [dataset.labels[i] for i in ids[name]]
+            assert task.classes[name].tolist() == labels
+            sequence = task.sequence(name, shuffle)
+            if not shuffle:
+                # Small ones first: less padding.
+                pairs = zip(graphs, labels, strict=True)
+                pairs = sorted(pairs, key=lambda pair: pair[0].num_nodes)
+                graphs, labels = map(list, zip(*pairs, strict=True))
+            assert sequence.graphs == graphs
+            expected = [task.dataset.classes.index(x) for x in labels]
+            assert sequence.targets.values.ravel().tolist() == expected
         assert task.training_data(0) is task.sequence("train", True)
         assert task.validation_data() is task.sequence("validation")
         p = task.preprocessor

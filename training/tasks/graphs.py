@@ -172,21 +172,30 @@ class Graphs(Task):
         return text
 
     def sequence(self, name, shuffle=False):
-        """`GraphSequence` of the training, validation or test graphs."""
+        """`GraphSequence` of the training, validation or test graphs.
+
+        Without `shuffle`, graphs are in order of their size: graphs of a batch
+        are padded to the largest of them.
+        """
         if (name, shuffle) not in self._sequences:
-            size = self.settings.batch_size
-            count = len(self.graphs[name])
+            graphs, classes = self.graphs[name], self.classes[name]
+            size, num_buckets = self.settings.batch_size, 12
+            if shuffle:
+                num_buckets = int(np.clip(len(graphs) // (2 * size), 4, 12))
+            else:
+                nodes = [graph.num_nodes for graph in graphs]
+                order = np.argsort(nodes, kind="stable")
+                graphs, classes = [graphs[i] for i in order], classes[order]
+            if compiles_shapes(self.settings.jit):
+                num_buckets = 4
             self._sequences[name, shuffle] = GraphSequence(
-                self.graphs[name],
+                graphs,
                 self.preprocessor,
-                self.classes[name],
+                classes,
                 batch_size=size,
                 shuffle=shuffle,
                 seed=self.settings.seed,
-                # Few buckets if every shape is compiled.
-                num_buckets=4
-                if compiles_shapes(self.settings.jit)
-                else int(np.clip(count // (2 * size), 4, 12)),
+                num_buckets=num_buckets,
                 level="graphs",
             )
         return self._sequences[name, shuffle]
