@@ -307,3 +307,31 @@ def test_groups():
     )
     assert sorted(np.concatenate([i for i, _ in shuffled])) == list(range(300))
     assert bucket_sizes([7]) == [7]
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_padded_sizes_waste_least(power):
+    def padded(sizes, buckets):
+        return (
+            np.array(buckets)[np.searchsorted(buckets, sizes)] ** power
+        ).sum()
+
+    random = np.random.default_rng(power)
+    for _ in range(30):
+        sizes = random.integers(1, 15, random.integers(1, 12))
+        others = np.unique(sizes)[:-1].tolist()
+        for k in (1, 2, 4):
+            found = bucket_sizes(sizes, k, power)
+            choices = [
+                [*choice, sizes.max()]
+                for m in range(min(k, len(others) + 1))
+                for choice in itertools.combinations(others, m)
+            ]
+            assert found in choices
+            least = min(padded(sizes, choice) for choice in choices)
+            assert padded(sizes, found) == least
+    many = np.arange(1, 5003)
+    found = bucket_sizes(many, 3, power)
+    assert len(found) == 3 and found[-1] == 5002
+    best = padded(many, bucket_sizes(many[1::5], 3, power))
+    assert padded(many, found) <= 1.01 * best
