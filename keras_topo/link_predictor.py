@@ -12,8 +12,14 @@ from keras_topo._backend import compiles_by_default
 from keras_topo.annotations import AnyGraph, StrPath
 from keras_topo.arguments import one_of, positive
 from keras_topo.callbacks import FollowEpochs
+from keras_topo.estimators.options import (
+    check_options,
+    optimizer_options,
+    options_of,
+    seed_option,
+)
 from keras_topo.graphs.any_graph import library_of
-from keras_topo.graphs.largest import largest_pairs
+from keras_topo.graphs.largest import kinds_of, largest_pairs
 from keras_topo.graphs.links import (
     check_pairs,
     edges_of,
@@ -22,13 +28,14 @@ from keras_topo.graphs.links import (
 )
 from keras_topo.graphs.preprocessor import GraphPreprocessor
 from keras_topo.link_batches import LinkBatches, ValidateLinks, rankings
+from keras_topo.models import gkat_link_predictor
 from keras_topo.presets import (
     find_preset,
     from_preset,
     read_preprocessor,
     save_preset,
 )
-from keras_topo.presets.builders import recipe_of
+from keras_topo.presets.builders import BUILDERS, recipe_of
 
 ENCODERS = ("gkat", "gkat-modern", "gcn")
 DECODERS = ("auto", "dot", "hadamard", "concat")
@@ -45,6 +52,16 @@ TRAINING = {
     "validation_share": 0.05,
     "patience": 20,
     "seed": 0,
+}
+# What the predictor tells the function that builds the model.
+OF_THE_GRAPH = {
+    "num_features",
+    "graph_kernel",
+    "num_kernels",
+    "encoder",
+    "decoder",
+    "feature_statistics",
+    "seed",
 }
 # Kernels without entries beyond edges and the diagonal, all of which are kept.
 LOCAL = ("neighbors", "normalized")
@@ -134,13 +151,18 @@ class LinkPredictor:
             for name, default in TRAINING.items()
         }
         for name in ("epochs", "folds", "negatives", "patience"):
-            positive(self.training[name], name, optional=name == "folds")
+            self.training[name] = positive(
+                self.training[name], name, optional=name == "folds"
+            )
+        self.training |= optimizer_options(self.training)
+        self.training["seed"] = seed_option(self.training["seed"])
         share = self.training["validation_share"]
         if not 0 <= share < 1:
             raise ValueError(
                 "`validation_share` expects a number from 0 to below 1. "
                 f"Received: validation_share={share!r}"
             )
+        check_options(self._builder(), options, {*TRAINING}, OF_THE_GRAPH)
         self.model_options = options
         self.model: keras.Model | None = None
         self.history: keras.callbacks.History | None = None
@@ -380,6 +402,10 @@ class LinkPredictor:
                 f"`graph` expects the {kernel['num_nodes']} nodes of the graph "
                 f"of fit. Received: {graph.num_nodes}"
             )
+        if recipe is not None:
+            # So that `fit` builds this model again.
+            estimator.build = BUILDERS.get(recipe.builder)
+            estimator.model_options = options_of(recipe, OF_THE_GRAPH)
         estimator._use(graph)
         return estimator
 
@@ -451,7 +477,10 @@ class LinkPredictor:
         count = p.pairs_per_node
         if p.kernel in LOCAL:
             count = int(np.diff(graph.adjacency.indptr).max()) + 1
-        found = largest_pairs(graph, p.kernel, p.kernel_sizes, count)
+        labels = None
+        if "labeled_walk" in kinds_of(p.kernel):
+            (labels,) = p._kernel_labels([graph])
+        found = largest_pairs(graph, p.kernel, p.kernel_sizes, count, labels)
         return {
             "pairs": found[:2].T.astype("int32"),
             "pair_values": found[2:],
@@ -482,10 +511,10 @@ class LinkPredictor:
             "seed": self.training["seed"],
             **self.model_options,
         }
-        build = self.build
-        if build is None:
-            from keras_topo.models import gkat_link_predictor as build
-        return build(**options)
+        return self._builder()(**options)
+
+    def _builder(self):
+        return gkat_link_predictor if self.build is None else self.build
 
 
 def names_of(graph: AnyGraph) -> dict[Any, int] | None:

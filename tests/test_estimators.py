@@ -356,3 +356,29 @@ def test_a_published_model_in_one_line():
         model.predict([molecule])
     with pytest.raises(ValueError, match="gkat-cora"):
         keras_topo.GraphClassifier.from_preset("gkat-cora")
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_preset_is_trained_anew_as_it_was_built(graphs, tmp_path):
+    options = {**OPTIONS, "epochs": 1, "num_heads": 2, "key_dim": 4}
+    # Numbers of NumPy are numbers.
+    options |= {"seed": np.int64(3), "learning_rate": np.float32(1e-2)}
+    first = keras_topo.GraphClassifier(preprocessor(), **options)
+    first.fit(graphs[:6], list("ab" * 3)).save(tmp_path / "first")
+    again = keras_topo.GraphClassifier.from_preset(
+        tmp_path / "first", verbose=0
+    )
+    np.testing.assert_allclose(
+        again.predict_raw(graphs[:2]), first.predict_raw(graphs[:2]), rtol=1e-5
+    )
+    again.fit(graphs[:6], list("ab" * 3))
+    assert again.model.count_params() == first.model.count_params()
+    np.testing.assert_allclose(
+        again.predict_raw(graphs[:2]),
+        first.predict_raw(graphs[:2]),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    for wrong in ({"depth": 3}, {"model": "gin"}):
+        with pytest.raises(ValueError, match="of the model, which the preset"):
+            keras_topo.GraphClassifier.from_preset(tmp_path / "first", **wrong)

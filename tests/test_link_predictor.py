@@ -9,6 +9,7 @@ import keras_topo
 from keras_topo.graphs import (
     Graph,
     GraphPreprocessor,
+    labeled_walk_kernel,
     sample_negatives,
     split_edges,
 )
@@ -308,11 +309,53 @@ def test_a_kernel_may_come_with_the_inputs(decoder):
         ({"decoder": "sum"}, "`decoder` expects one of"),
         ({"epochs": 0}, "`epochs` expects a positive int"),
         ({"validation_share": 1}, "`validation_share` expects"),
+        ({"learning_rate": -1.0}, "`learning_rate` expects a number from zero"),
+        ({"clip_norm": np.inf}, "`clip_norm` expects"),
+        ({"seed": -1}, "`seed` expects"),
+        ({"epochz": 1}, "`options` expects.*epochs.*Received: epochz"),
     ],
 )
 def test_options(options, message):
     with pytest.raises(ValueError, match=message):
         LinkPredictor(**options)
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.slow_on_jax
+def test_a_preset_is_trained_anew_as_it_was_built(split, tmp_path):
+    light = {**LIGHT, "epochs": 1, "seed": np.int64(2), "embedding_dim": 8}
+    first = LinkPredictor(**light).fit(split.graph)
+    first.save(tmp_path / "first")
+    again = LinkPredictor.from_preset(tmp_path / "first", split.graph)
+    again.verbose = 0
+    again.fit(split.graph)
+    assert again.model.count_params() == first.model.count_params()
+    np.testing.assert_allclose(
+        again.predict_raw(split.test),
+        first.predict_raw(split.test),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def test_labeled_walks_see_the_labels_of_nodes():
+    path = networkx.to_numpy_array(networkx.path_graph(6))
+    found = []
+    for labels in ("CCCCCC", "CCCNNN"):
+        walks = LinkPredictor(
+            GraphPreprocessor(
+                kernel="labeled_walk", kernel_sizes=(3,), cache=False
+            )
+        )
+        graph = Graph(path, node_labels=list(labels))
+        walks.preprocessor.adapt([graph])
+        kernel = walks._kernel(graph)
+        found.append(np.zeros((6, 6)))
+        rows = kernel["pairs"].T
+        found[-1][tuple(rows)] = kernel["pair_values"][0]
+        expected = labeled_walk_kernel(path, list(labels), 3)
+        np.testing.assert_allclose(found[-1], expected, atol=1e-6)
+    assert not np.allclose(*found)
 
 
 @pytest.mark.usefixtures("eagerly")

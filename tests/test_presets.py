@@ -382,3 +382,22 @@ def test_last_layers_of_attention(tmp_path):
         else:
             found = keras_topo.from_preset(folder, np.int64(5))
             assert found.output_shape == (None, 3, 5)
+
+
+def test_a_refused_preset_leaves_the_former_one(tmp_path):
+    folder = save(dense(), tmp_path / "kept")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for wrong in (float("nan"), object(), np.array([np.inf])):
+        with pytest.raises(
+            ValueError, match="`metrics` expects a dict of JSON"
+        ):
+            keras_topo.save_preset(dense(), folder, metrics={"x": wrong})
+        with pytest.raises(ValueError, match="`preprocessor` expects a dict"):
+            keras_topo.save_preset(dense(), folder, {"x": wrong})
+    after = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert after == before
+    found = {"accuracy": np.float32(0.5), "counts": np.arange(2)}
+    keras_topo.save_preset(dense(), folder, metrics=found)
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written == {"accuracy": 0.5, "counts": [0, 1]}
+    assert keras_topo.from_preset(folder)

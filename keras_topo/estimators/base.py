@@ -12,9 +12,11 @@ from keras_topo._backend import compiles_by_default
 from keras_topo.annotations import AnyGraph, StrPath
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.options import (
+    OF_THE_DATA,
     TRAINING,
     check_model,
     check_model_options,
+    options_of,
     training_options,
 )
 from keras_topo.graphs import GraphDataset, GraphPreprocessor, GraphSequence
@@ -257,11 +259,12 @@ class GraphEstimator(Generic[Found]):
                 `GraphPreprocessor`.
             **options: `unknown` of the preprocessor, and arguments of the
                 estimator, except those of the model: for example `epochs`, for
-                a `fit` with `warm_start=True`.
+                a `fit` with `warm_start=True`. Without it, `fit` trains a new
+                model that is built as this one.
 
         Raises:
             ValueError: if the preset is of another task, or does not say how
-                graphs become inputs.
+                graphs become inputs; or for an option of the model.
 
         Example:
 
@@ -289,6 +292,15 @@ class GraphEstimator(Generic[Found]):
         training = {name: saved[name] for name in TRAINING if name in saved}
         preprocessor = GraphPreprocessor.from_config(config)
         estimator = cls(preprocessor, **{**training, **options})
+        of_the_model = sorted(
+            {*estimator.model_options, *({"model"} & {*options})}
+        )
+        if of_the_model:
+            raise ValueError(
+                "`options` expects arguments of the estimator, without those "
+                "of the model, which the preset has. Received: "
+                f"{', '.join(of_the_model)}"
+            )
         estimator._restore(saved)
         name = saved.get("model", "gkat")
         # `None` where its builder has no name, or is not imported here.
@@ -299,6 +311,12 @@ class GraphEstimator(Generic[Found]):
             # Of models that take edges, what comes after the preprocessing.
             model = model.layers[-1]
         estimator.model = model
+        recipe = recipe_of(model)
+        if recipe is not None:
+            # So that `fit` builds this model again.
+            estimator.model_options = options_of(
+                recipe, {*OF_THE_DATA, *preprocessor.model_arguments()}
+            )
         return estimator
 
     # What an estimator says of itself.

@@ -2,13 +2,14 @@
 
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_topo.arguments import positive, rate
 from keras_topo.models import MODELS
+from keras_topo.presets.builders import Recipe
 
 # Arguments of training, and their defaults.
 TRAINING = {
@@ -43,17 +44,32 @@ def training_options(given: Mapping[str, Any]) -> dict[str, Any]:
     options = {**TRAINING, **given}
     for name in ("epochs", "batch_size"):
         options[name] = positive(options[name], name)
-    non_negative(options["learning_rate"], "learning_rate")
-    non_negative(options["weight_decay"], "weight_decay")
-    if options["clip_norm"] is not None:
-        non_negative(options["clip_norm"], "clip_norm")
-    rate(options["label_smoothing"], "label_smoothing")
-    seed = options["seed"]
+    smoothing = rate(options["label_smoothing"], "label_smoothing")
+    return {
+        **options,
+        **optimizer_options(options),
+        "label_smoothing": float(smoothing),
+        "seed": seed_option(options["seed"]),
+    }
+
+
+def optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`learning_rate`, `weight_decay` and `clip_norm`, checked: floats."""
+    return {
+        name: None
+        if name == "clip_norm" and options[name] is None
+        else float(non_negative(options[name], name))
+        for name in ("learning_rate", "weight_decay", "clip_norm")
+    }
+
+
+def seed_option(seed: int) -> int:
+    """`seed`, checked: an int."""
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(
             f"`seed` expects an int that is not negative. Received: {seed!r}"
         )
-    return options
+    return int(seed)
 
 
 def check_model(model: Any) -> str | Callable[..., Any]:
@@ -72,16 +88,38 @@ def check_model_options(
 ) -> None:
     """Raises a ValueError for options that the model does not have."""
     builder = MODELS[model].builder if isinstance(model, str) else model
+    check_options(builder, options, {*TRAINING}, OF_THE_DATA)
+
+
+def check_options(
+    builder: Callable[..., Any],
+    options: Mapping[str, Any],
+    training: Collection[str],
+    given: Collection[str],
+) -> None:
+    """Raises a ValueError for options that a function that builds models lacks.
+
+    Args:
+        builder: the function.
+        options: what it is to be called with.
+        training: names of options of training, which its estimator has.
+        given: names of arguments that the estimator gives it.
+    """
     parameters = inspect.signature(builder).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     unknown = sorted(set(options) - set(parameters))
     if unknown:
-        known = sorted({*TRAINING, *parameters} - OF_THE_DATA | {"seed"})
+        known = sorted({*training, *parameters} - {*given} | {"seed"})
         raise ValueError(
             f"`options` expects some of {', '.join(known)}. Received: "
             f"{', '.join(unknown)}"
         )
+
+
+def options_of(recipe: Recipe, without: Collection[str]) -> dict[str, Any]:
+    """How a model was built, but for what a caller gives its builder anew."""
+    return {k: x for k, x in recipe.arguments.items() if k not in without}
 
 
 def non_negative(value: float, name: str) -> float:

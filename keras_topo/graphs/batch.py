@@ -23,7 +23,8 @@ class GraphBatch:
         kernel: `(batch, nodes, nodes)`, or `(batch, kernels, nodes, nodes)`,
             float32; zeros at padded nodes.
         node_mask: `(batch, nodes)`, bool; `True` for real nodes.
-        labels: `(batch,)`, int32, or `None`.
+        labels: `(batch,)`, int32 or (numbers with a fraction) float32, or
+            `(batch, values)`; `None` where a graph has none.
 
     Example:
 
@@ -63,7 +64,7 @@ class GraphBatch:
             ValueError: if there are no graphs, a graph has no features or
                 another number of them, is larger than `num_nodes`, or a
                 kernel does not fit its graph, or has entries that are negative
-                or not finite.
+                or not finite; or labels are no numbers.
         """
         if not graphs:
             raise ValueError(
@@ -112,7 +113,7 @@ class GraphBatch:
         _check_kernel(kernel)
         labels = None
         if all(graph.label is not None for graph in graphs):
-            labels = np.array([graph.label for graph in graphs], "int32")
+            labels = _as_labels([graph.label for graph in graphs])
         return cls(nodes, kernel, node_mask, labels)
 
     def __len__(self) -> int:
@@ -147,7 +148,8 @@ def edge_inputs(
         int32, -1 for padding; `node_mask` `(batch, nodes)`, bool.
 
     Raises:
-        ValueError: if a graph has another number of features.
+        ValueError: if a graph has another number of features, or is directed
+            or weighted: kernels are computed from undirected edges.
 
     Example:
 
@@ -175,9 +177,28 @@ def edge_inputs(
                     f"Received: graph {k} with {found}"
                 )
             nodes[k, : graph.num_nodes] = graph.features
+        if (graph.adjacency.data != 1).any() or not graph.is_undirected():
+            raise ValueError(
+                "`graphs` expects edges in both directions, of weight 1: "
+                "kernels are computed from undirected edges. Received: graph "
+                f"{k}, which is directed or weighted"
+            )
         edges[k, : len(ends)] = ends
         node_mask[k, : graph.num_nodes] = True
     return {"nodes": nodes, "edges": edges, "node_mask": node_mask}
+
+
+def _as_labels(labels):
+    """Labels of graphs as numbers."""
+    shapes = {np.shape(label) for label in labels}
+    array = np.array(labels) if len(shapes) == 1 else np.array(labels, object)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            "`graphs` expects labels that are numbers, as many for each graph: "
+            "`GraphSequence` takes classes of all kinds. Received: labels such "
+            f"as {labels[0]!r:.100}"
+        )
+    return array.astype("float32" if array.dtype.kind == "f" else "int32")
 
 
 def _check_kernel(kernel):

@@ -1,11 +1,13 @@
 """Examples of a preprocessor as the arrays of a batch."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_topo.annotations import AnyGraph
+from keras_topo.host.adjacency import check_int32
 
 if TYPE_CHECKING:
     from keras_topo.graphs.preprocessor import GraphPreprocessor
@@ -108,8 +110,9 @@ def raw_inputs(
         that is known.
 
     Raises:
-        ValueError: if a graph lacks what those of `adapt` had, has other
-            features or labels, or directions or weights that those had not.
+        ValueError: if there are no graphs; or a graph lacks what those of
+            `adapt` had, has other features or labels, or directions or weights
+            that those had not; or for labels that are no int32.
 
     Example:
 
@@ -120,6 +123,8 @@ def raw_inputs(
     ['edges', 'node_labels', 'node_mask']
     """
     graphs = preprocessor.read(graphs)
+    if not graphs:
+        raise ValueError("`graphs` expects at least one graph. Received: none")
     preprocessor.check(graphs)
     learned = preprocessor._learned()
     nodes = max(graph.num_nodes for graph in graphs)
@@ -141,14 +146,9 @@ def raw_inputs(
     ):
         values = learned[field]
         if values:
-            # NumPy would cut longer ones.
-            dtype = object if isinstance(values[0], str) else "int32"
-            rows = np.full((len(graphs), size), values[0], dtype)
-            for row, graph in zip(rows, graphs, strict=True):
-                labels = getattr(graph, name)
-                if labels is not None:
-                    row[: len(labels)] = labels
-            found[name] = rows.astype(str) if dtype is object else rows
+            found[name] = _pad_labels(
+                [getattr(graph, name) for graph in graphs], values, size, name
+            )
     for name, field, size in (
         ("features", "num_own_features", nodes),
         ("edge_features", "num_own_edge_features", edges),
@@ -160,3 +160,30 @@ def raw_inputs(
                 [pad_rows(empty if x is None else x, size) for x in rows]
             )
     return found
+
+
+def _pad_labels(rows, values, size, name):
+    """Labels of several graphs as one array, whose padding is a known one.
+
+    Args:
+        rows: arrays of labels, or `None`.
+        values: the known labels, ints or strings.
+        size: int, the second axis.
+        name: str, of the field, for errors.
+    """
+    if isinstance(values[0], str):
+        # NumPy would cut longer ones.
+        found = np.full((len(rows), size), values[0], object)
+    else:
+        check_int32(values, name)
+        # Labels of more bits are none of the known ones, and stay so.
+        other = next(k for k in itertools.count() if k not in values)
+        found = np.full((len(rows), size), values[0], "int32")
+        rows = [
+            x if x is None else np.where(x == x.astype("int32"), x, other)
+            for x in rows
+        ]
+    for row, labels in zip(found, rows, strict=True):
+        if labels is not None:
+            row[: len(labels)] = labels
+    return found.astype(str) if found.dtype == object else found

@@ -1,15 +1,19 @@
 """Features that say where a node is, from the graph alone."""
 
+import contextlib
+import inspect
+
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.csgraph
 import scipy.sparse.linalg
 
 from keras_topo.annotations import Adjacency
 from keras_topo.graphs.kernels import normalized_adjacency
 from keras_topo.host.adjacency import as_adjacency
 
-# Nodes from which the eigenvectors are computed one by one.
+# Nodes above which eigenvectors are computed one by one, by component.
 DENSE_NODES = 512
 
 
@@ -30,7 +34,8 @@ def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
         float32 array `(nodes, count)`, in the order of their eigenvalues;
         columns of zeros where a graph has too few nodes.
 
-    *Complexity*: `O(nodes^3)`, and above 512 nodes Lanczos iterations.
+    *Complexity*: `O(nodes^3)`; above 512 nodes that of Lanczos iterations, by
+    component.
 
     Example:
 
@@ -55,17 +60,74 @@ def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
         (adjacency.sum(axis=1) == 0).astype(float)
     )
     matrix = scipy.sparse.csr_array(matrix + lonely)
-    if nodes <= DENSE_NODES or wanted + 1 >= nodes:
-        _, vectors = scipy.linalg.eigh(
-            -matrix.toarray(), subset_by_index=(0, wanted)
-        )
+    if nodes <= DENSE_NODES:
+        _, vectors = _largest(matrix, wanted + 1)
     else:
-        values, vectors = scipy.sparse.linalg.eigsh(
-            matrix, wanted + 1, which="LA", v0=np.ones(nodes)
-        )
-        vectors = vectors[:, np.argsort(-values, kind="stable")]
+        vectors = _largest_of_components(matrix, wanted + 1)
     vectors = vectors[:, 1:]
     largest = np.argmax(np.abs(vectors).round(6), axis=0)
     signs = np.sign(vectors[largest, np.arange(wanted)])
     found[:, :wanted] = vectors * np.where(signs == 0, 1.0, signs)
     return found
+
+
+def _largest_of_components(matrix, count):
+    """Eigenvectors of the `count` largest eigenvalues, in their order."""
+    _, component = scipy.sparse.csgraph.connected_components(matrix)
+    order = np.argsort(component, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(component))[:-1])
+    found = []
+    for nodes in members:
+        values, vectors = _largest(
+            matrix[nodes][:, nodes], min(count, len(nodes))
+        )
+        found += zip(values, vectors.T, [nodes] * len(values), strict=True)
+    # All components have the eigenvalue 1: rounding is not to order them.
+    found.sort(key=lambda item: -round(item[0], 9))
+    joined = np.zeros((matrix.shape[0], count))
+    for column, (_, vector, nodes) in enumerate(found[:count]):
+        joined[nodes, column] = vector
+    return joined
+
+
+def _largest(matrix, count):
+    """The `count` largest eigenvalues, in order, and their eigenvectors."""
+    if matrix.shape[0] > max(DENSE_NODES, count):
+        with contextlib.suppress(scipy.sparse.linalg.ArpackError):
+            # It fails where there are hardly any different eigenvalues.
+            return _lanczos(matrix, count)
+    values, vectors = scipy.linalg.eigh(
+        -matrix.toarray(), subset_by_index=(0, count - 1)
+    )
+    return -values, vectors
+
+
+def _lanczos(matrix, count):
+    """As `_largest`.
+
+    Lanczos iterations see one vector of each eigenspace, and others by
+    rounding only. They are therefore repeated on what the vectors found so far
+    leave over, until nothing there is larger.
+    """
+    options = {"k": count, "which": "LA"}
+    options["v0"] = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    if "rng" in inspect.signature(scipy.sparse.linalg.eigsh).parameters:
+        options["rng"] = 0
+    values, vectors = np.zeros(0), np.zeros((matrix.shape[0], 0))
+
+    def rest(vector):
+        # Eigenvalues are at most 1 in size: what was found becomes the least.
+        found = (values + 2) * (vectors.T @ vector)
+        return matrix @ vector - vectors @ found
+
+    operator = scipy.sparse.linalg.LinearOperator(
+        matrix.shape, matvec=rest, dtype="float64"
+    )
+    while True:
+        more, others = scipy.sparse.linalg.eigsh(operator, **options)
+        if len(values) == count and more.max() <= values.min() + 1e-9:
+            return values, vectors
+        vectors, _ = np.linalg.qr(np.concatenate([vectors, others], axis=1))
+        values, turn = scipy.linalg.eigh(vectors.T @ (matrix @ vectors))
+        values = values[::-1][:count]
+        vectors = (vectors @ turn[:, ::-1])[:, :count]

@@ -14,6 +14,7 @@ from keras_topo.host.adjacency import (
     as_integers,
     as_numbers,
     check_node_ids,
+    is_symmetric,
 )
 
 
@@ -233,9 +234,8 @@ class Graph:
         return loops + (stored // 2 if self.is_undirected() else stored)
 
     def is_undirected(self) -> bool:
-        """Whether the adjacency matrix is symmetric."""
-        difference = self.adjacency - self.adjacency.T
-        return difference.nnz == 0 or not np.any(difference.data)
+        """Whether the adjacency matrix is symmetric, but for rounding."""
+        return is_symmetric(self.adjacency)
 
     def edge_index(self) -> np.ndarray:
         """`(2, stored edges)`, int64: sources and targets, in row order."""
@@ -255,8 +255,16 @@ class Graph:
 
         Args:
             order: `(nodes,)`, the present ids in their new order.
+
+        Raises:
+            ValueError: if it is not a permutation.
         """
-        order = np.asarray(order)
+        order = as_integers(as_array(order, "order"), "order")
+        if not np.array_equal(np.sort(order), np.arange(self.num_nodes)):
+            raise ValueError(
+                f"`order` expects each of the {self.num_nodes} node ids once. "
+                f"Received: order={order.tolist()!r:.200}"
+            )
         fields = {}
         for name in ("features", "node_labels", "node_targets"):
             value = getattr(self, name)
@@ -300,7 +308,8 @@ def _as_features(values, name, of, count):
         return None
     if scipy.sparse.issparse(values):
         values = values.toarray()
-    values = as_numbers(values, name)
+    # A copy: the arrays of the caller may change, those of a graph do not.
+    values = np.array(as_numbers(values, name))
     if values.ndim != 2 or len(values) != count:
         raise ValueError(
             f"`{name}` expects 2 axes, the first of {count} {of}. Received: "

@@ -38,8 +38,8 @@ def diffusion_kernel(
         float64 array `(nodes, nodes)`, or `(times, nodes, nodes)`.
 
     Raises:
-        ValueError: if `generator` is unknown or a time is negative or not
-            finite.
+        ValueError: if `generator` is unknown, a time is negative or not
+            finite, or the kernel overflows.
 
     *Complexity*: `O(nodes^3)`, one eigendecomposition for all times; for
     directed graphs one matrix exponential per time.
@@ -79,10 +79,14 @@ def diffusion_rows(
     if not np.allclose(
         matrix, matrix.T, rtol=0, atol=1e-12 * abs(matrix).max()
     ):
-        kernels = scipy.linalg.expm(-times[:, None, None] * matrix)
+        with np.errstate(over="ignore", invalid="ignore"):
+            kernels = scipy.linalg.expm(-times[:, None, None] * matrix)
+        _check_no_overflow(kernels, times)
         return lambda start, stop: kernels[:, start:stop]
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    weights = np.exp(-times[:, None, None] * values)
+    with np.errstate(over="ignore"):
+        weights = np.exp(-times[:, None, None] * values)
+    _check_no_overflow(weights, times)
     inside = _components(matrix)
 
     def rows(start, stop):
@@ -90,6 +94,16 @@ def diffusion_rows(
         return _without_noise(kernels, inside[start:stop], inside)
 
     return rows
+
+
+def _check_no_overflow(values, times):
+    finite = np.isfinite(values).all(axis=(1, 2))
+    if not finite.all():
+        raise ValueError(
+            "`time` expects kernels whose entries are floats: degrees are too "
+            "large for it, unless generator='normalized_laplacian'. Received: "
+            f"time={times[np.argmin(finite)]:g}"
+        )
 
 
 def pagerank_kernel(
@@ -257,9 +271,14 @@ def walk_expectations(
 
 def as_lengths(length: Any) -> tuple[list[Any], bool]:
     """Lengths of walks as a list, and whether they are several."""
-    if isinstance(length, Sequence | np.ndarray):
-        return list(length), True
-    return [length], False
+    several = isinstance(length, Sequence | np.ndarray)
+    lengths = list(length) if several else [length]
+    # Whole numbers of any type; others are refused by `check_walk`.
+    whole = [x is not None and x == x // 1 for x in lengths]
+    return [
+        int(x) if is_whole else x
+        for x, is_whole in zip(lengths, whole, strict=True)
+    ], several
 
 
 def walk_sums(
@@ -436,7 +455,7 @@ def check_walk(
 ) -> float:
     """Checks the parameters of a walk; returns what a step is discounted by."""
     for length in lengths:
-        if length is not None and (int(length) != length or length < 1):
+        if length is not None and not (length >= 1 and length == length // 1):
             raise ValueError(
                 "`length` expects a positive int, the nodes of a walk, or "
                 f"None. Received: length={length}"

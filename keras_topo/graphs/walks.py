@@ -60,6 +60,7 @@ def random_walk_features(
     array([1., 1., 0., 0., 0.], dtype=float32)
     """
     check_sampling(num_walks, length, seed)
+    num_walks, length = int(num_walks), int(length)
     check_walk([length], halt, discount)
     adjacency = as_adjacency(adjacency)
     random = np.random.default_rng(seed)

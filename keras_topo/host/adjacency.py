@@ -1,5 +1,6 @@
 """Checks of what describes a graph: adjacency matrices, ids, numbers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,10 @@ import scipy.sparse
 from numpy.typing import ArrayLike
 
 from keras_topo.annotations import Adjacency
+
+# How far weights of the two directions of an edge may differ, as a share of
+# the largest: products of float32 depend on their order.
+ROUNDING = 1e-6
 
 
 def as_adjacency(adjacency: Adjacency, dtype: str = "float32") -> Any:
@@ -57,10 +62,24 @@ def as_adjacency(adjacency: Adjacency, dtype: str = "float32") -> Any:
     return adjacency
 
 
+def is_symmetric(adjacency: Any) -> bool:
+    """Whether a sparse matrix without negative entries is, but for rounding.
+
+    An edge in one direction alone is none of it, however small its weight.
+    """
+    difference = abs(adjacency - adjacency.T)
+    if not difference.nnz:
+        return True
+    pattern = adjacency.astype(bool)
+    return not (pattern != pattern.T).nnz and bool(
+        difference.max() <= ROUNDING * adjacency.data.max()
+    )
+
+
 def check_symmetric(adjacency: Any) -> None:
     """Raises a ValueError unless a sparse matrix is, but for rounding."""
     difference = abs(adjacency - adjacency.T).tocoo()
-    if difference.nnz and difference.max() > 1e-6 * adjacency.data.max():
+    if difference.nnz and difference.max() > ROUNDING * adjacency.data.max():
         largest = np.argmax(difference.data)
         i, j = int(difference.row[largest]), int(difference.col[largest])
         raise ValueError(
@@ -121,3 +140,14 @@ def as_integers(values: ArrayLike, name: str) -> np.ndarray:
             f"{array.dtype}, such as {array.ravel()[:1].tolist()[0]!r}"
         )
     return array.astype("int64", copy=False)
+
+
+def check_int32(values: Sequence[Any], name: str) -> None:
+    """Raises a ValueError unless models can take ints as labels."""
+    limits = np.iinfo("int32")
+    for value in values:
+        if not limits.min <= value <= limits.max:
+            raise ValueError(
+                f"`{name}` of models expects labels of 32 bits: number them "
+                f"first. Received: {value}"
+            )

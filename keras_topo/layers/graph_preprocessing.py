@@ -11,6 +11,7 @@ from keras_topo._backend import equal_to_strings
 from keras_topo.annotations import Shape, Tensor, TensorLike
 from keras_topo.arguments import positive
 from keras_topo.graphs.largest import STEPS
+from keras_topo.host.adjacency import check_int32
 from keras_topo.layers.edges import real_edges
 from keras_topo.layers.padding import check_padding
 
@@ -45,6 +46,8 @@ class OneHotValues(keras.layers.Layer):
                 "`values` expects different labels, at least one. Received: "
                 f"values={values}"
             )
+        if not isinstance(self.values[0], str):
+            check_int32(self.values, "values")
 
     def call(self, labels: Tensor) -> Tensor:
         if isinstance(self.values[0], str):

@@ -1,6 +1,7 @@
 """Saving a model as a preset."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
@@ -8,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_topo.annotations import StrPath
 from keras_topo.presets.builders import recipe_of, set_recipe
@@ -64,7 +66,7 @@ def save_preset(
             (in the order of the logits), `graph_preprocessor` (`get_config()`
             of a `GraphPreprocessor`) and `features` (how nodes are described).
         metrics: dict of JSON values, how the model was made and how good it
-            is.
+            is. Numbers and arrays of NumPy may stand for JSON's in both.
         card: str, Markdown for readers. What is uploaded has one in any case,
             by default of the other arguments.
 
@@ -74,7 +76,8 @@ def save_preset(
     Raises:
         ValueError: if the model is not built, or holds what cannot be loaded
             again: layers with code in them, unregistered classes, vocabularies
-            in other files.
+            in other files; or if a value is none of JSON. The folder is then
+            as it was.
         ImportError: for `hf://` without huggingface_hub.
 
     Example:
@@ -96,6 +99,10 @@ def save_preset(
         return _upload(model, text, preprocessor, metrics, card)
     folder = pathlib.Path(text).expanduser()
     _check_folder(folder)
+    described = {
+        PREPROCESSOR: _as_json(preprocessor, "preprocessor"),
+        METRICS: _as_json(metrics, "metrics"),
+    }
     config, made = model_to_json(model)
     config = {
         "format": FORMAT,
@@ -113,7 +120,7 @@ def save_preset(
     finally:
         partial.unlink(missing_ok=True)
     write_json(folder / CONFIG, config)
-    for name, value in ((PREPROCESSOR, preprocessor), (METRICS, metrics)):
+    for name, value in described.items():
         # What an earlier preset left there is of another model.
         (folder / name).unlink(missing_ok=True)
         if value is not None:
@@ -122,6 +129,26 @@ def save_preset(
         (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)
     return folder
+
+
+def _as_json(value, name):
+    """`value` as what JSON can hold, before anything is written."""
+
+    def converted(found):
+        if isinstance(found, (np.generic, np.ndarray)):
+            return found.tolist()
+        raise TypeError(f"{found!r:.200} of type {type(found).__name__}")
+
+    if value is None:
+        return None
+    try:
+        text = json.dumps(dict(value), default=converted, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` expects a dict of JSON values, whose numbers are "
+            f"finite. Received: {error}"
+        ) from error
+    return json.loads(text)
 
 
 def _check_folder(folder):

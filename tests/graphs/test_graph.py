@@ -11,6 +11,7 @@ from keras_topo.graphs import (
     Graph,
     GraphBatch,
     bucket_sizes,
+    edge_inputs,
     group_by_size,
     induced_cycle_dataset,
     largest_neighbor_degrees,
@@ -335,3 +336,42 @@ def test_padded_sizes_waste_least(power):
     assert len(found) == 3 and found[-1] == 5002
     best = padded(many, bucket_sizes(many[1::5], 3, power))
     assert padded(many, found) <= 1.01 * best
+
+
+def test_what_a_graph_holds_is_its_own():
+    features = np.ones((2, 1), "float32")
+    graph = Graph([[0, 1], [1, 0]], features=features, node_labels=[5, 6])
+    features[:] = np.nan
+    assert graph.features.tolist() == [[1], [1]]
+    assert graph.permuted([1.0, 0.0]).node_labels.tolist() == [6, 5]
+    for wrong in ([1, 1], [0], [0, 2], [0, 1, 1]):
+        with pytest.raises(ValueError, match="`order` expects each of the 2"):
+            graph.permuted(wrong)
+
+
+def test_labels_of_batches():
+    def labels(*values):
+        graphs = [
+            Graph([[0, 1], [1, 0]], features=np.ones((2, 1)), label=value)
+            for value in values
+        ]
+        return GraphBatch.from_graphs(graphs).labels
+
+    assert labels(1, 0).dtype == "int32"
+    np.testing.assert_array_equal(labels(0.75, 2.0), np.float32([0.75, 2]))
+    np.testing.assert_array_equal(
+        labels(np.array([0.5, 1.0]), np.array([2.0, 3.0])),
+        np.float32([[0.5, 1], [2, 3]]),
+    )
+    for wrong in (("ring", "path"), (1.0, np.array([1.0, 2.0]))):
+        with pytest.raises(ValueError, match="`graphs` expects labels that"):
+            labels(*wrong)
+
+
+def test_edges_alone_have_no_weights():
+    for wrong in (
+        Graph.from_edges([[0, 1]], 2, weights=[3.0]),
+        Graph.from_edges([[0, 1]], 2, directed=True),
+    ):
+        with pytest.raises(ValueError, match="graph 0, which is directed or"):
+            edge_inputs([wrong])

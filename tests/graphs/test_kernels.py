@@ -326,6 +326,18 @@ ERRORS = {
         "`generator`",
     ),
     "time": (lambda: diffusion_kernel(np.eye(2), np.nan), "`time`"),
+    "overflow": (
+        lambda: diffusion_kernel(np.ones((800, 800)), 1.0, "adjacency"),
+        "`time` expects kernels whose entries are floats.*time=1",
+    ),
+    "overflow, directed": (
+        lambda: diffusion_kernel(
+            np.triu(np.full((9, 9), 500.0)), [0.1, 2], "adjacency"
+        ),
+        "`time` expects kernels whose entries are floats.*time=2",
+    ),
+    "fraction": (lambda: random_walk_kernel(np.eye(2), 1.5), "`length`"),
+    "infinite": (lambda: random_walk_kernel(np.eye(2), np.inf), "`length`"),
     "oblong": (lambda: diffusion_kernel(np.ones((2, 3))), "`adjacency`"),
     "empty": (lambda: diffusion_kernel(np.ones((0, 0))), "one node"),
     "nan": (lambda: diffusion_kernel([[np.nan]]), "finite"),
@@ -347,6 +359,17 @@ ERRORS = {
         "`anchors`",
     ),
 }
+
+
+def test_whole_numbers_of_any_type():
+    matrix = random_graph()
+    for length in (2.0, np.float64(2), np.int32(2)):
+        np.testing.assert_array_equal(
+            random_walk_kernel(matrix, length), random_walk_kernel(matrix, 2)
+        )
+    found = random_walk_features(matrix, num_walks=3.0, length=2.0)
+    expected = random_walk_features(matrix, num_walks=3, length=2)
+    np.testing.assert_array_equal(found.toarray(), expected.toarray())
 
 
 @pytest.mark.parametrize("name", ERRORS)

@@ -94,6 +94,24 @@ def test_negatives_are_no_edges(directed):
     assert len(as_set(together)) == len(together)
 
 
+def test_rounding_gives_no_directions():
+    """Normalized weights of float32 depend on the order of the products."""
+    plain = networkx.to_numpy_array(networkx.karate_club_graph())
+    plain = plain.astype("float32")
+    scale = 1 / np.sqrt(plain.sum(1))
+    graph = Graph((scale[:, None] * plain) * scale)
+    assert (graph.adjacency != graph.adjacency.T).nnz
+    assert graph.is_undirected() and graph.num_edges == 78
+    split = split_edges(graph, (0.7, 0.1, 0.2))
+    held_out = np.concatenate([split.validation, split.test])
+    known = split.graph.adjacency.toarray()
+    assert not known[tuple(held_out.T)].any()
+    assert not known[tuple(held_out.T[::-1])].any()
+    # A small weight in one direction alone is an edge all the same.
+    plain[0, 9] = 1e-9
+    assert not Graph(plain).is_undirected()
+
+
 def test_seeds():
     graph = random_graph()
     first, again, other = (split_edges(graph, seed=s) for s in (0, 0, 1))

@@ -174,6 +174,29 @@ def test_eigenvectors(monkeypatch):
     assert few.shape == (2, 3) and (few[:, 1:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "graph",
+    [
+        networkx.disjoint_union_all([networkx.balanced_tree(2, 3)] * 3),
+        networkx.disjoint_union_all([networkx.complete_graph(20)] * 3),
+        networkx.cycle_graph(60),
+        networkx.star_graph(40),
+        networkx.empty_graph(30),
+    ],
+)
+def test_eigenvectors_of_repeated_eigenvalues(monkeypatch, graph):
+    """Lanczos iterations alone miss some of them."""
+    adjacency = networkx.to_numpy_array(graph)
+    laplacian = np.diag((adjacency.sum(1) > 0).astype(float))
+    laplacian -= normalized_adjacency(adjacency, False).toarray()
+    expected = np.linalg.eigvalsh(laplacian)[1:8]
+    monkeypatch.setattr("keras_topo.graphs.encodings.DENSE_NODES", 10)
+    found = laplacian_eigenvectors(adjacency, 7)
+    np.testing.assert_array_equal(laplacian_eigenvectors(adjacency, 7), found)
+    np.testing.assert_allclose(found.T @ found, np.eye(7), atol=1e-5)
+    np.testing.assert_allclose(laplacian @ found, found * expected, atol=1e-5)
+
+
 def test_configuration():
     found = preprocessor(eigenvectors=1).adapt(molecules())
     config = json.loads(json.dumps(found.get_config()))

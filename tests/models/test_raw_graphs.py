@@ -15,7 +15,7 @@ from keras_topo.graphs import (
     laplacian_eigenvectors,
     raw_inputs,
 )
-from keras_topo.layers import LaplacianEigenvectors
+from keras_topo.layers import LaplacianEigenvectors, OneHotValues
 from keras_topo.models import (
     gkat_graph_classifier,
     gkat_node_classifier,
@@ -322,3 +322,21 @@ def test_graphs_that_lack_something_are_no_inputs():
         other = dataclasses.replace(ring, **change)
         with pytest.raises(ValueError, match=match):
             raw_inputs([ring, other], p)
+
+
+def test_labels_of_more_than_32_bits():
+    edge = [[0, 1]]
+    known = Graph.from_edges(edge, 2, node_labels=[6, 1])
+    p = GraphPreprocessor(cache=False, unknown="zeros").adapt([known])
+    other = Graph.from_edges(edge, 2, node_labels=[2**32 + 6, -(2**40)])
+    labels = raw_inputs([known, other], p)["node_labels"]
+    assert labels[0].tolist() == [6, 1]
+    assert not set(labels[1].tolist()) & {1, 6}
+    # On the host they are labels like all others.
+    p = GraphPreprocessor(cache=False).adapt([other])
+    assert p([other])[0]["nodes"].shape[0] == 2
+    for call in (lambda: raw_inputs([other], p), lambda: OneHotValues([2**31])):
+        with pytest.raises(ValueError, match="labels of 32 bits"):
+            call()
+    with pytest.raises(ValueError, match="at least one graph"):
+        raw_inputs([], p)
