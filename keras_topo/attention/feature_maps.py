@@ -33,6 +33,9 @@ EPSILON = 1e-3
 # 10^20 for a product, times 10^9 for keys and features, times values.
 LARGEST = 1e10
 
+# Below all logits, and finite.
+LOWEST = -1e30
+
 # Logarithm of the largest feature of the keys under `exp`: as much of the range
 # of float32 below it as leaves room for sums of products above. The normalizer
 # may then be anything from 1e-38 to 1e30, for `_backend.divide`.
@@ -176,7 +179,7 @@ def key_level(
     }
     if name not in logits:
         return None
-    return ops.stop_gradient(ops.max(logits[name](), (-2, -1), keepdims=True))
+    return ops.stop_gradient(_largest(logits[name](), (-2, -1), LOWEST))
 
 
 def orthogonal_projection(
@@ -253,7 +256,7 @@ def _scale_of_squares(x, is_query, visible=None):
     sizes = ops.abs(x)
     if visible is not None:
         sizes = ops.where(visible, sizes, ops.zeros_like(sizes))
-    largest = ops.max(sizes, axis=_scaled_axes(is_query), keepdims=True)
+    largest = _largest(sizes, _scaled_axes(is_query), 0.0)
     return ops.maximum(ops.stop_gradient(largest) / math.sqrt(LARGEST), 1.0)
 
 
@@ -261,7 +264,7 @@ def _exponential_features(logits, is_query, visible, level):
     features = ops.exp(_stabilised(logits, is_query, visible, level))
     # Relative to the largest feature of each token: the scale of all keys
     # cancels in the normalizer, as it must where later keys set it.
-    largest = ops.stop_gradient(ops.max(features, axis=-1, keepdims=True))
+    largest = ops.stop_gradient(_largest(features, -1, 0.0))
     return (features + 1e-6 * largest) / math.sqrt(logits.shape[-1])
 
 
@@ -271,9 +274,14 @@ def _stabilised(logits, is_query, visible, level=None):
         return logits - level
     if visible is not None:
         # Padded keys, about to be dropped, must neither count nor overflow.
-        logits = ops.where(visible, logits, -1e30)
-    largest = ops.max(logits, axis=_scaled_axes(is_query), keepdims=True)
+        logits = ops.where(visible, logits, LOWEST)
+    largest = _largest(logits, _scaled_axes(is_query), LOWEST)
     return logits - ops.stop_gradient(largest)
+
+
+def _largest(x, axis, lowest):
+    """The largest entries; of an empty batch there are some too."""
+    return ops.max(x, axis=axis, keepdims=True, initial=lowest)
 
 
 def _scaled_axes(is_query):

@@ -1,5 +1,6 @@
 """What the attention functions take: checks, padding, masks."""
 
+import keras
 from keras import ops
 
 from keras_topo._backend import divide
@@ -13,7 +14,8 @@ from keras_topo.operators.shapes import agree, check_batch
 def check_inputs(**tensors):
     """Checks query, key and value, under whatever names their caller has.
 
-    Returns them in the accumulation dtype, and the dtype of the value.
+    Returns them in the accumulation dtype, and the dtype of the value, or of
+    the others where this is no float.
     """
     tensors = {name: ops.convert_to_tensor(x) for name, x in tensors.items()}
     for name, x in tensors.items():
@@ -37,7 +39,9 @@ def check_inputs(**tensors):
             f"and tokens. Received: {received}"
         )
     dtype = accumulation_dtype(query.dtype, key.dtype, value.dtype)
-    result = value.dtype
+    kind = keras.backend.standardize_dtype(value.dtype)
+    # Means of integers are none.
+    result = value.dtype if keras.backend.is_float_dtype(kind) else dtype
     return *[ops.cast(x, dtype) for x in (query, key, value)], result
 
 

@@ -120,7 +120,7 @@ def attention_scores(
         scores = softmax(logits)
     else:
         logits = ops.where(weights != 0, logits, HIDDEN)
-        top = ops.max(logits, axis=-1, keepdims=True)
+        top = ops.max(logits, axis=-1, keepdims=True, initial=HIDDEN)
         # In a row without visible entries `exp(0)` meets weights of zero.
         scores = ops.exp(logits - ops.stop_gradient(top)) * weights
         scores = normalize(scores, ops.sum(scores, axis=-1, keepdims=True))

@@ -256,7 +256,8 @@ def _attend(
             return ops.matmul(drop(scores), value)
         visible = weights != 0
         logits = ops.where(visible, logits, HIDDEN)
-        top = ops.max(logits, axis=-1, keepdims=True)
+        # `initial` for empty batches, of which there is no maximum.
+        top = ops.max(logits, axis=-1, keepdims=True, initial=HIDDEN)
         # In a row without visible entries `exp(0)` meets weights of zero.
         scores = ops.exp(logits - ops.stop_gradient(top)) * weights
         return normalize(

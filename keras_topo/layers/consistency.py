@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_topo.annotations import Shape, Tensor
 from keras_topo.arguments import positive, rate
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.graph_inputs import nodes_shape
 from keras_topo.masks.mask import wide_dtype
 
@@ -80,6 +81,7 @@ class NodeDropout(keras.layers.Layer):
         nodes_shape(inputs_shape, self)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        inputs = as_floats(inputs, self)
         if not training or not (self.rate or self.copies > 1):
             return inputs
         batch, nodes, channels = tuple(ops.shape(inputs))

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_topo.annotations import Initializer, Shape, Tensor
 from keras_topo.arguments import one_of, positive
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.interpolation import (
     INTERPOLATIONS,
     Interpolation,
@@ -231,6 +232,7 @@ class PositionEmbedding(keras.layers.Layer):
         )
 
     def call(self, inputs: Tensor) -> Tensor:
+        inputs = as_floats(inputs, self)
         embeddings = resample_grid(
             ops.convert_to_tensor(self.embeddings),
             self.grid_shape,
@@ -310,6 +312,7 @@ class PrefixTokens(keras.layers.Layer):
         )
 
     def call(self, inputs: Tensor) -> Tensor:
+        inputs = as_floats(inputs, self)
         batch, *grid, channels = tuple(ops.shape(inputs))
         prefix = ops.broadcast_to(
             ops.cast(self.embeddings, inputs.dtype)[None],

@@ -12,6 +12,7 @@ from keras_topo.annotations import Shape, Size, State, Tensor, TensorLike
 from keras_topo.arguments import one_of, positive, rate
 from keras_topo.layers.activations import get_activation
 from keras_topo.layers.attention_weights import check_tokens, scores_spec
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.graph_inputs import GraphKernelLayer
 from keras_topo.layers.inner_dense import (
     changed,
@@ -302,6 +303,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         return_attention_scores: bool = False,
     ) -> Any:
         mask = inputs_mask if mask is None else mask
+        inputs = as_floats(inputs, self)
         branch = self.attend(
             inputs, grid, mask, training, return_attention_scores
         )

@@ -17,6 +17,7 @@ from keras_topo.arguments import (
     rate,
     with_names_of,
 )
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.graph_attention import GraphKernelAttention
 from keras_topo.layers.graph_inputs import (
     GraphKernel,
@@ -165,6 +166,7 @@ class GraphEncoderBlock(keras.layers.Layer):
     ) -> Any:
         mask = inputs_mask if mask is None else mask
         x, kernel, mask = split_graph(inputs, kernel, mask)
+        x = as_floats(x, self)
         branch = self.attention(
             self.attention_norm(x),
             kernel=kernel or None,
@@ -191,6 +193,7 @@ class GraphEncoderBlock(keras.layers.Layer):
     ) -> Tensor:
         """See `GraphKernelAttention.attention_weights`."""
         x, kernel, mask = split_graph(inputs, kernel, mask)
+        x = as_floats(x, self)
         if not self.built:
             self.build(tuple(x.shape))
         return self.attention.attention_weights(

@@ -25,6 +25,7 @@ from keras import ops
 from keras_topo._backend import ensure_size
 from keras_topo.annotations import Tensor
 from keras_topo.arguments import with_names_of
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.padding import check_padding
 from keras_topo.masks.fixed_arrays import (
     add_fixed_weights,
@@ -122,7 +123,7 @@ class GraphKernelLayer(keras.layers.Layer):
     def _graph(self, inputs, kernel, mask, num_heads):
         """Nodes, the mask between them, and which of them are real."""
         nodes, kernel, mask = split_graph(inputs, kernel, mask)
-        nodes = ops.convert_to_tensor(nodes)
+        nodes = as_floats(nodes, self)
         mask = check_padding(mask, nodes.shape, self)
         if self.fixed or self.graph_mask is not None:
             if kernel:

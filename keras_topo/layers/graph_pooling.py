@@ -7,8 +7,10 @@ from keras import ops
 
 from keras_topo.annotations import Shape, Tensor, TensorLike, TensorOrDict
 from keras_topo.arguments import one_of
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.graph_inputs import split_graph
 from keras_topo.layers.padding import check_padding
+from keras_topo.operators.parameters import accumulation_dtype
 
 MODES = ("mean", "max", "sum", "log_size")
 
@@ -69,8 +71,9 @@ class GraphPooling(keras.layers.Layer):
         if isinstance(inputs, dict) and graph_sizes is None:
             graph_sizes = inputs.get("graph_sizes")
         nodes, _, mask = split_graph(inputs, None, mask)
+        nodes = as_floats(nodes, self)
         dtype = nodes.dtype
-        nodes = ops.cast(nodes, "float32")
+        nodes = ops.cast(nodes, accumulation_dtype(dtype))
         if graph_sizes is not None:
             return ops.cast(self._pool_joined(nodes, graph_sizes), dtype)
         real = check_padding(mask, nodes.shape, self)
@@ -79,11 +82,12 @@ class GraphPooling(keras.layers.Layer):
         visible = real[..., None]
         zeros = ops.zeros_like(nodes)
         total = ops.sum(ops.where(visible, nodes, zeros), axis=1)
-        count = ops.sum(ops.cast(visible, "float32"), axis=1)
+        count = ops.sum(ops.cast(visible, nodes.dtype), axis=1)
 
         def top():
             floor = ops.full_like(nodes, -1e30)
-            return ops.max(ops.where(visible, nodes, floor), axis=1)
+            found = ops.where(visible, nodes, floor)
+            return ops.max(found, axis=1, initial=-1e30)
 
         return ops.cast(self._pooled(total, count, top), dtype)
 
@@ -112,7 +116,7 @@ class GraphPooling(keras.layers.Layer):
         )
         options = {"num_segments": graphs + 1}
         total = ops.segment_sum(nodes, ids, **options)[:-1]
-        count = ops.cast(sizes, "float32")[:, None]
+        count = ops.cast(sizes, nodes.dtype)[:, None]
         return self._pooled(
             total, count, lambda: ops.segment_max(nodes, ids, **options)[:-1]
         )

@@ -12,7 +12,9 @@ from keras_topo.layers.edges import (
     split_indicator,
     sum_at_sources,
 )
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.inner_dense import dense, with_changes
+from keras_topo.operators.parameters import accumulation_dtype
 
 
 @keras.saving.register_keras_serializable(package="keras_topo")
@@ -78,16 +80,17 @@ class LocalMessages(keras.layers.Layer):
     def call(
         self, nodes: Tensor, edges: Tensor, edge_features: Tensor
     ) -> Tensor:
+        nodes = as_floats(nodes, self)
         indicator = None
         if self.of_pairs:
             edge_features, indicator = split_indicator(edge_features)
         messages = ops.relu(
             at_targets(nodes, edges) + self.edge_projection(edge_features)
         )
-        # In float32: a hub has thousands of neighbors.
-        messages = ops.cast(messages, "float32")
+        # In float32 at least: a hub has thousands of neighbors.
+        messages = ops.cast(messages, accumulation_dtype(messages.dtype))
         if indicator is not None:
-            messages = messages * indicator
+            messages = messages * ops.cast(indicator, messages.dtype)
         total = sum_at_sources(messages, edges, tuple(ops.shape(nodes))[1])
         x = (1 + self.eps) * nodes + ops.cast(total, nodes.dtype)
         return self.output_dense(self.hidden(x))

@@ -28,6 +28,7 @@ from keras_topo.attention.feature_maps import SCALED_FEATURE_MAPS, key_level
 from keras_topo.attention.magnitude import magnitude_aware, magnitude_scores
 from keras_topo.layers.attention_weights import check_tokens
 from keras_topo.layers.favor_projection import add_random_projection
+from keras_topo.layers.floats import as_floats
 from keras_topo.layers.inner_dense import changed, with_changes
 from keras_topo.layers.learned_feature_maps import (
     Similarity,
@@ -321,6 +322,7 @@ class MultiHeadLayer(keras.layers.Layer):
 
         As one product: `a . (W x) = (a W) . x`.
         """
+        inputs = as_floats(inputs, self)
         heads = ops.concatenate([self.query_scores, self.key_scores], axis=-1)
         heads = ops.cast(heads, inputs.dtype)
         if self._projection.quantization_mode is not None:

@@ -173,6 +173,12 @@ class Streaming(MultiHeadLayer):
         level = self._key_level(key)
         if level is None:
             return self._features(key, False), state
+        if "level" not in state:
+            raise ValueError(
+                "`state` expects what `initial_state`, `extend` or `step` of "
+                "this layer returned, with the `level` of its keys. Received: "
+                f"a dict of {sorted(state)}"
+            )
         level = ops.maximum(level, state["level"])
         factor = ops.exp(state["level"] - level)
         state = {**state, "level": level}

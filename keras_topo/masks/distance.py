@@ -10,6 +10,7 @@ from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.masks.mask import (
     Mask,
+    magnitudes,
     positive_weight,
     require_axes,
     softplus,
@@ -237,11 +238,11 @@ class SeparableMask(Mask):
             softplus(rate) / n
             for rate, n in zip(self.rates, sizes, strict=True)
         ]
-        scale = ops.abs(ops.convert_to_tensor(self.scale))
+        scale = magnitudes(ops.convert_to_tensor(self.scale))
         return decay_products(topology, rates, scale)
 
     def _table_of(self, topology, k):
-        table = ops.abs(ops.convert_to_tensor(self.tables[k]))
+        table = magnitudes(ops.convert_to_tensor(self.tables[k]))
         if isinstance(topology, Sequence):
             return clamp_offsets(
                 table, self.reach[0], topology.length, topology.causal

@@ -12,7 +12,7 @@ from keras_topo.annotations import Tensor
 from keras_topo.arguments import one_of, positive
 from keras_topo.host.forest import Forest
 from keras_topo.masks.graph_masks import GraphMask
-from keras_topo.masks.mask import inverse_softplus
+from keras_topo.masks.mask import inverse_softplus, magnitudes
 from keras_topo.masks.topology import Topology
 from keras_topo.operators import (
     ForestDistance,
@@ -164,7 +164,7 @@ class ForestMask(GraphMask):
         if self.function == "exponential":
             return self.operator_of(-ops.softplus(self._value("rate")))
         if self.function == "table":
-            return self.operator_of(ops.abs(self._value("table")))
+            return self.operator_of(magnitudes(self._value("table")))
         if self.function == "exponentiated_polynomial":
             longest = max(float(self._plan.distances[-1]), 1e-30)
             coefficients = self._value("coefficients")

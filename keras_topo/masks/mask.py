@@ -252,6 +252,15 @@ def inverse_softplus(x: ArrayLike) -> np.ndarray:
     return (x + np.log(-np.expm1(-x))).astype("float32")
 
 
+def magnitudes(x: Tensor) -> Tensor:
+    """Absolute values, whose derivative at zero is one.
+
+    That of TensorFlow's `abs` is zero: entries that start so small that they
+    are zero in float32 would stay so.
+    """
+    return ops.where(x >= 0, x, -x)
+
+
 def softplus(weight: TensorLike) -> Tensor:
     """Of a weight, as a tensor."""
     return ops.softplus(ops.convert_to_tensor(weight))

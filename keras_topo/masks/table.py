@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_topo.arguments import one_of
-from keras_topo.masks.mask import Mask, require_axes
+from keras_topo.masks.mask import Mask, magnitudes, require_axes
 from keras_topo.masks.resampling import clamp_offsets, resample_offsets
 from keras_topo.masks.scales import INITIAL, Initial, initial_rates
 from keras_topo.masks.topology import Sequence, Topology
@@ -83,7 +83,7 @@ class TableMask(Mask):
 
     def operator(self, topology: Topology) -> MaskOperator:
         require_axes(self, topology, len(self.reach))
-        table = ops.abs(ops.convert_to_tensor(self.table))
+        table = magnitudes(ops.convert_to_tensor(self.table))
         if isinstance(topology, Sequence):
             # The entries of a causal table are those of the offsets from 0.
             table = clamp_offsets(

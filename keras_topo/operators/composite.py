@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from keras_topo.annotations import Shape, Size
+from keras_topo.annotations import Shape, Size, Tensor
 from keras_topo.operators.base import (
     MaskOperator,
     require_operator,
@@ -115,3 +115,10 @@ def _common_length(operators):
             f"Received: operators on {lengths} tokens"
         )
     return next((n for n in lengths if n is not None), None)
+
+
+def negative_product(operators: Sequence[MaskOperator]) -> Tensor | None:
+    """Whether products of entries are negative: see `_traced_negative`."""
+    unknown = [o for o in operators if not o.nonnegative]
+    # A product of two factors with negative entries may have none.
+    return unknown[0]._traced_negative() if len(unknown) == 1 else None

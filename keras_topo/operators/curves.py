@@ -18,11 +18,16 @@ from keras_topo.annotations import Tensor, TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator
-from keras_topo.operators.chunked import CHUNK, chunked_attention
+from keras_topo.operators.chunked import CHUNK, capped, chunked_attention
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.ordered import as_rates
-from keras_topo.operators.parameters import as_tensor, nonnegative_values
+from keras_topo.operators.parameters import (
+    accumulation_dtype,
+    as_tensor,
+    nonnegative_values,
+    traced_negative,
+)
 from keras_topo.operators.permuted import Permuted
 from keras_topo.operators.plan import Plan
 from keras_topo.operators.shapes import broadcast_batch
@@ -127,21 +132,31 @@ class CurveDecay(MaskOperator):
         return self._sum().apply(x)
 
     def _rows_at(self, ids):
+        # As in `ExponentialDecay`: infinity times zero is NaN, and in float16
+        # distances are infinite.
+        dtype = accumulation_dtype(self.dtype)
+        rates = capped(ops.cast(self.rates, dtype))
         total = 0
         for k, order in enumerate(self._orders):
             position = constant(np.argsort(order).astype("int32"))
             distance = ops.abs(
                 ops.expand_dims(ops.take(position, ids), -1) - position
             )
-            rate = ops.expand_dims(self.rates[..., k], (-2, -1))
-            total = total + ops.exp(-rate * ops.cast(distance, self.dtype))
-        return total * ops.expand_dims(self._weight(), (-2, -1))
+            rate = ops.expand_dims(rates[..., k], (-2, -1))
+            total = total + ops.exp(-rate * ops.cast(distance, dtype))
+        total = total * ops.cast(
+            ops.expand_dims(self._weight(), (-2, -1)), dtype
+        )
+        return ops.cast(total, self.dtype)
 
     def _transpose(self):
         return self
 
     def _nonnegative(self):
         return True if self.scale is None else nonnegative_values(self.scale)
+
+    def _traced_negative(self):
+        return None if self.scale is None else traced_negative(self.scale)
 
     def _cost(self, columns):
         return self._sum()._cost(columns)

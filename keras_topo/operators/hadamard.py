@@ -11,7 +11,7 @@ from keras_topo.operators.algebra import Scaled, Sum
 from keras_topo.operators.base import MaskOperator, widest_dtype
 from keras_topo.operators.blocks import BLOCK_ELEMENTS, map_blocks
 from keras_topo.operators.causal import Causal
-from keras_topo.operators.composite import Combination
+from keras_topo.operators.composite import Combination, negative_product
 from keras_topo.operators.decay import ExponentialDecay
 from keras_topo.operators.dense import Dense, DenseExp, Ones
 from keras_topo.operators.gated import GatedDecay
@@ -146,6 +146,9 @@ class Hadamard(Combination):
 
     def _rows_at(self, ids):
         return self._product(lambda operator: operator._rows_at(ids))
+
+    def _traced_negative(self):
+        return negative_product(self.operators)
 
     def _product(self, rows):
         return math.prod(ops.cast(rows(o), self.dtype) for o in self.operators)

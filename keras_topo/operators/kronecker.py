@@ -9,7 +9,7 @@ from keras import ops
 from keras_topo.annotations import TensorLike
 from keras_topo.operators import cost as costs
 from keras_topo.operators.base import MaskOperator
-from keras_topo.operators.composite import Combination
+from keras_topo.operators.composite import Combination, negative_product
 from keras_topo.operators.dense import Dense
 from keras_topo.operators.forms import Form, Problem
 from keras_topo.operators.ordered import OrderedDecay
@@ -161,9 +161,7 @@ class Kronecker(Combination):
         return shape, rates
 
     def _traced_negative(self):
-        unknown = [f for f in self.operators if not f.nonnegative]
-        # A product of two factors with negative entries may have none.
-        return unknown[0]._traced_negative() if len(unknown) == 1 else None
+        return negative_product(self.operators)
 
     def _nonnegative(self):
         known = [f.nonnegative for f in self.operators]

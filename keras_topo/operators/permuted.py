@@ -32,7 +32,7 @@ class Permuted(Wrapper):
 
     Raises:
         ValueError: if `order` or `inverse` is known to be no permutation of
-            the tokens.
+            the tokens, or not that of the other.
 
     Example:
 
@@ -51,6 +51,15 @@ class Permuted(Wrapper):
         super().__init__(operator)
         self.order = _permutation(order, self.num_tokens, "order")
         self.inverse = _permutation(inverse, self.num_tokens, "inverse")
+        arrays = self.order, self.inverse
+        if (
+            all(isinstance(ids, np.ndarray) for ids in arrays)
+            and (self.inverse[self.order] != np.arange(len(self.order))).any()
+        ):
+            raise ValueError(
+                "`inverse` expects the inverse permutation of `order`, "
+                "np.argsort(order). Received: another one"
+            )
 
     def _rewrap(self, operator):
         return Permuted(operator, self.order, self.inverse)

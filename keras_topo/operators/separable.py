@@ -91,6 +91,9 @@ class SeparableSum(Sum):
         known = super()._nonnegative()
         return self._table()._nonnegative() if known is None else known
 
+    def _traced_negative(self):
+        return self._table()._traced_negative()
+
 
 def separable(
     terms: Sequence[Sequence[TensorLike]],

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference as ref
+from keras import ops
 
 from keras_topo.attention import (
     masked_linear_attention,
@@ -10,13 +11,16 @@ from keras_topo.attention import (
 )
 from keras_topo.operators import (
     BlockDiagonal,
+    BlockToeplitz,
     Bordered,
     Causal,
     ExponentialDecay,
     GatedDecay,
+    Hadamard,
     Kronecker,
     Permuted,
     Toeplitz,
+    curve_decay,
     hypercube,
 )
 from keras_topo.operators.forms import Problem, choose
@@ -47,8 +51,22 @@ def test_compiled_functions_do_not_hide_negative_masks(attention, width):
     def kronecker(column):
         return Kronecker([Toeplitz(column), ExponentialDecay(0.1, 1)])
 
+    def separable(column):
+        return BlockToeplitz(
+            [[ops.concatenate([column[:0:-1], column]), np.ones(1, "float32")]],
+            (3, 1),
+            method="kronecker",
+        )
+
+    def product(column):
+        return Hadamard([Toeplitz(column), Causal(3)])
+
+    def curves(column):
+        return curve_decay((3, 1), np.float32([0.1]), ["rows"], column[1])
+
     # Not the class itself: compiled functions would treat it as an operator.
-    for make in (lambda column: Toeplitz(column), kronecker):
+    made = (lambda column: Toeplitz(column), kronecker, separable, product)
+    for make in (*made, curves)[:: 2 if ref.on_jax else 1]:
         with pytest.raises(ValueError, match="negative"):
             function(*arrays, make(columns[0]))
         run = ref.compiled(lambda c, m=make: function(*arrays, m(c)))

@@ -360,6 +360,9 @@ def test_errors():
         causal.step(x[:, 0], causal.initial_state(BATCH + 1))
     with pytest.raises(ValueError, match=r"`sums`.*Received.*\['mine'\]"):
         causal.extend(x, {"mine": 1})
+    scaled = make("decay", similarity="exp")
+    with pytest.raises(ValueError, match="`state`.*the `level` of its keys"):
+        scaled.extend(x, state)
     cached = make("table")
     with pytest.raises(ValueError, match=f"`state`.* {BATCH + 1} examples"):
         cached.step(x[:, 0], cached.initial_state(BATCH + 1, TOKENS))

@@ -557,3 +557,10 @@ def test_errors(wrong):
     call, message = WRONG[wrong]
     with pytest.raises(ValueError, match=f"(?s){message}.*"):
         call()
+
+
+def test_sums_of_many_large_rates():
+    """They leave the range of int32, in steps of 1/64."""
+    mask = GatedDecay(np.full(400_000, 104.0, "float32"), causal=True)
+    row = ref.numpy(mask.rows(399_999, 400_000))[0]
+    assert row[-1] == 1 and not row[:-1].any()

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import reference as ref
 
+from keras_topo.attention import (
+    masked_linear_attention,
+    masked_softmax_attention,
+)
 from keras_topo.operators.curves import (
     CURVES,
     along_curves,
@@ -238,3 +242,17 @@ def test_cost_grows_with_the_curves():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         curve_decay(*arguments)
+
+
+def test_infinite_rates_leave_the_diagonal():
+    mask = curve_decay((2, 2), [np.inf, np.inf])
+    np.testing.assert_array_equal(ref.dense(mask), np.eye(4))
+    q = np.random.default_rng(0).random((1, 1, 4, 2))
+    for attend in (masked_linear_attention, masked_softmax_attention):
+        found = ref.numpy(attend(q, q, q, mask))
+        np.testing.assert_allclose(found, q, rtol=1e-5)
+
+
+def test_many_tokens_in_float16():
+    mask = curve_decay((1, 70_000), np.zeros(2, "float16"))
+    assert (ref.numpy(mask.rows(0, 1)) == 1).all()

@@ -17,6 +17,7 @@ from keras_topo.operators import (
     LowRank,
     MaskOperator,
     Ones,
+    Permuted,
     Scaled,
     SparsePairs,
     Sum,
@@ -33,6 +34,10 @@ def dense(length, *batch):
 
 
 ERRORS = {
+    "inverse": (
+        lambda: Permuted(Ones(3), [1, 2, 0], [1, 2, 0]),
+        "`inverse` expects the inverse permutation of `order`",
+    ),
     "pairs-range": (
         lambda: SparsePairs([[0, 2]], [1.0], 2),
         "`pairs` expects ids of tokens from 0 to 1. Received: 2",
