@@ -18,7 +18,8 @@ attention. `gkat` does not use features of edges. `gine` and `gin` are
 it is named.
 
 Each finished run appends a line of JSON to the file. After an interruption, the
-same command continues, and prints the table of all lines.
+same command continues, and prints the table of all lines with its numbers of
+graphs and of epochs.
 """
 
 import argparse
@@ -54,7 +55,12 @@ SIZES = (1200, 200, 400)
 def main(argv=None):
     """Runs the script; returns its exit status."""
     arguments = parse_arguments(argv)
-    lines = read_lines(arguments.json)
+    lines = [
+        line
+        for line in read_lines(arguments.json)
+        if line["graphs"] == list(arguments.sizes)
+        and line["options"]["epochs"] == arguments.epochs
+    ]
     for rate in LEARNING_RATES:
         for method in arguments.methods:
             run(method, 0, rate, arguments, lines)

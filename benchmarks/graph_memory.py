@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.harness import path
+from benchmarks.harness import existing, path
 
 
 def main(argv=None):
@@ -25,7 +25,7 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_memory")
     parser.add_argument(
-        "--graphs", type=path, nargs="+", required=True, metavar="ZIP"
+        "--graphs", type=existing, nargs="+", required=True, metavar="ZIP"
     )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--return-steps", type=int, default=8)
@@ -72,7 +72,10 @@ def measure(arguments):
 
     file = arguments.one
     row = {"graphs": file.stem, "batch_size": arguments.batch_size}
-    dataset = load_tu_dataset(file)
+    try:
+        dataset = load_tu_dataset(file)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     row["largest"] = max(graph.num_nodes for graph in dataset.graphs)
     row["read_gigabytes"] = peak()
     started = time.perf_counter()

@@ -344,6 +344,16 @@ def path(text):
     return Path(text).expanduser()
 
 
+def existing(text):
+    """The path of a file or folder that exists."""
+    found = path(text)
+    if not found.exists():
+        raise argparse.ArgumentTypeError(
+            f"expected a file that exists. Received: {text}"
+        )
+    return found
+
+
 def make_parser(description, rounds):
     """A parser with the arguments of all benchmarks."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
@@ -460,7 +470,7 @@ def versions_of(kinds):
     names = sorted({name for kind in kinds for name in KINDS[kind].packages})
     found = {name: metadata.version(name) for name in names}
     sources = hashlib.sha256()
-    for folder in ("keras_topo", "models", "benchmarks"):
+    for folder in ("keras_topo", "models", "training", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             sources.update(path.read_bytes())
     return {**found, "sources": sources.hexdigest()[:12]}

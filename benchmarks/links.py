@@ -17,7 +17,8 @@ during training, as graph auto-encoders do. Their epochs have a single update,
 so they have more epochs, for the same number of updates.
 
 Each finished method and seed appends a line of JSON to the file. After an
-interruption, the same command continues, and prints the table of all lines.
+interruption, the same command continues, and prints the table of all lines of
+its data.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import time
 
 import numpy as np
 
-from benchmarks.harness import path
+from benchmarks.harness import existing, path
 
 METHODS = (
     "common-neighbors",
@@ -74,14 +75,14 @@ COLUMNS = ("average_precision", "roc_auc", *(f"hits@{k}" for k in HITS))
 def main(argv=None):
     """Runs the script; returns its exit status."""
     arguments = parse_arguments(argv)
-    graph = load_graph(arguments.data)
-    lines = read_lines(arguments.json)
+    graph, data = load_graph(arguments.data), arguments.data.stem
+    lines = [x for x in read_lines(arguments.json) if x["data"] == data]
     for seed in range(arguments.seeds):
         for method in arguments.methods:
             done = {(line["method"], line["seed"]) for line in lines}
             if (method, seed) in done:
                 continue
-            line = measure(graph, method, seed, arguments.data.stem)
+            line = measure(graph, method, seed, data)
             lines.append(line)
             if arguments.json:
                 arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def parse_arguments(argv):
     )
     parser.add_argument(
         "--data",
-        type=path,
+        type=existing,
         required=True,
         help="an npz file in the Planetoid layout",
     )
@@ -124,7 +125,10 @@ def load_graph(path):
     sum."""
     from keras_topo.graphs import load_planetoid
 
-    graph = load_planetoid(path).graph
+    try:
+        graph = load_planetoid(path).graph
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
     total = np.abs(graph.features).sum(axis=1, keepdims=True)
     return graph.with_features(graph.features / np.where(total == 0, 1, total))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.harness import path
+from benchmarks.harness import existing, path
 from keras_topo.export.verification import answers_of_a_clean_process
 from keras_topo.presets import find_preset, from_preset
 from keras_topo.presets.folders import read_preprocessor
@@ -50,7 +50,7 @@ FORMATS = {
 def main(argv=None):
     """Runs the script; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=path, required=True)
+    parser.add_argument("--data-dir", type=existing, required=True)
     parser.add_argument("--preset", default="topvit-cifar10")
     parser.add_argument("--images", type=positive_int, default=500)
     parser.add_argument(

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import re
 import statistics
 
 import pytest
 
 from benchmarks import fold_tables
+from keras_topo.training import options
 from keras_topo.training.configs.text import variants
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "results"
@@ -87,12 +89,16 @@ def language_models():
     return found
 
 
+def chapter(title):
+    (found,) = (text for text in CHAPTERS if text.partition("\n")[0] == title)
+    return found
+
+
 def rows_of(title):
     """The rows of the table of a chapter, as dicts by its header."""
-    (chapter,) = (text for text in CHAPTERS if text.partition("\n")[0] == title)
     table = [
         [cell.strip() for cell in line[1:-1].split("|")]
-        for line in chapter.splitlines()
+        for line in chapter(title).splitlines()
         if line.startswith("| ")
     ]
     header, *rows = table
@@ -143,6 +149,41 @@ def test_tables_are_those_of_the_runs(title, measured, key_of, digits):
             values = [expected[(*key_of(row), seed)] for seed in range(3)]
             assert row["mean"] == f"{statistics.mean(values):.{digits}f}"
     assert shown == expected.keys()
+
+
+def test_published_figures_are_those_of_the_page_of_graphs():
+    for row in rows_of("Graphs, ten folds"):
+        data = re.match(r"\[(.*)\]", row["data"]).group(1)
+        _, gkat, _, without_edges = fold_tables.DATA[data]
+        published = row["published: GKAT, no edges"]
+        assert published == f"{gkat:.1f}, {without_edges:.1f}"
+
+
+def test_options_of_beacons_are_those_of_the_runs():
+    text = " ".join(chapter("A graph of 100,000 nodes").split())
+    match = re.search(r"The baselines add `(.*?)`, and GAT also `(.*?)`:", text)
+    of_all, of_gat = match.groups()
+    for row in rows_of("A graph of 100,000 nodes"):
+        name = re.search(r"\((.*)\)", row[""]).group(1)
+        words = f"nodes --data beacons --out - {row['options'].strip('`')}"
+        if "--model gkat" not in words:
+            words += f" {of_all}"
+        if "--model gat" in words:
+            words += f" {of_gat}"
+        settings = options.parse(words.split())[2].filled()
+        metrics = json.loads((RESULTS / name / "metrics.json").read_text())
+        for key, value in metrics["arguments"].items():
+            if hasattr(settings, key) and value is not None:
+                found = getattr(settings, key)
+                found = list(found) if isinstance(found, tuple) else found
+                assert found == value, (name, key)
+
+
+def test_the_model_from_scratch_had_no_warm_up():
+    text = " ".join(chapter("Softmax to linear on CIFAR-10").split())
+    assert "from scratch had no warm-up" in text
+    for run in lines_of("linearize/scratch.jsonl"):
+        assert run["arguments"]["warmup_epochs"] == 0
 
 
 def test_figures_of_the_zoo_in_training():

@@ -19,10 +19,9 @@ fold, as if its values were candidates of `--select`.
 """
 
 import dataclasses
+import functools
 import gc
 import time
-
-import tyro
 
 from keras_topo.training import report
 from keras_topo.training.callbacks import NonFiniteLoss
@@ -51,11 +50,20 @@ from keras_topo.training.machine import (
     use_jit,
     versions,
 )
-from keras_topo.training.options import one_line
+from keras_topo.training.options import parse_choices
 from keras_topo.training.settings import as_arguments, with_changes
 
 # Settings that define the items cannot be chosen on validation items.
-NOT_CHOSEN = ("data", "data_dir", "seed")
+NOT_CHOSEN = (
+    "data",
+    "data_dir",
+    "seed",
+    "classes",
+    "limit",
+    "nodes",
+    "pattern",
+    "size",
+)
 
 
 class Assessment:
@@ -75,10 +83,10 @@ class Assessment:
         self.compare = parse_choices("--compare", options.compare, settings)
         wrong = [*{*self.select} & {*NOT_CHOSEN}, *{*self.compare} & {"seed"}]
         if wrong:
+            names = [name for name in NOT_CHOSEN if hasattr(settings, name)]
             raise ValueError(
-                "--select expects settings other than "
-                f"{', '.join(NOT_CHOSEN)}, and --compare other than seed. "
-                f"Received: {wrong[0]}"
+                f"--select expects settings other than {', '.join(names)}, "
+                f"and --compare other than seed. Received: {wrong[0]}"
             )
         both = [name for name in self.compare if name in self.select]
         if both:
@@ -100,8 +108,14 @@ class Assessment:
             ValueError: if something cannot be read or built.
         """
         self.cells, facts = [], {}
+        everything = [
+            with_changes(self.settings, changes)
+            for changes in combinations({**self.compare, **self.select})
+        ]
         for cell in combinations(self.compare):
             settings = with_changes(self.settings, cell)
+            decided = settings.task.decided(settings, everything)
+            settings = with_changes(settings, decided)
             if self.splits is None:
                 check_next_seed(settings, len(self.seeds))
             folds = self._folds(settings)
@@ -115,7 +129,8 @@ class Assessment:
                 # Facts of the first fold alone do not matter: `splits` is
                 # compared.
                 facts = {k: v for k, v in facts.items() if k[:5] == "data_"}
-            self.cells.append((cell, settings, folds, facts))
+            facts = {**facts, **decided}
+            self.cells.append((cell, settings, folds, facts, decided))
         if self.compare:
             # The lines of runs record their data.
             facts = {}
@@ -130,7 +145,7 @@ class Assessment:
 
     def _are_paired(self):
         """Whether all cells have the same several folds."""
-        folds = [folds for _, _, folds, _ in self.cells]
+        folds = [folds for _, _, folds, *_ in self.cells]
         if len(folds[0]) == 1 or {*NOT_CHOSEN} & {*self.compare}:
             return False
         identities = {
@@ -154,7 +169,7 @@ class Assessment:
         """Trains all missing runs and writes the results."""
         metric, greater = self.settings.task.monitor
         results, finals = [], []
-        for cell, settings, folds, facts in self.cells:
+        for cell, settings, folds, facts, decided in self.cells:
             about = {}
             if cell:
                 about = {"cell": cell, "data": digest(facts)}
@@ -183,6 +198,7 @@ class Assessment:
                 {
                     "cell": cell,
                     "parameters": parameters,
+                    **({"decided": decided} if decided else {}),
                     **summarize(lines, metric),
                 }
             )
@@ -286,6 +302,8 @@ def train_once(settings, fold=None, parts=("validation", "test"), best=None):
             finally:
                 seconds = time.perf_counter() - fit_started
                 found["training_seconds"] = round(seconds, 1)
+            build = functools.partial(build_model, task)
+            model.set_weights(task.final_weights(model, build))
         if not model.compiled:
             # A model around it was trained.
             task.compile(model, jit_compile)
@@ -380,41 +398,3 @@ def more_seeds(settings, count, folder, first):
         "training_seconds": round(seconds, 1),
         **({"failed": failed} if failed else {}),
     }
-
-
-def parse_choices(option, texts, settings):
-    """`NAME=V1,V2` to a dict from names to values of their settings' types."""
-    known = [field.name for field in dataclasses.fields(settings)]
-    found = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        name = name.strip().lstrip("-").replace("-", "_")
-        if not equals or name not in known or not values:
-            raise ValueError(
-                f"{option} expects NAME=V1,V2,... with the name of a setting. "
-                f"Received: {text}"
-            )
-        if name in found:
-            raise ValueError(
-                f"{option} expects all values of a setting together, "
-                f"{name}=V1,V2,... Received: {name} twice"
-            )
-        found[name] = [
-            _value(option, name, each, settings) for each in values.split(",")
-        ]
-    return found
-
-
-def _value(option, name, text, settings):
-    try:
-        with one_line():
-            changed = tyro.cli(
-                type(settings),
-                default=settings,
-                args=[f"--{name.replace('_', '-')}", *text.split()],
-                config=(tyro.conf.FlagConversionOff,),
-            )
-    except ValueError as error:
-        raise ValueError(f"{option} {name}: {error}") from None
-    value = getattr(changed, name)
-    return list(value) if isinstance(value, tuple) else value

@@ -62,7 +62,10 @@ def mixing_layers(cutmix=0.0, mixup=0.0):
 
     Args:
         cutmix: float, share of batches in which a part of each image comes
-            from another one (Yun et al., 2019).
+            from another one. In `keras.layers.CutMix(1.0)` the share of the
+            pixels that stay is from Beta(a, a) with a new `a` from U(0, 1)
+            for each batch. Yun et al. (2019) use `a = 1`, so parts are more
+            often very small or very large here.
         mixup: float, share of batches in which each image is blended with
             another one (Zhang et al., 2018).
 

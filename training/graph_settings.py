@@ -6,9 +6,16 @@ from typing import Annotated, Literal
 import tyro
 
 from keras_topo import models
-from keras_topo.graphs.largest import SIZED_KERNELS, WALKS, kinds_of
+from keras_topo.graphs.largest import (
+    SIZED_KERNELS,
+    WALKS,
+    count_kernels,
+    kinds_of,
+)
+from keras_topo.graphs.preprocessor import DENSE_NODES
 from keras_topo.models.graph_inputs import check_takes
 from keras_topo.training import fine_tuning
+from keras_topo.training.graph_data import GENERATED
 from keras_topo.training.settings import (
     CosineSettings,
     Natural,
@@ -29,6 +36,11 @@ GKAT_ONLY = (
     "local",
     "edge_gates",
 )
+# Nodes of the largest graph up to which compared kernels are all dense if one
+# of them has to be.
+MOST_DENSE_NODES = 2048
+# Baselines that know no labels and features of edges.
+WITHOUT_EDGES = ("gcn", "sgc", "appnp")
 # Settings that a trained model has fixed already: the model and its inputs.
 DECIDED = (
     "model",
@@ -104,7 +116,8 @@ class GraphSettings(CosineSettings):
     """add messages along edges to the attention of GKAT (None: if labels or
     features of edges are used); True uses all labels and features of edges"""
     form: Literal["auto", "dense", "pairs", "factors"] = "auto"
-    """form of kernels: see GraphPreprocessor"""
+    """form of kernels: see GraphPreprocessor; auto: by the largest graph of
+    all data, and the same for all kernels of --compare and --select"""
     anchors: PositiveInt = 8
     """with form factors: number of anchor nodes"""
     pairs_per_node: PositiveInt = 32
@@ -139,15 +152,33 @@ class GraphSettings(CosineSettings):
             found |= dict.fromkeys(GKAT_ONLY, model)
             if self.model != "gat":
                 found["attention_dropout"] = model
-        elif not set(SIZED_KERNELS) & {*kinds_of(self.kernel)}:
-            found["kernel_sizes"] = f"kernel={self.kernel!r}"
+            if self.model in WITHOUT_EDGES:
+                found["edges"] = model
+        else:
+            if not set(SIZED_KERNELS) & {*kinds_of(self.kernel)}:
+                found["kernel_sizes"] = f"kernel={self.kernel!r}"
+            if count_kernels(self.kernel, self.kernel_sizes) == 1:
+                # Attention divides its weight out.
+                found["learned_kernel"] = f"a single kernel, {self.kernel!r}"
         if self.model == "gkat-published":
             found["local"] = model
+        if self.data in GENERATED:
+            data = f"data={self.data!r}"
+            found["data_dir"] = data
+            # Their edges have no labels or features. `local` gives them a one.
+            if self.reads_edges() is not True:
+                found |= dict.fromkeys(("edges", "edge_gates"), data)
         if self.form in ("dense", "factors"):
             found["pairs_per_node"] = f"form={self.form!r}"
         if self.form != "factors":
             found["anchors"] = f"form={self.form!r}"
         return found
+
+    def own_kernel(self):
+        """The kernel of the model: each baseline has its own."""
+        if self.model.startswith("gkat"):
+            return self.kernel
+        return models.MODELS[self.model].kernel
 
     def learns_kernels(self):
         """Whether heads learn sums of kernels."""
@@ -163,6 +194,53 @@ class GraphSettings(CosineSettings):
 
     def resolved(self, given):
         return fine_tuning.resolved(self, given, "graphs", DECIDED)
+
+
+def form_of(kernel, largest):
+    """The form of kernels for all graphs of a data set, if it is `"auto"`.
+
+    Training graphs of a fold may all be small where others are large, so the
+    whole data set decides.
+
+    Args:
+        kernel: str.
+        largest: int, nodes of the largest graph.
+
+    Returns:
+        A str. It is `"auto"` if all graphs are small, which stands for dense
+        kernels whatever the split is.
+    """
+    if largest <= DENSE_NODES:
+        return "auto"
+    return "dense" if "ones" in kinds_of(kernel) else "pairs"
+
+
+def common_form(kernels, largest):
+    """The form of several kernels that are compared, see `form_of`.
+
+    Models in different forms would differ in the graphs of a batch, too.
+
+    Args:
+        kernels: list of str, at least one.
+        largest: int, nodes of the largest graph.
+
+    Raises:
+        ValueError: if some need the dense form, and graphs are too large for
+            it.
+    """
+    forms = {form_of(kernel, largest) for kernel in kernels}
+    if len(forms) == 1:
+        return forms.pop()
+    if largest > MOST_DENSE_NODES:
+        raise ValueError(
+            "--form expects dense, pairs or factors where kernels with and "
+            "without ones are compared on graphs of more than "
+            f"{MOST_DENSE_NODES:,} nodes: --form pairs without ones; --form "
+            "factors --similarity relu for random_walk and ones alone; or "
+            "--form dense, if there is the memory. Received: --form auto with "
+            f"{', '.join(dict.fromkeys(kernels))}, and up to {largest:,} nodes"
+        )
+    return "dense"
 
 
 def build_classifier(settings, **inputs):

@@ -127,9 +127,15 @@ class LinearizeSettings(Settings):
             )
 
     def unread(self):
-        if has_start(self.mask):
-            return {}
-        return {"mask_initial": f"mask={self.mask!r}"}
+        found = {}
+        if not has_start(self.mask):
+            found["mask_initial"] = f"mask={self.mask!r}"
+        if self.updates is not None:
+            updates = f"updates={self.updates}"
+            found |= dict.fromkeys(("budget", "split"), updates)
+        if self.teacher_weight == 1:
+            found["label_smoothing"] = "teacher_weight=1"
+        return found
 
     def resolved(self, given):
         wrong = sorted({"epochs", "dtype_policy"} & set(given))

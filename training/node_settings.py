@@ -167,18 +167,28 @@ class NodeSettings(Settings):
         model, found = f"model={self.model!r}", {}
         if not self.model.startswith("gkat"):
             names = ("kernel", "kernel_sizes", "kernel_top", "similarity")
-            names += ("input_dropout", "feature_dropout")
+            names += ("input_dropout", "feature_dropout", "halt")
             found |= dict.fromkeys(names, model)
             if self.model != "gat":
                 found["attention_dropout"] = model
+            if self.model == "sgc":
+                found |= dict.fromkeys(("heads", "key_dim"), model)
         elif self.model in MASKS:
-            found |= dict.fromkeys(("kernel", "kernel_top"), model)
+            found |= dict.fromkeys(("kernel", "kernel_top", "halt"), model)
         if self.model not in SAMPLED:
             found["walks"] = model
         if self.model not in PROPAGATING:
             found |= dict.fromkeys(CONSISTENCY, model)
+        else:
+            weight = self.consistency
+            if weight is None:
+                weight = (CONSISTENCY | RECIPES[self.model])["consistency"]
+            if not weight:
+                found["temperature"] = "consistency=0"
         if self.model != "appnp":
             found |= dict.fromkeys(("steps", "alpha"), model)
+        if self.data in ("karate", "beacons"):
+            found["data_dir"] = f"data={self.data!r}"
         if self.data != "beacons":
             found["nodes"] = f"data={self.data!r}"
         return found

@@ -14,7 +14,8 @@ import tyro
 
 from keras_topo.training import configs
 from keras_topo.training.command_line import program
-from keras_topo.training.settings import PositiveInt, mismatch
+from keras_topo.training.folds import combinations
+from keras_topo.training.settings import PositiveInt, mismatch, with_changes
 
 PROGRAM = program("train")
 
@@ -113,12 +114,54 @@ def parse(argv):
         _parse(name, rest, _documented(RunOptions), _documented(settings))
     with one_line():
         found = _parse(name, rest, RunOptions, settings)
-    given = _given(rest)
+    given = {name: f"--{name.replace('_', '-')}" for name in _given(rest)}
+    choices = {}
+    for option in ("compare", "select"):
+        texts = getattr(found.run, option)
+        parsed = parse_choices(f"--{option}", texts, found.settings)
+        given |= {name: f"--{option} {name}" for name in parsed}
+        choices |= parsed
     settings = found.settings.resolved(given)
-    # Each of several values may be used by a different setting.
-    if not found.run.compare and not found.run.select:
-        _check_readers(settings, given)
+    _check_readers(settings, given, choices)
     return name, found.run, settings
+
+
+def parse_choices(option, texts, settings):
+    """`NAME=V1,V2` to a dict from names to values of their settings' types."""
+    known = [field.name for field in dataclasses.fields(settings)]
+    found = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not equals or name not in known or not values:
+            raise ValueError(
+                f"{option} expects NAME=V1,V2,... with the name of a setting. "
+                f"Received: {text}"
+            )
+        if name in found:
+            raise ValueError(
+                f"{option} expects all values of a setting together, "
+                f"{name}=V1,V2,... Received: {name} twice"
+            )
+        found[name] = [
+            _value(option, name, each, settings) for each in values.split(",")
+        ]
+    return found
+
+
+def _value(option, name, text, settings):
+    try:
+        with one_line():
+            changed = tyro.cli(
+                type(settings),
+                default=settings,
+                args=[f"--{name.replace('_', '-')}", *text.split()],
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except ValueError as error:
+        raise ValueError(f"{option} {name}: {error}") from None
+    value = getattr(changed, name)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _parse(name, rest, run, settings):
@@ -187,14 +230,28 @@ def _documented(settings):
     )
 
 
-def _check_readers(settings, given):
-    """Raises a ValueError for an option that has no effect."""
-    for name, reason in settings.unread().items():
-        if name in given:
-            raise ValueError(
-                f"--{name.replace('_', '-')} has no effect with {reason}. "
-                f"Received: {name}={getattr(settings, name)!r}"
-            )
+def _check_readers(settings, given, choices):
+    """Raises a ValueError for an option that has no effect.
+
+    Args:
+        settings: `Settings`.
+        given: dict from names of settings to their options.
+        choices: dict from names to the values of `--compare` and `--select`.
+            Their combinations may each read other options.
+    """
+    unread = [
+        with_changes(settings, changes).unread()
+        for changes in combinations(choices)
+    ]
+    for name, option in given.items():
+        if not all(name in each for each in unread):
+            continue
+        reasons = dict.fromkeys(each[name] for each in unread)
+        value = choices.get(name, getattr(settings, name))
+        raise ValueError(
+            f"{option} has no effect with {' or '.join(reasons)}. "
+            f"Received: {name}={value!r}"
+        )
 
 
 def _config_name(argv):
@@ -212,9 +269,9 @@ def _config_name(argv):
 
 
 def _given(rest):
-    """Names of the settings on the command line, a set."""
+    """Names of the settings on the command line, a list."""
     options = [t.partition("=")[0][2:] for t in rest if t.startswith("--")]
-    return {name.removeprefix("no-").replace("-", "_") for name in options}
+    return [name.removeprefix("no-").replace("-", "_") for name in options]
 
 
 def _variant(rest):

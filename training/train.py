@@ -117,6 +117,9 @@ class Job:
         self.name, self.options, self.settings = name, options, settings
         self.devices, self.run = devices, run
         self.command = shlex.join([*PROGRAM.split(), *argv])
+        self.results = None
+        if options.results:
+            self.results = Path(options.results).expanduser()
         self.assessment = None
         if options.splits or options.compare or options.select:
             self.assessment = assessment.Assessment(options, settings)
@@ -125,8 +128,8 @@ class Job:
         """Checks everything that can fail before training starts."""
         options, settings = self.options, self.settings
         report.load_pyplot()  # Fail now, not after the training.
-        if options.results:
-            read_lines(Path(options.results).expanduser())
+        if self.results and self.devices.is_first:
+            check_results(self.results)
         if self.assessment is not None:
             facts = self.assessment.prepare()
             started_with = {
@@ -217,7 +220,7 @@ class Job:
         # The file holds the model without its optimizer.
         with report.presets_in_silence():
             untrained, bare, tested = (build_model(task) for _ in range(3))
-        bare.set_weights(task.final_weights(model, untrained))
+        bare.set_weights(task.final_weights(model, lambda: untrained))
         make_trainable(bare)  # Frozen layers become trainable again.
         bare.save(folder / "model.keras", overwrite=True)
         print("Testing ...", flush=True)
@@ -261,14 +264,26 @@ class Job:
         )
         report.print_contents(run.folder, {**CONTENTS, **self.task.contents})
         print(f"  tensorboard --logdir {run.folder} shows the logs.")
-        if self.options.results is None:
+        if self.results is None:
             return
-        results = Path(self.options.results).expanduser()
         line = {name: v for name, v in summary.items() if name != "command"}
         # If a run stopped before its line was written, it is started again.
-        if line not in read_lines(results):
-            results.parent.mkdir(parents=True, exist_ok=True)
-            append_line(results, line)
+        if line not in read_lines(self.results):
+            append_line(self.results, line)
+
+
+def check_results(file):
+    """Raises a ValueError unless lines can be appended to `--results`."""
+    try:
+        read_lines(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            "--results expects a file that can be written. Received: "
+            f"{file} ({error.strerror})"
+        ) from error
 
 
 CONTENTS = {

@@ -24,6 +24,8 @@ def test_goes_on_after_finished_runs(tmp_path, capsys, monkeypatch):
             "test": 1 - errors[rate] + seed,
             "mean": 5.0,
             "parameters": 1234,
+            "graphs": list(sizes),
+            "options": {"epochs": epochs},
             "seconds": 0.0,
         }
 
@@ -48,6 +50,12 @@ def test_goes_on_after_finished_runs(tmp_path, capsys, monkeypatch):
     # 0.8, 1.8 and 2.8.
     row = "| gine | 1,234 | 0.001 | 3 | 1.800 ± 0.816 |"
     assert row in capsys.readouterr().out
+    # With other epochs or graphs they are other runs, in a table of their own.
+    for changes in (["--epochs", "2"], ["--sizes", "12", "4", "4"]):
+        before = len(file.read_text().splitlines())
+        assert edge_features.main([*command, *changes, "--seeds", "1"]) == 0
+        assert len(file.read_text().splitlines()) == before + 3
+        assert "| gine | 1,234 | 0.001 | 1 | " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -176,6 +176,18 @@ def test_a_report_of_other_versions_is_kept(tmp_path, monkeypatch):
     assert (tmp_path / "results.json.old").exists()
 
 
+@pytest.mark.parametrize("folder", ["keras_topo", "training", "benchmarks"])
+def test_versions_tell_the_code_apart(tmp_path, monkeypatch, folder):
+    """Of models in training, too, which some benchmarks measure."""
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    before = harness.versions_of(["numpy"])
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "code.py").write_text("x = 1\n")
+    after = harness.versions_of(["numpy"])
+    assert before["sources"] != after["sources"]
+    assert before["numpy"] == after["numpy"]
+
+
 def test_a_report_without_a_file():
     report = Report(None, "fake", {}, ["numpy"], ("first", "second"))
     report.add([{"row": "a"}], "second")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from benchmarks import links
+from benchmarks import graph_memory, links
 from keras_topo.graphs import Graph
 
 pytestmark = pytest.mark.tensorflow_only
@@ -57,6 +57,39 @@ def test_finished_runs_are_kept(data, tmp_path, capsys):
     assert lines[0] == first
     assert lines[1]["test"] == second["test"]
     assert "| katz | 2 | " in capsys.readouterr().out
+
+
+def test_runs_of_other_data_do_not_count(data, tmp_path, capsys):
+    file = tmp_path / "few.jsonl"
+    command = ["--methods", "katz", "--json", str(file), "--seeds", "1"]
+    assert links.main(["--data", str(data), *command]) == 0
+    before = file.read_text()
+    other = data.rename(data.with_name("other.npz"))
+    assert links.main(["--data", str(other), *command]) == 0
+    after = file.read_text()
+    assert after.startswith(before)
+    lines = [json.loads(text) for text in after.splitlines()]
+    assert [line["data"] for line in lines] == ["few", "other"]
+    # The table is that of the data.
+    assert capsys.readouterr().out.count("| katz | 1 | ") == 2
+
+
+def test_data_that_cannot_be_read_are_told(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        links.main(["--data", str(tmp_path / "nowhere.npz")])
+    assert end.value.code == 2
+    error = "argument --data: expected a file that exists. Received: "
+    assert error in capsys.readouterr().err
+    file = tmp_path / "text.npz"
+    file.write_text("text")
+    with pytest.raises(SystemExit, match="error: .* cannot be read"):
+        links.main(["--data", str(file)])
+    with pytest.raises(SystemExit) as end:
+        graph_memory.main(["--graphs", str(tmp_path / "nowhere.zip")])
+    assert end.value.code == 2
+    assert "argument --graphs: expected" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: .* cannot be read"):
+        graph_memory.main(["--graphs", str(file), "--one", str(file)])
 
 
 def test_rows_of_features_sum_to_one(data):

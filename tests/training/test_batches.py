@@ -191,6 +191,18 @@ def test_shares_of_the_batches_are_mixed():
     assert all(5 < count < 35 for count in kinds.values()), kinds
 
 
+def test_parts_that_are_cut_are_often_very_small_or_large():
+    """As documented: with Beta(1, 1), a tenth of the parts would be."""
+    ((layer, _),) = mixing_layers(0.5)
+    shares = [
+        layer.get_random_transformation(tf.zeros((64, 32, 32, 1)), seed=k)
+        for k in range(1, 51)
+    ]
+    shares = np.array([each["mix_weight"] for each in shares])
+    extreme = (shares < 0.05) | (shares > 0.95)
+    assert 0.25 < extreme.mean() < 0.6
+
+
 def test_mixed_batches_go_on_where_they_were():
     full, rest = mixed(0.5, 0.3, epochs=3), mixed(0.5, 0.3, start=1, epochs=3)
     for (x, y), (rest_x, rest_y) in zip(full[5:], rest, strict=True):

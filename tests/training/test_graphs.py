@@ -13,6 +13,7 @@ from keras_topo.training import (
     assessment,
     fitting,
     graph_files,
+    graph_settings,
     graphs,
     options,
     train,
@@ -392,6 +393,60 @@ def test_each_run_has_its_fold_choice_and_seed(tmp_path, archive, monkeypatch):
         assert not set(fold["train"]) & set(fold["test"])
     summary = json.loads((tmp_path / "run" / "folds.json").read_text())
     assert summary["results"][0]["mean"] == pytest.approx(0.1)
+
+
+def test_compared_kernels_have_one_form(tmp_path, archive, monkeypatch):
+    """In all cells, candidates and folds, whatever training graphs are."""
+    nodes = [graph.num_nodes for graph in load_graphs(str(archive))[0].graphs]
+    small, large = np.flatnonzero(np.array(nodes) < 7), np.argmax(nodes)
+    assert max(nodes) == 7
+    folds = [
+        {"train": small[2:], "validation": small[:1], "test": [large]},
+        {"train": [*small[2:], large], "validation": small[:1], "test": [1]},
+    ]
+    asked = []
+    monkeypatch.setattr(assessment, "build_model", asked.append)
+    monkeypatch.setattr(
+        assessment, "chosen_folds", lambda *_: dict(enumerate(folds))
+    )
+    monkeypatch.setattr(assessment, "splits_digest", str)
+
+    def prepared(*command):
+        command = ["--data", archive, "--splits", "x", "--out", "-", *command]
+        _, run, settings = options.parse(["graphs", *map(str, command)])
+        job = assessment.Assessment(run, settings)
+        asked.clear()
+        facts = job.prepare()
+        found = {task.preprocessor.form for task in asked}
+        for _, settings, *_ in job.cells:
+            for fold in folds:
+                found.add(Graphs(settings, fold).preprocessor.form)
+        (form,) = found
+        return form, facts, [cell[3] for cell in job.cells]
+
+    kernels = "kernel=ones,random_walk"
+    # The preprocessor decides for small graphs, as it did for earlier runs.
+    form, facts, cells = prepared("--compare", kernels)
+    assert form == "dense" and not any("form" in each for each in cells)
+    assert "form" not in prepared("--select", kernels)[1]
+    monkeypatch.setattr(graph_settings, "DENSE_NODES", 6)
+    form, facts, cells = prepared("--compare", kernels)
+    assert form == "dense" and "form" not in facts
+    assert [each["form"] for each in cells] == ["dense", "dense"]
+    form, facts, _ = prepared("--select", kernels)
+    assert form == facts["form"] == "dense"
+    command = ("--compare", "model=gkat,gin", "--select", "local=True,False")
+    assert prepared(*command)[0] == "pairs"
+    # Alone it is that of all graphs, not that of the training graphs.
+    settings = GraphSettings(data=str(archive))
+    assert Graphs(settings, folds[0]).preprocessor.form == "pairs"
+    # A form of one's own stays.
+    command = ("--form", "dense", "--compare", "model=gkat,gin")
+    assert prepared(*command)[0] == "dense"
+    monkeypatch.setattr(graph_settings, "MOST_DENSE_NODES", 6)
+    assert prepared("--select", "kernel=random_walk,steps")[0] == "pairs"
+    with pytest.raises(ValueError, match="--form pairs without ones; .*to 7 n"):
+        prepared("--compare", kernels)
 
 
 def test_former_commands():

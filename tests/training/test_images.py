@@ -17,7 +17,7 @@ from export_models import answers_with
 
 import keras_topo
 from keras_topo.export import saved_models
-from keras_topo.training import images, options, report
+from keras_topo.training import assessment, images, options, report
 from keras_topo.training.fitting import count_parameters
 from keras_topo.training.tasks.images import Images
 
@@ -419,6 +419,34 @@ def test_a_share_of_the_trained_weights_is_kept(
         np.testing.assert_allclose(0.25 * a + 0.75 * b, c, atol=1e-6)
     for b, c in zip(trained[1][-2:], mean[-2:], strict=True):
         np.testing.assert_array_equal(b, c)
+
+
+def test_a_share_is_kept_in_comparisons_too(finished_run, monkeypatch):
+    run, _ = finished_run
+    command = [*TINY, "--from", str(run), "--keep", "0.25", "--out", "-"]
+    _, _, settings = options.parse(images.translated(command))
+    start = keras.saving.load_model(run / "model.keras").get_weights()
+    tested = []
+
+    def fit(task, model, *arguments, **options):
+        model.set_weights([w + 1 for w in model.get_weights()])
+        return 1
+
+    def evaluate(task, model, parts):
+        tested.append(model.get_weights())
+        return {f"{part}_accuracy": 0.5 for part in parts}
+
+    monkeypatch.setattr(assessment, "fit_stages", fit)
+    monkeypatch.setattr(Images, "evaluate", evaluate)
+    # A candidate, and the final run that reuses its weights.
+    best = assessment.BestCandidate()
+    assessment.train_once(settings, None, ("validation",), best)
+    found = assessment.train_once(settings, best=best)
+    assert found["trained_as"] == "choice"
+    for weights in tested:
+        for a, b in zip(start, weights, strict=True):
+            np.testing.assert_allclose(a + 0.75, b, atol=1e-5)
+    assert len(tested) == 2
 
 
 def test_gray_images_for_a_model_of_color_images(tmp_path, no_export, eagerly):

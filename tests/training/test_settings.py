@@ -7,6 +7,7 @@ import pytest
 
 from keras_topo.layers import HedgehogFeatureMap
 from keras_topo.training import options
+from keras_topo.training.assessment import Assessment
 from keras_topo.training.image_settings import build_classifier, describe
 from keras_topo.training.machine import retracing_in_silence
 from keras_topo.training.settings import (
@@ -158,6 +159,32 @@ def test_the_features_of_an_image_model():
         ["graphs", "--kernel", "diffusion", "--model", "gin"],
         ["graphs", "--attention-dropout", "0.1", "--model", "gcn"],
         ["graphs", "--kernel-sizes", "2", "--kernel", "ones"],
+        ["graphs", "--learned-kernel", "True", "--kernel", "ones"],
+        ["graphs", "--edges", "--model", "gcn", "--data", "mine.zip"],
+        ["graphs", "--edges", "--data", "cycles"],
+        ["graphs", "--data-dir", "folder"],
+        ["graphs", "--kernel", "ones", "--model=gin", "--select", "depth=1,2"],
+        [
+            *("graphs", "--kernel", "ones", "--compare", "model=gin,gcn"),
+            *("--select", "depth=1,2"),
+        ],
+        ["motifs", "--local", "True"],
+        ["motifs", "--local", "True", "--model", "ones"],
+        ["motifs", "--learned-kernel", "True", "--model", "ones"],
+        ["motifs", "--heads", "2", "--model", "gin"],
+        ["motifs", "--match", "--model", "ones"],
+        ["nodes", "--heads", "3", "--model", "sgc"],
+        ["nodes", "--key-dim", "7", "--model", "sgc"],
+        ["nodes", "--halt", "0.1", "--model", "gcn"],
+        ["nodes", "--temperature", "0.2", "--model", "gkat-propagation"],
+        ["nodes", "--data-dir", "folder"],
+        ["text", "--pattern", "*.txt"],
+        ["linearize", "--split", *"111", "--updates", *"111", "--from", "run"],
+        ["linearize", "--budget", "0.2", "--updates", *"111", "--from", "run"],
+        [
+            *("linearize", "--label-smoothing", "0.2", "--teacher-weight", "1"),
+            *("--from", "run"),
+        ],
         ["motifs", "--kernel", "diffusion", "--model", "ones"],
         ["nodes", "--kernel-top", "8", "--model", "gcn"],
         ["nodes", "--walks", "8"],
@@ -171,9 +198,66 @@ def test_an_option_without_a_reader_is_refused(argv):
 
 
 @pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["--model", "gin", "--select", "kernel=ones,random_walk"],
+            "--select kernel has no effect with model='gin'. Received: "
+            r"kernel=\['ones', 'random_walk'\]",
+        ),
+        (
+            ["--select", "kernel=ones,steps", "--compare", "model=gin,gcn"],
+            "--select kernel has no effect with model='gin' or model='gcn'",
+        ),
+        (
+            ["--form", "dense", "--compare", "anchors=4,8"],
+            "--compare anchors has no effect with form='dense'",
+        ),
+    ],
+)
+def test_choices_without_a_reader_are_refused(argv, message):
+    with pytest.raises(ValueError, match=message):
+        options.parse(["graphs", *argv, "--out", "run"])
+
+
+@pytest.mark.tensorflow_only
+def test_choices_that_a_trained_model_has_made_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    argv = ["images", "--from", str(tmp_path), "--out", "run"]
+    options.parse([*argv, "--select", "keep=0,0.5"])
+    with pytest.raises(ValueError, match="has fixed. Received: --pooling"):
+        options.parse([*argv, "--compare", "pooling=gap,token"])
+
+
+@pytest.mark.parametrize(
+    ("config", "choice"),
+    [
+        ("images", "limit=9,99"),
+        ("images", "classes=1 2,3 4"),
+        ("motifs", "size=6,9"),
+        ("nodes", "nodes=100,200"),
+        ("text", "pattern=*.py,*.txt"),
+    ],
+)
+def test_items_are_not_chosen_on_validation_items(config, choice):
+    own = {"nodes": ["--data", "beacons"], "text": ["--data", "."]}
+    argv = [config, *own.get(config, []), "--select", choice, "--out", "run"]
+    _, run, settings = options.parse(argv)
+    name = choice.partition("=")[0]
+    with pytest.raises(ValueError, match=f"--select expects .*: {name}$"):
+        Assessment(run, settings)
+    run = dataclasses.replace(run, select=(), compare=run.select)
+    Assessment(run, settings)
+
+
+@pytest.mark.parametrize(
     "argv",
     [
         ["graphs", "--kernel", "diffusion", "--compare", "model=gkat,gin"],
+        ["graphs", "--compare", "model=gkat,gin", "--select", "kernel=ones"],
+        ["graphs", "--edges", "--local", "True"],
+        ["motifs", "--compare", "model=gkat,gin", "--heads", "2"],
+        ["nodes", "--temperature", "0.2", "--model", "gkat-consistency"],
         ["graphs", "--attention-dropout", "0.1", "--model", "gat"],
         ["images", "--attention", "softmax"],
     ],

@@ -388,6 +388,20 @@ def test_a_folder_in_use_is_refused(finished_run, texts, capsys):
     assert "another process uses" in capsys.readouterr().err
 
 
+def test_results_that_cannot_be_written_are_refused(texts, tmp_path, capsys):
+    """Before the training."""
+    (tmp_path / "file").touch()
+    file = tmp_path / "file" / "results.jsonl"
+    out = tmp_path / "run"
+    assert run_script(texts, out, "--results", file) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"--results expects a file that can be written. Received: {file}"
+        in (error)
+    )
+    assert not out.exists()
+
+
 def test_a_damaged_line_of_results_is_named_and_kept(texts, tmp_path, capsys):
     file = tmp_path / "results.jsonl"
     file.write_text('{"a": 1}\n{"a": 2\n{"a": 3}\n')

@@ -23,16 +23,18 @@ candidates per fold:
 - `kernel=ones`: a mask of ones; `random_walk`: walks of 1 to 4 nodes, one
   kernel per head; `steps+labeled_walk+ones`: each head learns its kernel, a
   weighted sum of the steps of walks, of walks that see equal labels, and of
-  ones (`keras_topo.layers.KernelMixture`). Graphs of more than 512 nodes have
-  kernels of pairs, which cannot hold ones: use `steps+labeled_walk` there.
+  ones (`keras_topo.layers.KernelMixture`)
 - `local=True`: messages along edges in addition to attention, as in GPS
 
-Kernels of large graphs (D&D, REDDIT-BINARY) are stored as pairs, the
-`--pairs-per-node` largest entries of each row; `--form pairs` does so for any
-graph. `--form factors --similarity relu` uses linear attention with low-rank
+If a data set has graphs of more than 512 nodes (D&D, REDDIT-BINARY), kernels
+are stored as pairs, the `--pairs-per-node` largest entries of each row; `--form
+pairs` does so for any data. Pairs cannot hold ones. If kernels with ones are
+compared with others, all are dense, for graphs of up to 2,048 nodes (PROTEINS).
+For larger ones, compare `steps+labeled_walk` in their place, or give a
+`--form`. `--form factors --similarity relu` uses linear attention with low-rank
 kernels of walks that meet at the `--anchors` nodes with the most edges, or with
-`--kernel ones` without a mask. Time and memory of both forms are linear in the
-number of nodes. The layers around attention take most of it: `--depth 2
+`--kernel ones` without a mask. Time and memory of pairs and factors are linear
+in the number of nodes. The layers around attention take most of it: `--depth 2
 --key-dim 8` makes an epoch several times as fast. `python -m training.pooled`
 runs scikit-learn's classifiers on the same folds, and `--model gin`, `gcn` and
 `gat` run baselines in the same variant.

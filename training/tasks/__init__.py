@@ -71,6 +71,22 @@ class Task:
         """Lines about the data, a str."""
         return ""
 
+    @classmethod
+    def decided(cls, settings, others):
+        """Settings that the data decide, the same for runs to be compared.
+
+        Args:
+            settings: `Settings` of one of the runs.
+            others: list of the `Settings` of all of them.
+
+        Returns:
+            A dict from names of settings to values.
+
+        Raises:
+            ValueError: if nothing suits all of the runs.
+        """
+        return {}
+
     def build_model(self):
         """An untrained Keras model, the same each time: the caller sets the
         global seed before."""
@@ -142,8 +158,13 @@ class Task:
         """Batches per epoch, an int."""
         return self.steps_per_epoch or 1
 
-    def final_weights(self, model, untrained):
-        """The weights of a trained model that are kept, a list."""
+    def final_weights(self, model, build):
+        """The weights of a trained model that are kept, a list.
+
+        Args:
+            model: the trained model.
+            build: function that returns the model before training.
+        """
         return model.get_weights()
 
     def report(self, summary):

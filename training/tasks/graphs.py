@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 import keras_topo
-from keras_topo import models
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.losses import SmoothedCrossentropy
 from keras_topo.graphs import GraphPreprocessor, GraphSequence
@@ -28,6 +27,8 @@ from keras_topo.training.graph_data import (
 from keras_topo.training.graph_settings import (
     GraphSettings,
     build_classifier,
+    common_form,
+    form_of,
 )
 from keras_topo.training.machine import compiles_shapes
 from keras_topo.training.tasks import Task
@@ -87,13 +88,29 @@ class Graphs(Task):
     def labels(cls, settings):
         return cls.load(settings)[0].labels
 
+    @classmethod
+    def decided(cls, settings, others):
+        """One form of kernels for all runs on the same data."""
+        kernels = [
+            other.own_kernel()
+            for other in others
+            if other.form == "auto"
+            and (other.data, other.data_dir)
+            == (settings.data, settings.data_dir)
+        ]
+        if settings.form != "auto" or settings.preset or not kernels:
+            return {}
+        largest = nodes_of_largest(cls.load(settings)[0])
+        form = common_form(kernels, largest)
+        return {} if form == "auto" else {"form": form}
+
     def _preprocessor(self):
         settings = self.settings
         if settings.preset:
             return self._trained_preprocessor()
-        kernel = settings.kernel
-        if not settings.model.startswith("gkat"):
-            kernel = models.MODELS[settings.model].kernel
+        kernel, form = settings.own_kernel(), settings.form
+        if form == "auto":
+            form = form_of(kernel, nodes_of_largest(self.dataset))
         preprocessor = GraphPreprocessor(
             degrees="auto" if settings.degrees is None else settings.degrees,
             degree_profile=settings.degree_profile,
@@ -102,7 +119,7 @@ class Graphs(Task):
             edges=settings.reads_edges(),
             kernel=kernel,
             kernel_sizes=settings.kernel_sizes,
-            form=settings.form,
+            form=form,
             pairs_per_node=settings.pairs_per_node,
             anchors=settings.anchors,
             # Other graphs may have labels that training graphs lack.
@@ -269,6 +286,11 @@ class Graphs(Task):
             f"{summary['graphs']['test']:,} graphs, epoch {summary['epoch']} "
             f"of {summary['epochs']}"
         )
+
+
+def nodes_of_largest(dataset):
+    """Nodes of the largest graph of a `GraphDataset`, an int."""
+    return max(graph.num_nodes for graph in dataset.graphs)
 
 
 GraphSettings.task = Graphs

@@ -175,7 +175,7 @@ class Images(Task):
                 found[f"{name}_accuracy_at_{size}"] = accuracy
         return found
 
-    def final_weights(self, model, untrained):
+    def final_weights(self, model, build):
         weights, keep = model.get_weights(), self.settings.keep or 0.0
         if not keep:
             return weights
@@ -183,7 +183,7 @@ class Images(Task):
         if not self._keeps_last_layer:
             # A new last layer has no earlier weights.
             known -= len(model.layers[-1].get_weights())
-        before = untrained.get_weights()[:known]
+        before = build().get_weights()[:known]
         weights[:known] = [
             keep * old + (1 - keep) * new
             for old, new in zip(before, weights[:known], strict=True)

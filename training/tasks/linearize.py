@@ -102,7 +102,7 @@ class Linearize(Images):
             print(f"Stage {stage.name}: {stage.updates:,} updates.", flush=True)
             yield stage, stage.distillation(model)
 
-    def final_weights(self, model, untrained):
+    def final_weights(self, model, build):
         return model.get_weights()
 
     def finish(self, folder, model, untrained):

@@ -57,10 +57,20 @@ class MotifSettings(GraphSettings):
     (None: 768)"""
 
     def unread(self):
+        found, model = self.as_graphs().unread(), f"model={self.model!r}"
         if self.model == "ones":
-            names = ("kernel", "kernel_sizes")
-            return dict.fromkeys(names, "model='ones'")
-        return super().unread()
+            names = ("kernel", "kernel_sizes", "learned_kernel", "local")
+            found |= dict.fromkeys(names, model)
+        elif self.model == "gkat":
+            found["local"] = model
+        if self.model in ("gkat", "ones"):
+            found["match"] = model
+        elif self.match:
+            found |= dict.fromkeys(("heads", "key_dim"), "match=True")
+        return found
+
+    def own_kernel(self):
+        return self.as_graphs().own_kernel()
 
     def as_graphs(self):
         """The settings as `GraphSettings`."""

@@ -217,6 +217,11 @@ class TextSettings(CosineSettings):
         super().__post_init__()
         check_mask(self.mask)
 
+    def unread(self):
+        if self.data == "python":
+            return {"pattern": "data='python'"}
+        return {}
+
 
 class BitsPerByte(keras.metrics.SparseCategoricalCrossentropy):
     """The weighted mean cross-entropy of logits, in bits."""
