@@ -378,7 +378,7 @@ add = group(
 )
 add(
     "pooling: means over padded nodes",
-    'count = ops.sum(ops.cast(visible, nodes.dtype), axis=1)',
+    "count = ops.sum(ops.cast(visible, nodes.dtype), axis=1)",
     "count = ops.sum(ops.ones_like(nodes[..., :1]), axis=1)",
 )
 add(

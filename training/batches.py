@@ -62,10 +62,7 @@ def mixing_layers(cutmix=0.0, mixup=0.0):
 
     Args:
         cutmix: float, share of batches in which a part of each image comes
-            from another one. In `keras.layers.CutMix(1.0)` the share of the
-            pixels that stay is from Beta(a, a) with a new `a` from U(0, 1)
-            for each batch. Yun et al. (2019) use `a = 1`, so parts are more
-            often very small or very large here.
+            from another one (Yun et al., 2019).
         mixup: float, share of batches in which each image is blended with
             another one (Zhang et al., 2018).
 
@@ -73,7 +70,9 @@ def mixing_layers(cutmix=0.0, mixup=0.0):
         A list of `(layer, share)` for `training_batches`.
     """
     layers = [
-        (keras.layers.CutMix(1.0, dtype="float32"), cutmix),
+        # A pair, for one number is the largest of several parameters of the
+        # distribution, and parts are then often very small or very large.
+        (keras.layers.CutMix((1.0, 1.0), dtype="float32"), cutmix),
         (keras.layers.MixUp(0.8, dtype="float32"), mixup),
     ]
     return [(layer, share) for layer, share in layers if share]

@@ -73,8 +73,7 @@ class ImageSettings(CosineSettings):
     """heights (and widths) of batches: each batch is resized to one of them,
     drawn at random, and the model takes images of any size"""
     cutmix: Rate = 0.0
-    """share of batches in which a part of each image comes from another; its
-    size is drawn as in keras.layers.CutMix(1.0), not as in Yun et al. (2019)"""
+    """share of batches in which a part of each image comes from another"""
     mixup: Rate = 0.0
     """share of batches in which each image is blended with another"""
     average: Rate = 0.0

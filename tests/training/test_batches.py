@@ -191,16 +191,16 @@ def test_shares_of_the_batches_are_mixed():
     assert all(5 < count < 35 for count in kinds.values()), kinds
 
 
-def test_parts_that_are_cut_are_often_very_small_or_large():
-    """As documented: with Beta(1, 1), a tenth of the parts would be."""
+def test_parts_that_are_cut_have_any_size_alike():
+    """Yun et al. (2019): a share from Beta(1, 1), which is uniform."""
     ((layer, _),) = mixing_layers(0.5)
     shares = [
         layer.get_random_transformation(tf.zeros((64, 32, 32, 1)), seed=k)
         for k in range(1, 51)
     ]
     shares = np.array([each["mix_weight"] for each in shares])
-    extreme = (shares < 0.05) | (shares > 0.95)
-    assert 0.25 < extreme.mean() < 0.6
+    tenths, _ = np.histogram(shares, 10, (0, 1))
+    assert (np.abs(tenths / shares.size - 0.1) < 0.03).all()
 
 
 def test_mixed_batches_go_on_where_they_were():
