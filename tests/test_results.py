@@ -188,16 +188,25 @@ def test_the_model_from_scratch_had_no_warm_up():
 
 def test_figures_of_the_zoo_in_training():
     (chapter,) = (c for c in CHAPTERS if c.startswith("The zoo's model of"))
+    rows = [line.split(" | ") for line in chapter.splitlines()]
     for run in lines_of("cifar10-zoo/trials.jsonl"):
-        assert f"{run['test_accuracy']:.2%} of the test" in chapter or (
-            f"and {run['test_accuracy']:.2%} with "
-            f"`--attention {run['arguments']['attention']}`" in chapter
+        attention = run["arguments"]["attention"]
+        (row,) = (row for row in rows if f"`{attention}`" in row)
+        assert row[2 + run["seed"]] == f"{run['test_accuracy']:.2%}"[:-1]
+    for part in ("first", "second"):
+        (row,) = (row for row in rows if row[0] == f"| `{part}`")
+        epochs = lines_of(f"cifar10-zoo/{part}/metrics.jsonl")
+        made = json.loads(
+            (RESULTS / f"cifar10-zoo/{part}/metrics.json").read_text()
         )
-    epochs = lines_of("cifar10-zoo/first/metrics.jsonl")
-    assert f"`first` is {len(epochs)} epochs" in chapter
-    last = epochs[-1]
-    assert f"{last['accuracy']:.1%} of the augmented" in chapter
-    assert f"{last['val_accuracy']:.1%} of\nthe validation" in chapter
+        given = made["arguments"]
+        assert row[1].split(" ")[0] == str(len(epochs))
+        assert row[2] == f"{given['cutmix']:g}, {given['mixup']:g}"
+        assert float(row[3]) == given["learning_rate"]
+        assert row[4] == f"{epochs[-1]['accuracy']:.1%}"
+        assert row[5] == f"{epochs[-1]['val_accuracy']:.1%}"
+        if "test_accuracy" in made:
+            assert row[6] == f"{made['test_accuracy']:.2%} |"
 
 
 def test_the_page_of_graphs_is_that_of_the_folders():
