@@ -1,6 +1,5 @@
 """Features that say where a node is, from the graph alone."""
 
-import contextlib
 import inspect
 
 import numpy as np
@@ -15,6 +14,9 @@ from keras_topo.host.adjacency import as_adjacency
 
 # Nodes above which eigenvectors are computed one by one, by component.
 DENSE_NODES = 512
+# Nodes of a component up to which they are computed all at once where that
+# fails.
+MOST_DENSE_NODES = 8192
 
 
 def laplacian_eigenvectors(adjacency: Adjacency, count: int) -> np.ndarray:
@@ -92,10 +94,14 @@ def _largest_of_components(matrix, count):
 
 def _largest(matrix, count):
     """The `count` largest eigenvalues, in order, and their eigenvectors."""
-    if matrix.shape[0] > max(DENSE_NODES, count):
-        with contextlib.suppress(scipy.sparse.linalg.ArpackError):
-            # It fails where there are hardly any different eigenvalues.
+    nodes = matrix.shape[0]
+    if nodes > max(DENSE_NODES, count):
+        try:
             return _lanczos(matrix, count)
+        except scipy.sparse.linalg.ArpackError:
+            # It fails where there are hardly any different eigenvalues.
+            if nodes > MOST_DENSE_NODES:
+                raise
     values, vectors = scipy.linalg.eigh(
         -matrix.toarray(), subset_by_index=(0, count - 1)
     )
@@ -106,14 +112,17 @@ def _lanczos(matrix, count):
     """As `_largest`.
 
     Lanczos iterations see one vector of each eigenspace, and others by
-    rounding only. They are therefore repeated on what the vectors found so far
+    rounding only. They therefore go on with what the vectors found so far
     leave over, until nothing there is larger.
     """
-    options = {"k": count, "which": "LA"}
-    options["v0"] = np.random.default_rng(0).standard_normal(matrix.shape[0])
+    nodes = matrix.shape[0]
+    # More vectors than usual: eigenvalues near 1 are close to each other.
+    options = {"which": "LA", "ncv": min(nodes, max(80, 2 * count + 1))}
+    options["v0"] = np.random.default_rng(0).standard_normal(nodes)
     if "rng" in inspect.signature(scipy.sparse.linalg.eigsh).parameters:
         options["rng"] = 0
-    values, vectors = np.zeros(0), np.zeros((matrix.shape[0], 0))
+    values, vectors = scipy.sparse.linalg.eigsh(matrix, count, **options)
+    values, vectors = values[::-1], vectors[:, ::-1]
 
     def rest(vector):
         # Eigenvalues are at most 1 in size: what was found becomes the least.
@@ -124,8 +133,8 @@ def _lanczos(matrix, count):
         matrix.shape, matvec=rest, dtype="float64"
     )
     while True:
-        more, others = scipy.sparse.linalg.eigsh(operator, **options)
-        if len(values) == count and more.max() <= values.min() + 1e-9:
+        more, others = scipy.sparse.linalg.eigsh(operator, 1, **options)
+        if more[0] <= values[-1] + 1e-9:
             return values, vectors
         vectors, _ = np.linalg.qr(np.concatenate([vectors, others], axis=1))
         values, turn = scipy.linalg.eigh(vectors.T @ (matrix @ vectors))
