@@ -388,8 +388,8 @@ add(
 )
 add(
     "pooling: zeros of padding are the maximum",
-    "floor = ops.full_like(nodes, -1e30)",
-    "floor = ops.zeros_like(nodes)",
+    "ops.where(visible, nodes, HIDDEN), axis=1",
+    "ops.where(visible, nodes, 0.0), axis=1",
 )
 
 add = group(

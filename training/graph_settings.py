@@ -10,6 +10,7 @@ from keras_topo.graphs.largest import (
     SIZED_KERNELS,
     WALKS,
     count_kernels,
+    form_of_large_graphs,
     kinds_of,
 )
 from keras_topo.graphs.preprocessor import DENSE_NODES
@@ -210,9 +211,7 @@ def form_of(kernel, largest):
         A str. It is `"auto"` if all graphs are small, which stands for dense
         kernels whatever the split is.
     """
-    if largest <= DENSE_NODES:
-        return "auto"
-    return "dense" if "ones" in kinds_of(kernel) else "pairs"
+    return "auto" if largest <= DENSE_NODES else form_of_large_graphs(kernel)
 
 
 def common_form(kernels, largest):

@@ -25,6 +25,7 @@ from keras import ops
 
 from keras_topo._backend import matmul
 from keras_topo.annotations import Seed, Tensor
+from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.parameters import accumulation_dtype
 
 # Keeps rows of features from vanishing altogether.
@@ -32,9 +33,6 @@ EPSILON = 1e-3
 
 # 10^20 for a product, times 10^9 for keys and features, times values.
 LARGEST = 1e10
-
-# Below all logits, and finite.
-LOWEST = -1e30
 
 # Logarithm of the largest feature of the keys under `exp`: as much of the range
 # of float32 below it as leaves room for sums of products above. The normalizer
@@ -179,7 +177,7 @@ def key_level(
     }
     if name not in logits:
         return None
-    return ops.stop_gradient(_largest(logits[name](), (-2, -1), LOWEST))
+    return ops.stop_gradient(_largest(logits[name](), (-2, -1), HIDDEN))
 
 
 def orthogonal_projection(
@@ -274,8 +272,8 @@ def _stabilised(logits, is_query, visible, level=None):
         return logits - level
     if visible is not None:
         # Padded keys, about to be dropped, must neither count nor overflow.
-        logits = ops.where(visible, logits, LOWEST)
-    largest = _largest(logits, _scaled_axes(is_query), LOWEST)
+        logits = ops.where(visible, logits, HIDDEN)
+    largest = _largest(logits, _scaled_axes(is_query), HIDDEN)
     return logits - ops.stop_gradient(largest)
 
 

@@ -233,7 +233,7 @@ def bucket_sizes(
     be, by dynamic programming over the different sizes (every k-th, where
     there are more than a thousand).
 
-    Complexity: `O(num_buckets * u^2)` for `u` different sizes, after sorting.
+    *Complexity*: `O(num_buckets * u^2)` for `u` different sizes, after sorting.
 
     Args:
         sizes: nodes of each graph.

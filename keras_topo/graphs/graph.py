@@ -308,8 +308,7 @@ def _as_features(values, name, of, count):
         return None
     if scipy.sparse.issparse(values):
         values = values.toarray()
-    # A copy: the arrays of the caller may change, those of a graph do not.
-    values = np.array(as_numbers(values, name))
+    values = as_numbers(values, name)
     if values.ndim != 2 or len(values) != count:
         raise ValueError(
             f"`{name}` expects 2 axes, the first of {count} {of}. Received: "
@@ -389,7 +388,7 @@ def _as_node_targets(values, of, count):
             f"Received: node_targets of shape {values.shape}"
         )
     if is_text:
-        return values
+        return values.copy()
     if values.dtype.kind != "f":
         return values.astype("int64")
     if np.isinf(values).any():

@@ -77,6 +77,12 @@ def count_kernels(kind: str, sizes: Sequence[float]) -> int:
     )
 
 
+def form_of_large_graphs(kind: str) -> Literal["dense", "pairs"]:
+    """What `form="auto"` stands for where graphs are large."""
+    # Pairs, the largest entries, cannot hold ones.
+    return "dense" if "ones" in kinds_of(kind) else "pairs"
+
+
 def dense_kernels(
     adjacency: Adjacency,
     kind: str,

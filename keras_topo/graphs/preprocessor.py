@@ -34,6 +34,7 @@ from keras_topo.graphs.labeled_walks import degree_bins
 from keras_topo.graphs.largest import (
     count_kernels,
     dense_kernels,
+    form_of_large_graphs,
     kinds_of,
     largest_pairs,
 )
@@ -223,9 +224,9 @@ class GraphPreprocessor:
         largest = max(graph.num_nodes for graph in graphs)
         form = self.wanted_form
         if form == "auto":
-            form = "pairs" if largest > DENSE_NODES else "dense"
-            if "ones" in kinds_of(kernel):
-                form = "dense"
+            form = "dense"
+            if largest > DENSE_NODES:
+                form = form_of_large_graphs(kernel)
         if form == "factors":
             count_columns(kernel, self.anchors)  # Are there any?
         learned: dict[str, Any] = dict.fromkeys(LEARNED)

@@ -116,18 +116,19 @@ def as_array(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def as_numbers(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` as a float32 array, if they are numbers."""
+    """`values` as a float32 array of its own, if they are numbers."""
     array = as_array(values, name)
     if array.dtype.kind not in "biuf" and array.size:
         raise ValueError(
             f"`{name}` expects numbers. Received: {name} of dtype "
             f"{array.dtype}, such as {array.ravel()[:1].tolist()[0]!r}"
         )
-    return array.astype("float32", copy=False)
+    return array.astype("float32")
 
 
 def as_integers(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` as an int64 array, if they are integers, of any dtype."""
+    """`values` as an int64 array of its own, if they are integers, of any
+    dtype."""
     array = as_array(values, name)
     integral = array.dtype.kind in "biu" or not array.size
     if array.dtype.kind == "f":
@@ -139,7 +140,7 @@ def as_integers(values: ArrayLike, name: str) -> np.ndarray:
             f"`{name}` expects integers. Received: {name} of dtype "
             f"{array.dtype}, such as {array.ravel()[:1].tolist()[0]!r}"
         )
-    return array.astype("int64", copy=False)
+    return array.astype("int64")
 
 
 def check_int32(values: Sequence[Any], name: str) -> None:

@@ -329,7 +329,7 @@ class TopologicalEncoderBlock(keras.layers.Layer):
         Arguments and returns are those of a call.
         """
         return self._attend(
-            self.attention_norm(inputs),
+            self.attention_norm(as_floats(inputs, self)),
             grid,
             mask,
             training,

@@ -10,6 +10,7 @@ from keras_topo.arguments import one_of
 from keras_topo.layers.floats import as_floats
 from keras_topo.layers.graph_inputs import split_graph
 from keras_topo.layers.padding import check_padding
+from keras_topo.operators.dense import HIDDEN
 from keras_topo.operators.parameters import accumulation_dtype
 
 MODES = ("mean", "max", "sum", "log_size")
@@ -85,9 +86,10 @@ class GraphPooling(keras.layers.Layer):
         count = ops.sum(ops.cast(visible, nodes.dtype), axis=1)
 
         def top():
-            floor = ops.full_like(nodes, -1e30)
-            found = ops.where(visible, nodes, floor)
-            return ops.max(found, axis=1, initial=-1e30)
+            # `initial` for graphs without nodes.
+            return ops.max(
+                ops.where(visible, nodes, HIDDEN), axis=1, initial=HIDDEN
+            )
 
         return ops.cast(self._pooled(total, count, top), dtype)
 

@@ -339,10 +339,18 @@ def test_padded_sizes_waste_least(power):
 
 
 def test_what_a_graph_holds_is_its_own():
-    features = np.ones((2, 1), "float32")
-    graph = Graph([[0, 1], [1, 0]], features=features, node_labels=[5, 6])
-    features[:] = np.nan
+    features, labels = np.ones((2, 1), "float32"), np.array([5, 6])
+    targets = np.array(["a", "b"])
+    graph = Graph(
+        [[0, 1], [1, 0]],
+        features=features,
+        node_labels=labels,
+        node_targets=targets,
+    )
+    features[:], labels[:], targets[:] = np.nan, 0, "c"
     assert graph.features.tolist() == [[1], [1]]
+    assert graph.node_labels.tolist() == [5, 6]
+    assert graph.node_targets.tolist() == ["a", "b"]
     assert graph.permuted([1.0, 0.0]).node_labels.tolist() == [6, 5]
     for wrong in ([1, 1], [0], [0, 2], [0, 1, 1]):
         with pytest.raises(ValueError, match="`order` expects each of the 2"):
