@@ -106,6 +106,7 @@ def training_batches(
     augmentation=(),
     mixing=(),
     sizes=(),
+    unmixed_epochs=0,
 ):
     """Batches of the epochs `start_epoch` ... `epochs - 1`, in order.
 
@@ -124,6 +125,7 @@ def training_batches(
             after the augmentation.
         sizes: ints; each batch is resized to one of them (rows and columns),
             drawn at random. Empty to keep the size of the images.
+        unmixed_epochs: int, number of last epochs without `mixing`.
 
     Returns:
         `(dataset, steps_per_epoch)`; elements are images (batch, height,
@@ -154,14 +156,16 @@ def training_batches(
         )
         batches = tf.data.Dataset.from_tensor_slices(order)
         batches = batches.batch(batch_size, drop_remainder=True).enumerate()
+        mixes = epoch < epochs - unmixed_epochs
         return batches.map(
             lambda step, indices: (
                 tf.random.experimental.stateless_fold_in(epoch_seed, step),
                 indices,
+                mixes,
             )
         )
 
-    def load(step_seed, indices):
+    def load(step_seed, indices, mixes):
         batch = tf.cast(tf.gather(images, indices), tf.float32)
         targets = tf.gather(labels, indices)
         seeds = _StepSeeds(step_seed)
@@ -170,7 +174,7 @@ def training_batches(
         chance, below = tf.random.stateless_uniform((), seeds.next()), 0.0
         for layer, share in mixing:
             batch, targets = tf.cond(
-                (chance >= below) & (chance < below + share),
+                mixes & (chance >= below) & (chance < below + share),
                 functools.partial(applied, layer, batch, targets, seeds),
                 lambda batch=batch, targets=targets: (batch, targets),
             )

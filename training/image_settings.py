@@ -13,6 +13,7 @@ from keras_topo.training.masks_by_name import check_mask, has_start, mask_of
 from keras_topo.training.settings import (
     Bounds,
     CosineSettings,
+    Natural,
     PositiveFloat,
     PositiveInt,
     Rate,
@@ -76,6 +77,8 @@ class ImageSettings(CosineSettings):
     """share of batches in which a part of each image comes from another"""
     mixup: Rate = 0.0
     """share of batches in which each image is blended with another"""
+    unmixed_epochs: Natural = 0
+    """with cutmix or mixup: number of last epochs in which no image is mixed"""
     average: Rate = 0.0
     """keep the moving average of the weights, with this momentum per update,
     such as 0.999 (0: no average)"""
@@ -135,6 +138,15 @@ class ImageSettings(CosineSettings):
                 "`cutmix` and `mixup` expect shares of the batches, at most 1 "
                 f"together. Received: cutmix={self.cutmix:g}, "
                 f"mixup={self.mixup:g}"
+            )
+        if self.unmixed_epochs and not (
+            self.cutmix + self.mixup and self.unmixed_epochs < self.epochs
+        ):
+            raise ValueError(
+                "`unmixed_epochs` expects cutmix or mixup, and fewer than "
+                f"`epochs`. Received: unmixed_epochs={self.unmixed_epochs}, "
+                f"cutmix={self.cutmix:g}, mixup={self.mixup:g}, "
+                f"epochs={self.epochs}"
             )
         if self.average and self.stem == "residual":
             raise ValueError(

@@ -162,9 +162,11 @@ def test_sizes_are_drawn_batch_by_batch():
         np.testing.assert_array_equal(x, again)
 
 
-def mixed(cutmix, mixup, start=0, epochs=10):
+def mixed(cutmix, mixup, start=0, epochs=10, unmixed=0):
     dataset, _ = training_batches(
-        numbered(40), 3, 8, 0, start, epochs, (), mixing_layers(cutmix, mixup)
+        *(numbered(40), 3, 8, 0, start, epochs),
+        mixing=mixing_layers(cutmix, mixup),
+        unmixed_epochs=unmixed,
     )
     return [(x.numpy(), y.numpy()) for x, y in dataset]
 
@@ -208,6 +210,22 @@ def test_mixed_batches_go_on_where_they_were():
     for (x, y), (rest_x, rest_y) in zip(full[5:], rest, strict=True):
         np.testing.assert_array_equal(x, rest_x)
         np.testing.assert_array_equal(y, rest_y)
+
+
+def test_last_epochs_are_not_mixed():
+    """The others are the same batches as ever, and the last ones only lack
+    the mixing."""
+    always, found = mixed(1.0, 0.0, epochs=3), mixed(1.0, 0.0, 0, 3, 1)
+    rest = mixed(1.0, 0.0, 2, 3, 1)
+    for k, ((x, y), (expected, _)) in enumerate(
+        zip(found, always, strict=True)
+    ):
+        assert ((x == expected).all()) == (k < 10)
+        if k >= 10:
+            np.testing.assert_array_equal(x, x[:, :1, :1] + np.zeros_like(x))
+            numbers = x[:, 0, 0, 0].astype(int) - 1
+            np.testing.assert_array_equal(y, np.eye(3)[numbers % 3])
+            np.testing.assert_array_equal(x, rest[k - 10][0])
 
 
 @pytest.mark.parametrize("edges", [False, True])

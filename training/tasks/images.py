@@ -144,6 +144,7 @@ class Images(Task):
             augmentation,
             mixing_layers(settings.cutmix, settings.mixup),
             settings.sizes,
+            settings.unmixed_epochs,
         )
         return batches
 
