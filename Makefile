@@ -39,10 +39,11 @@ test-tensorflow: $(VENV)/.dev
 	KERAS_BACKEND=tensorflow $(ONE_THREAD) $(BIN)/python -m pytest \
 	  --doctest-modules tests keras_topo models training $(TWO)
 
-# The backend-neutral part once more on JAX (CPU).
+# The backend-neutral part once more on JAX (CPU), examples with `make test-all`.
+EXAMPLES := $(if $(KERAS_TOPO_SLOW),--doctest-modules keras_topo models)
 test-jax: $(VENV)/.dev
 	KERAS_BACKEND=jax JAX_PLATFORMS=cpu $(ONE_THREAD) $(BIN)/python -m pytest \
-	  tests $(TWO) -m "not tensorflow_only"
+	  tests $(EXAMPLES) $(TWO) -m "not tensorflow_only"
 
 # The lowest versions that setup.cfg allows, with the tests that depend on them.
 FLOOR_TESTS := tests/test_floor.py tests/test_backend.py \
