@@ -243,7 +243,7 @@ def test_presets(name, tmp_path):
     np.testing.assert_array_equal(model(inputs), again(inputs))
     np.testing.assert_allclose(
         model(inputs),
-        [3, 4]
+        np.array([3, 4], "float32")
         + keras.Model(model.inputs, model.get_layer("logits").output)(inputs)
         * np.array([1.0, 2.0], "float32"),
         rtol=1e-5,
