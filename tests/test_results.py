@@ -188,14 +188,17 @@ def test_the_model_from_scratch_had_no_warm_up():
 
 def test_figures_of_the_zoo_in_training():
     text = chapter("The zoo's model of CIFAR-10, in training")
-    rows = [line.split(" | ") for line in text.splitlines()]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+    ]
     for run in lines_of("cifar10-zoo/trials.jsonl"):
         attention = run["arguments"]["attention"]
         (row,) = (row for row in rows if f"`{attention}`" in row)
         assert row[2 + run["seed"]] == f"{run['test_accuracy']:.2%}"[:-1]
     for part in ("first", "second", "third"):
         folder = RESULTS / "cifar10-zoo" / part
-        (row,) = (row for row in rows if row[0].startswith(f"| `{part}`"))
+        (row,) = (row for row in rows if row[0].startswith(f"`{part}`"))
         given = json.loads((folder / "arguments.json").read_text())
         assert row[2] == f"{given['cutmix']:g}, {given['mixup']:g}"
         assert float(row[3]) == given["learning_rate"]
@@ -206,6 +209,10 @@ def test_figures_of_the_zoo_in_training():
         assert row[1].split(" ")[0] == str(len(epochs))
         assert row[4] == f"{epochs[-1]['accuracy']:.1%}"
         assert row[5] == f"{epochs[-1]['val_accuracy']:.1%}"
+    for run in lines_of("cifar10-zoo/unmixed.jsonl"):
+        for name in ("validation", "test"):
+            digits = 1 if name == "validation" else 2
+            assert f"{run[f'{name}_accuracy']:.{digits}%}" in text
     tested = json.loads(
         (RESULTS / "cifar10-zoo/second/metrics.json").read_text()
     )
