@@ -12,7 +12,7 @@ from keras_topo.decoding import resized
 from keras_topo.graphs import GraphSequence
 
 
-def augmentation_layers(kind, zoom=1.0):
+def augmentation_layers(kind, zoom=1.0, distort=0.0, channels=3):
     """Keras preprocessing layers for a kind of images.
 
     Args:
@@ -21,6 +21,10 @@ def augmentation_layers(kind, zoom=1.0):
         zoom: float, at least 1. Each axis is enlarged at random by up to this
             factor, and images are cropped to their size. This prepares a model
             for images larger than those of its training.
+        distort: float in [0, 1], strength of random rotations, shears, changes
+            of brightness and contrast, fading of colors, and erased parts (of
+            half of the images at 1, with rotations of up to 30 degrees).
+        channels: int, of the images. Only three are colors.
 
     Returns:
         A list of layers for `training_batches`.
@@ -45,16 +49,35 @@ def augmentation_layers(kind, zoom=1.0):
                 factor, factor, interpolation="bilinear", dtype="float32"
             )
         ]
+    distortions = _distortions(distort, channels) if distort else []
     if kind == "digits":
-        return [shift, *enlarge]
+        return [shift, *enlarge, *distortions]
     if kind == "photos":
         flip = layers.RandomFlip("horizontal", dtype="float32")
-        return [flip, shift, *enlarge]
+        return [flip, shift, *enlarge, *distortions]
     if kind is None:
         return []
     raise ValueError(
         f'`kind` must be "digits", "photos" or None. Received: kind={kind!r}'
     )
+
+
+def _distortions(strength, channels):
+    """`keras.layers.RandAugment` would change all images of a batch alike."""
+    layers, common = keras.layers, {"dtype": "float32"}
+    colors = {"value_range": (0.0, 255.0), **common}
+    # `RandomSaturation` makes colors of values from 0 to 255 negative.
+    gray = layers.RandomColorDegeneration(strength, **colors)
+    return [
+        layers.RandomRotation(strength / 12, fill_mode="constant", **common),
+        layers.RandomShear(
+            0.3 * strength, 0.3 * strength, fill_mode="constant", **common
+        ),
+        layers.RandomBrightness(0.3 * strength, **colors),
+        layers.RandomContrast(0.6 * strength, **colors),
+        *([gray] if channels == 3 else []),
+        layers.RandomErasing(0.5 * strength, value_range=(0, 255), **common),
+    ]
 
 
 def mixing_layers(cutmix=0.0, mixup=0.0):

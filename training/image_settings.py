@@ -70,6 +70,9 @@ class ImageSettings(CosineSettings):
     zoom: PositiveFloat | None = None
     """with augment: enlarge each axis at random by up to this factor, for
     models that will be used at higher resolutions"""
+    distort: Rate = 0.0
+    """with augment: strength of random rotations, shears, changes of
+    brightness and contrast, fading of colors, and erased parts"""
     sizes: tuple[PositiveInt, ...] = ()
     """heights (and widths) of batches: each batch is resized to one of them,
     drawn at random, and the model takes images of any size"""
@@ -132,6 +135,11 @@ class ImageSettings(CosineSettings):
                 "`zoom` expects a number of at least 1, and augment=True. "
                 "Received: "
                 f"zoom={self.zoom:g}, augment={self.augment}"
+            )
+        if self.distort and not self.augment:
+            raise ValueError(
+                "`distort` expects augment=True. Received: "
+                f"distort={self.distort:g}, augment={self.augment}"
             )
         if self.cutmix + self.mixup > 1:
             raise ValueError(

@@ -162,6 +162,24 @@ def test_sizes_are_drawn_batch_by_batch():
         np.testing.assert_array_equal(x, again)
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("digits", 1), ("photos", 3)])
+def test_distortions_differ_by_image_and_go_on_where_they_were(kind, channels):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (1, 16, 16, channels), np.uint8)
+    split = Split(np.repeat(image, 8, 0), np.zeros(8, int))
+    layers = augmentation_layers(kind, distort=0.9, channels=channels)
+    found = []
+    for start in (0, 1):
+        dataset, _ = training_batches(split, 2, 8, 0, start, 3, layers)
+        found.append([x.numpy() for x, _ in dataset])
+    for x, again in zip(found[0][1:], found[1], strict=True):
+        np.testing.assert_array_equal(x, again)
+    images = np.concatenate(found[0])
+    assert np.isfinite(images).all()
+    assert images.min() >= 0 and images.max() <= 255
+    assert len({x.tobytes() for x in images}) == len(images)
+
+
 def mixed(cutmix, mixup, start=0, epochs=10, unmixed=0):
     dataset, _ = training_batches(
         *(numbered(40), 3, 8, 0, start, epochs),

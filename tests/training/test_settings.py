@@ -271,6 +271,7 @@ def test_an_option_that_one_of_several_models_reads(argv):
     ("argv", "message"),
     [
         (["--cutmix", "0.7", "--mixup", "0.7"], "at most 1 together"),
+        (["--distort", "0.5", "--no-augment"], "augment=True"),
         (["--unmixed-epochs", "2"], "expects cutmix or mixup"),
         (["--cutmix", "0.5", "--unmixed-epochs", "30"], "fewer than `epochs`"),
         (["--average", "0.9", "--choose-epoch", "validation"], "choose_epoch"),

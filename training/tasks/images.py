@@ -132,7 +132,10 @@ class Images(Task):
     def training_data(self, start_epoch):
         settings = self.settings
         augmentation = augmentation_layers(
-            settings.kind if settings.augment else None, settings.zoom or 1.0
+            settings.kind if settings.augment else None,
+            settings.zoom or 1.0,
+            settings.distort,
+            self.data.image_shape[-1],
         )
         batches, _ = training_batches(
             self.data.train,
