@@ -270,3 +270,13 @@ def test_differences_of_kernels_on_the_page(tmp_path):
     assert row in more[len(page) :]
     fold_tables.draw(found, tmp_path / "plain.png", plain=True)
     assert (tmp_path / "plain.png").stat().st_size > 5_000
+
+
+def test_links_of_the_page():
+    """To files, or to runs, whose metrics the site shows."""
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\(([^)#:]+)\)", text))
+    assert len(links) > 20
+    for link in links:
+        path = RESULTS / link
+        assert path.is_file() or (path / "metrics.json").is_file(), link
