@@ -196,6 +196,17 @@ def test_figures_of_the_zoo_in_training():
         attention = run["arguments"]["attention"]
         (row,) = (row for row in rows if f"`{attention}`" in row)
         assert row[2 + run["seed"]] == f"{run['test_accuracy']:.2%}"[:-1]
+    by_seed = {
+        (run["arguments"]["attention"], run["seed"]): run["test_accuracy"]
+        for run in lines_of("cifar10-zoo/trials.jsonl")
+    }
+    for other in ("linear", "softmax"):
+        gains = [
+            100 * (by_seed["toeplitz", seed] - by_seed[other, seed])
+            for seed in range(3)
+        ]
+        error = statistics.stdev(gains) / 3**0.5
+        assert f"by {statistics.mean(gains):.1f} ± {error:.1f}" in text
     for part in ("first", "second", "third"):
         folder = RESULTS / "cifar10-zoo" / part
         (row,) = (row for row in rows if row[0].startswith(f"`{part}`"))
