@@ -29,7 +29,7 @@ def run(title, tmp_path, monkeypatch, leave_out=()):
             line for line in example.splitlines() if text not in line
         )
     # Progress bars are printed too.
-    example = re.sub(r"epochs=10\)", "epochs=10, verbose=0)", example)
+    example = re.sub(r"(epochs=\d+)\)", r"\1, verbose=0)", example)
     example = example.replace("y[1500:])[1]", "y[1500:], verbose=0)[1]")
     names, printed = {"__name__": "example"}, io.StringIO()
     with contextlib.redirect_stdout(printed):

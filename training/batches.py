@@ -63,7 +63,11 @@ def augmentation_layers(kind, zoom=1.0, distort=0.0, channels=3):
 
 
 def _distortions(strength, channels):
-    """`keras.layers.RandAugment` would change all images of a batch alike."""
+    """Layers that change each image in a way of its own.
+
+    `keras.layers.RandAugment` changes all images of a batch in one way, drawn
+    from a state of its own, so that a resumed run would get others.
+    """
     layers, common = keras.layers, {"dtype": "float32"}
     colors = {"value_range": (0.0, 255.0), **common}
     # `RandomSaturation` makes colors of values from 0 to 255 negative.

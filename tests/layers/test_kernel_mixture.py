@@ -24,7 +24,9 @@ def kernels():
 
 def randomized(layer, shape):
     layer.build(shape)
-    layer.mixture.assign(np.random.default_rng(1).normal(size=(4, 3)))
+    layer.mixture.assign(
+        np.random.default_rng(1).normal(size=layer.mixture.shape)
+    )
     return layer
 
 
@@ -45,6 +47,18 @@ def test_dense():
     visible = np.where(mask[:, None, None], values, 0)
     ref.assert_close(found, expected_mixture(layer, visible), 1e-6)
     assert not found[1, :, :, 4:].any()
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_numbers_of_graphs_heads_and_kernels(batch, heads, count):
+    random = np.random.default_rng(0)
+    values = random.random((batch, count, 7, 7), "float32")
+    layer = randomized(KernelMixture(heads), {"kernel": values.shape})
+    found = ref.numpy(layer({"kernel": values})["kernel"])
+    assert found.shape == (batch, heads, 7, 7)
+    ref.assert_close(found, expected_mixture(layer, values), 1e-6)
 
 
 def test_of_pairs():
