@@ -54,10 +54,11 @@ from keras_topo.training.options import parse_choices
 from keras_topo.training.settings import as_arguments, with_changes
 
 # Settings that define the items cannot be chosen on validation items.
+NEVER_COMPARED = ("seed", "train_on_validation")
 NOT_CHOSEN = (
     "data",
     "data_dir",
-    "seed",
+    *NEVER_COMPARED,
     "classes",
     "limit",
     "nodes",
@@ -81,12 +82,22 @@ class Assessment:
         self.settings = settings
         self.select = parse_choices("--select", options.select, settings)
         self.compare = parse_choices("--compare", options.compare, settings)
-        wrong = [*{*self.select} & {*NOT_CHOSEN}, *{*self.compare} & {"seed"}]
+        wrong = [
+            *{*self.select} & {*NOT_CHOSEN},
+            *{*self.compare} & {*NEVER_COMPARED},
+        ]
         if wrong:
             names = [name for name in NOT_CHOSEN if hasattr(settings, name)]
+            never = [name for name in NEVER_COMPARED if name in names]
             raise ValueError(
                 f"--select expects settings other than {', '.join(names)}, "
-                f"and --compare other than seed. Received: {wrong[0]}"
+                f"and --compare other than {' and '.join(never)}. Received: "
+                f"{wrong[0]}"
+            )
+        if getattr(settings, "train_on_validation", False):
+            raise ValueError(
+                "--select and --compare choose on validation images. "
+                "Received: train_on_validation=True"
             )
         both = [name for name in self.compare if name in self.select]
         if both:

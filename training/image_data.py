@@ -51,6 +51,21 @@ class ImageData:
             for name in ("train", "validation", "test")
         }
 
+    def with_validation_in_training(self):
+        """The same data, with the validation images among the training images
+        and none left for validation."""
+        parts = (self.train, self.validation)
+        train = Split(*map(np.concatenate, zip(*parts, strict=True)))
+        empty = Split(*(values[:0] for values in self.validation))
+        count = len(self.validation.labels)
+        remark = f"trained on the {count:,} validation images, too"
+        return dataclasses.replace(
+            self,
+            train=train,
+            validation=empty,
+            remarks=(*self.remarks, remark),
+        )
+
     def as_rgb(self):
         """The same data, with gray images repeated over three channels."""
         if self.image_shape[-1] == 3:

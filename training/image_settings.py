@@ -65,6 +65,9 @@ class ImageSettings(CosineSettings):
     """use this many training images of each class, always the same ones"""
     limit: PositiveInt | None = None
     """use at most this many images of each split, for a trial"""
+    train_on_validation: bool = False
+    """train on the validation images, too, and validate on none: for the last
+    run, when all settings are chosen"""
     augment: bool = True
     """random shifts and mirror images (no mirror images of digits)"""
     zoom: PositiveFloat | None = None
@@ -140,6 +143,14 @@ class ImageSettings(CosineSettings):
             raise ValueError(
                 "`distort` expects augment=True. Received: "
                 f"distort={self.distort:g}, augment={self.augment}"
+            )
+        if self.train_on_validation and (
+            self.choose_epoch != "last" or self.per_class
+        ):
+            raise ValueError(
+                "`train_on_validation` expects choose_epoch='last' and no "
+                f"per_class. Received: choose_epoch={self.choose_epoch!r}, "
+                f"per_class={self.per_class}"
             )
         if self.cutmix + self.mixup > 1:
             raise ValueError(

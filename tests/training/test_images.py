@@ -1,5 +1,6 @@
 """`python -m training.images` and `python -m training.demo`, end to end."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -388,6 +389,55 @@ def test_sizes_make_one_model_of_all(finished_run, tmp_path, monkeypatch):
         np.testing.assert_allclose(
             answer["logits"], model(255 * x), rtol=1e-4, atol=1e-4
         )
+
+
+def test_training_on_the_validation_images_too(
+    tmp_path, no_export, eagerly, monkeypatch, capsys
+):
+    monkeypatch.setattr(Images, "_draw", lambda *_: None)
+    out = tmp_path / "all"
+    arguments = [*TINY, "--train-on-validation", "--seeds", "2"]
+    plain = options.parse(images.translated([*TINY, "--out", "x"]))[-1]
+    whole = dataclasses.replace(plain, train_on_validation=True)
+    before, after = Images(plain), Images(whole)
+    assert images.main([*arguments, "--out", str(out)]) == 0
+    sizes = before.data.sizes()
+    expected = sizes["train"] + sizes["validation"]
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["images"] == {
+        "train": expected,
+        "validation": 0,
+        "test": sizes["test"],
+    }
+    assert not [name for name in summary if name.startswith("validation")]
+    assert summary["runs"] == 2 and 0 <= summary["test_accuracy"] <= 1
+    remark = f"trained on the {sizes['validation']:,} validation images, too"
+    assert summary["data_remarks"][-1] == remark and remark in (
+        capsys.readouterr().out
+    )
+    for k in range(2):
+        np.testing.assert_array_equal(
+            after.data.train[k],
+            np.concatenate([before.data.train[k], before.data.validation[k]]),
+        )
+        np.testing.assert_array_equal(after.data.test[k], before.data.test[k])
+    assert after.steps_per_epoch > before.steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (["--select", "dropout=0,0.1"], "choose on validation images"),
+        (["--compare", "dropout=0,0.1"], "choose on validation images"),
+        (["--compare", "train_on_validation=False,True"], "other than seed"),
+    ],
+)
+def test_nothing_is_chosen_without_validation(choice, message, capfd, tmp_path):
+    argv = TINY + choice + ["--out", str(tmp_path / "run")]
+    if choice[1].startswith("dropout"):
+        argv.append("--train-on-validation")
+    assert images.main(argv) == 2
+    assert message in capfd.readouterr().err
 
 
 def test_a_share_of_the_trained_weights_is_kept(

@@ -276,6 +276,11 @@ def test_an_option_that_one_of_several_models_reads(argv):
         (["--cutmix", "0.5", "--unmixed-epochs", "30"], "fewer than `epochs`"),
         (["--average", "0.9", "--choose-epoch", "validation"], "choose_epoch"),
         (["--average", "0.9", "--stem", "residual"], "batch normalization"),
+        (
+            ["--train-on-validation", "--choose-epoch", "validation"],
+            "expects choose_epoch='last'",
+        ),
+        (["--train-on-validation", "--per-class", "9"], "per_class=9"),
         (["--model", "96,3,160"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
         (["--model", "96,3,160,two"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
     ],

@@ -152,6 +152,8 @@ class Images(Task):
         return batches
 
     def validation_data(self):
+        if not self.data.sizes()["validation"]:
+            return None
         return self._batches("validation")
 
     def _batches(self, name, size=None):
@@ -163,7 +165,8 @@ class Images(Task):
         """Metrics at the size of the data, and accuracies at each of
         `settings.sizes`, such as `test_accuracy_at_48`."""
         found = {}
-        for name in parts:
+        sizes = self.data.sizes()
+        for name in (part for part in parts if sizes[part]):
             results = model.evaluate(
                 self._batches(name), verbose=0, return_dict=True
             )
@@ -290,4 +293,6 @@ def load_data(settings):
         settings.max_pixels,
         settings.sample_bits,
     )
+    if settings.train_on_validation:
+        data = data.with_validation_in_training()
     return data.as_rgb() if channels == 3 else data
