@@ -4,14 +4,18 @@ import dataclasses
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_topo.presets import find_preset, read_metrics
+from keras_topo.presets.builders import recipe_of, recipe_to_json
 
 
 def check(settings):
-    """Raises a ValueError for `freeze` without `preset`."""
-    if settings.freeze and settings.preset is None:
-        raise ValueError("--freeze expects --from. Received: no --from")
+    """Raises a ValueError for settings that expect `preset`, without it."""
+    for name in ("freeze", "average_with"):
+        if getattr(settings, name, None) and settings.preset is None:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} expects --from. Received: no --from")
 
 
 def resolved(settings, given, task, decided):
@@ -49,6 +53,52 @@ def resolved(settings, given, task, decided):
         if trained.get(name) is not None
     }
     return dataclasses.replace(settings, **found)
+
+
+def average(model, others, keeps_last_layer=True):
+    """Sets the weights of a model to their mean over several models.
+
+    The statistics of batch normalization become means too, but those of the
+    mean weights differ. A short training, also at a small learning rate,
+    replaces them.
+
+    Args:
+        model: Keras model.
+        others: dict from names to Keras models, made as `model` was.
+        keeps_last_layer: bool, whether the last layers are trained. Otherwise
+            `model` keeps its own.
+
+    Raises:
+        ValueError: if a model is another function of its weights.
+    """
+    for name, other in others.items():
+        same = [w.shape for w in model.weights] == [
+            w.shape for w in other.weights
+        ]
+        if not same or _recipe(model) != _recipe(other):
+            raise ValueError(
+                "--average-with expects models that differ from that of --from "
+                f"in their weights alone. Received: {name}"
+            )
+    means = [
+        # Not of integers, such as states of random generators.
+        values[0] if values[0].dtype.kind in "biu" else np.mean(values, axis=0)
+        for values in zip(
+            model.get_weights(),
+            *(other.get_weights() for other in others.values()),
+            strict=True,
+        )
+    ]
+    if not keeps_last_layer:
+        own = model.layers[-1].get_weights()
+        means[len(means) - len(own) :] = own
+    model.set_weights(means)
+
+
+def _recipe(model):
+    """The builder of a model and its arguments, or its configuration."""
+    recipe = recipe_of(model)
+    return model.to_json() if recipe is None else recipe_to_json(recipe)
 
 
 def describe(settings):

@@ -115,6 +115,9 @@ class ImageSettings(CosineSettings):
     """label smoothing rate"""
     preset: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """start from a trained model: a preset, a run folder, hf://user/name"""
+    average_with: tuple[str, ...] = ()
+    """with --from: start from the mean of its weights and those of these
+    models, which were trained from the same weights (Wortsman et al. 2022)"""
     freeze: bool = False
     """with --from: train the last layer only"""
     keep: Rate | None = None

@@ -440,6 +440,53 @@ def test_nothing_is_chosen_without_validation(choice, message, capfd, tmp_path):
     assert message in capfd.readouterr().err
 
 
+def test_a_training_starts_from_the_mean_of_several_models(
+    finished_run, tmp_path, no_export, eagerly, capsys
+):
+    run, _ = finished_run
+    model = keras_topo.from_preset(run)
+    names = {"class_names": [str(k) for k in range(10)]}
+    folders = [run]
+    for k in (1, 4):
+        model.set_weights([w + k for w in model.get_weights()])
+        folders.append(tmp_path / f"plus {k}")
+        keras_topo.save_preset(model, folders[-1], metrics=names)
+    weights = [keras_topo.from_preset(f).get_weights() for f in folders]
+    folders = [str(folder) for folder in folders]
+    mean = [*TINY, "--from", folders[0], "--average-with", *folders[1:]]
+    argv = images.translated([*mean, "--out", str(tmp_path / "mean")])
+    start = Images(options.parse(argv)[-1]).build_model().get_weights()
+    for values, found in zip(zip(*weights, strict=True), start, strict=True):
+        np.testing.assert_allclose(found, np.mean(values, axis=0), rtol=1e-5)
+    assert images.main([*mean, "--out", str(tmp_path / "mean")]) == 0
+    used = json.loads((tmp_path / "mean" / "arguments.json").read_text())
+    assert used["average_with"] == folders[1:]
+    # The last layer is new where one model has other classes.
+    model = keras_topo.from_preset(run)
+    keras_topo.save_preset(
+        model, tmp_path / "letters", metrics={"class_names": [*"abcdefghij"]}
+    )
+    other = [*argv]
+    other[other.index(folders[1])] = str(tmp_path / "letters")
+    keras.utils.set_random_seed(3)
+    found = Images(options.parse(other)[-1]).build_model().get_weights()
+    assert not np.allclose(found[-2], np.mean([w[-2] for w in weights], axis=0))
+    np.testing.assert_allclose(
+        found[0],
+        np.mean([weights[0][0], weights[0][0], weights[2][0]], axis=0),
+        rtol=1e-5,
+    )
+    # Another function of weights of the same shapes.
+    elu = keras_topo.models.topvit(
+        SIZE, 2, (8, 8, 1), num_classes=10, feature_map="elu", dropout=0.1
+    )
+    keras_topo.save_preset(elu, tmp_path / "elu", metrics=names)
+    wrong = [*mean[:-1], str(tmp_path / "elu"), "--out", str(tmp_path / "x")]
+    capsys.readouterr()
+    assert images.main(wrong) == 2
+    assert "their weights alone. Received: " in capsys.readouterr().err
+
+
 def test_a_share_of_the_trained_weights_is_kept(
     finished_run, tmp_path, no_export, eagerly, monkeypatch
 ):

@@ -281,6 +281,7 @@ def test_an_option_that_one_of_several_models_reads(argv):
             "expects choose_epoch='last'",
         ),
         (["--train-on-validation", "--per-class", "9"], "per_class=9"),
+        (["--average-with", "runs/a"], "--average-with expects --from"),
         (["--model", "96,3,160"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
         (["--model", "96,3,160,two"], "CHANNELS,HEADS,MLP_UNITS,BLOCKS"),
     ],

@@ -101,6 +101,12 @@ class Images(Task):
         if settings.sizes:
             shape = (None, None, shape[-1])
         model = from_preset(settings.preset, classes, shape)
+        if settings.average_with:
+            others = {
+                name: from_preset(name, classes, shape)
+                for name in settings.average_with
+            }
+            fine_tuning.average(model, others, self._keeps_last_layer)
         if settings.freeze:
             fine_tuning.freeze_all_but_last(model)
         return model
@@ -108,8 +114,11 @@ class Images(Task):
     @functools.cached_property
     def _keeps_last_layer(self):
         """The last layer is kept if the classes are the same."""
-        metrics = read_metrics(find_preset(self.settings.preset))
-        return metrics.get("class_names") == list(self.data.class_names)
+        return all(
+            read_metrics(find_preset(name)).get("class_names")
+            == list(self.data.class_names)
+            for name in (self.settings.preset, *self.settings.average_with)
+        )
 
     def compile(self, model, jit_compile):
         settings = self.settings
