@@ -85,6 +85,10 @@ OF_EDGES = {
 }
 
 
+# Whose padding is as long as a value of theirs.
+NEED_A_ROW = ("features", "edge_features")
+
+
 def graph_inputs(graphs):
     """Raw graphs as inputs of `serving_default`, padded to one size.
 
@@ -95,7 +99,7 @@ def graph_inputs(graphs):
             `num_nodes` is needed if there are no labels or features of nodes.
 
     Raises:
-        ValueError: if graphs have different fields, or a field does not have
+        ValueError: if graphs have different fields, or a field is no list of
             one value per node or edge.
     """
     if not isinstance(graphs, list) or not all(
@@ -107,12 +111,19 @@ def graph_inputs(graphs):
         )
     fields = {key for graph in graphs for key in graph} - {"num_nodes"}
     unknown = fields - OF_NODES.keys() - OF_EDGES.keys()
-    if not graphs or unknown or any(fields - graph.keys() for graph in graphs):
+    same = not any(fields - graph.keys() for graph in graphs)
+    if not graphs or unknown or not same or "edges" not in fields:
         raise ValueError(
-            "`graphs` expects the same fields in each graph, out of "
-            f"{', '.join([*OF_NODES, *OF_EDGES])}. Received: "
-            f"{[sorted(graph) for graph in graphs]}"
+            "`graphs` expects the same fields in each graph, edges and some of "
+            f"{', '.join(sorted({*OF_NODES, *OF_EDGES} - {'edges'}))}. "
+            f"Received: {[sorted(graph) for graph in graphs]}"
         )
+    for graph in graphs:
+        for key in fields:
+            if not isinstance(graph[key], list):
+                raise ValueError(
+                    f"`{key}` expects a list. Received: {str(graph[key])[:60]}"
+                )
     sizes = [_size(graph) for graph in graphs]
     counts = [len(graph["edges"]) for graph in graphs]
     most = max(sizes)
@@ -127,6 +138,11 @@ def graph_inputs(graphs):
 
 def _size(graph):
     if "num_nodes" in graph:
+        if type(graph["num_nodes"]) is not int:
+            raise ValueError(
+                "`num_nodes` expects an integer. Received: "
+                f"{graph['num_nodes']!r}"
+            )
         return graph["num_nodes"]
     known = [key for key in OF_NODES if key in graph]
     if not known:
@@ -139,6 +155,11 @@ def _size(graph):
 
 def _padded(graphs, key, value, lengths, length):
     rows = [row for graph in graphs for row in graph[key]]
+    if not rows and key in NEED_A_ROW:
+        raise ValueError(
+            f"`{key}` expects a value in one graph at least, from which those "
+            "of padding follow. Received: none"
+        )
     first = rows[0] if rows else [-1, -1] if key == "edges" else 0
     padding = first if value is None else value
     if isinstance(first, list):
@@ -149,8 +170,20 @@ def _padded(graphs, key, value, lengths, length):
             raise ValueError(
                 f"`{key}` expects {expected} rows. Received: {len(graph[key])}"
             )
-        found.append(graph[key] + [padding] * (length - expected))
+        values = graph[key]
+        if isinstance(value, float):
+            # gRPC tells integers from other numbers.
+            values = _as_floats(values, key)
+        found.append(values + [padding] * (length - expected))
     return found
+
+
+def _as_floats(values, key):
+    if isinstance(values, list):
+        return [_as_floats(x, key) for x in values]
+    if isinstance(values, bool) or not isinstance(values, (int, float)):
+        raise ValueError(f"`{key}` expects numbers. Received: {values!r}")
+    return float(values)
 
 
 def ask_rest(server, model, signature, inputs):

@@ -22,7 +22,8 @@ def positive(value: Any, name: str, optional: bool = False) -> int | None:
     """`value`, which must be a positive int; or `None`, if `optional`."""
     if optional and value is None:
         return None
-    if not isinstance(value, (int, np.integer)) or value < 1:
+    is_int = isinstance(value, (int, np.integer))
+    if not is_int or isinstance(value, bool) or value < 1:
         raise ValueError(
             f"`{name}` expects a positive int. Received: {name}={value!r}"
         )

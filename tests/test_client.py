@@ -181,6 +181,18 @@ def test_answers_and_refusals_over_grpc(capsys, photo):
         ("[1, 2]", ["expects a list of dicts"]),
         ('[{"atoms": []}]', ["the same fields"]),
         ('[{"edges": []}]', ["num_nodes"]),
+        ('[{"node_labels": [0, 1]}]', ["the same fields", "edges"]),
+        ('[{"edges": [], "num_nodes": "2"}]', ["num_nodes", "integer", "'2'"]),
+        ('[{"edges": [], "node_labels": 3}]', ["`node_labels` expects a list"]),
+        ('[{"edges": null, "num_nodes": 1}]', ["`edges` expects a list"]),
+        (
+            '[{"edges": [], "num_nodes": 1, "edge_features": []}]',
+            ["`edge_features` expects a value"],
+        ),
+        (
+            '[{"edges": [[0, 1]], "features": [["a"], ["b"]]}]',
+            ["`features` expects numbers"],
+        ),
     ],
 )
 def test_files_of_graphs(capsys, tmp_path, text, words):
@@ -196,6 +208,25 @@ def test_one_graph_is_a_list_of_one(tmp_path, monkeypatch):
     (tmp_path / "graph.json").write_text('{"edges": [], "num_nodes": 1}')
     inputs = client.read_inputs("serving_default", ["~/graph.json"])
     assert inputs == {"node_mask": [[True]], "edges": [[[-1, -1]]]}
+
+
+def test_numbers_are_floats_where_signatures_have_floats():
+    import tensorflow as tf
+
+    graphs = [
+        {"edges": [[0, 1]], "features": [[1, 0], [0, 1]], "edge_weights": [2]},
+        {"edges": [], "features": [[3, 4]], "edge_weights": []},
+    ]
+    inputs = client.graph_inputs(graphs)
+    request = client.grpc_request("m", "serving_default", inputs)
+    dtypes = {name: x.dtype for name, x in request.inputs.items()}
+    assert dtypes == {
+        "node_mask": tf.bool.as_datatype_enum,
+        "edges": tf.int32.as_datatype_enum,
+        "features": tf.float32.as_datatype_enum,
+        "edge_weights": tf.float32.as_datatype_enum,
+    }
+    assert inputs["features"] == [[[1, 0], [0, 1]], [[3, 4], [0, 0]]]
 
 
 def test_rest_needs_nothing_but_python(photo):

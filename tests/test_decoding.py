@@ -226,6 +226,30 @@ def test_bitmaps_of_a_palette(bits, top_down):
     np.testing.assert_array_equal(read(encoded), palette[indices])
 
 
+@pytest.mark.parametrize("alpha", [0, 0xFF000000])
+@pytest.mark.parametrize("size", [40, 52, 56, 108])
+def test_alpha_of_a_bitmap_has_a_mask_of_its_own(size, alpha):
+    """Headers of 40 and 52 bytes have no place for one."""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, alpha)
+    behind = masks[: 12 if size < 56 else 16].ljust(size - 40, b"\0")
+    offset = 14 + 40 + len(behind)
+    head = struct.pack("<2sIII", b"BM", offset + 16, 0, offset)
+    head += struct.pack("<IiiHHIIIIII", size, 2, 2, 1, 32, 3, 16, *(4 * (0,)))
+    encoded = head + behind + bytes([30, 20, 10, 128]) * 4
+    expected = 128 if alpha and size >= 56 else 255
+    found = read(encoded, 4)
+    np.testing.assert_array_equal(found[0, 0], [10, 20, 30, expected])
+    if size != 52:  # Pillow knows no such header.
+        image = Image.open(io.BytesIO(encoded)).convert("RGBA")
+        np.testing.assert_array_equal(found, image)
+
+
+def test_a_bitmap_of_no_bits_is_named():
+    bits = bitmap(np.zeros((2, 2), int), [[0, 0, 0]], 8)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="BMP of 0 bits"):
+        read(bits[:28] + b"\0\0" + bits[30:])
+
+
 def test_red_is_red():
     """E6: an index of a palette was taken for a shade of gray."""
     image = Image.new("P", (4, 4), 1)
@@ -263,6 +287,51 @@ def test_of_an_animation_the_first_frame_counts():
     stream = io.BytesIO()
     frames[7].save(stream, "GIF", save_all=True, append_images=frames)
     assert (read(stream.getvalue()) == [7, 0, 255]).all()
+
+
+@pytest.mark.parametrize("left_top", [(0, 0), (4, 3), (9, 8)])
+def test_a_frame_stands_at_its_place_on_the_screen_of_a_gif(left_top):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (6, 7), "uint8"), "P")
+    image.putpalette(rng.integers(0, 256, 768).tolist())
+    stream = io.BytesIO()
+    image.save(stream, "GIF")
+    whole = stream.getvalue()
+    start = whole.index(b"\x2c", 13 + 3 * 2 ** (whole[10] % 8 + 1))
+    left, top = left_top
+    encoded = (
+        whole[:6]
+        + struct.pack("<HH", 12, 10)
+        + whole[10 : start + 1]
+        + struct.pack("<HH", left, top)
+        + whole[start + 5 :]
+    )
+    found = read(encoded)
+    # Where the frame goes beyond the screen, there is more of it.
+    assert found.shape == (max(10, top + 6), max(12, left + 7), 3)
+    place = np.s_[top : top + 6, left : left + 7]
+    np.testing.assert_array_equal(found[place], image.convert("RGB"))
+    if left_top != (9, 8):
+        opened = np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        np.testing.assert_array_equal(found[place], opened[place])
+    found[place] = 0
+    assert not found.any()
+    assert (read(encoded, 4)[..., 3] == 255).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="10 x 12|14 x 16"):
+        decode(tf.constant(encoded), "file", 3, 10 * 12 - 1)
+
+
+def test_jpegs_of_many_scans_are_refused():
+    """Each goes over the whole image, and may be a few bytes long."""
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).convert("L").save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    places = [k for k in range(len(whole)) if whole[k : k + 2] == b"\xff\xda"]
+    assert 3 < len(places) < 20 and read(whole).shape == PIXELS.shape
+    scan = whole[places[1] : places[2]]
+    many = whole[: places[2]] + 200 * scan + whole[places[2] :]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG of 2.. "):
+        read(many)
 
 
 def test_the_same_pixels_alone_and_in_a_batch():

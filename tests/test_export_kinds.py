@@ -309,6 +309,8 @@ def test_changed_layers_inside(tmp_path, change, monkeypatch):
         (keras.losses.CategoricalCrossentropy(), "classification"),
         (keras.losses.BinaryCrossentropy(from_logits=True), "multilabel"),
         ("mae", "regression"),
+        (["mse"], "regression"),
+        ({"logits": keras.losses.MeanSquaredError()}, "regression"),
         (keras.losses.Huber(), "regression"),
         (lambda y, z: z - y, None),
         (None, None),

@@ -157,3 +157,50 @@ def test_ids_are_bounded_by_the_embedding_of_tokens(tmp_path, inside):
     assert np.isfinite(found).all()
     with pytest.raises(InvalidArgument, match="from 0 to 999"):
         serve(tokens=tf.constant([[1000, 0, 0, 0, 0, 0, 0, 0]]))
+
+
+def test_ids_do_not_wrap_around(tmp_path):
+    """An input of 8 bits has 256 ids, whatever the embedding knows."""
+    ids = keras.Input((5,), dtype="uint8", name="ids")
+    x = keras.layers.Flatten()(keras.layers.Embedding(1000, 4)(ids))
+    model = keras.Model(ids, keras.layers.Dense(3)(x))
+    loaded = load_unverified(model, tmp_path / "1", task="classification")
+    serve = loaded.signatures["serving_default"]
+    assert serve(tokens=tf.constant([[255, 0, 1, 2, 3]]))["logits"].shape == (
+        1,
+        3,
+    )
+    for wrong in (256, 300, -1):
+        with pytest.raises(InvalidArgument, match="from 0 to 255"):
+            serve(tokens=tf.constant([[wrong, 0, 0, 0, 0]]))
+
+
+def test_numbers_that_are_smaller_than_pixels(tmp_path, monkeypatch):
+    """A rate is the exponential of what comes in."""
+    monkeypatch.setattr(
+        saved_models, "answers_of_a_clean_process", answers_with(lambda _: None)
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((10, 3)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1, "exponential", kernel_initializer="ones"),
+        ]
+    )
+    requests = []
+    monkeypatch.setattr(
+        saved_models,
+        "write_warmup",
+        lambda folder, found: requests.extend(found),
+    )
+    options = {"task": "regression", "overwrite": True}
+    report = export_saved_model(model, tmp_path / "1", **options)
+    assert report["verified"] and len(requests) == 3
+    for _, inputs in requests:
+        assert np.isfinite(model(inputs["inputs"])).all()
+    # Without a trial, a server must still be able to start.
+    requests.clear()
+    kernel, bias = model.get_weights()
+    model.set_weights([kernel, bias + 200])
+    export_saved_model(model, tmp_path / "1", verify=False, **options)
+    assert [len(inputs["inputs"]) for _, inputs in requests] == [0]

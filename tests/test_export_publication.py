@@ -41,6 +41,21 @@ def test_an_existing_model_is_replaced_only_when_asked(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
 
+def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "1"
+
+    def ask(folder, requests):
+        path.mkdir()
+        (path / "precious.txt").write_text("years of work")
+        return answers_with(lambda _: None)(folder, requests)
+
+    monkeypatch.setattr(saved_models, "answers_of_a_clean_process", ask)
+    with pytest.raises(FileExistsError, match="`path`"):
+        export_saved_model(dense_model(), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+    assert (path / "precious.txt").exists()
+
+
 def test_only_a_saved_model_is_ever_deleted(tmp_path):
     folder = tmp_path / "thesis"
     folder.mkdir()

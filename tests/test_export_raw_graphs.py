@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_topo import export_graph_saved_model
+from keras_topo.export import saved_models
 from keras_topo.export.graph_tensors import (
     GraphTensorSpec,
     graph_to_example,
@@ -318,6 +319,33 @@ def test_sizes_of_requests(served):
     assert many["edges"].size > 2 * 1024
     with pytest.raises(InvalidArgument, match="1024 padded edges"):
         signatures["serving_default"](**tensors(many))
+
+
+def test_small_limits_are_kept_by_what_a_model_is_tried_with(
+    tmp_path, monkeypatch
+):
+    requests = []
+    monkeypatch.setattr(
+        saved_models,
+        "write_warmup",
+        lambda folder, found: requests.extend(found),
+    )
+    _, model, found = labeled()
+    whole = with_preprocessing(model, found)
+    for k, limits in enumerate(((3, 2**20), (64, 27), (64, 2), (1, 1))):
+        options = dict(zip(("max_nodes", "max_elements"), limits, strict=True))
+        path = tmp_path / str(k)
+        export_graph_saved_model(whole, path, verify=False, **options)
+        signatures = tf.saved_model.load(str(path)).signatures
+        for name, inputs in requests:
+            inputs = {key: tf.constant(x) for key, x in inputs.items()}
+            signatures[name](**inputs)
+        assert len(requests) == 6
+        requests.clear()
+    for wrong in ({"max_nodes": 0}, {"max_elements": "8"}, {"max_nodes": 1e6}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"`{name}` .*positive int"):
+            export_graph_saved_model(whole, tmp_path / "x", **wrong)
 
 
 def test_padding_does_not_matter(served):

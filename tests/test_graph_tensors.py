@@ -79,6 +79,10 @@ def test_schema_round_trip(tmp_path):
     assert load_graph_schema(path) == SPEC
     one = load_graph_schema(path, features=["size"])
     assert one.features == {"size": 1} and one.num_features == 1
+    for name in ('a"b', "a\\n", "a\nb", "größe", "\x01"):
+        spec = GraphTensorSpec({name: 2}, node_set=name, edge_set="e" + name)
+        path.write_text(spec.to_schema(), encoding="utf-8")
+        assert load_graph_schema(path) == spec
 
 
 SCHEMA_ERRORS = {
@@ -135,7 +139,10 @@ BROKEN = {
     "bytes": (lambda: b"no example", "serialized.*bytes 10"),
     # Not text, which an error could quote.
     "picture": (lambda: b"\xff\xd8\xff\xe0" * 9, "serialized.*bytes 36"),
-    "damaged": (lambda: b"\nno example", "parse"),
+    "damaged": (lambda: b"\n\x09no exampl", "parse"),
+    "cut": (lambda: changed()[:-1], "serialized.*bytes"),
+    "longer": (lambda: changed() + b"\xff", "serialized.*bytes"),
+    "cut in its length": (lambda: b"\n\xff\xff", "serialized.*bytes 3"),
     "missing-feature": (lambda: changed(labels=None), "atoms.labels"),
     "short-feature": (lambda: changed(labels=[1.0, 2.0]), "atoms.labels"),
     "nan": (lambda: changed(labels=[np.nan] * 8), "atoms.labels"),

@@ -23,7 +23,12 @@ from keras_topo.graphs import load_planetoid
 from keras_topo.models import l1_normalized
 from keras_topo.presets import find_preset, from_preset
 from keras_topo.presets.builders import recipe_of
-from keras_topo.presets.folders import PREPROCESSOR, read_json, read_metrics
+from keras_topo.presets.folders import (
+    METRICS,
+    PREPROCESSOR,
+    read_json,
+    read_metrics,
+)
 from keras_topo.training.command_line import (
     HelpFormatter,
     path,
@@ -85,6 +90,7 @@ def main(argv=None):
             arguments.image_size,
             arguments.data_dir,
             arguments.class_names,
+            arguments.format,
         )
         if arguments.data_dir and "features" not in options:
             raise ValueError(
@@ -108,7 +114,13 @@ def main(argv=None):
     return 0
 
 
-def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
+def exportable(
+    name_or_path,
+    image_size=None,
+    data_dir=None,
+    class_names=None,
+    format="saved_model",
+):
     """The model of a preset and its options for `keras_topo.export`.
 
     Args:
@@ -116,6 +128,7 @@ def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
         image_size: height and width for an image model, or `None`.
         data_dir: folder with the data of a node classifier.
         class_names: list of str; defaults to those of the preset.
+        format: see `keras_topo.export`. SavedModels alone decode files.
 
     Returns:
         The model and a dict of options of `keras_topo.export`.
@@ -139,7 +152,7 @@ def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
         )
     if task == "images":
         model = from_preset(name_or_path, image_shape=image_size)
-        if None not in model.input_shape[1:]:
+        if format == "saved_model" and None not in model.input_shape[1:]:
             options |= {k: described[k] for k in READING if k in described}
     elif task in ESTIMATORS:
         model, own = ESTIMATORS[task].from_preset(name_or_path).exportable()
@@ -150,7 +163,12 @@ def exportable(name_or_path, image_size=None, data_dir=None, class_names=None):
                 "--data-dir expects the folder with the data of the node "
                 "classifier. Received: no --data-dir"
             )
-        data = read_metrics(folder)["arguments"]["data"]
+        data = read_metrics(folder).get("arguments", {}).get("data")
+        if data is None:
+            raise ValueError(
+                "`preset` of a node classifier expects the name of its data "
+                f"in {folder / METRICS}. Received: none"
+            )
         options["features"] = load_planetoid(data_dir, data).graph.features
         model = from_preset(name_or_path)
         if recipe_of(model).builder != "l1_normalized":

@@ -84,6 +84,12 @@ def republish(folder, data_dir=None, class_names=None):
     """
     described = read_json(folder / PREPROCESSOR)
     metrics, task = read_metrics(folder), described.get("task")
+    if class_names and task != "nodes":
+        raise ValueError(
+            "--class-names is for presets of the task nodes. Received: "
+            f"{class_names} for {folder}, of the task {task!r}"
+        )
+    card = (folder / CARD).read_text(encoding="utf-8")
     model, options = exportable(folder, None, data_dir, class_names)
     # If the export fails, the preset does not change.
     report = keras_topo.export(model, folder / "1", overwrite=True, **options)
@@ -101,7 +107,7 @@ def republish(folder, data_dir=None, class_names=None):
         }
         save_preset(model, folder, described, metrics)
     card = replaced(
-        (folder / CARD).read_text(encoding="utf-8"),
+        card,
         usage(folder.name, task, preprocessor, shape),
         serving(folder.name, report, preprocessor),
         limits(task),

@@ -17,6 +17,7 @@ from keras_topo.decoding.octets import (
 
 # Masks of red, green and blue where each pixel is B, G, R and alpha.
 USUAL_MASKS = bytes.fromhex("0000ff00 00ff0000 ff000000")
+ALPHA_MASK = bytes.fromhex("000000ff")
 
 
 class Header(NamedTuple):
@@ -107,8 +108,11 @@ def _direct_pixels(encoded, head):
     # The decoder takes no byte too many; some programs pad their files.
     whole = part(encoded, 0, head.offset + head.height * head.row_bytes)
     pixels = tf.io.decode_bmp(whole, channels=0)
-    # Without masks, the fourth byte means nothing.
+    # Without a mask of its own, which headers of 40 and 52 bytes lack, the
+    # fourth byte means nothing.
+    masks = octets(encoded, 14 + 52, 4)
     has_alpha = (head.bits == 32) & (head.compression == 3)
+    has_alpha &= (head.palette >= 14 + 56) & equal(masks, ALPHA_MASK)
     return tf.cond(has_alpha, lambda: pixels, lambda: pixels[..., :3])
 
 
@@ -118,7 +122,8 @@ def _palette_pixels(encoded, head):
     rows = tf.io.decode_raw(part(encoded, head.offset, count), tf.uint8)
     rows = tf.reshape(rows, tf.stack([head.height, head.row_bytes, 1]))
     # The first index of a byte stands in its highest bits.
-    places = tf.range(8 // head.bits, dtype=tf.int64)
+    # Files without bits are refused, but maybe later than this is computed.
+    places = tf.range(8 // tf.maximum(head.bits, 1), dtype=tf.int64)
     shifts = tf.cast(8 - head.bits * (places + 1), tf.uint8)
     mask = tf.bitwise.left_shift(tf.constant(1, tf.int64), head.bits) - 1
     indices = tf.bitwise.bitwise_and(

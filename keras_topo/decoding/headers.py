@@ -1,5 +1,7 @@
 """What the header of an image file says: its kind and its size."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from keras_topo.annotations import Tensor
@@ -20,6 +22,10 @@ NAMES = "a JPEG, a PNG, a BMP, a GIF or a WebP"
 # A GIF of more blocks is refused, for they are walked one by one: so many, and
 # one for each 128 bytes. Blocks hold up to 255 bytes, and most hold as many.
 MAX_GIF_BLOCKS = 1 << 12
+# A JPEG of more scans is refused, for each of them goes over the whole image
+# and may be a few bytes long: so many, and one for each 16 KiB. Programs write
+# about ten.
+MAX_JPEG_SCANS = 1 << 7
 
 
 def kind_of(encoded: Tensor) -> Tensor:
@@ -51,6 +57,18 @@ def jpeg_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     return tf.cast(shape[0], tf.int64), tf.cast(shape[1], tf.int64)
 
 
+def jpeg_scans(encoded: Tensor) -> tuple[Tensor, Tensor]:
+    """How many scans a JPEG has, at most, and how many it may have.
+
+    Markers are counted, which compressed data do not hold, but thumbnails and
+    other segments may.
+    """
+    found = tf.io.decode_raw(encoded, tf.uint8)
+    markers = (found[:-1] == 0xFF) & (found[1:] == 0xDA)
+    most = MAX_JPEG_SCANS + length(encoded) // (1 << 14)
+    return tf.math.count_nonzero(markers), most
+
+
 def png_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     head = octets(encoded, 16, 8)
     return big_endian(head[4:]), big_endian(head[:4])
@@ -61,12 +79,28 @@ def bmp_size(encoded: Tensor) -> tuple[Tensor, Tensor]:
     return tf.abs(signed(little_endian(head[4:]))), little_endian(head[:4])
 
 
-def gif_size(encoded: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """The size of the screen, or of the frame at a place where it is larger."""
-    screen, described = octets(encoded, 6, 4), octets(encoded, frame + 5, 4)
-    height = tf.maximum(little_endian(screen[2:]), little_endian(described[2:]))
-    width = tf.maximum(little_endian(screen[:2]), little_endian(described[:2]))
-    return height, width
+class GifSize(NamedTuple):
+    """The screen of a GIF, and the frame that is shown on it, int64 ()."""
+
+    height: Tensor
+    width: Tensor
+    top: Tensor
+    left: Tensor
+
+
+def gif_size(encoded: Tensor, frame: Tensor) -> GifSize:
+    """The size of the screen, and where the frame is whose descriptor stands
+    at a place. Where the frame is not inside, the screen is larger."""
+    screen, described = octets(encoded, 6, 4), octets(encoded, frame + 1, 8)
+    left, top, width, height = (
+        little_endian(described[k : k + 2]) for k in (0, 2, 4, 6)
+    )
+    return GifSize(
+        height=tf.maximum(little_endian(screen[2:]), top + height),
+        width=tf.maximum(little_endian(screen[:2]), left + width),
+        top=top,
+        left=left,
+    )
 
 
 def webp_size(encoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,6 +197,11 @@ def _other(file):
 
 def _jpeg(file):
     file = file.bounded(*headers.jpeg_size(file.encoded))
+    scans, most = headers.jpeg_scans(file.encoded)
+    file = file.where(
+        scans <= most,
+        lambda: [CANNOT, "a JPEG of ", tf.strings.as_string(scans), " scans"],
+    )
     encoded = file.encoded
     if file.channels != 1:
         pixels = tf.io.decode_jpeg(encoded, channels=3)
@@ -276,11 +281,27 @@ def _gif(file):
             " bytes without a whole first frame",
         ],
     )
-    file = file.bounded(*headers.gif_size(file.encoded, start))
-    # The decoder would decode all frames, however many, and return the first.
-    first = tf.strings.join([part(file.encoded, 0, end), b";"])
-    pixels = _converted(tf.io.decode_gif(first)[0], file.channels)
-    return _without_exif(pixels)
+    size = headers.gif_size(file.encoded, start)
+    file = file.bounded(size.height, size.width)
+    # The decoder would decode all frames, however many, and return the first,
+    # as large as the largest and not as the screen.
+    first = tf.strings.join(
+        [
+            part(file.encoded, 0, start + 1),
+            b"\0\0\0\0",  # Left and top.
+            part(file.encoded, start + 5, end - start - 5),
+            b";",
+        ]
+    )
+    frame = tf.io.decode_gif(first)[0]
+    pixels = tf.image.pad_to_bounding_box(
+        frame,
+        *(
+            tf.cast(n, tf.int32)
+            for n in (size.top, size.left, size.height, size.width)
+        ),
+    )
+    return _without_exif(_converted(pixels, file.channels))
 
 
 def _webp(file):

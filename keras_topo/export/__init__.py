@@ -43,8 +43,9 @@ decodes to the channels of the model. For 1 channel, colors become luma; for 3,
 gray is repeated and alpha is dropped (as
 `keras.utils.image_dataset_from_directory` does); for 4, an image without alpha
 is opaque. Of an animated PNG or GIF the first frame counts, and 16 bits per
-channel become 8: see `sample_bits`. BMPs may have a palette of 2 to 256 colors,
-or 24 or 32 bits per pixel; those that are compressed, of 16 bits or of OS/2,
+channel become 8: see `sample_bits`. The screen of a GIF around its first frame
+is black. JPEGs of more than 128 scans (and one per 16 KiB) are refused. BMPs may have a palette of 2 to 256 colors,
+or 24 or 32 bits per pixel; those that are compressed, of 16 bits or of OS/2 1,
 and animated WebPs are refused. A server older than TensorFlow 2.19 refuses
 every WebP.
 
@@ -66,7 +67,7 @@ component each; `assets.extra/graph_schema.pbtxt` in the folder says what they
 hold: see `keras_topo.graph_tensors.graph_to_example`. Models of nodes
 answer with `(batch, nodes, ...)`; zeros, and empty names, stand at padding. All
 names of classes, in the order of `logits`, and the preprocessor are in
-`assets.extra/preprocessor.json`.
+`assets.extra/preprocessor.json`, which models of `with_edge_inputs` lack.
 
 **Nodes of one graph.** The graph is in the model, and the features of its nodes
 go into the artefact: a client sends `ids`, int32 `(batch,)`, in any order,
@@ -81,8 +82,9 @@ have more than `max_pixels` (told from the header); edges between nodes that
 are not there, graphs without nodes or of more than `max_nodes`, requests of
 more than `max_elements` (before anything of that size is made), labels that
 are not known (unless the preprocessor has `unknown="zeros"`), weights that are
-not positive, bytes that are no example; ids of nodes or tokens that there are
-not. The whole batch is refused, and the server answers the next one as before.
+not positive, bytes that are no example; ids of nodes that there are not, and of
+tokens that the embedding of a model, or the dtype of its input, does not have.
+The whole batch is refused, and the server answers the next one as before.
 
 **LiteRT and ONNX files** have `serving_default` alone, without these checks and
 without names, which are listed beside the model: in `labels.txt`, which `unzip`

@@ -202,7 +202,8 @@ class Answers:
         what = what.get(self.task, "logits")
         raise RuntimeError(
             f"`model` gives {what} that are not finite for random inputs; it "
-            "was not exported. Train it again."
+            "was not exported. Its weights may be, or it may not take numbers "
+            "as large as pixels."
         )
 
     def compare(
@@ -277,7 +278,9 @@ def task_of(model: keras.Model) -> str | None:
     """The task that the loss says that a model was compiled for, or `None`."""
     if not getattr(model, "compiled", False):
         return None
-    loss = model.loss
+    # A list or a dict where Keras would take several outputs.
+    losses = keras.tree.flatten(model.loss)
+    loss = losses[0] if len(losses) == 1 else None
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     loss = getattr(loss, "fn", loss)

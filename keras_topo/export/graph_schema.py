@@ -108,14 +108,22 @@ class GraphTensorSpec:
         edges = _label_entry(self.edge_label)
         edges += _entries(weight) + _entries(self.edge_features)
         directions = DIRECTED if self.directed else UNDIRECTED
+        node_set, edge_set = map(_quoted, (self.node_set, self.edge_set))
         return (
-            f'node_sets {{\n  key: "{self.node_set}"\n  value {{\n{nodes}'
+            f"node_sets {{\n  key: {node_set}\n  value {{\n{nodes}"
             "  }\n}\n"
-            f'edge_sets {{\n  key: "{self.edge_set}"\n  value {{\n'
+            f"edge_sets {{\n  key: {edge_set}\n  value {{\n"
             f'    description: "{directions}"\n{edges}'
-            f'    source: "{self.node_set}"\n    target: "{self.node_set}"\n'
+            f"    source: {node_set}\n    target: {node_set}\n"
             "  }\n}\n"
         )
+
+
+def _quoted(name):
+    """A string in the text format of protocol buffers."""
+    from google.protobuf import text_encoding
+
+    return f'"{text_encoding.CEscape(name.encode(), as_utf8=True)}"'
 
 
 def _label_entry(label):
@@ -130,7 +138,7 @@ def _entry(name, dtype, channels):
     """A feature in a schema; one number each with `None` channels."""
     shape = "" if channels is None else f"dim {{ size: {channels} }} "
     return (
-        f'    features {{\n      key: "{name}"\n      value {{\n'
+        f"    features {{\n      key: {_quoted(name)}\n      value {{\n"
         f"        dtype: {dtype}\n"
         f"        shape {{ {shape}}}\n"
         "      }\n    }\n"
@@ -261,7 +269,9 @@ def _parse_schema(path) -> Any:
 
     try:
         return text_format.Parse(
-            path.read_text(), _schema_class()(), allow_unknown_field=True
+            path.read_text(encoding="utf-8"),
+            _schema_class()(),
+            allow_unknown_field=True,
         )
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise ValueError(

@@ -216,11 +216,10 @@ def _all_padded(parsed, ns, es, fields, spec):
 
 def _parse(examples, ns, es, fields):
     """The features of examples, ragged, by name."""
-    # An example begins with its features, field 1. Of other bytes, such as a
-    # picture, the parser would quote all in its error, and text they are not.
-    first = tf.strings.substr(examples, 0, 1)
+    # Of other bytes, such as a picture or half an example, the parser would
+    # quote all in its error, and text they are not.
     is_example = require(
-        (first == b"\n") | (tf.strings.length(examples) == 0),
+        _are_whole(examples),
         "`examples` expects serialized tf.train.Examples. Received: bytes",
         tf.strings.length(examples),
     )
@@ -238,6 +237,23 @@ def _parse(examples, ns, es, fields):
             **{field.name: flat(field.dtype) for field in fields},
         },
     )
+
+
+def _are_whole(examples):
+    """Whether strings are one message each, in field 1, to their last byte."""
+    lengths = tf.cast(tf.strings.length(examples), tf.int64)
+    head = tf.io.decode_raw(
+        tf.strings.substr(examples, 0, 6), tf.uint8, fixed_length=6
+    )
+    head = tf.cast(head, tf.int64)
+    # The length of a message: seven bits per byte, the smallest first, and the
+    # eighth where another byte follows.
+    bits, follows = head[:, 1:] % 128, head[:, 1:] // 128
+    is_there = tf.math.cumprod(follows, axis=1, exclusive=True)
+    places = tf.constant([1 << 7 * k for k in range(5)], tf.int64)
+    size = tf.reduce_sum(is_there * bits * places, axis=1)
+    whole = 1 + tf.reduce_sum(is_there, axis=1) + size
+    return (lengths == 0) | ((head[:, 0] == 10) & (lengths == whole))
 
 
 def _checks(parsed, ns, es, fields):

@@ -3,6 +3,7 @@
 TensorFlow is imported inside the functions: see `keras_topo.export`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,11 +97,16 @@ class ServedGraphs(Served):
         }
 
     def graphs(self) -> "list[list[Graph]]":
-        """Lists of random graphs, a batch each."""
-        random = np.random.default_rng(0)
-        return [
-            [self.random_graph(n, random) for n in sizes] for sizes in SIZES
-        ]
+        """Lists of random graphs, a batch each, within the limits."""
+        random, found = np.random.default_rng(0), []
+        for sizes in SIZES:
+            sizes = sizes[: self.max_elements]
+            most = math.isqrt(self.max_elements // len(sizes))
+            most = min(most, self.max_nodes)
+            found.append(
+                [self.random_graph(min(n, most), random) for n in sizes]
+            )
+        return found
 
     def batches(self) -> list[dict[str, np.ndarray]]:
         found = [self.inputs_of(graphs) for graphs in self.graphs()]

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_topo.arguments import positive
 from keras_topo.export.answers import softmax
 from keras_topo.export.served import Case
 from keras_topo.export.tensors import ServedTensors, check_model
@@ -38,7 +39,7 @@ def served_tensors(
     """
     given = {name: x for name, x in of_files.items() if x is not None}
     limits = {
-        name: _positive(name, given.get(name, default))
+        name: positive(given.get(name, default), name)
         for name, default in OF_FILES.items()
     }
     if limits["sample_bits"] not in range(8, 17):
@@ -71,6 +72,13 @@ def served_tensors(
         )
     bytes_too = classifies and served.shape[-1] in CHANNELS
     if bytes_too and (wanted or signatures is None):
+        own = served.shape[0] * served.shape[1]
+        if limits["max_pixels"] < own:
+            raise ValueError(
+                f"`max_pixels` must be at least {own}, the pixels of the "
+                "model's own images. Received: max_pixels="
+                f"{limits['max_pixels']}"
+            )
         return ServedImages(model, task, class_names, input_shape, **limits)
     if given:
         name = next(iter(given))
@@ -186,15 +194,3 @@ def _check_signatures(signatures):
             "`signatures` must be a tuple of `serving_default` and, if wanted, "
             f"`classify_bytes`. Received: signatures={signatures!r}"
         )
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        value_is_good = False
-    else:
-        value_is_good = value >= 1
-    if not value_is_good:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}"
-        )
-    return int(value)

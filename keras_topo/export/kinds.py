@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_topo.arguments import positive
 from keras_topo.export.edge_graphs import ServedEdgeGraphs, takes_graphs
 from keras_topo.export.images import served_tensors
 from keras_topo.export.nodes import ServedNodes
@@ -56,7 +57,10 @@ def served(
         return ServedNodes(model, options["features"], task, class_names)
     if kind == "tensors":
         return served_tensors(model, task, class_names, **options)
-    limits = options.pop("max_nodes", 4096), options.pop("max_elements", 2**20)
+    limits = (
+        positive(options.pop("max_nodes", 4096), "max_nodes"),
+        positive(options.pop("max_elements", 2**20), "max_elements"),
+    )
     if kind == "raw graphs":
         return ServedRawGraphs(model, task, class_names, *limits)
     return ServedEdgeGraphs(model, task, class_names, *limits, **options)

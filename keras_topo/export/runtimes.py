@@ -101,7 +101,8 @@ def write_file(
         beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             beside.write_bytes(file.read_bytes())
-            os.replace(beside, path)
+            # Something may have appeared there meanwhile.
+            os.replace(beside, _check_file(path, overwrite))
         finally:
             beside.unlink(missing_ok=True)
     return {

@@ -63,7 +63,8 @@ def write_saved_model(
         write_warmup(folder, served.warmup(cases))
         if verify:
             differences = compare(folder, served, cases, tolerance)
-        publish(folder, path)
+        # Something may have appeared there meanwhile.
+        publish(folder, check_path(path, overwrite))
     return {
         "path": str(path),
         "signatures": described,
@@ -137,7 +138,8 @@ def check_tolerance(tolerance: float | None, model: keras.Model) -> float:
     if tolerance is None:
         dtypes = {layer.compute_dtype for layer in model._flatten_layers()}
         return max(TOLERANCES.get(dtype, 1e-5) for dtype in dtypes)
-    if not isinstance(tolerance, (int, float)) or not tolerance > 0:
+    is_number = isinstance(tolerance, (int, float, np.number))
+    if isinstance(tolerance, bool) or not is_number or not tolerance > 0:
         raise ValueError(
             "`tolerance` must be a positive number or None. "
             f"Received: tolerance={tolerance!r}"

@@ -152,7 +152,12 @@ class Served:
         self, cases: Sequence[Case]
     ) -> list[tuple[str, dict[str, np.ndarray]]]:
         """Requests that a server is to try first."""
-        return [(case.signature, case.inputs) for case in cases]
+        return [
+            (case.signature, case.inputs)
+            for case in cases
+            # Others are refused, and so would be the model.
+            if np.isfinite(rows_of([case])).all()
+        ]
 
     def compare(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 from keras_topo.annotations import Shape, Tensor
 from keras_topo.export.answers import Answers, task_of
 from keras_topo.export.endpoints import require
-from keras_topo.export.served import Served
+from keras_topo.export.served import Case, Served, rows_of
 
 # The extent of axes that a model leaves open, in what it is tried with.
 SIZE = 32
@@ -64,6 +64,8 @@ class ServedTensors(Served):
         dtype = tf.int32 if self.is_ids else tf.float32
         spec = tf.TensorSpec((None, *self.shape), dtype, self.name)
         self.num_tokens = _num_tokens(model) if self.is_ids else None
+        self.known = _known_ids(model, self.num_tokens) if self.is_ids else None
+        self.small = False
         super().__init__(
             model, {self.name: spec}, Answers(task, output, class_names)
         )
@@ -72,11 +74,11 @@ class ServedTensors(Served):
         import tensorflow as tf
 
         x = inputs[self.name]
-        if self.num_tokens is not None:
+        if self.known is not None:
+            first, last = self.known
             known = require(
-                (x >= 0) & (x < self.num_tokens),
-                f"`{self.name}` expects ids from 0 to {self.num_tokens - 1}. "
-                "Received:",
+                (x >= first) & (x <= last),
+                f"`{self.name}` expects ids from {first} to {last}. Received:",
                 x,
             )
             with tf.control_dependencies([known]):
@@ -109,10 +111,24 @@ class ServedTensors(Served):
                 )
             raise
 
+    def cases(self) -> list[Case]:
+        found = super().cases()
+        if self.name == "inputs" and not np.isfinite(rows_of(found)).all():
+            # Not everything is made for numbers as large as pixels.
+            self.small = True
+            found = super().cases()
+        return found
+
     def batches(self) -> list[dict[str, np.ndarray]]:
-        """Of no, one and three examples, as pixels from 0 to 255."""
+        """Of no, one and three examples, as pixels from 0 to 255; or of a
+        standard normal distribution."""
         random = np.random.default_rng(0)
-        end = (self.num_tokens or FEW_TOKENS) if self.is_ids else 256
+        end = 256
+        if self.is_ids:
+            # Without an embedding, nothing says what a model knows.
+            end = FEW_TOKENS
+            if self.known is not None and self.num_tokens is not None:
+                end = self.known[1] + 1
         dtype = "int32" if self.is_ids else "float32"
         found = []
         for examples in (0, 1, 3):
@@ -120,8 +136,11 @@ class ServedTensors(Served):
             if examples > 1 and None in self.shape:
                 # Where sizes are open, more than one is tried.
                 shape[self.shape.index(None)] = 2 * SIZE
-            x = random.integers(0, end, (examples, *shape)).astype(dtype)
-            found.append({self.name: x})
+            if self.small:
+                x = random.normal(size=(examples, *shape))
+            else:
+                x = random.integers(0, end, (examples, *shape))
+            found.append({self.name: x.astype(dtype)})
         return found
 
 
@@ -199,6 +218,18 @@ def _shape_of(model, input_shape):
             f"Received: input_shape={input_shape!r}"
         )
     return tuple(None if n is None else int(n) for n in given)
+
+
+def _known_ids(model, num_tokens):
+    """The first and the last id that a model takes; `None` for all int32."""
+    served = np.iinfo("int32")
+    own = np.iinfo(keras.backend.standardize_dtype(model.inputs[0].dtype))
+    # Others would wrap around.
+    first, last = max(served.min, own.min), min(served.max, own.max)
+    if num_tokens is not None:
+        first, last = 0, min(last, num_tokens - 1)
+    whole = (first, last) == (served.min, served.max)
+    return None if whole else (int(first), int(last))
 
 
 def _num_tokens(model):

@@ -57,13 +57,38 @@ def test_images_are_read_as_in_training(of_images, tmp_path, capsys):
     assert "error: " in capsys.readouterr().err
 
 
+def test_only_saved_models_decode_files(of_images):
+    """Every run of images names how its files are read."""
+    _, options = export.exportable(of_images)
+    assert options["max_pixels"] == 100
+    for other in ("onnx", "litert"):
+        _, options = export.exportable(of_images, format=other)
+        assert options == {"class_names": ["sky", "sea"]}
+
+
+def test_a_preset_that_cannot_be_republished_stays_as_it_is(
+    of_images, tmp_path, capsys
+):
+    folder = tmp_path / "tiny"
+    shutil.copytree(of_images, folder)
+    before = sorted(folder.iterdir())
+    arguments = [str(folder), "--class-names", "no,yes"]
+    assert republish.main(arguments) == 2
+    assert "of the task 'images'" in capsys.readouterr().err
+    assert republish.main([str(folder)]) == 2
+    assert "README.md" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
 def test_what_is_refused(of_images, tmp_path, capsys):
     told = {"task": "nodes"}
+    data = ["--data-dir", str(tmp_path)]
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     keras_topo.save_preset(model, tmp_path / "nodes", told)
     keras_topo.save_preset(model, tmp_path / "other", {"task": "words"})
     for name, arguments, message in (
         ("nodes", [], "--data-dir expects"),
+        ("nodes", data, "the name of its data"),
         ("nodes", ["--image-size", "8", "8"], "only for image models"),
         ("other", [], "task='words'"),
         ("nowhere", [], "`name_or_path` expects"),
