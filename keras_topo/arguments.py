@@ -1,6 +1,7 @@
 """Checks of constructor arguments that layers share, and former names."""
 
 import inspect
+import numbers
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar, overload
@@ -32,10 +33,10 @@ def positive(value: Any, name: str, optional: bool = False) -> int | None:
 
 def rate(value: float, name: str) -> float:
     """`value`, which must be from 0 to below 1."""
-    if not 0 <= value < 1:
+    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(
             f"`{name}` expects a rate from 0 to below 1. Received: "
-            f"{name}={value}"
+            f"{name}={value!r}"
         )
     return value
 

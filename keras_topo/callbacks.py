@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_topo.arguments import positive
+
 if TYPE_CHECKING:
     from keras_topo.graphs import GraphSequence
 
@@ -38,11 +40,7 @@ class Resample(keras.callbacks.Callback):
 
     def __init__(self, every: int = 1):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(
-                f"`every` expects a positive int. Received: every={every!r}"
-            )
-        self.every = every
+        self.every = positive(every, "every")
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._sampled = [

@@ -25,12 +25,14 @@ class LinkBatches(keras.utils.PyDataset):
         graph: `Graph`.
         inputs: function of a `Graph` to a dict of arrays: `nodes`,
             `kernel_pairs` and `kernel_values`.
-        folds: int, batches. Each has as many edges; where `folds` does not
-            divide them, a few come twice.
+        folds: int, batches. Each has as many edges, or one fewer where
+            `folds` does not divide them.
         negatives: int, pairs without an edge for each edge, as far as there
             are so many. They depend on `seed`, `epoch` and the batch alone.
         seed: int.
         directed: see `split_edges`.
+        excluded: `(pairs, 2)`, ints, pairs that are no negatives either, such
+            as those of validation.
 
     Raises:
         ValueError: if there are fewer than two edges a fold, or all pairs are
@@ -45,6 +47,7 @@ class LinkBatches(keras.utils.PyDataset):
         negatives: int = 1,
         seed: int = 0,
         directed: bool | None = None,
+        excluded: ArrayLike = (),
     ) -> None:
         super().__init__()
         self.graph, self.seed, self.epoch = graph, seed, 0
@@ -55,16 +58,20 @@ class LinkBatches(keras.utils.PyDataset):
                 "`folds` expects an int from 1 to half the training edges, "
                 f"{len(edges)}. Received: folds={folds}"
             )
-        # Equal sizes: Keras takes the shapes of the first batches for all.
-        size = -(-len(edges) // folds)
         order = np.random.default_rng(seed).permutation(len(edges))
-        self.positives = edges[np.resize(order, (folds, size))]
-        available = count_negatives(graph, self.directed)
-        self.num_negatives = min(negatives * size, available)
-        if not self.num_negatives:
+        parts = np.array_split(order, folds)
+        # Keras takes an axis for open if the first two batches differ in it;
+        # the last part is the smallest.
+        self.positives = [edges[part] for part in (parts[:1] + parts[:0:-1])]
+        self.excluded = excluded
+        available = count_negatives(graph, self.directed, excluded)
+        self.num_negatives = [
+            min(negatives * len(pairs), available) for pairs in self.positives
+        ]
+        if not available:
             raise ValueError(
-                "`graph` expects pairs of nodes without an edge. Received: a "
-                "complete graph"
+                "`graph` expects pairs of nodes without an edge, beside those "
+                "of validation. Received: a complete graph, or nearly"
             )
         graphs = [graph]
         if folds > 1:
@@ -87,13 +94,46 @@ class LinkBatches(keras.utils.PyDataset):
         random = np.random.default_rng([self.seed, self.epoch, index])
         edges = self.positives[index]
         others = sample_negatives(
-            self.graph, self.num_negatives, random, self.directed
+            self.graph,
+            self.num_negatives[index],
+            random,
+            self.directed,
+            self.excluded,
         )
         pairs = np.concatenate([edges, others]).astype("int32")
         targets = np.zeros(len(pairs), "float32")
         targets[: len(edges)] = 1.0
         inputs = {**self.inputs[index], "pairs": pairs}
         return {name: x[None] for name, x in inputs.items()}, targets[None]
+
+
+def check_edges(graph: Graph, directed: bool) -> int:
+    """The number of edges of a graph in which pairs can be told apart."""
+    edges = len(edges_of(graph, directed))
+    if edges < 2:
+        raise ValueError(
+            "`graph` expects at least two edges between different nodes. "
+            f"Received: {edges}"
+        )
+    if not count_negatives(graph, directed):
+        raise ValueError(
+            "`graph` expects pairs of nodes without an edge. Received: a "
+            "complete graph"
+        )
+    return edges
+
+
+def not_drawn(
+    graph: Graph,
+    directed: bool,
+    held_out: tuple[np.ndarray, np.ndarray] | None,
+) -> ArrayLike:
+    """Pairs of validation that are no negatives of training."""
+    if held_out is None:
+        return ()
+    pairs = np.concatenate(held_out)
+    # In a graph that is nearly complete there may be no others.
+    return pairs if count_negatives(graph, directed, pairs) else held_out[0]
 
 
 class ValidateLinks(keras.callbacks.Callback):

@@ -10,13 +10,15 @@ from numpy.typing import ArrayLike
 
 from keras_topo._backend import compiles_by_default
 from keras_topo.annotations import AnyGraph, StrPath
-from keras_topo.arguments import one_of, positive
+from keras_topo.arguments import one_of, positive, rate
 from keras_topo.callbacks import FollowEpochs
 from keras_topo.estimators.options import (
     check_options,
+    listed,
     optimizer_options,
     options_of,
     seed_option,
+    seeded,
 )
 from keras_topo.graphs.any_graph import library_of
 from keras_topo.graphs.largest import kinds_of, largest_pairs
@@ -27,7 +29,13 @@ from keras_topo.graphs.links import (
     split_edges,
 )
 from keras_topo.graphs.preprocessor import GraphPreprocessor
-from keras_topo.link_batches import LinkBatches, ValidateLinks, rankings
+from keras_topo.link_batches import (
+    LinkBatches,
+    ValidateLinks,
+    check_edges,
+    not_drawn,
+    rankings,
+)
 from keras_topo.models import gkat_link_predictor
 from keras_topo.presets import (
     find_preset,
@@ -79,7 +87,8 @@ class LinkPredictor:
     is predicted once. The trained model uses all edges.
 
     A share of the edges is held out, and the epoch with the best average
-    precision on them and as many random pairs is kept.
+    precision on them and as many random pairs is kept. None of these pairs is
+    among those that training draws, if there are others.
 
     Args:
         preprocessor: `GraphPreprocessor`, which need not be adapted: features
@@ -145,6 +154,7 @@ class LinkPredictor:
             )
         self.preprocessor = preprocessor
         self.build = build
+        self._builder_is_known = True
         self.verbose = verbose
         self.training = {
             name: options.pop(name, default)
@@ -156,12 +166,7 @@ class LinkPredictor:
             )
         self.training |= optimizer_options(self.training)
         self.training["seed"] = seed_option(self.training["seed"])
-        share = self.training["validation_share"]
-        if not 0 <= share < 1:
-            raise ValueError(
-                "`validation_share` expects a number from 0 to below 1. "
-                f"Received: validation_share={share!r}"
-            )
+        rate(self.training["validation_share"], "validation_share")
         check_options(self._builder(), options, {*TRAINING}, OF_THE_GRAPH)
         self.model_options = options
         self.model: keras.Model | None = None
@@ -173,7 +178,8 @@ class LinkPredictor:
         self,
         graph: AnyGraph,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        callbacks: Iterable[keras.callbacks.Callback] = (),
+        callbacks: keras.callbacks.Callback
+        | Iterable[keras.callbacks.Callback] = (),
     ) -> Self:
         """Trains a new model.
 
@@ -183,19 +189,28 @@ class LinkPredictor:
             validation_data: `(positive, negative)`, pairs that are edges of
                 the truth but not of `graph`, and pairs that are none; instead
                 of a share of the edges.
-            callbacks: Keras callbacks.
+            callbacks: a Keras callback, or a list of them.
 
         Returns:
             The estimator itself, with `model`, `preprocessor` (a copy of the
             one that was given, adapted) and `history`.
 
+        Random numbers of Keras and its backend follow from `seed`, from then
+        on too; those of Python and NumPy go on afterwards as before.
+
         Raises:
             ValueError: if the graph cannot be read, has too few edges, or
                 pairs are none of its nodes; or if `decoder="concat"` meets a
-                graph that is not directed.
+                graph that is not directed; or of a preset whose model was
+                built by a function that is not known.
         """
+        self._builder()  # Fail now, if it is not known.
+        with seeded(self.training["seed"]):
+            self._fit(graph, validation_data, listed(callbacks))
+        return self
+
+    def _fit(self, graph, validation_data, callbacks):
         options = self.training
-        keras.utils.set_random_seed(options["seed"])
         # Not the former one with other names, if this fails.
         self.model = None
         self._copy_preprocessor()
@@ -221,6 +236,7 @@ class LinkPredictor:
             negatives=options["negatives"],
             seed=options["seed"],
             directed=directed,
+            excluded=not_drawn(known, directed, held_out),
         )
         trained = self._compiled(directed)
         watching = [FollowEpochs(batches)]
@@ -244,7 +260,6 @@ class LinkPredictor:
         self.model = self._build(self._kernel(graph), directed)
         _copy_weights(trained, self.model)
         self._use(graph)
-        return self
 
     def predict_raw(self, pairs: ArrayLike) -> np.ndarray:
         """Logits of pairs of nodes.
@@ -402,9 +417,10 @@ class LinkPredictor:
                 f"`graph` expects the {kernel['num_nodes']} nodes of the graph "
                 f"of fit. Received: {graph.num_nodes}"
             )
+        # So that `fit` builds this model again.
+        estimator.build = recipe and BUILDERS.get(recipe.builder)
+        estimator._builder_is_known = estimator.build is not None
         if recipe is not None:
-            # So that `fit` builds this model again.
-            estimator.build = BUILDERS.get(recipe.builder)
             estimator.model_options = options_of(recipe, OF_THE_GRAPH)
         estimator._use(graph)
         return estimator
@@ -420,19 +436,48 @@ class LinkPredictor:
     def _held_out(self, graph, directed, validation_data):
         """The graph to learn from, and pairs, linked and not, for validation;
         `None` without validation."""
+        edges = check_edges(graph, directed)
         if validation_data is not None:
-            positive, negative = validation_data
-            return graph, (
-                self._ids(positive, graph.num_nodes),
-                self._ids(negative, graph.num_nodes),
-            )
+            return graph, self._pairs_of(validation_data, graph.num_nodes)
         share = self.training["validation_share"]
         if not share:
             return graph, None
-        # At least one edge, of however few.
-        share = max(share, 1 / max(len(edges_of(graph, directed)), 2))
+        # At least one edge, of however few, and two for training.
+        share = max(share, 1 / edges)
+        if edges < 3:
+            raise ValueError(
+                "`graph` expects at least three edges, one of them for "
+                "validation, or validation_share=0. Received: "
+                f"{edges} edges"
+            )
         split = split_edges(graph, (1 - share, share, 0), self.training["seed"])
         return split.graph, (split.validation, split.validation_negatives)
+
+    def _pairs_of(self, validation_data, num_nodes):
+        """`validation_data` as ids of nodes."""
+        is_pair = isinstance(validation_data, (tuple, list))
+        if not is_pair or len(validation_data) != 2:
+            raise ValueError(
+                "`validation_data` expects (positive, negative), pairs that "
+                "are linked and pairs that are not. Received: "
+                f"{type(validation_data).__name__}"
+                + (f" of {len(validation_data)}" if is_pair else "")
+            )
+        found = []
+        for pairs, kind in zip(
+            validation_data, ("positive", "negative"), strict=True
+        ):
+            try:
+                found.append(self._ids(pairs, num_nodes))
+            except ValueError as error:
+                raise ValueError(
+                    f"`validation_data`, {kind} pairs: {error}"
+                ) from error
+            if not len(found[-1]):
+                raise ValueError(
+                    f"`validation_data` expects {kind} pairs. Received: none"
+                )
+        return tuple(found)
 
     def _compiled(self, directed):
         """A model that takes kernels as inputs, with its optimizer."""
@@ -514,6 +559,12 @@ class LinkPredictor:
         return self._builder()(**options)
 
     def _builder(self):
+        if not self._builder_is_known:
+            raise ValueError(
+                "fit expects a `build` that is known here. Received: an "
+                "estimator of a preset whose model was built by another "
+                "function"
+            )
         return gkat_link_predictor if self.build is None else self.build
 
 

@@ -1,5 +1,7 @@
 """Importance of edges: by definition, on a known motif, as a picture."""
 
+import sys
+
 import networkx
 import numpy as np
 import pytest
@@ -178,6 +180,46 @@ def test_picture(tmp_path):
     )
     assert figure.axes[0].get_title() == "Degrees"
     assert "value of node 1 is lower" in figure.get_supxlabel()
+
+
+def test_kernels_of_a_few_graphs_at_a_time(monkeypatch):
+    sizes = []
+
+    class Counting(Stub):
+        def predict_raw(self, graphs):
+            sizes.append(len(graphs))
+            return super().predict_raw(graphs)
+
+    module = sys.modules["keras_topo.visualize.edge_importance"]
+    monkeypatch.setattr(module, "MOST_ENTRIES", 2 * PATH.num_nodes**2)
+    found = edge_importance(Counting(lambda graph: [total(graph)]), PATH)
+    np.testing.assert_allclose(found[1], [2, 4, 6])
+    assert sizes == [2, 2]
+    of_node = Counting(lambda graph: np.ones((4, 1)), level="nodes")
+    assert (edge_importance(of_node, PATH, node=1)[1] == 0).all()
+
+
+def test_a_picture_of_directed_edges(tmp_path):
+    """None covers its opposite, and each has an arrow."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.patches import FancyArrowPatch
+
+    graph = Graph.from_edges(
+        [[0, 1], [1, 0], [1, 2]], 3, directed=True, weights=[5.0, 2.0, 1.0]
+    )
+    estimator = Stub(lambda graph: [total(graph)])
+    figure = plot_edge_importance(estimator, graph)
+    arrows = [
+        patch
+        for patch in figure.axes[0].patches
+        if isinstance(patch, FancyArrowPatch) and patch.get_zorder() == 2
+    ]
+    ends = [patch.get_path().vertices[[0, -1]].round(3) for patch in arrows]
+    assert len(arrows) == 3
+    # The most important one is drawn last, and the widest.
+    widths = [patch.get_linewidth() for patch in arrows]
+    assert widths == sorted(widths) and len({*map(str, ends)}) == 3
+    figure.savefig(tmp_path / "edges.png")
 
 
 def test_a_picture_says_what_labels_are():

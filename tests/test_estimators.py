@@ -1,5 +1,7 @@
 """`GraphClassifier` and its relatives: lists of graphs in, predictions out."""
 
+import random
+
 import keras
 import networkx
 import numpy as np
@@ -321,6 +323,53 @@ def test_errors(graphs):
         keras_topo.GraphClassifier(preprocessor(), num_heads=3).fit(
             graphs, [0, 1] * 12
         )
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_random_numbers_of_a_caller_go_on(graphs):
+    """Splits that are drawn between trainings are not always the same."""
+    model = keras_topo.GraphClassifier(
+        preprocessor(), linear, epochs=1, verbose=0, seed=5
+    )
+    drawn, scores = [], []
+    for _ in range(3):
+        model.fit(graphs, [0, 1] * 12)
+        drawn.append((np.random.random(), random.random()))
+        scores.append(model.predict_raw(graphs))
+    assert len({*drawn}) == 3
+    np.testing.assert_array_equal(scores[0], scores[2])
+
+
+def test_what_follows_from_the_data_is_no_option(graphs):
+    for option in ({"num_classes": 3}, {"level": "nodes"}):
+        (name,) = option
+        for build in ("gkat", linear):
+            with pytest.raises(ValueError, match=f"`options`.*: {name}"):
+                keras_topo.GraphClassifier(preprocessor(), build, **option)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_arguments_are_named(graphs):
+    estimator = keras_topo.GraphClassifier
+    for options, name in (
+        ({"class_weight": "balanced"}, "class_weight"),
+        ({"label_smoothing": "x"}, "label_smoothing"),
+        ({"label_smoothing": None}, "label_smoothing"),
+        ({"seed": 2**40}, "seed"),
+        ({"seed": True}, "seed"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` expects.*Received: "):
+            estimator(preprocessor(), **options)
+    y = [0, 1] * 12
+    model = estimator(preprocessor(), linear, epochs=1, verbose=0)
+    for arguments, name in (
+        ({"y": 3}, "y"),
+        ({"y": y, "sample_weight": 1.0}, "sample_weight"),
+        ({"y": y, "validation_data": (graphs[:2], [0, 5])}, "validation_data"),
+        ({"y": y, "validation_data": (graphs[:2], [0])}, "validation_data"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            model.fit(graphs, **arguments)
 
 
 def test_a_model_of_ones_own(graphs):

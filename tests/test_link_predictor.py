@@ -209,7 +209,7 @@ def test_targets_are_not_in_their_kernel():
     batches = LinkBatches(graph, predictor._inputs, folds=4)
     inputs, targets = batches[1]
     positives = inputs["pairs"][targets == 1]
-    assert len(positives) == -(-graph.num_edges // 4)
+    assert len(positives) == graph.num_edges // 4
     np.testing.assert_array_equal(positives, batches.positives[1])
     # The same without these edges, and with others in their place.
     dense = graph.adjacency.toarray()
@@ -230,8 +230,67 @@ def test_targets_are_not_in_their_kernel():
     np.testing.assert_array_equal(batches[1][0]["pairs"], inputs["pairs"])
     batches.epoch = 1
     assert (batches[1][0]["pairs"] != inputs["pairs"]).any()
-    covered = {tuple(pair) for fold in batches.positives for pair in fold}
-    assert len(covered) == graph.num_edges
+    covered = [tuple(pair) for fold in batches.positives for pair in fold]
+    assert len(covered) == len({*covered}) == graph.num_edges
+
+
+@pytest.mark.parametrize(("edges", "folds"), [(21, 10), (1001, 400), (20, 10)])
+def test_each_edge_is_predicted_once(edges, folds):
+    graph = Graph(
+        networkx.to_numpy_array(networkx.gnm_random_graph(60, edges, seed=0))
+    )
+    batches = LinkBatches(graph, light_inputs, folds=folds)
+    sizes = [len(pairs) for pairs in batches.positives]
+    assert sum(sizes) == edges and max(sizes) - min(sizes) == (edges % 10 > 0)
+    # By the first two, Keras tells that sizes differ.
+    assert sizes[0] == max(sizes) and sizes[1] == min(sizes)
+    pairs = np.concatenate(batches.positives)
+    assert len(np.unique(pairs, axis=0)) == edges
+    for k, size in enumerate(sizes):
+        assert (batches[k][1] == 1).sum() == (batches[k][1] == 0).sum() == size
+
+
+def light_inputs(graph):
+    return {
+        "nodes": np.ones((graph.num_nodes, 1), "float32"),
+        "kernel_pairs": np.zeros((1, 2), "int32"),
+        "kernel_values": np.ones((1, 1), "float32"),
+    }
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("given", [False, True])
+def test_pairs_of_validation_are_not_trained_on(given, monkeypatch):
+    """In a dense graph, edges held out would often be drawn as negatives."""
+    graph = Graph(
+        networkx.to_numpy_array(networkx.gnp_random_graph(20, 0.6, seed=0))
+    )
+    data = None
+    known, split = graph, split_edges(graph, (0.8, 0.2, 0.0), seed=3)
+    if given:
+        data, known = (
+            (split.validation, split.validation_negatives),
+            split.graph,
+        )
+    made = []
+    make = LinkBatches.__init__
+
+    def spy(self, *args, **options):
+        make(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(LinkBatches, "__init__", spy)
+    options = {**LIGHT, "epochs": 1, "validation_share": 0.2, "seed": 3}
+    LinkPredictor(**options).fit(known, data)
+    (batches,) = made
+    truth = graph.adjacency.toarray()
+    truth[tuple(split.validation_negatives.T)] = 1
+    for epoch in range(5):
+        batches.epoch = epoch
+        for index in range(len(batches)):
+            inputs, targets = batches[index]
+            negatives = inputs["pairs"][targets == 0]
+            assert len(negatives) and not truth[tuple(negatives.T)].any()
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -397,9 +456,23 @@ def test_use_before_fit():
     with pytest.raises(ValueError, match="`folds` expects.*folds=400"):
         LinkPredictor(**{**OPTIONS, "folds": 400}).fit(blocks())
     edge = Graph.from_edges([[0, 1]], 4)
-    with pytest.raises(
-        ValueError, match="`folds` expects an int from 1 to half"
-    ):
+    with pytest.raises(ValueError, match="at least two edges.*Received: 1"):
         LinkPredictor().fit(edge)
+    two = Graph.from_edges([[0, 1], [1, 2]], 4)
+    with pytest.raises(ValueError, match="three edges.*validation_share=0"):
+        LinkPredictor().fit(two)
+    with pytest.raises(ValueError, match="Received: a complete graph"):
+        LinkPredictor().fit(Graph(np.ones((5, 5)) - np.eye(5)))
+    data = {
+        "graph": (two, "expects .positive, negative.*Received: Graph"),
+        "empty": (([[0, 1]], []), "expects negative pairs. Received: none"),
+        "ids": (([[0, 99]], [[0, 1]]), "positive pairs: `pairs`.*99"),
+    }
+    for given, message in data.values():
+        with pytest.raises(ValueError, match="`validation_data`.*" + message):
+            LinkPredictor(**LIGHT).fit(blocks(), given)
+    for option in ("num_features", "seed_of"):
+        with pytest.raises(ValueError, match=f"`options`.*: {option}"):
+            LinkPredictor(**{option: 3})
     with pytest.raises(ValueError, match="a complete graph"):
         LinkBatches(Graph(np.ones((5, 5))), lambda graph: None, folds=2)

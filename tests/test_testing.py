@@ -1,5 +1,8 @@
 """`keras_topo.testing` finds what is wrong, and says which check did."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -167,6 +170,56 @@ def test_ways_to_name_axes(axes):
     run_layer_test(layer, options, shape, unknown_axes=axes, skip=most)
 
 
+@registered
+class OfKnownSize(keras.layers.Layer):
+    """It fails where it does not know how many tokens there are."""
+
+    def build(self, input_shape):
+        self.places = self.add_weight(name="places", shape=input_shape[1:])
+
+    def call(self, inputs):
+        return inputs + self.places
+
+
+@pytest.mark.parametrize("axes", [(1,), (-2,)])
+def test_axes_of_several_inputs_are_hidden(axes):
+    x = np.ones((2, 3, 4), "float32")
+    most = [name for name in CHECKS if name != "unknown_axes"]
+    for inputs, hidden in ((x, axes), ((x,), (axes,))):
+        with pytest.raises(AssertionError, match="check of unknown_axes"):
+            run_layer_test(
+                OfKnownSize, {}, inputs=inputs, unknown_axes=hidden, skip=most
+            )
+
+
+@registered
+class NotAlone(Gate):
+    def call(self, inputs, mask=None):
+        if inputs.shape[0] == 1:
+            raise ValueError("two are company")
+        return super().call(inputs, mask)
+
+
+def test_an_error_names_the_check():
+    most = [name for name in CHECKS if name != "batch"]
+    with pytest.raises(
+        AssertionError, match="(?s)batch.*ValueError: .*company"
+    ):
+        run_layer_test(NotAlone, {}, (2, 5, 3), skip=most)
+
+
+def test_failures_are_raised_by_optimized_python_too():
+    program = (
+        "import numpy as np\n"
+        "from keras_topo.testing.comparison import assert_close\n"
+        "assert_close(np.ones(3), np.zeros(3), 0.1)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-O", "-c", program], capture_output=True, text=True
+    )
+    assert found.returncode == 1 and "relative error" in found.stderr
+
+
 def test_one_name_instead_of_several():
     names = {"policies": "float32", "skip": "jit"}
     run_layer_test(keras.layers.Dense, {"units": 2}, (2, 3), **names)
@@ -181,6 +234,19 @@ def test_arguments_of_layer_tests():
         ({"input_shape": (None, 3)}, "input_shape"),
         ({"input_shape": (2, 3), "unknown_axes": 1}, "unknown_axes"),
         ({"input_shape": (2, 3), "unknown_axes": (2,)}, "unknown_axes"),
+        ({"inputs": (np.ones((2, 3)),), "unknown_axes": (1,)}, "unknown_axes"),
+        (
+            {"inputs": (np.ones((2, 3)),), "unknown_axes": ((7,),)},
+            "unknown_axes",
+        ),
+        (
+            {"inputs": {"x": np.ones((2, 3))}, "unknown_axes": (1,)},
+            "unknown_axes",
+        ),
+        (
+            {"inputs": {"x": np.ones((2, 3))}, "unknown_axes": {"x": (2,)}},
+            "unknown_axes",
+        ),
         ({"inputs": np.ones((2, 3, 4)), "padding_mask": EYES}, "padding_mask"),
     ):
         with pytest.raises(ValueError, match=f"`{name}`.*Received: "):
@@ -197,6 +263,15 @@ RATE = [np.array([0.3, 0.7])]
 
 @pytest.mark.slow_on_jax
 def test_operators_as_they_should_be():
+    def constant(dtype):
+        assert isinstance(dtype, str)
+        return Causal(4, dtype=dtype)
+
+    run_operator_test(
+        constant,
+        lambda: np.tril(np.ones((4, 4))),
+        make_piece=lambda start, stop, dtype: Causal(stop - start, dtype=dtype),
+    )
     run_operator_test(lambda rate: ExponentialDecay(rate, 5), decay, RATE)
     run_operator_test(
         lambda rate: ExponentialDecay(rate, 5, causal=True),

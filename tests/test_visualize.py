@@ -13,6 +13,7 @@ from keras_topo.layers import (
     TopologicalEncoderBlock,
 )
 from keras_topo.models import topvit
+from keras_topo.visualize.graphs import places_of
 
 # Backend-neutral: on JAX the contracts and layers of every kind suffice.
 pytestmark = pytest.mark.slow_on_jax
@@ -193,6 +194,25 @@ def test_pictures_of_graphs():
     assert panels[0].collections[0].get_array()[2] == 0
 
 
+def test_weights_are_no_distances():
+    """A strong edge is not drawn longer than a weak one."""
+    pytest.importorskip("networkx")
+    ends = [[0, 1], [1, 2], [2, 3], [3, 4]]
+    graph = Graph.from_edges(ends, 5, weights=[1.0, 1.0, 20.0, 1.0])
+    places = places_of(graph)
+    lengths = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    np.testing.assert_allclose(lengths, lengths[0], rtol=0.05)
+
+
+def test_the_node_in_the_middle_of_a_directed_graph():
+    pytest.importorskip("matplotlib")
+    star = Graph.from_edges([[2, 0], [2, 1], [2, 3]], 4, directed=True)
+    kernel = np.arange(16.0).reshape(1, 4, 4)
+    figure = visualize.plot_kernels([star], [kernel], ["star"], ["a"])
+    shares = figure.axes[0].collections[0].get_array()
+    np.testing.assert_allclose(shares, np.arange(8, 12) / 11)
+
+
 @pytest.mark.slow_on_jax
 def test_errors():
     model = topvit("mini", 4, (8, 12, 1), 3)
@@ -203,6 +223,15 @@ def test_errors():
         ]
     )
     assert visualize.plot_masks(nodes) is None
+    tokens = keras.Input((4, 4, 4))
+    x = ToeplitzAttention(1, 2, mask="table")(
+        keras.layers.Reshape((16, 4))(tokens)
+    )
+    volume = keras.Model(tokens, x)
+    places = np.array([[0, 0], [1, 2]])
+    assert len(visualize.plot_masks(model, places).axes) > 1
+    with pytest.raises(ValueError, match="`models` expects models of images"):
+        visualize.plot_attention(volume, np.zeros((4, 4, 4)), (0, 0))
     with pytest.raises(ValueError, match="`token`"):
         visualize.plot_attention(model, np.zeros((8, 12, 1)), 1)
     image = np.zeros((8, 12, 1))

@@ -16,7 +16,9 @@ from keras_topo.estimators.options import (
     TRAINING,
     check_model,
     check_model_options,
+    listed,
     options_of,
+    seeded,
     training_options,
 )
 from keras_topo.graphs import GraphDataset, GraphPreprocessor, GraphSequence
@@ -105,6 +107,9 @@ class GraphEstimator(Generic[Found]):
                 as those of a preset, with the preprocessing as it is; classes
                 must be among those that the model knows.
 
+        Random numbers of Keras and its backend follow from `seed`, from then
+        on too; those of Python and NumPy go on afterwards as before.
+
         Returns:
             The estimator itself, with `model`, `preprocessor` (a copy of the
             one that was given, adapted) and `history`.
@@ -113,10 +118,24 @@ class GraphEstimator(Generic[Found]):
             ValueError: if graphs or targets cannot be read, or do not fit
                 together; or, with `warm_start`, without a model.
         """
-        options = self.training
+        _check_listed(y, "y")
+        _check_listed(sample_weight, "sample_weight")
         if validation_data is not None:
             validation_data = _validation(validation_data)
-        keras.utils.set_random_seed(options["seed"])
+        with seeded(self.training["seed"]):
+            self._fit(
+                graphs,
+                y,
+                validation_data,
+                sample_weight,
+                listed(callbacks),
+                warm_start,
+            )
+        return self
+
+    def _fit(
+        self, graphs, y, validation_data, sample_weight, callbacks, warm_start
+    ):
         if warm_start:
             self._fitted()
         else:
@@ -144,7 +163,10 @@ class GraphEstimator(Generic[Found]):
             outputs = self._prepare(train.targets)
         validation = None
         if validation_data is not None:
-            validation = self._sequence(*validation_data)
+            try:
+                validation = self._sequence(*validation_data)
+            except ValueError as error:
+                raise ValueError(f"`validation_data`: {error}") from error
         if not warm_start:
             self.model = self._build(builder, outputs)
         self._check_targets(train, "y")
@@ -153,17 +175,14 @@ class GraphEstimator(Generic[Found]):
             self._check_targets(validation, "validation_data")
         model = self._fitted()
         self._compile(model, len(train))
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
         self.history = model.fit(
             train,
-            epochs=options["epochs"],
+            epochs=self.training["epochs"],
             shuffle=False,
             validation_data=validation,
             callbacks=[FollowEpochs(train), *callbacks],
             verbose=self.verbose,
         )
-        return self
 
     def evaluate(
         self, graphs: Graphs, y: Any = None, sample_weight: Any = None
@@ -492,6 +511,14 @@ class GraphEstimator(Generic[Found]):
                 "Received: an estimator without a model"
             )
         return self.model
+
+
+def _check_listed(values, name):
+    """Raises a ValueError for one value where there is one per graph."""
+    if values is not None and not isinstance(values, Iterable):
+        raise ValueError(
+            f"`{name}` expects one value per graph. Received: {values!r:.60}"
+        )
 
 
 def _validation(given):

@@ -29,6 +29,11 @@ class _Classifier(GraphEstimator[Found]):
         self.multi_label = bool(multi_label)
         self.class_weight = None
         if class_weight is not None:
+            if not isinstance(class_weight, Mapping):
+                raise ValueError(
+                    "`class_weight` expects a dict from classes to numbers. "
+                    f"Received: class_weight={class_weight!r}"
+                )
             self.class_weight = dict(class_weight)
             for name, weight in self.class_weight.items():
                 non_negative(weight, f"class_weight[{name!r}]")

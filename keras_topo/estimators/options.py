@@ -1,10 +1,19 @@
 """Options that all estimators share, and how they are checked."""
 
+import contextlib
 import inspect
 import numbers
-from collections.abc import Callable, Collection, Mapping
+import random
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_topo.arguments import positive, rate
@@ -65,11 +74,38 @@ def optimizer_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def seed_option(seed: int) -> int:
     """`seed`, checked: an int."""
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
+    is_int = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    # As NumPy's generators do.
+    if not is_int or not 0 <= seed < 2**32:
         raise ValueError(
-            f"`seed` expects an int that is not negative. Received: {seed!r}"
+            f"`seed` expects an int from 0 to below 2**32. Received: {seed!r}"
         )
     return int(seed)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds all random numbers, as `keras.utils.set_random_seed`.
+
+    Afterwards, Python's and NumPy's go on as before: a caller who draws splits
+    between trainings does not draw the same one each time.
+    """
+    states = random.getstate(), np.random.get_state()
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def listed(
+    callbacks: keras.callbacks.Callback | Iterable[keras.callbacks.Callback],
+) -> list[keras.callbacks.Callback]:
+    """One callback or several, as a list."""
+    if isinstance(callbacks, keras.callbacks.Callback):
+        return [callbacks]
+    return list(callbacks)
 
 
 def check_model(model: Any) -> str | Callable[..., Any]:
@@ -106,9 +142,10 @@ def check_options(
         given: names of arguments that the estimator gives it.
     """
     parameters = inspect.signature(builder).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    unknown = sorted(set(options) - set(parameters))
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = set() if takes_any else set(options) - set(parameters)
+    # What follows from the data is not to be said otherwise.
+    unknown = sorted(unknown | set(options) & ({*given} - {"seed"}))
     if unknown:
         known = sorted({*training, *parameters} - {*given} | {"seed"})
         raise ValueError(

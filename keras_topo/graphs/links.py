@@ -139,6 +139,7 @@ def sample_negatives(
     count: int,
     random: np.random.Generator,
     directed: bool | None = None,
+    excluded: ArrayLike = (),
 ) -> np.ndarray:
     """Pairs of different nodes without an edge, uniformly at random.
 
@@ -151,6 +152,7 @@ def sample_negatives(
             epoch of a training, `numpy.random.default_rng([seed, epoch])`.
         directed: as in `split_edges`. An edge in one direction alone leaves
             the other one a negative.
+        excluded: `(pairs, 2)`, ints, further pairs that are not drawn.
 
     Returns:
         `(count, 2)`, int64, in random order; of undirected pairs the smaller
@@ -170,8 +172,8 @@ def sample_negatives(
     graph = as_graph(graph, name="graph")
     directed = is_directed(graph, directed)
     nodes = graph.num_nodes
-    edges = pair_keys(edges_of(graph, directed), nodes)
-    available = count_negatives(graph, directed)
+    edges = _taken(graph, directed, excluded)
+    available = count_negatives(graph, directed, excluded)
     if not 0 <= count <= available:
         raise ValueError(
             f"`count` expects an int from 0 to {available}, the pairs without "
@@ -241,12 +243,24 @@ def edges_of(graph: Graph, directed: bool | None = None) -> np.ndarray:
     return ends[:, ends[0] < ends[1]].T
 
 
-def count_negatives(graph: Graph, directed: bool | None = None) -> int:
-    """How many pairs of different nodes have no edge."""
+def count_negatives(
+    graph: Graph, directed: bool | None = None, excluded: ArrayLike = ()
+) -> int:
+    """How many pairs of different nodes have no edge and are not excluded."""
     directed = is_directed(graph, directed)
-    nodes = graph.num_nodes
-    pairs = nodes * (nodes - 1)
-    return (pairs if directed else pairs // 2) - len(edges_of(graph, directed))
+    pairs = graph.num_nodes * (graph.num_nodes - 1)
+    taken = len(_taken(graph, directed, excluded))
+    return (pairs if directed else pairs // 2) - taken
+
+
+def _taken(graph, directed, excluded):
+    """Keys of pairs that are edges or excluded, each once."""
+    others = check_pairs(excluded, graph.num_nodes, "excluded")
+    others = others[others[:, 0] != others[:, 1]]
+    if not directed:
+        others = np.sort(others, axis=1)
+    pairs = np.concatenate([edges_of(graph, directed), others])
+    return np.unique(pair_keys(pairs, graph.num_nodes))
 
 
 def is_directed(graph: Graph, directed: bool | None = None) -> bool:

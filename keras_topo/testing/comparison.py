@@ -23,6 +23,11 @@ def numpy(x: TensorLike) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(x))
 
 
+def dtype_of(x: Tensor) -> str:
+    """The dtype of a tensor, a string."""
+    return keras.backend.standardize_dtype(x.dtype)
+
+
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference, relative to the largest expected magnitude.
 
@@ -36,12 +41,16 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
         AssertionError: if shapes differ, or `actual` is not finite.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape, (
-        f"expected an array of shape {expected.shape}. Received: {actual.shape}"
-    )
+    # Raised, not asserted: under `python -O` too.
+    if actual.shape != expected.shape:
+        raise AssertionError(
+            f"expected an array of shape {expected.shape}. Received: "
+            f"{actual.shape}"
+        )
     if not expected.size:
         return 0.0
-    assert np.all(np.isfinite(actual)), "expected finite numbers"
+    if not np.all(np.isfinite(actual)):
+        raise AssertionError("expected finite numbers")
     scale = np.max(np.abs(expected)) or 1.0
     return float(np.max(np.abs(actual - expected)) / scale)
 
@@ -63,10 +72,11 @@ def assert_close(
     """
     actual = actual if isinstance(actual, np.ndarray) else numpy(actual)
     error = relative_error(actual, expected)
-    assert error <= tolerance, (
-        f"{what}: expected a relative error of at most {tolerance:.1e}. "
-        f"Received: {error:.2e}"
-    )
+    if not error <= tolerance:
+        raise AssertionError(
+            f"{what}: expected a relative error of at most {tolerance:.1e}. "
+            f"Received: {error:.2e}"
+        )
 
 
 def compiled(function):

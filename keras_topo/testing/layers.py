@@ -146,8 +146,8 @@ def run_layer_test(
         inputs = np.asarray(random.normal(size=input_shape), "float32")
     if padding_mask is not None:
         padding_mask = _checked_padding(padding_mask, inputs)
-    if unknown_axes is not None and not isinstance(inputs, (tuple, dict)):
-        unknown_axes = _checked_axes(unknown_axes, np.ndim(inputs))
+    if unknown_axes is not None:
+        unknown_axes = _checked_axes(unknown_axes, inputs)
     test = _LayerTest(
         layer_class,
         dict(init_kwargs),
@@ -172,8 +172,12 @@ def run_layer_test(
                 arguments = (policies,) if name == "policies" else ()
             try:
                 getattr(test, name)(*arguments)
+            except AssertionError:
+                raise
             except NotImplementedError as error:
                 test.fail(name, "what Keras asks a layer to implement", error)
+            except Exception as error:  # Of whatever kind a layer raises.
+                test.fail(name, "no error", f"{type(error).__name__}: {error}")
 
 
 class _LayerTest:
@@ -551,8 +555,23 @@ def _checked_padding(mask, inputs):
     return mask
 
 
-def _checked_axes(axes, rank):
-    """Axes of an array of inputs, counted from the front; not the first."""
+def _checked_axes(axes, inputs):
+    """Axes of arrays of inputs, counted from the front; not the first."""
+    if isinstance(inputs, tuple):
+        if not isinstance(axes, tuple) or len(axes) != len(inputs):
+            raise ValueError(
+                "`unknown_axes` expects a tuple of the axes of each of the "
+                f"{len(inputs)} inputs. Received: unknown_axes={axes!r}"
+            )
+        return tuple(map(_checked_axes, axes, inputs))
+    if isinstance(inputs, dict):
+        if not isinstance(axes, dict) or set(axes) != set(inputs):
+            raise ValueError(
+                "`unknown_axes` expects a dict from each of "
+                f"{sorted(inputs)} to axes. Received: unknown_axes={axes!r}"
+            )
+        return {key: _checked_axes(axes[key], inputs[key]) for key in inputs}
+    rank = np.ndim(inputs)
     try:
         found = tuple(range(rank)[k] for k in axes)
     except (IndexError, TypeError):

@@ -12,6 +12,7 @@ from keras_topo.testing.comparison import (
     assert_close,
     compiled,
     complex_step_gradients,
+    dtype_of,
     numpy,
     relative_error,
     staged,
@@ -307,7 +308,7 @@ def evaluate(make, start, step, data, parameters, low_rank, brief):
     One function for all, which is compiled once; in brief, what differs under
     a compiler.
     """
-    dtype = data["x"].dtype
+    dtype = dtype_of(data["x"])
     operator = make(*(parameters or [dtype]))
     length = operator.num_tokens
     results = {"dense": operator.to_dense()}

@@ -12,6 +12,7 @@ from keras_topo.attention import masked_linear_attention
 from keras_topo.operators.base import MaskOperator
 from keras_topo.operators.forms import Problem
 from keras_topo.testing.comparison import (
+    dtype_of,
     numpy,
     staged,
     tensor,
@@ -130,7 +131,7 @@ class OperatorTest(ProductTest):
 
         def attend(name, tensors):
             query, key, value, *parameters = tensors
-            operator = self._make(parameters, query.dtype)
+            operator = self._make(parameters, dtype_of(query))
             parts = operator.attend(query, key, value, name)
             return ops.concatenate(parts, axis=-1)
 
@@ -312,7 +313,7 @@ class OperatorTest(ProductTest):
         outputs = []
         for first, last in zip(cuts[:-1], cuts[1:], strict=True):
             operator = self.make_piece(
-                first, last, *(parameters or [query.dtype])
+                first, last, *(parameters or [dtype_of(query)])
             )
             q, k, v = (x[:, :, first:last] for x in (query, key, value))
             if last - first == 1 and state is not None:

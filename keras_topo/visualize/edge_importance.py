@@ -9,6 +9,7 @@ import numpy as np
 from keras_topo.annotations import AnyGraph
 from keras_topo.figures import new_figure
 from keras_topo.graphs.links import edges_of, is_directed, without_edges
+from keras_topo.visualize.graphs import places_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Nodes up to which they are drawn with what is written in them.
 MOST_LABELS = 60
+# Entries of the matrices of graphs that are predicted together.
+MOST_ENTRIES = 2**21
 
 
 def edge_importance(
@@ -57,7 +60,7 @@ def edge_importance(
         ValueError: if the graph has no edges or cannot be read, `target` is
             no target of the estimator, or `node` is missing or no node.
 
-    *Complexity*: one prediction per edge, in batches.
+    *Complexity*: one prediction per edge, in batches of bounded memory.
 
     Example:
 
@@ -120,7 +123,8 @@ def plot_edge_importance(
     figure = new_figure(figsize=(7.2, 4.4))
     axis = figure.subplots()
     places = _layout(graph)
-    drawn = _draw_edges(axis, places, edges, importance)
+    directed = is_directed(graph)
+    drawn = _draw_edges(axis, places, edges, importance, directed)
     _draw_nodes(axis, places, names, node)
     axis.set_title(told.heading if title is None else title, fontsize=11)
     axis.set_axis_off()
@@ -181,12 +185,16 @@ def _importance(estimator, graph, target, node):
             f"{graph}"
         )
     _check_node(estimator, graph, node)
-    graphs = [graph] + [
-        without_edges(graph, edge[None], directed) for edge in edges
-    ]
-    outputs = quiet.predict_raw(graphs)
-    if node is not None:
-        outputs = np.stack([x[node] for x in outputs])
+    # So many at a time that their kernels do not fill the memory.
+    size = max(1, MOST_ENTRIES // graph.num_nodes**2)
+    outputs = []
+    for first in range(0, len(edges) + 1, size):
+        graphs = [
+            without_edges(graph, edges[k - 1 : k], directed) if k else graph
+            for k in range(first, min(first + size, len(edges) + 1))
+        ]
+        found = quiet.predict_raw(graphs)
+        outputs.extend(found if node is None else [x[node] for x in found])
     outputs = np.asarray(outputs, "float64")
     told = _Told(estimator, outputs[0], target, node)
     scores = told.score(outputs)
@@ -241,25 +249,15 @@ def _log_odds(logits, index):
 
 def _layout(graph):
     """Places of the nodes, `(nodes, 2)`, wider than high."""
-    import networkx
-
-    network = networkx.from_scipy_sparse_array(
-        # Not `weight`, by which layouts would go.
-        graph.adjacency != 0,
-        edge_attribute="entry",
-    )
-    parts = list(networkx.connected_components(network))
-    if graph.num_nodes > 300 or len(parts) > 1:
-        layout = networkx.spring_layout(network, seed=0)
-    else:
-        layout = networkx.kamada_kawai_layout(network)
-    places = np.array([layout[k] for k in range(graph.num_nodes)])
+    places = places_of(graph)
     places = places - places.mean(axis=0)
     return places @ np.linalg.svd(places, full_matrices=False)[2].T
 
 
-def _draw_edges(axis, places, edges, importance):
-    """Lines, the most important ones on top; returns them."""
+def _draw_edges(axis, places, edges, importance, directed):
+    """Lines, the most important ones on top; returns what has their colors."""
+    if directed:
+        return _draw_arrows(axis, places, edges, importance)
     from matplotlib.collections import LineCollection
 
     order = np.argsort(abs(importance), kind="stable")
@@ -277,6 +275,36 @@ def _draw_edges(axis, places, edges, importance):
     lines.set_clim(-most, most)
     axis.add_collection(lines)
     return lines
+
+
+def _draw_arrows(axis, places, edges, importance):
+    """The same of directed edges, bent so that none covers its opposite."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import FancyArrowPatch
+
+    most = max(abs(importance).max(), 1e-12)
+    colors = ScalarMappable(Normalize(-most, most), cmap="RdBu_r")
+    for k in np.argsort(abs(importance), kind="stable"):
+        width = 1.0 + 5.0 * abs(importance[k]) / most
+        for color, line in (
+            ("0.75", 0.0),
+            (colors.to_rgba(importance[k]), width),
+        ):
+            axis.add_patch(
+                FancyArrowPatch(
+                    *places[edges[k]],
+                    connectionstyle="arc3,rad=0.15",
+                    arrowstyle="-|>",
+                    mutation_scale=10 + 1.5 * width,
+                    linewidth=max(line, 0.8),
+                    color=color,
+                    shrinkA=6,
+                    shrinkB=6,
+                    zorder=2 if line else 1,
+                )
+            )
+    return colors
 
 
 def _draw_nodes(axis, places, names, node):

@@ -128,7 +128,7 @@ def plot_kernels(
 
 def _node(graph, node):
     if node is None:
-        return int(np.argmax(graph.adjacency.sum(axis=0)))
+        return int(np.argmax(graph.degrees()))
     if not 0 <= node < graph.num_nodes:
         raise ValueError(
             f"`node` expects one of the {graph.num_nodes} nodes, counted from "
@@ -145,17 +145,28 @@ def _axes(rows, columns, width, height):
     return figure, axes
 
 
-def _layout(graph):
-    """Places of nodes, `(nodes, 2)`, and of the ends of edges."""
+def places_of(graph: "Graph") -> np.ndarray:
+    """Places of the nodes of a graph in a picture, `(nodes, 2)`."""
     import networkx
 
-    network = networkx.from_scipy_sparse_array(graph.adjacency)
-    if graph.num_nodes > 300:
+    network = networkx.from_scipy_sparse_array(
+        # Not `weight`, which a layout would take for a distance.
+        graph.adjacency != 0,
+        edge_attribute="entry",
+    )
+    parts = list(networkx.connected_components(network))
+    if graph.num_nodes > 300 or len(parts) > 1:
         layout = networkx.spring_layout(network, seed=0)
     else:
         layout = networkx.kamada_kawai_layout(network)
-    places = np.array(list(layout.values())).reshape(-1, 2)
-    return places, places[np.array(network.edges, int).reshape(-1, 2)]
+    return np.array([layout[k] for k in range(graph.num_nodes)]).reshape(-1, 2)
+
+
+def _layout(graph):
+    """Places of nodes, `(nodes, 2)`, and of the ends of edges."""
+    places = places_of(graph)
+    ends = np.stack(graph.adjacency.nonzero(), axis=1)
+    return places, places[ends]
 
 
 def _draw_nodes(axis, layout, values, query):

@@ -45,13 +45,17 @@ def plot_masks(
     >>> model = keras_topo.models.topvit((32, 2, 64, 1))
     >>> plot_masks(model).savefig("masks.png")
     """
+    # `None` stands for the middle, which depends on the model.
+    places: list[Any] = [None, (0, 0)]
+    if tokens is not None and len(tokens):
+        places = [tuple(token) for token in tokens]
     panels = []
     for title, model in by_title(models).items():
         middle = _middle(model)
         if middle is None:
             continue
         numbers = {x: i + 1 for i, x in enumerate(attention_layers(model))}
-        for token in tokens or (None, (0, 0)):
+        for token in places:
             place = middle if token is None else token
             rows = mask_rows(model, place)
             if not rows:
@@ -111,10 +115,9 @@ def plot_attention(
     panels = []
     for title, model in models.items():
         weights, grids = weights_on_grids(model, image[None])
-        place = token
-        if token is None:
-            place = next(middle_of(grid) for grid, _ in grids.values())
-        if place is None:
+        middle = next(middle_of(grid) for grid, _ in grids.values())
+        place = middle if token is None else token
+        if middle is None:
             raise ValueError(
                 "`models` expects models of images, with tokens on grids of "
                 f"two axes. Received: {model.name}"

@@ -383,3 +383,13 @@ def test_edges_alone_have_no_weights():
     ):
         with pytest.raises(ValueError, match="graph 0, which is directed or"):
             edge_inputs([wrong])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float32", "bool"])
+def test_duplicates_do_not_overflow(dtype):
+    """Weights of an edge that comes twice are added; a bool is there or not."""
+    values = np.array([100, 100]).astype(dtype)
+    ends = ([0, 0], [1, 1])
+    matrix = scipy.sparse.coo_matrix((values, ends), shape=(2, 2))
+    expected = 1 if dtype == "bool" else 200
+    assert Graph(matrix).adjacency.toarray().tolist() == [[0, expected], [0, 0]]
