@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from keras_topo.annotations import StrPath
 
@@ -121,8 +122,11 @@ def convert(
             "`num_classes` expects an int of at least 0. Received: "
             f"num_classes={num_classes!r}"
         )
+    if num_classes is not None:
+        num_classes = int(num_classes)
     if pixels is not None:
         pixels = check_pixels(pixels)
+    image_shape = _checked_shape(image_shape)
     weights = _read(model_or_path, image_shape, pixels)
     image_shape = _whole_shape(image_shape, weights.image_shape)
     head = head_of(weights, num_classes, pooling)
@@ -161,19 +165,33 @@ def _read(source, image_shape, pixels):
     return hugging_face.read(path, pixels)
 
 
-def _whole_shape(image_shape, source_shape):
-    """The shape of images with channels."""
+def _checked_shape(image_shape):
+    """Two or three sizes, a tuple of ints and `None`; or `None`."""
     if image_shape is None:
-        return source_shape
+        return None
     shape = tuple(image_shape) if hasattr(image_shape, "__iter__") else ()
+    good = [
+        n is None or isinstance(n, (int, np.integer)) and n > 0 for n in shape
+    ]
+    if len(shape) not in (2, 3) or not all(good):
+        raise ValueError(
+            "`image_shape` expects (height, width), with channels behind them "
+            "or not, positive ints or None for any. Received: image_shape="
+            f"{image_shape!r}"
+        )
+    return tuple(None if n is None else int(n) for n in shape)
+
+
+def _whole_shape(shape, source_shape):
+    """The shape of images with channels."""
+    if shape is None:
+        return source_shape
     if len(shape) == 2:
         shape += source_shape[-1:]
-    sizes = all(n is None or type(n) is int and n > 0 for n in shape)
-    if len(shape) != 3 or not sizes or shape[-1] != source_shape[-1]:
+    if shape[-1] != source_shape[-1]:
         raise ValueError(
-            f"`image_shape` expects (height, width), with {source_shape[-1]} "
-            "channels behind them or not, positive ints or None for any. "
-            f"Received: image_shape={image_shape!r}"
+            f"`image_shape` expects the {source_shape[-1]} channels of the "
+            f"source. Received: image_shape={shape}"
         )
     return shape
 

@@ -47,11 +47,19 @@ def read_tree(
     Args:
         tree: mapping from names to arrays or to more mappings.
         image_shape: of the images that it was trained on, where their grid of
-            patches is not square; `None` or another shape otherwise.
+            patches is not square; `None` or another shape otherwise. A grid
+            with as many positions as there are is taken as it is, as the
+            sources do, which resample others.
         pixels: see `keras_topo.convert`.
         source: str, for messages.
     """
-    arrays = dict(_flat(tree, ""))
+    arrays = {}
+    for name, array in _flat(tree, ""):
+        if name in arrays:
+            raise ValueError(
+                f"{source} expects each tensor once. Received: {name!r} twice"
+            )
+        arrays[name] = array
     if set(arrays) and all(name.startswith("params/") for name in arrays):
         arrays = {name.removeprefix("params/"): arrays[name] for name in arrays}
     tensors = Tensors(arrays, source)
@@ -156,15 +164,15 @@ def _flat(tree, at):
 
 def _grid(count, patch, image_shape, source):
     """Rows and columns of patches."""
-    side = math.isqrt(count)
-    if side and side * side == count:
-        return side, side
     if image_shape is not None and None not in image_shape[:2]:
         grid = tuple(
             n // p for n, p in zip(image_shape[:2], patch, strict=True)
         )
         if math.prod(grid) == count:
             return grid
+    side = math.isqrt(count)
+    if side and side * side == count:
+        return side, side
     raise ValueError(
         f"{source} expects the positions of a square grid in {_POSITIONS!r}; "
         "of another one, `image_shape` has to be the shape of the images that "

@@ -1,6 +1,7 @@
 """ViT, DeiT and DINOv2 of KerasHub, as objects."""
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import ops
 
@@ -187,7 +188,14 @@ def _dinov2_embeddings(weights, tensors, backbone, patch, channels):
     )
     resampled = ops.convert_to_numpy(resampled).reshape(-1, channels)
     resampled = np.concatenate([trained[:1], resampled])
-    if np.abs(resampled - used).max() > 2e-6 * (1 + np.abs(used).max()):
+    largest = np.abs(used).max()
+    tolerance = 2e-6 * (1 + largest)
+    dtype = keras.backend.standardize_dtype(backbone.weights[0].dtype)
+    if dtype in ("bfloat16", "float16"):
+        # KerasHub's are rounded, and so is what they are computed of.
+        eps = float(ml_dtypes.finfo(dtype).eps)
+        tolerance = 4 * eps * largest
+    if np.abs(resampled - used).max() > tolerance:
         weights.left_out.append("embeddings/position_embeddings")
         trained, trained_grid = used, grid
     prefix = [tensors.take("embeddings/cls_token", 1, 1, channels)[0]]
@@ -318,11 +326,16 @@ def _classifier(weights, tensors, model):
 def _pixels(model, kind, source):
     """Factor and offset of the preprocessor of a task, or those that the
     family was published with."""
-    converter = getattr(
-        getattr(model, "preprocessor", None), "image_converter", None
-    )
-    if converter is None:
+    preprocessor = getattr(model, "preprocessor", None)
+    if preprocessor is None:
         return published(kind)
+    converter = getattr(preprocessor, "image_converter", None)
+    if converter is None:
+        raise ValueError(
+            f"{source} expects a preprocessor with an image_converter, which "
+            "says how pixels are scaled; otherwise `pixels` has to say it. "
+            f"Received: preprocessor={preprocessor!r}"
+        )
     parts = []
     for value, default in ((converter.scale, 1.0), (converter.offset, 0.0)):
         value = np.asarray(default if value is None else value, "float64")

@@ -39,6 +39,8 @@ _DTYPES = {
 }
 # That of the reference implementation.
 _LONGEST_HEADER = 100_000_000
+# As many as older versions of NumPy have.
+_MOST_AXES = 32
 
 
 class SafetensorsFile(collections.abc.Mapping):
@@ -136,7 +138,13 @@ def read_folder(folder: pathlib.Path) -> Mapping[str, np.ndarray]:
         files = sorted(set(places.values()))
         if any(pathlib.PurePath(name).name != name for name in files):
             raise ValueError(f"it names {files}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"{index} expects a `weight_map` from names of tensors to names of "
             f"files beside it: {error!r}"
@@ -173,7 +181,13 @@ def _place(name, entry, size):
     if dtype is None:
         raise ValueError(f"{name!r} has the unknown dtype {entry['dtype']!r}")
     numbers = (*shape, start, stop)
-    if any(type(n) is not int or n < 0 for n in numbers):
+    whole = all(type(n) is int and n >= 0 for n in numbers)
+    # NumPy has limits for arrays without entries, too.
+    if (
+        not whole
+        or len(shape) > _MOST_AXES
+        or math.prod(max(n, 1) for n in shape) >= 1 << 59
+    ):
         raise ValueError(f"{name!r} has the places or sizes {numbers}")
     if stop > size or stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(

@@ -115,6 +115,14 @@ def head_of(
             weights.pooling, weights.pre_logits, weights.logits, classes
         )
     source = pooling == "source"
+    if not source and pooling is not None and weights.pre_logits is not None:
+        parts = [str(name).count("+") for name in (pooling, weights.pooling)]
+        if parts[0] != parts[1]:
+            raise ValueError(
+                "`pooling` expects as many features as pre_logits of "
+                f"{weights.source} take, those of {weights.pooling!r}. "
+                f"Received: pooling={pooling!r}"
+            )
     if num_classes:
         taken = weights.pooling if source else pooling
         return Head(taken, weights.pre_logits, None, num_classes)
@@ -146,6 +154,7 @@ def build(
     """
     from keras_topo.models.topvit import topvit
 
+    _check_blocks(weights)
     first = weights.blocks[0]
     kernel, bias = weights.patches
     channels, heads, units = first.query[0].shape
@@ -174,7 +183,13 @@ def build(
             )
     policy = keras.config.dtype_policy()
     if dtype is not None:
-        keras.config.set_dtype_policy(dtype)
+        try:
+            keras.config.set_dtype_policy(dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`dtype` expects the name of a dtype policy, such as "
+                f"'mixed_bfloat16'. Received: dtype={dtype!r}"
+            ) from error
     try:
         model = topvit(
             (channels, heads, mlp.shape[0], len(weights.blocks)),
@@ -193,6 +208,30 @@ def build(
         keras.config.set_dtype_policy(policy)
     _assign(model, weights, head)
     return model
+
+
+def _check_blocks(weights):
+    """Raises a ValueError unless all blocks have the sizes of the first: a
+    model has one number of heads and of MLP units."""
+
+    def shapes(block):
+        return {
+            field.name: [
+                np.shape(array)
+                for array in keras.tree.flatten(getattr(block, field.name))
+            ]
+            for field in dataclasses.fields(block)
+        }
+
+    expected = shapes(weights.blocks[0])
+    for k, block in enumerate(weights.blocks[1:], start=2):
+        for name, found in shapes(block).items():
+            if found != expected[name]:
+                raise ValueError(
+                    f"{weights.source} expects blocks of the same sizes: "
+                    f"{name} of shapes {expected[name]}, as in block 1. "
+                    f"Received: {found} in block {k}"
+                )
 
 
 def _assign(model, weights, head):

@@ -8,6 +8,7 @@ maker of a matrix is written once for NumPy, where sizes are known, and for
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -42,8 +43,10 @@ def resample_grid(
                 continue
             matrix = make(np, np.arange(new, dtype="float64"), old, new)
         else:
-            cells = ops.cast(ops.arange(new), values.dtype)
-            size = ops.cast(new, values.dtype)
+            # Places on a grid need more digits than 16 bits have.
+            dtype = keras.backend.result_type(values.dtype, "float32")
+            cells = ops.cast(ops.arange(new), dtype)
+            size = ops.cast(new, dtype)
             matrix = make(ops, cells, old, size)
         matrix = ops.cast(ops.convert_to_tensor(matrix), values.dtype)
         values = ops.moveaxis(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import keras
+import numpy as np
 
 from keras_topo.annotations import Similarity
 from keras_topo.layers.learned_feature_maps import (
@@ -112,6 +113,8 @@ class _Change:
             return type(layer).from_config(config)
 
         student = keras.models.clone_model(model, clone_function=copy)
+        # Not the global one: by it, `compile` scales the loss.
+        student.dtype_policy = model.dtype_policy
         _copy_others(model, student, chosen)
         return student
 
@@ -154,19 +157,26 @@ def _chosen(found, blocks):
         )
     if blocks is None:
         return softmax
+    if isinstance(blocks, str) or not isinstance(blocks, Iterable):
+        raise ValueError(
+            "`blocks` expects a list of indices or names of blocks. Received: "
+            f"blocks={blocks!r}"
+        )
     names = {block.name: block for block in found}
     chosen = []
     for each in blocks:
-        block = names.get(each)
-        if isinstance(each, int) and -len(found) <= each < len(found):
-            block = found[each]
+        is_index = isinstance(each, (int, np.integer))
+        block = names.get(each) if isinstance(each, str) else None
+        if is_index and not isinstance(each, bool):
+            block = found[each] if -len(found) <= each < len(found) else None
         if block not in softmax:
             raise ValueError(
                 "`blocks` expects indices or names of blocks with softmax "
                 f"attention, of {[b.name for b in softmax]}. Received: "
                 f"{each!r} in blocks={blocks!r}"
             )
-        chosen.append(block)
+        if block not in chosen:
+            chosen.append(block)
     if not chosen:
         raise ValueError(
             f"`blocks` expects at least one block. Received: blocks={blocks!r}"

@@ -17,6 +17,14 @@ from keras_topo.layers.learned_feature_maps import similarity_config
 # Of masks by name, which the shorthand of a block may have been given.
 _OF_NAMED_MASKS = ("mask_degree", "mask_rank", "separable_terms", "share_mask")
 
+# How weights of keras.layers.MultiHeadAttention start and are regularized.
+_OF_WEIGHTS = (
+    "kernel_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "bias_regularizer",
+)
+
 
 def attention_config(
     block: TopologicalEncoderBlock, config: dict[str, Any], change: Any
@@ -80,6 +88,11 @@ def copy_attention(
 
 def _check_plain(attention, name):
     """Refuses attention whose weights are not plain numbers of its own."""
+    if getattr(attention, "_use_gate", False):
+        raise ValueError(
+            "`model` expects attention without a gate, which linear attention "
+            f"does not have. Received: block {name!r} with use_gate=True"
+        )
     changes = changes_inside(attention)
     for layer in attention._flatten_layers(include_self=False):
         if getattr(layer, "quantization_mode", None) or getattr(
@@ -134,6 +147,8 @@ def _linear_layer(attention, mask, change):
         similarity=change.feature_map,
         dropout=attention.dropout,
         use_bias=attention.use_bias,
+        seed=attention.seed,
+        **{name: getattr(attention, f"_{name}") for name in _OF_WEIGHTS},
         dtype=attention.dtype_policy,
         name=attention.name,
         **options,

@@ -1,12 +1,13 @@
 """Training a linearized model to imitate the one that it was made of."""
 
+import inspect
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from keras_topo.annotations import Tensor
-from keras_topo.arguments import one_of
+from keras_topo.arguments import one_of, rate
 from keras_topo.linearize.blocks import (
     encoder_blocks,
     has_softmax,
@@ -85,24 +86,34 @@ class Distillation(keras.Model):
         label_smoothing: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        pairs = _changed_blocks(teacher, student)
+        # By the policy, `compile` scales the loss where gradients in float16
+        # would vanish.
+        kwargs.setdefault("dtype", _policy_of(pairs))
         super().__init__(**kwargs)
         self.stage = one_of(stage, "stage", STAGES)
-        if not temperature > 0 or not 0 <= teacher_weight <= 1:
+        good = 0 < temperature < float("inf") and 0 <= teacher_weight <= 1
+        if not good:
             raise ValueError(
                 "`temperature` expects a positive number, `teacher_weight` one "
                 f"from 0 to 1. Received: temperature={temperature}, "
                 f"teacher_weight={teacher_weight}"
             )
+        rate(label_smoothing, "label_smoothing")
         self.temperature = temperature
         self.teacher_weight = teacher_weight
         self.label_smoothing = label_smoothing
-        self.pairs = _changed_blocks(teacher, student)
+        self.pairs = pairs
         self.teacher, self.student = teacher, student
         teacher.trainable = False
         _make_trainable(student, self.pairs, stage == "attention")
         if stage == "attention":
-            tensors = [block.input for block, _ in self.pairs]
-            self.teacher_inside = keras.Model(teacher.input, tensors)
+            # By number: Keras unpacks a list of one.
+            given = {
+                str(k): _arguments(block)
+                for k, (block, _) in enumerate(self.pairs)
+            }
+            self.teacher_inside = keras.Model(teacher.input, given)
         elif stage == "features":
             self.teacher_inside, self.student_inside = (
                 _with_hidden_states(model) for model in (teacher, student)
@@ -127,14 +138,12 @@ class Distillation(keras.Model):
     def _attention_errors(self, inputs):
         errors = []
         inside = self.teacher_inside(inputs, training=False)
-        if len(self.pairs) == 1:
-            inside = [inside]
-        for (old, new), given in zip(self.pairs, inside, strict=True):
-            # The tokens, and the grid behind prefix tokens.
-            given = given if isinstance(given, (list, tuple)) else [given]
-            expected = old.attend(*given, training=False)
-            found = new.attend(*given, training=False)
-            errors.append(_relative_error(found, expected))
+        for k, (old, new) in enumerate(self.pairs):
+            given = inside[str(k)]
+            expected = old.attend(**given, training=False)
+            found = new.attend(**given, training=False)
+            mask = given.get("mask")
+            errors.append(_relative_error(found, expected, mask))
         return ops.stack(errors)
 
     def compute_loss(
@@ -213,6 +222,12 @@ def _changed_blocks(teacher, student):
                 f"`{name}` expects a functional classifier, its encoder blocks "
                 f"among its layers. Received: {name}={model!r}"
             )
+    outputs = [model.outputs[0].shape[-1] for model in (teacher, student)]
+    if outputs[0] != outputs[1] or outputs[0] < 2:
+        raise ValueError(
+            "`teacher` and `student` expect logits of the same classes, at "
+            f"least two. Received: {outputs[0]} and {outputs[1]}"
+        )
     if len(blocks[0]) != len(blocks[1]):
         raise ValueError(
             "`student` expects as many encoder blocks as the teacher has. "
@@ -258,11 +273,39 @@ def _with_hidden_states(model):
     return keras.Model(model.input, [*hidden, *model.outputs])
 
 
-def _relative_error(found, expected):
-    """The squared error over the mean square of what is expected."""
+def _arguments(block):
+    """Tokens, grid and padding mask of a block in its model, by name."""
+    # The node of the model, not of a call that tried the block out.
+    arguments = block._inbound_nodes[0].arguments
+    bound = inspect.signature(block.call).bind(
+        *arguments.args, **arguments.kwargs
+    )
+    return {
+        name: value
+        for name, value in bound.arguments.items()
+        if keras.utils.is_keras_tensor(value)
+    }
+
+
+def _policy_of(pairs):
+    """The dtype policy of blocks, one of 16 bits if some have one."""
+    policies = [new.dtype_policy for _, new in pairs]
+    for policy in policies:
+        if policy.compute_dtype != "float32":
+            return policy
+    return policies[0]
+
+
+def _relative_error(found, expected, mask=None):
+    """The squared error over the mean square of what is expected, at tokens
+    that a mask has."""
     expected = ops.cast(ops.stop_gradient(expected), "float32")
-    error = ops.mean(ops.square(ops.cast(found, "float32") - expected))
-    return error / (ops.mean(ops.square(expected)) + 1e-12)
+    error = ops.square(ops.cast(found, "float32") - expected)
+    square = ops.square(expected)
+    if mask is not None:
+        visible = ops.cast(mask, "float32")[..., None]
+        error, square = error * visible, square * visible
+    return ops.mean(error) / (ops.mean(square) + 1e-12)
 
 
 def _one_hot(labels, logits):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -27,6 +28,11 @@ def _traced_matrix(positions, num_samples):
     return ops.maximum(0.0, 1.0 - ops.abs(positions[:, None] - samples))
 
 
+def _place_dtype(values):
+    """Of places on a grid, which need more digits than 16 bits have."""
+    return keras.backend.result_type(values.dtype, "float32")
+
+
 def resample_positions(values, old_grid, new_grid, first_axis):
     """Resamples `(..., *old_grid, ...)` between grids over the same image.
 
@@ -40,8 +46,9 @@ def resample_positions(values, old_grid, new_grid, first_axis):
             positions = (np.arange(new) + 0.5) * old / new - 0.5
             matrix = interpolation_matrix(positions, old)
         else:
-            size = ops.cast(new, values.dtype)
-            cells = ops.cast(ops.arange(new), values.dtype)
+            dtype = _place_dtype(values)
+            size = ops.cast(new, dtype)
+            cells = ops.cast(ops.arange(new), dtype)
             matrix = _traced_matrix((cells + 0.5) * old / size - 0.5, old)
         values = _contract(values, matrix, first_axis + k)
     return values
@@ -80,8 +87,9 @@ def resample_offsets(
             matrix = interpolation_matrix(offsets + middle, count)
         else:
             offsets = ops.arange(0 if wraps else 1 - new, new)
-            size = ops.cast(new, table.dtype)
-            offsets = ops.cast(offsets, table.dtype) * old / size
+            dtype = _place_dtype(table)
+            size = ops.cast(new, dtype)
+            offsets = ops.cast(offsets, dtype) * old / size
             matrix = _traced_matrix(offsets + middle, count)
         table = _contract(table, matrix, first_axis + k)
     return table

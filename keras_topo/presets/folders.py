@@ -45,7 +45,7 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(

@@ -99,6 +99,61 @@ def test_a_grid_that_is_not_square():
     assert difference(model, tree, pixels(12, 24), (3, 4)) <= 1e-5
 
 
+def test_a_square_number_of_positions_on_another_grid():
+    """As the source does, which resamples where the number differs."""
+    tree = oracle.random_arrays(oracle.flax_shapes(grid=(8, 2)))
+    model = convert(tree, image_shape=(32, 8))
+    assert difference(model, tree, pixels(32, 8), (8, 2)) <= 1e-5
+
+
+@pytest.mark.parametrize("part", ["heads", "units"])
+def test_blocks_of_other_sizes(part):
+    tree = oracle.random_arrays(oracle.flax_shapes())
+    at = "Transformer/encoderblock_1/"
+    for name, array in list(tree.items()):
+        if not name.startswith(at):
+            continue
+        c, h, u = 32, 2, 16
+        shapes = {(c, h, u): (c, 2 * h, u // 2), (h, u): (2 * h, u // 2)}
+        shapes[h, u, c] = 2 * h, u // 2, c
+        if part == "heads" and array.shape in shapes:
+            tree[name] = array.reshape(shapes[array.shape])
+        elif part == "units" and "Dense_0" in name:
+            tree[name] = array[..., :-8]
+        elif part == "units" and name.endswith("Dense_1/kernel"):
+            tree[name] = array[:-8]
+    with pytest.raises(ValueError, match="blocks of the same.*in block 2"):
+        convert(tree)
+
+
+def test_arguments_of_conversions():
+    tree = oracle.random_arrays(oracle.flax_shapes())
+    for name, value in (
+        ("image_shape", 16),
+        ("image_shape", (16,)),
+        ("image_shape", (16.0, 12.0)),
+        ("image_shape", (0, 16)),
+        ("dtype", "foo"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` expects.*Received: "):
+            convert(tree, **{name: value})
+    sizes = {"image_shape": np.array([16, 16]), "num_classes": np.int64(3)}
+    assert convert(tree, **sizes).output_shape == (None, 3)
+    twice = {**tree, "Transformer": {"encoder_norm": {"scale": np.ones(32)}}}
+    with pytest.raises(ValueError, match="encoder_norm/scale' twice"):
+        convert(twice)
+
+
+def test_pre_logits_behind_another_pooling():
+    tree = oracle.random_arrays(oracle.flax_shapes())
+    tree["pre_logits/kernel"] = np.ones((32, 24), "float32")
+    tree["pre_logits/bias"] = np.ones(24, "float32")
+    tree["head/kernel"] = tree["head/kernel"][:24]
+    with pytest.raises(ValueError, match="`pooling`.*'token\\+gap'"):
+        convert(tree, num_classes=3, pooling="token+gap")
+    assert convert(tree, num_classes=3, pooling="gap").output_shape[1] == 3
+
+
 @pytest.mark.slow_on_jax
 def test_features(tmp_path):
     tree = oracle.random_arrays(oracle.flax_shapes(classes=None))

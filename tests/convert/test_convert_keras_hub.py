@@ -36,6 +36,8 @@ CLASSES = {"vit": "ViTBackbone", "deit": "DeiTBackbone"}
 class Weight(types.SimpleNamespace):
     """A minimal stand-in for a variable."""
 
+    dtype = "float32"
+
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.value, dtype)
 
@@ -210,6 +212,12 @@ def test_a_classifier():
     expected = x @ head["predictions.weight"].T + head["predictions.bias"]
     got = convert(task)(images.astype("float32"))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    for preprocessor in (keras.layers.Rescaling(1 / 255), lambda x: x / 255):
+        task.preprocessor = preprocessor
+        with pytest.raises(ValueError, match="image_converter.*Received"):
+            convert(task)
+        scaled = convert(task, pixels=(1 / 255, 0.0))
+        assert scaled.get_layer("rescaling").scale == 1 / 255
     task.pooling = "max"
     with pytest.raises(ValueError, match="'gap'. Received: pooling='max'"):
         convert(task)

@@ -84,6 +84,10 @@ HOSTILE = {
     "overflow": lambda p: write(
         p, {"a": entry((1 << 32, 1 << 32), 0, 0)}, bytes(0)
     ),
+    "axes": lambda p: write(p, {"a": entry((1,) * 80, 0, 4)}, bytes(4)),
+    "nothing of a lot": lambda p: write(
+        p, {"a": entry((0, 1 << 61, 1 << 61), 0, 0)}, bytes(0)
+    ),
     "negative": lambda p: write(p, {"a": entry((-2,), 0, 8)}, bytes(8)),
     "backwards": lambda p: write(p, {"a": entry((2,), 8, 0)}, bytes(8)),
     "before": lambda p: write(p, {"a": entry((2,), -8, 0)}, bytes(8)),

@@ -130,3 +130,23 @@ def test_patches_that_are_not_whole():
     assert copy.padding == "valid"
     with pytest.raises(ValueError, match="`padding` expects one of"):
         PatchEmbedding(6, 4, padding="reflect")
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_half_precision_of_unknown_sizes(interpolation, dtype):
+    """Places on a grid are numbers of more digits than 16 bits have."""
+    values = np.random.default_rng(0).normal(size=(37, 37, 4))
+    values = ops.cast(values, dtype)
+    sizes = [ops.convert_to_tensor(n, "int32") for n in (8, 28)]
+    known, unknown = (
+        ops.convert_to_numpy(
+            ops.cast(
+                resample_grid(values, (37, 37), grid, interpolation), "float32"
+            )
+        )
+        for grid in ((8, 28), sizes)
+    )
+    eps = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[dtype]
+    np.testing.assert_allclose(unknown, known, rtol=0, atol=12 * eps)

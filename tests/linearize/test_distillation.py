@@ -6,6 +6,7 @@ import pytest
 import reference as ref
 
 import keras_topo
+from keras_topo.layers import TopologicalEncoderBlock
 from keras_topo.linearize import STAGES, Distillation
 from keras_topo.linearize.blocks import encoder_blocks
 from keras_topo.models import topvit
@@ -180,9 +181,61 @@ def test_integer_labels(models):
 
 
 @pytest.mark.slow_on_jax
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("stage", STAGES)
+def test_padding_counts_in_no_stage(stage):
+    ids = keras.Input((6,), dtype="int32")
+    x = keras.layers.Embedding(9, 8, mask_zero=True)(ids)
+    x = TopologicalEncoderBlock(2, attention="softmax", name="one")(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    teacher = keras.Model(ids, keras.layers.Dense(3)(x))
+    student = keras_topo.linearize(teacher)
+    model = Distillation(teacher, student, stage)
+    model.compile("sgd", run_eagerly=True)
+    tokens = np.array([[3, 1, 4, 1, 0, 0], [5, 8, 2, 6, 5, 3]])
+    history = model.fit(tokens, np.eye(3)[[0, 2]], verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    if stage != "attention":
+        return
+    embedding = teacher.layers[1]
+    mask = tokens != 0
+    old, new = (m.get_layer("one") for m in (teacher, student))
+    x = embedding(tokens)
+    found, expected = (
+        ref.numpy(block.attend(x, mask=mask))[mask] for block in (new, old)
+    )
+    y = np.eye(3)[[0, 2]]
+    results = model.evaluate(tokens, y, verbose=0, return_dict=True)
+    assert results["loss"] == pytest.approx(relative(found, expected), rel=1e-4)
+
+
+def test_half_precision_has_its_loss_scaled():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        teacher = topvit(
+            (8, 2, 12, 1), 2, SHAPE, num_classes=3, attention="softmax"
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    student = keras_topo.linearize(teacher)
+    for model in (student, Distillation(teacher, student, "features")):
+        model.compile("adam", "mse")
+        kind = keras.optimizers.LossScaleOptimizer
+        assert isinstance(model.optimizer, kind)
+
+
 def test_errors(models):
     teacher, student = models
     x, y = data()
+    for wrong in ({"label_smoothing": 5.0}, {"temperature": float("inf")}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"`{name}`.*Received"):
+            Distillation(teacher, student, "labels", **wrong)
+    one = topvit((8, 2, 12, 2), 2, SHAPE, num_classes=1, attention="softmax")
+    for pair in ((one, keras_topo.linearize(one)), (one, student)):
+        with pytest.raises(ValueError, match="at least two. Received"):
+            Distillation(*pair, "features")
     with pytest.raises(ValueError, match="`stage`.*Received"):
         Distillation(teacher, student, "all")
     for options in ({"temperature": 0}, {"teacher_weight": 1.5}):

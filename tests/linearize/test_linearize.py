@@ -14,7 +14,7 @@ from keras_topo.layers import (
     TopologicalEncoderBlock,
 )
 from keras_topo.linearize.attention import copy_attention
-from keras_topo.linearize.blocks import encoder_blocks
+from keras_topo.linearize.blocks import encoder_blocks, has_softmax
 from keras_topo.masks import DecayMask, TableMask
 from keras_topo.models import causal_lm, topvit
 
@@ -126,12 +126,19 @@ def test_a_layer_of_keras_as_attention():
     x = keras.Input((6, 8))
     # Keras on JAX takes no other size for values.
     value_dim = 3 if ref.on_jax else 5
-    attention = keras.layers.MultiHeadAttention(2, 3, value_dim=value_dim)
+    attention = keras.layers.MultiHeadAttention(
+        2, 3, value_dim=value_dim, kernel_regularizer="l2", seed=7
+    )
     y = TopologicalEncoderBlock(attention=attention)(x)
     teacher = keras.Model(x, keras.layers.Flatten()(y))
     student = keras_topo.linearize(teacher, mask=None, feature_map="relu")
     (old,), (new,) = map(encoder_blocks, (teacher, student))
     assert type(new.attention) is MaskedAttention
+    assert new.attention.seed == 7
+    # Queries, keys and values are one kernel here.
+    np.testing.assert_allclose(
+        float(sum(student.losses)), float(sum(teacher.losses)), rtol=1e-5
+    )
     soft = MaskedAttention(2, 3, value_dim=value_dim, similarity="softmax")
     soft.build((None, 6, 8))
     copy_attention(old.attention, soft, False)
@@ -221,7 +228,7 @@ def test_errors():
     for model in (linear, plain, keras.layers.Dense(2)):
         with pytest.raises(ValueError, match="`model`.*softmax.*Received"):
             keras_topo.linearize(model)
-    for blocks in ([2], ["block_9"], [None], []):
+    for blocks in ([2], ["block_9"], [None], [], 1, "block_1", [[1]], [True]):
         with pytest.raises(ValueError, match="`blocks`.*Received"):
             keras_topo.linearize(teacher, blocks=blocks)
     for name in ("softmax", "additive", "none"):
@@ -229,6 +236,18 @@ def test_errors():
             keras_topo.linearize(teacher, feature_map=name)
     with pytest.raises(ValueError, match="`mask`.*Received"):
         keras_topo.linearize(teacher, mask="tables")
+    language = causal_lm(
+        16, channels=8, num_heads=2, depth=2, similarity="softmax"
+    )
+    with pytest.raises(ValueError, match="`blocks` expects None"):
+        keras_topo.linearize(language, blocks=[0, 0])
+    twice = keras_topo.linearize(teacher, blocks=[0, 0])
+    assert has_softmax(encoder_blocks(twice)[1])
+    x = keras.Input((6, 8))
+    gated = keras.layers.MultiHeadAttention(2, 4, use_gate=True)
+    y = TopologicalEncoderBlock(attention=gated)(x)
+    with pytest.raises(ValueError, match="without a gate.*use_gate=True"):
+        keras_topo.linearize(keras.Model(x, y), mask=None)
 
 
 @pytest.mark.slow
