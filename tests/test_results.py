@@ -186,6 +186,13 @@ def test_the_model_from_scratch_had_no_warm_up():
         assert run["arguments"]["warmup_epochs"] == 0
 
 
+def test_figures_of_pixels():
+    text = chapter("Pixels of CIFAR-10 as tokens")
+    for run in lines_of("cifar10-pixels/runs.jsonl"):
+        figures = run["validation_accuracy"], run["test_accuracy"]
+        assert f"| {figures[0]:.1%} | {figures[1]:.2%} |" in text
+
+
 def test_figures_of_the_zoo_in_training():
     text = chapter("The zoo's model of CIFAR-10, in training")
     rows = [
