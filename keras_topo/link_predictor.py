@@ -183,6 +183,9 @@ class LinkPredictor:
     ) -> Self:
         """Trains a new model.
 
+        Random numbers of Keras and its backend follow from `seed`, from then
+        on too; those of Python and NumPy go on afterwards as before.
+
         Args:
             graph: the graph with its known edges: `Graph`, networkx, PyTorch
                 Geometric, DGL or an adjacency matrix.
@@ -194,9 +197,6 @@ class LinkPredictor:
         Returns:
             The estimator itself, with `model`, `preprocessor` (a copy of the
             one that was given, adapted) and `history`.
-
-        Random numbers of Keras and its backend follow from `seed`, from then
-        on too; those of Python and NumPy go on afterwards as before.
 
         Raises:
             ValueError: if the graph cannot be read, has too few edges, or

@@ -96,9 +96,12 @@ def describe(metrics, data):
             f"{metrics['test_accuracy_of_the_file']:.2%}."
         )
     if counts:
+        held_out = (
+            f"{counts['validation']:,}" if counts["validation"] else "none"
+        )
         text += (
             f" Training used {counts['train']:,} {items}, and validation "
-            f"{counts['validation']:,}; the model was tested once. The "
+            f"{held_out}; the model was tested once. The "
             "standard error of the accuracy is "
             f"{metrics['test_standard_error']:.1%}."
         )

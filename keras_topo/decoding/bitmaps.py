@@ -121,9 +121,10 @@ def _palette_pixels(encoded, head):
     count = head.height * head.row_bytes
     rows = tf.io.decode_raw(part(encoded, head.offset, count), tf.uint8)
     rows = tf.reshape(rows, tf.stack([head.height, head.row_bytes, 1]))
+    # Files of no bits are refused, but maybe after this is computed.
+    per_byte = 8 // tf.maximum(head.bits, 1)
     # The first index of a byte stands in its highest bits.
-    # Files without bits are refused, but maybe later than this is computed.
-    places = tf.range(8 // tf.maximum(head.bits, 1), dtype=tf.int64)
+    places = tf.range(per_byte, dtype=tf.int64)
     shifts = tf.cast(8 - head.bits * (places + 1), tf.uint8)
     mask = tf.bitwise.left_shift(tf.constant(1, tf.int64), head.bits) - 1
     indices = tf.bitwise.bitwise_and(

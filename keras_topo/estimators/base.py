@@ -94,6 +94,9 @@ class GraphEstimator(Generic[Found]):
     ) -> Self:
         """Trains a new model, or goes on with the present one.
 
+        Random numbers of Keras and its backend follow from `seed`, from then
+        on too; those of Python and NumPy go on afterwards as before.
+
         Args:
             graphs: list of graphs: `Graph`, networkx, PyTorch Geometric, DGL,
                 adjacency matrices; or a `GraphDataset`.
@@ -106,9 +109,6 @@ class GraphEstimator(Generic[Found]):
             warm_start: bool, whether to go on from the present weights, such
                 as those of a preset, with the preprocessing as it is; classes
                 must be among those that the model knows.
-
-        Random numbers of Keras and its backend follow from `seed`, from then
-        on too; those of Python and NumPy go on afterwards as before.
 
         Returns:
             The estimator itself, with `model`, `preprocessor` (a copy of the

@@ -123,12 +123,7 @@ class ServedTensors(Served):
         """Of no, one and three examples, as pixels from 0 to 255; or of a
         standard normal distribution."""
         random = np.random.default_rng(0)
-        end = 256
-        if self.is_ids:
-            # Without an embedding, nothing says what a model knows.
-            end = FEW_TOKENS
-            if self.known is not None and self.num_tokens is not None:
-                end = self.known[1] + 1
+        end = self._end_of_numbers()
         dtype = "int32" if self.is_ids else "float32"
         found = []
         for examples in (0, 1, 3):
@@ -142,6 +137,14 @@ class ServedTensors(Served):
                 x = random.integers(0, end, (examples, *shape))
             found.append({self.name: x.astype(dtype)})
         return found
+
+    def _end_of_numbers(self):
+        """Below which whole numbers are tried, from 0."""
+        if not self.is_ids:
+            return 256
+        if self.num_tokens is None or self.known is None:
+            return FEW_TOKENS  # Nothing says what a model knows.
+        return self.known[1] + 1
 
 
 def check_model(model: keras.Model) -> None:

@@ -173,7 +173,7 @@ def sample_negatives(
     directed = is_directed(graph, directed)
     nodes = graph.num_nodes
     edges = _taken(graph, directed, excluded)
-    available = count_negatives(graph, directed, excluded)
+    available = _num_pairs(nodes, directed) - len(edges)
     if not 0 <= count <= available:
         raise ValueError(
             f"`count` expects an int from 0 to {available}, the pairs without "
@@ -248,9 +248,13 @@ def count_negatives(
 ) -> int:
     """How many pairs of different nodes have no edge and are not excluded."""
     directed = is_directed(graph, directed)
-    pairs = graph.num_nodes * (graph.num_nodes - 1)
     taken = len(_taken(graph, directed, excluded))
-    return (pairs if directed else pairs // 2) - taken
+    return _num_pairs(graph.num_nodes, directed) - taken
+
+
+def _num_pairs(nodes, directed):
+    """How many pairs of different nodes there are."""
+    return nodes * (nodes - 1) // (1 if directed else 2)
 
 
 def _taken(graph, directed, excluded):

@@ -37,10 +37,12 @@ def as_adjacency(adjacency: Adjacency, dtype: str = "float32") -> Any:
             "with two axes, of numbers. Received: adjacency of shape "
             f"{adjacency.shape} and dtype {adjacency.dtype}"
         )
-    if adjacency.dtype.kind != "b":
-        # Before duplicates are added up, which small integers cannot hold.
-        adjacency = adjacency.astype(dtype)
-    adjacency = scipy.sparse.csr_array(adjacency, dtype=dtype, copy=True)
+    if adjacency.dtype.kind == "b":
+        # An edge that comes twice is there, and not twice.
+        adjacency = scipy.sparse.csr_array(adjacency)
+    # A copy, made before duplicates are added up, which small integers cannot
+    # hold.
+    adjacency = scipy.sparse.csr_array(adjacency.astype(dtype))
     if adjacency.shape[0] != adjacency.shape[1]:
         raise ValueError(
             "`adjacency` expects a square matrix. Received: adjacency of "

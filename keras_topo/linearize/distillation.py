@@ -290,10 +290,8 @@ def _arguments(block):
 def _policy_of(pairs):
     """The dtype policy of blocks, one of 16 bits if some have one."""
     policies = [new.dtype_policy for _, new in pairs]
-    for policy in policies:
-        if policy.compute_dtype != "float32":
-            return policy
-    return policies[0]
+    half = (p for p in policies if p.compute_dtype != "float32")
+    return next(half, policies[0])
 
 
 def _relative_error(found, expected, mask=None):

@@ -10,6 +10,7 @@ import vit_oracles as oracle
 
 from keras_topo.convert import convert
 from keras_topo.convert import keras_hub as reader
+from keras_topo.layers.interpolation import resample_grid
 
 # Backend-neutral: on JAX the contracts and layers of every kind suffice.
 pytestmark = pytest.mark.slow_on_jax
@@ -181,6 +182,43 @@ def test_tokens_equal(kind):
     model = convert(backbone, pixels=(1, 0))
     got = keras.ops.convert_to_numpy(model(images.astype("float32")))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow_on_jax
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("computed", [True, False])
+def test_positions_of_dinov2_in_half_precision(dtype, computed):
+    """Those of the model's size, computed from the others, are rounded; those
+    that were trained on are something else."""
+    config, _, backbone = make("dinov2")
+    channels, patch = config["hidden_size"], config["patch_size"]
+    backbone.position_embedding_shape = (10 * patch, 10 * patch, 3)
+    grid = (config["image_size"] // patch,) * 2
+
+    def rounded(x):
+        x = keras.ops.cast(keras.ops.cast(x, dtype), "float32")
+        return keras.ops.convert_to_numpy(x)
+
+    rng = np.random.default_rng(0)
+    trained = rounded(rng.normal(scale=0.02, size=(1, 101, channels)))
+    old = trained[0, 1:].reshape(10, 10, channels)
+    used = resample_grid(
+        keras.ops.convert_to_tensor(old), (10, 10), grid, "cubic"
+    )
+    used = rounded(used).reshape(-1, channels)
+    if not computed:
+        used = rounded(used + rng.normal(scale=0.01, size=used.shape))
+    used = np.concatenate([trained[0, :1], used])[None]
+    values = {"position_embeddings": trained}
+    values["interpolated_position_embeddings"] = used
+    for weight in backbone.weights:
+        weight.dtype = dtype
+        name = weight.path.split("/")[-1]
+        weight.value = values.get(name, weight.value)
+    model = convert(backbone, pixels=(1, 0))
+    expected = trained[0, 1:] if computed else used[0, 1:]
+    (found,) = model.get_layer("positions").get_weights()
+    np.testing.assert_array_equal(found.reshape(-1, channels), expected)
 
 
 @pytest.mark.slow_on_jax
