@@ -63,6 +63,9 @@ def main(argv=None):
     model = tf.saved_model.load(str(saved_model))
     try:
         names, scores = classify(model, files, run)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except tf.errors.InvalidArgumentError:
         # The model refuses the whole batch: find the file one by one.
         for file in files:
@@ -115,6 +118,12 @@ def classify(model, files, run):
             [name.decode() for name in row] for row in answer["classes"].numpy()
         ]
         return names, answer["scores"].numpy()
+    if "serve_examples" not in model.signatures:
+        raise ValueError(
+            "`run` expects a SavedModel that takes files. Received: one with "
+            f"the signatures {', '.join(model.signatures)}; `keras-topo export "
+            "RUN PATH --image-size HEIGHT WIDTH` makes one that does"
+        )
     answer = model.signatures["serve_examples"](examples=encoded)
     shares = answer["probabilities"].numpy()
     export = json.loads((run / "metrics.json").read_text())["export"]

@@ -1,4 +1,4 @@
-"""`--from` and `--freeze`: fine-tuning a trained model."""
+"""`--from` and the options that need it: fine-tuning a trained model."""
 
 import dataclasses
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_topo.presets import find_preset, read_metrics
-from keras_topo.presets.builders import recipe_of, recipe_to_json
+from keras_topo.presets import find_preset, read_metrics, read_preprocessor
+from keras_topo.presets.configurations import are_alike
 
 
 def check(settings):
     """Raises a ValueError for settings that expect `preset`, without it."""
-    for name in ("freeze", "average_with"):
+    for name in ("freeze", "average_with", "freeze_batch_norm"):
         if getattr(settings, name, None) and settings.preset is None:
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} expects --from. Received: no --from")
@@ -64,18 +64,15 @@ def average(model, others, keeps_last_layer=True):
 
     Args:
         model: Keras model.
-        others: dict from names to Keras models, made as `model` was.
+        others: list of pairs of a name and a Keras model like `model`.
         keeps_last_layer: bool, whether the last layers are trained. Otherwise
             `model` keeps its own.
 
     Raises:
         ValueError: if a model is another function of its weights.
     """
-    for name, other in others.items():
-        same = [w.shape for w in model.weights] == [
-            w.shape for w in other.weights
-        ]
-        if not same or _recipe(model) != _recipe(other):
+    for name, other in others:
+        if not are_alike(model, other):
             raise ValueError(
                 "--average-with expects models that differ from that of --from "
                 f"in their weights alone. Received: {name}"
@@ -85,7 +82,7 @@ def average(model, others, keeps_last_layer=True):
         values[0] if values[0].dtype.kind in "biu" else np.mean(values, axis=0)
         for values in zip(
             model.get_weights(),
-            *(other.get_weights() for other in others.values()),
+            *(other.get_weights() for _, other in others),
             strict=True,
         )
     ]
@@ -95,16 +92,36 @@ def average(model, others, keeps_last_layer=True):
     model.set_weights(means)
 
 
-def _recipe(model):
-    """The builder of a model and its arguments, or its configuration."""
-    recipe = recipe_of(model)
-    return model.to_json() if recipe is None else recipe_to_json(recipe)
+def class_names(name):
+    """Class names of a preset, a list, or `None` if it has none."""
+    return read_metrics(find_preset(name)).get("class_names") or (
+        read_preprocessor(name).get("class_names")
+    )
+
+
+def refuse_known_validation(settings):
+    """Raises a ValueError if validation images would be images that a model
+    of `--from` or `--average-with` was trained on."""
+    if settings.train_on_validation or settings.preset is None:
+        return
+    for name in (settings.preset, *settings.average_with):
+        arguments = read_metrics(find_preset(name)).get("arguments", {})
+        same = Path(arguments.get("data", "")).stem == Path(settings.data).stem
+        if same and arguments.get("train_on_validation"):
+            raise ValueError(
+                "--from and --average-with expect --train-on-validation for "
+                "models that were trained with it on the same data, whose "
+                f"validation images they know. Received: {name}"
+            )
 
 
 def describe(settings):
     """A description of the model."""
+    names = (settings.preset, *getattr(settings, "average_with", ()))
+    start = " and ".join(Path(name).name for name in names)
+    mean = "mean of " * (len(names) > 1)
     frozen = ", last layer" if settings.freeze else ""
-    return f"{Path(settings.preset).name}, fine-tuned{frozen}"
+    return f"{mean}{start}, fine-tuned{frozen}"
 
 
 def freeze_all_but_last(model):
@@ -114,3 +131,27 @@ def freeze_all_but_last(model):
         layer.trainable = False
     if isinstance(model.layers[-1], keras.Model):
         freeze_all_but_last(model.layers[-1])
+
+
+def freeze_batch_norm(model):
+    """Freezes batch normalization, which then uses its statistics in training
+    as in inference.
+
+    Args:
+        model: Keras model.
+
+    Raises:
+        ValueError: if the model has none.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not layers:
+        raise ValueError(
+            "--freeze-batch-norm expects a model with batch normalization. "
+            "Received: a model without it"
+        )
+    for layer in layers:
+        layer.trainable = False

@@ -120,6 +120,9 @@ class ImageSettings(CosineSettings):
     models, which were trained from the same weights (Wortsman et al. 2022)"""
     freeze: bool = False
     """with --from: train the last layer only"""
+    freeze_batch_norm: bool = False
+    """with --from: batch normalization keeps its statistics and weights. With
+    --sizes, statistics of one size then serve all of them."""
     keep: Rate | None = None
     """with --from: the final weights are this share of the original weights
     plus the rest of the trained ones, except in a new last layer (Wortsman et
@@ -180,6 +183,12 @@ class ImageSettings(CosineSettings):
             raise ValueError(
                 "`average` expects choose_epoch='last'. Received: average="
                 f"{self.average:g}, choose_epoch={self.choose_epoch!r}"
+            )
+        if self.keep and self.stem == "residual":
+            raise ValueError(
+                "`keep` expects a stem without batch normalization, because "
+                "its statistics do not match mixed weights. Received: "
+                f"keep={self.keep:g}, stem='residual'"
             )
         size_of(self.model)
         if self.keep is not None and self.preset is None:

@@ -17,7 +17,11 @@ CLASSIFIERS = {
     "nodes": "A node classifier",
 }
 LAYERS = {
-    "images": "topologically masked linear attention (TopViT)",
+    "images": {
+        "toeplitz": "topologically masked linear attention (TopViT)",
+        "linear": "linear attention without masks (Performer)",
+        "softmax": "softmax attention (ViT)",
+    },
     "graphs": "graph kernel attention (GKAT)",
     "nodes": "graph kernel attention (GKAT)",
 }
@@ -83,8 +87,11 @@ def describe(metrics, data):
     tested = f"test {items}"
     if counts:
         tested = f"{counts['test']:,} test {items}"
+    layers, arguments = LAYERS[items], metrics["arguments"]
+    if isinstance(layers, dict):
+        layers = layers[arguments.get("attention", "toeplitz")]
     text = (
-        f"{CLASSIFIERS[items]} with {LAYERS[items]} and "
+        f"{CLASSIFIERS[items]} with {layers} and "
         f"{metrics['parameters']:,} parameters, trained on {data}. Its "
         f"accuracy on {tested} is **{metrics['test_accuracy']:.2%}**."
     )
@@ -95,13 +102,28 @@ def describe(metrics, data):
             "the first seed, with "
             f"{metrics['test_accuracy_of_the_file']:.2%}."
         )
+    sizes = [
+        f"{accuracy:.2%} at {size} x {size}"
+        for name, accuracy in metrics.items()
+        if (size := name.partition("test_accuracy_at_")[2])
+    ]
+    if sizes:
+        file = ", of the file," * (metrics.get("runs", 1) > 1)
+        text += f" The accuracy{file} is {', '.join(sizes)} pixels."
+    if metrics.get("failed"):
+        text += (
+            f" {len(metrics['failed'])} of the seeds diverged; the mean counts "
+            "them as 0."
+        )
     if counts:
+        once = "; the model was tested once"
         held_out = (
             f"{counts['validation']:,}" if counts["validation"] else "none"
         )
         text += (
             f" Training used {counts['train']:,} {items}, and validation "
-            f"{held_out}; the model was tested once. The "
+            # Models that another one continues may have been tested before.
+            f"{held_out}{'' if arguments.get('preset') else once}. The "
             "standard error of the accuracy is "
             f"{metrics['test_standard_error']:.1%}."
         )
@@ -113,8 +135,10 @@ def describe(metrics, data):
 def origin(metrics):
     versions = ", ".join(f"{k} {v}" for k, v in metrics["versions"].items())
     seconds = metrics["training_seconds"]
+    start = metrics["arguments"].get("preset")
+    made = f"Made from `{start}`" if start else "Made"
     text = (
-        f"Made by `{metrics['command']}` in {seconds:,.0f} seconds of "
+        f"{made} by `{metrics['command']}` in {seconds:,.0f} seconds of "
         f"training ({versions}). `metrics.json` lists all arguments."
     )
     if metrics.get("data_license"):

@@ -9,7 +9,8 @@ The folder then holds a preset (`config.json`, `model.weights.h5`,
 and `README.md`, a card with the header that model hubs read. Figures, command,
 seed, versions and training time come from the run. `--data-license` states the
 license of the data; the default is the license in the existing folder. `--note`
-adds a paragraph to the card.
+adds a paragraph to the card. `--image-size` exports the model of a run with
+`--sizes` at one size, for files.
 
 Publishing rewrites `saved_models/presets.json`, the registry behind
 `keras_topo.presets()`. `--registry` does only that. `--convert` turns folders
@@ -26,6 +27,7 @@ import sys
 
 import numpy as np
 
+import keras_topo
 from keras_topo.presets import from_preset, save_preset, write_registry
 from keras_topo.presets.folders import (
     CONFIG,
@@ -33,11 +35,18 @@ from keras_topo.presets.folders import (
     MODEL,
     PREPROCESSOR,
     WEIGHTS,
+    read_json,
     read_metrics,
     write_checksums,
 )
 from keras_topo.presets.registry import REGISTRY
-from keras_topo.training.command_line import HelpFormatter, path, program
+from keras_topo.training.command_line import (
+    HelpFormatter,
+    path,
+    positive_int,
+    program,
+)
+from keras_topo.training.export import exportable
 from keras_topo.training.files import write_json, write_text
 from keras_topo.training.model_card import card
 
@@ -50,8 +59,10 @@ KEPT = (
     "test_deviation",
     "test_standard_error",
     "runs",
+    "failed",
     "test_loss",
     "validation_accuracy",
+    "validation_loss",
     "epoch",
     "training_seconds",
     "updates",
@@ -112,6 +123,13 @@ def main(argv=None):
         default=[],
         help="add a paragraph to the card",
     )
+    parser.add_argument(
+        "--image-size",
+        type=positive_int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="for a run with --sizes: the size that files are resized to",
+    )
     arguments = parser.parse_args(argv)
     alone = arguments.convert or arguments.registry
     if not alone and len(arguments.folders) != 2:
@@ -133,15 +151,22 @@ def main(argv=None):
                 arguments.title,
                 arguments.note,
                 arguments.data_license,
+                arguments.image_size,
             )
-    except ValueError as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def publish(run, folder, title=None, notes=(), data_license=None):
+def publish(
+    run, folder, title=None, notes=(), data_license=None, image_size=None
+):
     """Copies a trained model and writes its card.
+
+    With `image_size`, height and width, the model is exported again at this
+    size, and its SavedModel takes files, which the model of any size of a run
+    with `--sizes` does not.
 
     Raises:
         ValueError: if the run is not finished or has no SavedModel, or if
@@ -153,12 +178,19 @@ def publish(run, folder, title=None, notes=(), data_license=None):
                 f"`run` expects a finished run with {name}. Received: {run}"
             )
     metrics = json.loads((run / "metrics.json").read_text())
-    kept = {name: metrics[name] for name in KEPT if name in metrics}
-    kept |= standard_error(kept)
-    # The local path of the export is private.
-    kept["export"] = {
-        key: value for key, value in kept["export"].items() if key != "path"
+    kept = {
+        name: value
+        for name, value in metrics.items()
+        if name in KEPT or "_accuracy_at_" in name
     }
+    kept |= standard_error(kept)
+    if not kept.get("export"):
+        raise ValueError(
+            f"`run` expects {METRICS} with the signatures of an exported "
+            "model, which trainings with TensorFlow write. Received: "
+            f"export={kept.get('export')!r}"
+        )
+    kept["export"] = without_path(kept["export"])
     data_license = data_license or read_metrics(folder).get("data_license")
     registered = (folder.parent / REGISTRY).is_file()
     if data_license:
@@ -169,11 +201,15 @@ def publish(run, folder, title=None, notes=(), data_license=None):
             f"{folder.parent / REGISTRY} lists it. Received: no --data-license"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS, PREPROCESSOR):
-        shutil.copy(run / name, folder / name)
     (folder / MODEL).unlink(missing_ok=True)
-    shutil.rmtree(folder / "1", ignore_errors=True)
-    shutil.copytree(run / "saved_model" / "1", folder / "1")
+    if image_size:
+        kept["export"] = export_at(run, folder, image_size)
+        kept["image_shape"] = read_json(folder / PREPROCESSOR)["image_shape"]
+    else:
+        for name in (CONFIG, WEIGHTS, PREPROCESSOR):
+            shutil.copy(run / name, folder / name)
+        shutil.rmtree(folder / "1", ignore_errors=True)
+        shutil.copytree(run / "saved_model" / "1", folder / "1")
     for picture in ("curves.png", "masks.png", "kernels.png", "attention.png"):
         # Plots of an earlier model must not remain.
         (folder / picture).unlink(missing_ok=True)
@@ -186,6 +222,25 @@ def publish(run, folder, title=None, notes=(), data_license=None):
     write_checksums(folder)
     if registered:
         write_registry(folder.parent)
+
+
+def export_at(run, folder, image_size):
+    """Saves the image model of a run at one size, and exports it.
+
+    Returns:
+        The report of the export, without its path.
+    """
+    model, options = exportable(run, image_size)
+    report = keras_topo.export(model, folder / "1", overwrite=True, **options)
+    described = read_json(run / PREPROCESSOR)
+    described["image_shape"] = list(model.input_shape[1:])
+    save_preset(model, folder, described)
+    return without_path(report)
+
+
+def without_path(report):
+    """A report of an export without its local path, which is private."""
+    return {key: value for key, value in report.items() if key != "path"}
 
 
 def convert_folder(folder):

@@ -34,6 +34,7 @@ from keras_topo.presets.folders import (
 from keras_topo.presets.registry import REGISTRY
 from keras_topo.training.command_line import HelpFormatter, path, program
 from keras_topo.training.export import exportable
+from keras_topo.training.publish import without_path
 
 
 def main(argv=None):
@@ -112,8 +113,7 @@ def republish(folder, data_dir=None, class_names=None):
         serving(folder.name, report, preprocessor),
         limits(task),
     )
-    # The local path of the export is private.
-    metrics["export"] = {k: x for k, x in report.items() if k != "path"}
+    metrics["export"] = without_path(report)
     write_json(folder / METRICS, metrics)
     (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)

@@ -77,7 +77,7 @@ class Run:
 
     __del__ = close
 
-    def open(self, arguments, resume=True):
+    def open(self, arguments, resume=True, defaults=None):
         """Creates the folder, or reopens the run that it holds.
 
         If a run has not finished an epoch, it can be started again with other
@@ -87,6 +87,8 @@ class Run:
             arguments: dict of JSON values.
             resume: continue an earlier run with the same arguments; `False`
                 deletes it and starts over.
+            defaults: dict of JSON values of arguments that the earlier run may
+                not name, because its version did not have them.
 
         Raises:
             ValueError: if the folder holds another run, or other files, or
@@ -113,7 +115,7 @@ class Run:
                 or read_lines(self.folder / "runs.jsonl")
             ):
                 earlier = json.loads(file.read_text())
-                self._compare(arguments, earlier)
+                self._compare(arguments, {**(defaults or {}), **earlier})
         elif self.folder.exists() and any(
             # Left by a kill while the arguments were being written.
             path.name not in ("arguments.json.partial", "lock")

@@ -203,3 +203,12 @@ def as_arguments(settings):
         name: list(value) if isinstance(value, tuple) else value
         for name, value in dataclasses.asdict(settings).items()
     }
+
+
+def default_arguments(settings):
+    """The defaults of the settings, as `as_arguments` gives values."""
+    return {
+        field.name: list(value) if isinstance(value, tuple) else value
+        for field in dataclasses.fields(settings)
+        if (value := field.default) is not dataclasses.MISSING
+    }

@@ -40,7 +40,7 @@ from keras_topo.training.folds import read_runs
 from keras_topo.training.machine import use_jit, versions
 from keras_topo.training.options import PROGRAM, parse
 from keras_topo.training.run import Run
-from keras_topo.training.settings import as_arguments
+from keras_topo.training.settings import as_arguments, default_arguments
 
 
 def main(argv=None):
@@ -130,13 +130,14 @@ class Job:
         report.load_pyplot()  # Fail now, not after the training.
         if self.results and self.devices.is_first:
             check_results(self.results)
+        defaults = default_arguments(settings)
         if self.assessment is not None:
             facts = self.assessment.prepare()
             started_with = {
                 "task": settings.task.name,
                 **as_arguments(settings.used()),
             }
-            self.run.open({**started_with, **facts}, options.resume)
+            self.run.open({**started_with, **facts}, options.resume, defaults)
             self.assessment.read(self.run.folder)
             return
         self.task = settings.task(settings)
@@ -148,6 +149,7 @@ class Job:
                 **self.task.facts,
             },
             options.resume,
+            defaults,
         )
         # Other processes wait until the folder belongs to this run.
         self.devices.wait("open")

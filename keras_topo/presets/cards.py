@@ -153,7 +153,9 @@ def uploaded(
     ]
     if preprocessor.get("image_shape"):
         size = " x ".join(str(n) for n in preprocessor["image_shape"])
-        parts.append(f"It takes pixels from 0 to 255 of {size}.")
+        parts.append(
+            f"It was trained on images of {size}, with pixels from 0 to 255."
+        )
     if preprocessor.get("class_names"):
         listed = _listed(preprocessor["class_names"])
         parts.append(f"Classes, in the order of the logits: {listed}.")

@@ -241,6 +241,10 @@ def test_another_run_in_the_folder_is_refused(finished_run):
         match=r"epochs \(then 4, now 5\), seed \(then 7, now 1\)",
     ):
         run.open({"seed": 1, "epochs": 5})
+    # An argument that the version of the earlier run did not have.
+    run.open({"seed": 7, "epochs": 4, "new": 0}, defaults={"new": 0, "seed": 1})
+    with pytest.raises(ValueError, match=r"new \(then 0, now 2\)"):
+        run.open({"seed": 7, "epochs": 4, "new": 2}, defaults={"new": 0})
     run.open({"seed": 1, "epochs": 5}, resume=False)
     assert json.loads((run.folder / "arguments.json").read_text())["seed"] == 1
 

@@ -8,12 +8,7 @@ import tensorflow as tf
 
 import keras_topo
 from keras_topo import visualize
-from keras_topo.presets import (
-    find_preset,
-    from_preset,
-    read_metrics,
-    save_preset,
-)
+from keras_topo.presets import from_preset, read_preprocessor, save_preset
 from keras_topo.training import fine_tuning
 from keras_topo.training.batches import (
     augmentation_layers,
@@ -55,6 +50,7 @@ class Images(Task):
 
     def __init__(self, settings, split=None):
         super().__init__(settings, split)
+        fine_tuning.refuse_known_validation(settings)
         self.data = self.load(settings)
         self.num_classes = len(self.data.class_names)
         self.num_training = self.data.sizes()["train"]
@@ -69,6 +65,9 @@ class Images(Task):
                 *self.data.train, *self.data.validation, *self.data.test
             ),
         }
+        if settings.sizes:
+            pixels = {"saved_model/1": "for TensorFlow Serving; takes pixels"}
+            self.contents = self.contents | pixels
         name = settings.data.rstrip("/").rpartition("/")[2]
         self.title = f"{self.describe_model()}, on {name}"
 
@@ -102,21 +101,22 @@ class Images(Task):
             shape = (None, None, shape[-1])
         model = from_preset(settings.preset, classes, shape)
         if settings.average_with:
-            others = {
-                name: from_preset(name, classes, shape)
+            others = [
+                (name, from_preset(name, classes, shape))
                 for name in settings.average_with
-            }
+            ]
             fine_tuning.average(model, others, self._keeps_last_layer)
         if settings.freeze:
             fine_tuning.freeze_all_but_last(model)
+        if settings.freeze_batch_norm:
+            fine_tuning.freeze_batch_norm(model)
         return model
 
     @functools.cached_property
     def _keeps_last_layer(self):
         """The last layer is kept if the classes are the same."""
         return all(
-            read_metrics(find_preset(name)).get("class_names")
-            == list(self.data.class_names)
+            fine_tuning.class_names(name) == list(self.data.class_names)
             for name in (self.settings.preset, *self.settings.average_with)
         )
 
@@ -290,7 +290,11 @@ def load_data(settings):
                 f"--from expects an image model. Received: {settings.preset}"
             )
         *trained, channels = inputs[0].shape[1:]
-        size = size or (trained if None not in trained else None)
+        if None in trained:
+            # Of any size: images of the size that it was trained on.
+            known = read_preprocessor(settings.preset).get("image_shape")
+            trained = known and known[:2]
+        size = size or trained
     classes = settings.classes
     data = load_images(
         settings.data,
