@@ -110,13 +110,14 @@ def stored(pixels, orientation, file_format):
 
 
 def by_the_model(model, files):
-    """Classes from the preset's model, with files decoded as in training."""
-    reader, pixels = Reader(), []
+    """Classes from the preset's model, with files read as in training."""
+    reader, pixels, size = Reader(), [], model.input_shape[1:3]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "image")
         for content in files:
             file.write_bytes(content)
-            pixels.append(reader.read(EncodedImage(str(file), "", file))[0])
+            encoded = EncodedImage(str(file), "", file)
+            pixels.append(reader.read(encoded, size)[0])
     return model.predict(np.array(pixels), verbose=0).argmax(-1)
 
 

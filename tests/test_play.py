@@ -90,9 +90,11 @@ def test_it_answers_as_the_model_does(page, address, browser):
     """For a photograph: classes, rows of masks and rows of attention."""
     from PIL import Image
 
-    photo = Image.fromarray(load_sample_image("flower.jpg")).resize((32, 32))
-    photo.save(page / "flower.png")
     model = keras_topo.from_preset(PRESET)
+    height, width = model.input_shape[1:3]
+    photo = Image.fromarray(load_sample_image("flower.jpg"))
+    photo = photo.resize((width, height))
+    photo.save(page / "flower.png")
     x = np.asarray(photo, "float32")[None]
     shares = np.exp(np.asarray(model(x))[0].astype(float))
     shares /= shares.sum()
@@ -102,15 +104,15 @@ def test_it_answers_as_the_model_does(page, address, browser):
         """() => [...document.querySelectorAll("#classes li")].map(
             ({dataset: d}) => [d.name, Number(d.probability)])"""
     )
-    names = json.loads((page / "model.json").read_text())["classes"]
+    about = json.loads((page / "model.json").read_text())
+    names, grid = about["classes"], about["grid"]
     for name, share in found:
         assert share == pytest.approx(shares[names.index(name)], abs=1e-3)
     found = [share for _, share in found]
     assert len(found) == 10 and found == sorted(found)[::-1]
 
     brightest = panels(shown)
-    grid = (8, 8)
-    masks = visualize.mask_rows(model, divmod(TOKEN, 8))
+    masks = visualize.mask_rows(model, divmod(TOKEN, grid[1]))
     weights = visualize.attention_weights(model, x)
     assert len(brightest) == 2 * len(masks) * 3
     for layer, name in enumerate(masks):

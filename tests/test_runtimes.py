@@ -81,7 +81,7 @@ def test_three_formats_of_a_trained_model_agree(runtime, tmp_path):
     names = read_preprocessor("topvit-cifar10")["class_names"]
     path = tmp_path / f"model.{EXPORTS[runtime]}"
     keras_topo.export(model, path, runtime, class_names=names)
-    x = pixels(4, 32, 32, 3)
+    x = pixels(4, *model.input_shape[1:])
     saved = tf.saved_model.load(f"{preset['path']}/1").signatures
     expected = saved["serving_default"](images=tf.constant(x))
     answer = run(runtime, path, {"images": x})

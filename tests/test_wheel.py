@@ -78,7 +78,8 @@ def test_images_by_the_card_then_on_another_grid_with_other_classes(
         path = keras_topo.presets()["topvit-cifar10"]["path"]
         metrics = json.load(open(path + "/metrics.json"))
         said = metrics["test_accuracy"]
-        same = accuracy(keras_topo.from_preset(path), (32, 32))
+        model = keras_topo.from_preset(path)
+        same = accuracy(model, model.input_shape[1:3])
         other = keras_topo.from_preset(path, image_shape=(40, 48))
         print(json.dumps([said, same, accuracy(other, (40, 48))]))
     """

@@ -203,8 +203,8 @@ def publish(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).unlink(missing_ok=True)
     if image_size:
-        kept["export"] = export_at(run, folder, image_size)
-        kept["image_shape"] = read_json(folder / PREPROCESSOR)["image_shape"]
+        kept |= export_at(run, folder, image_size, metrics)
+        kept = {key: value for key, value in kept.items() if value is not None}
     else:
         for name in (CONFIG, WEIGHTS, PREPROCESSOR):
             shutil.copy(run / name, folder / name)
@@ -224,18 +224,47 @@ def publish(
         write_registry(folder.parent)
 
 
-def export_at(run, folder, image_size):
+def export_at(run, folder, image_size, metrics):
     """Saves the image model of a run at one size, and exports it.
 
+    Args:
+        run, folder, image_size: as in `publish`.
+        metrics: dict, the summary of the run.
+
     Returns:
-        The report of the export, without its path.
+        A dict of what differs from the summary: the accuracies at this size,
+        the standard error, the shape of the images, and the export. What is
+        unknown is `None`.
+
+    Raises:
+        ValueError: if the run has no accuracy at this size, or is of another
+            task.
     """
+    height, width = image_size
+    own = [*image_size] == metrics.get("image_shape", [])[:2]
+    name = f"accuracy_at_{height}"
+    if not own and (height != width or f"test_{name}" not in metrics):
+        known = [key for key in metrics if "test_accuracy_at_" in key]
+        raise ValueError(
+            "--image-size expects a size that the run was tested at. Received: "
+            f"{height} {width} for {run}, with {known or 'no size'}"
+        )
     model, options = exportable(run, image_size)
     report = keras_topo.export(model, folder / "1", overwrite=True, **options)
     described = read_json(run / PREPROCESSOR)
     described["image_shape"] = list(model.input_shape[1:])
     save_preset(model, folder, described)
-    return without_path(report)
+    found = {
+        "image_shape": described["image_shape"],
+        "export": without_path(report),
+    }
+    if not own:
+        for part in ("test", "validation"):
+            if f"{part}_{name}" in metrics:
+                found[f"{part}_accuracy"] = metrics[f"{part}_{name}"]
+                found[f"{part}_loss"] = None  # Known at the other size alone.
+        found |= standard_error({**metrics, **found})
+    return found
 
 
 def without_path(report):

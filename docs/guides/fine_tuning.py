@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 import keras_topo
 
 model = keras_topo.from_preset("topvit-cifar10")
-print(model.input_shape)  # (None, 32, 32, 3)
+print(model.input_shape)  # (None, 40, 40, 3)
 
 # %% [markdown]
 # ## Other classes
@@ -22,7 +22,7 @@ print(model.input_shape)  # (None, 32, 32, 3)
 
 # %%
 digits = load_digits()
-images = np.repeat(np.repeat(digits.images * 255 / 16, 4, axis=1), 4, axis=2)
+images = np.repeat(np.repeat(digits.images * 255 / 16, 5, axis=1), 5, axis=2)
 images = np.stack(3 * [images], axis=-1).astype("float32")
 few = np.concatenate(
     [np.flatnonzero(digits.target == k)[:10] for k in range(10)]

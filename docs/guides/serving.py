@@ -21,7 +21,7 @@ model = keras_topo.from_preset("topvit-cifar10")
 names = read_preprocessor("topvit-cifar10")["class_names"]
 keras_topo.export(model, "export/1", class_names=names)
 served = tf.saved_model.load("export/1")
-images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3))
 answer = served.signatures["serving_default"](
     images=tf.constant(images, "float32")
 )

@@ -168,8 +168,10 @@ def test_a_model_of_any_size_is_published_at_one(tmp_path, monkeypatch, capsys):
     assert demo.main([str(run)]) == 2
     assert "--image-size HEIGHT WIDTH" in capsys.readouterr().err
     zoo = tmp_path / "digits"
-    argv = [str(run), str(zoo), "--image-size", "12", "12"]
-    assert publish.main(argv) == 0
+    argv = [str(run), str(zoo), "--image-size"]
+    assert publish.main([*argv, "16", "16"]) == 2
+    assert "was tested at. Received: 16 16" in capsys.readouterr().err
+    assert publish.main([*argv, "12", "12"]) == 0
     model = keras_topo.from_preset(zoo)
     assert model.input_shape == (None, 12, 12, 1)
     same = zip(
@@ -183,7 +185,8 @@ def test_a_model_of_any_size_is_published_at_one(tmp_path, monkeypatch, capsys):
     described = read_preprocessor(str(zoo))
     assert described["image_shape"] == [12, 12, 1]
     metrics = json.loads((zoo / "metrics.json").read_text())
-    assert 0 <= metrics["test_accuracy_at_12"] <= 1
+    assert metrics["test_accuracy"] == metrics["test_accuracy_at_12"]
+    assert metrics["image_shape"] == [12, 12, 1]
     assert "path" not in metrics["export"]
     card = (zoo / "README.md").read_text()
     assert "at 8 x 8" in card and "(None, 12, 12, 1)" in card
