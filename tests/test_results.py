@@ -194,7 +194,7 @@ def test_figures_of_pixels():
 
 
 def test_figures_of_the_zoo_in_training():
-    text = chapter("The zoo's model of CIFAR-10, in training")
+    text = chapter("The zoo's model of CIFAR-10")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -214,7 +214,7 @@ def test_figures_of_the_zoo_in_training():
         ]
         error = statistics.stdev(gains) / 3**0.5
         assert f"by {statistics.mean(gains):.1f} ± {error:.1f}" in text
-    for part in ("first", "second", "third", "whole"):
+    for part in ("first", "second", "third", "whole", "enlarged"):
         folder = RESULTS / "cifar10-zoo" / part
         (row,) = (row for row in rows if row[0].startswith(f"`{part}`"))
         given = json.loads((folder / "arguments.json").read_text())
@@ -231,7 +231,7 @@ def test_figures_of_the_zoo_in_training():
             for metric, value in run.items():
                 if metric.startswith(f"{name}_accuracy"):
                     assert f"{value:.{digits}%}" in text, metric
-    for part in ("second", "third"):
+    for part in ("second", "third", "enlarged"):
         metrics = RESULTS / "cifar10-zoo" / part / "metrics.json"
         tested = json.loads(metrics.read_text())["test_accuracy"]
         assert f"| {tested:.2%} |" in text

@@ -46,6 +46,8 @@ variants = {
         "warmup_epochs": 5,
         "model": "96,3,160,2",
         "stem": "residual",
-        "cutmix": 0.2,
+        "cutmix": 0.5,
+        "mixup": 0.5,
+        "zoom": 1.15,
     },
 }
