@@ -12,6 +12,8 @@ takes turns. After an interruption, the same command continues after the last
 finished learning rate.
 """
 
+from training import startup  # noqa: F401  isort: skip
+
 import argparse
 import sys
 
@@ -26,7 +28,11 @@ from keras_topo.training.batches import (
     training_batches,
 )
 from keras_topo.training.datasets import load_images
-from keras_topo.training.fine_tuning import freeze_all_but_last
+from keras_topo.training.fine_tuning import (
+    batch_norm_layers,
+    freeze_all_but_last,
+    freeze_batch_norm,
+)
 from keras_topo.training.fitting import adamw
 
 ALL_WEIGHTS = (1.25e-4, 5e-4, 2e-3, 8e-3)
@@ -115,6 +121,9 @@ def train(arguments, data, way, learning_rate):
     model = initial(0)
     if way == "last layer":
         freeze_all_but_last(model)
+    elif way == "fine-tuned" and batch_norm_layers(model):
+        # In so few updates, its statistics are neither the old nor the new.
+        freeze_batch_norm(model)
     steps = batches(0)[1]
     model.compile(
         adamw(

@@ -7,6 +7,8 @@ aspect ratio, as in training. Each preset is loaded with this `image_shape`:
 its positions and tables of offsets are resampled.
 """
 
+from training import startup  # noqa: F401  isort: skip
+
 import argparse
 import json
 import sys

@@ -11,6 +11,8 @@ the upright images. JPEG loses a little, and a little more if the pixels are
 transformed.
 """
 
+from training import startup  # noqa: F401  isort: skip
+
 import argparse
 import io
 import json
@@ -23,8 +25,7 @@ from PIL import Image
 
 from benchmarks.harness import existing, path
 from keras_topo.export.verification import answers_of_a_clean_process
-from keras_topo.presets import find_preset, from_preset
-from keras_topo.presets.folders import read_preprocessor
+from keras_topo.presets import find_preset, from_preset, read_preprocessor
 from keras_topo.training.command_line import positive_int
 from keras_topo.training.datasets import load_images
 from keras_topo.training.image_files import EncodedImage, Reader

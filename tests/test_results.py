@@ -214,7 +214,7 @@ def test_figures_of_the_zoo_in_training():
         ]
         error = statistics.stdev(gains) / 3**0.5
         assert f"by {statistics.mean(gains):.1f} ± {error:.1f}" in text
-    for part in ("first", "second", "third", "whole", "enlarged"):
+    for part in ("first", "second", "third", "whole", "enlarged", "sizes"):
         folder = RESULTS / "cifar10-zoo" / part
         (row,) = (row for row in rows if row[0].startswith(f"`{part}`"))
         given = json.loads((folder / "arguments.json").read_text())
@@ -231,10 +231,13 @@ def test_figures_of_the_zoo_in_training():
             for metric, value in run.items():
                 if metric.startswith(f"{name}_accuracy"):
                     assert f"{value:.{digits}%}" in text, metric
-    for part in ("second", "third", "enlarged"):
+    for part in ("second", "third", "enlarged", "sizes"):
         metrics = RESULTS / "cifar10-zoo" / part / "metrics.json"
-        tested = json.loads(metrics.read_text())["test_accuracy"]
-        assert f"| {tested:.2%} |" in text
+        metrics = json.loads(metrics.read_text())
+        assert f"| {metrics['test_accuracy']:.2%} |" in text
+        for name, value in metrics.items():
+            if name.startswith("test_accuracy_at_"):
+                assert f"{value:.2%}" in text
 
 
 def test_the_page_of_graphs_is_that_of_the_folders():

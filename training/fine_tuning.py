@@ -101,17 +101,17 @@ def class_names(name):
 
 def refuse_known_validation(settings):
     """Raises a ValueError if validation images would be images that a model
-    of `--from` or `--average-with` was trained on."""
-    if settings.train_on_validation or settings.preset is None:
+    of `--from` or `--average-with` was trained on, in its last training."""
+    if getattr(settings, "train_on_validation", False) or not settings.preset:
         return
-    for name in (settings.preset, *settings.average_with):
+    for name in (settings.preset, *getattr(settings, "average_with", ())):
         arguments = read_metrics(find_preset(name)).get("arguments", {})
-        same = Path(arguments.get("data", "")).stem == Path(settings.data).stem
+        same = Path(arguments.get("data", "")).name == Path(settings.data).name
         if same and arguments.get("train_on_validation"):
             raise ValueError(
-                "--from and --average-with expect --train-on-validation for "
-                "models that were trained with it on the same data, whose "
-                f"validation images they know. Received: {name}"
+                "--from and --average-with expect models that do not know the "
+                "validation images, or --train-on-validation of a training of "
+                f"images. Received: {name}, trained on them"
             )
 
 
@@ -133,6 +133,15 @@ def freeze_all_but_last(model):
         freeze_all_but_last(model.layers[-1])
 
 
+def batch_norm_layers(model):
+    """The layers of batch normalization of a model, a list."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
 def freeze_batch_norm(model):
     """Freezes batch normalization, which then uses its statistics in training
     as in inference.
@@ -143,11 +152,7 @@ def freeze_batch_norm(model):
     Raises:
         ValueError: if the model has none.
     """
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    layers = batch_norm_layers(model)
     if not layers:
         raise ValueError(
             "--freeze-batch-norm expects a model with batch normalization. "

@@ -184,12 +184,6 @@ class ImageSettings(CosineSettings):
                 "`average` expects choose_epoch='last'. Received: average="
                 f"{self.average:g}, choose_epoch={self.choose_epoch!r}"
             )
-        if self.keep and self.stem == "residual":
-            raise ValueError(
-                "`keep` expects a stem without batch normalization, because "
-                "its statistics do not match mixed weights. Received: "
-                f"keep={self.keep:g}, stem='residual'"
-            )
         size_of(self.model)
         if self.keep is not None and self.preset is None:
             raise ValueError(

@@ -89,7 +89,13 @@ def describe(metrics, data):
         tested = f"{counts['test']:,} test {items}"
     layers, arguments = LAYERS[items], metrics["arguments"]
     if isinstance(layers, dict):
-        layers = layers[arguments.get("attention", "toeplitz")]
+        attention = arguments.get("attention", "toeplitz")
+        masked = arguments.get("mask", "default") != "none"
+        if attention == "toeplitz" and not masked:
+            attention = "linear"
+        layers = layers[attention]
+        if attention == "softmax" and masked and "mask" in arguments:
+            layers = f"masked {layers}"
     text = (
         f"{CLASSIFIERS[items]} with {layers} and "
         f"{metrics['parameters']:,} parameters, trained on {data}. Its "
@@ -111,10 +117,9 @@ def describe(metrics, data):
         file = ", of the file," * (metrics.get("runs", 1) > 1)
         text += f" The accuracy{file} is {', '.join(sizes)} pixels."
     if metrics.get("failed"):
-        text += (
-            f" {len(metrics['failed'])} of the seeds diverged; the mean counts "
-            "them as 0."
-        )
+        count = len(metrics["failed"])
+        verb = "counts" if count == 1 else "count"
+        text += f" {count} of the seeds diverged and {verb} as 0 in the mean."
     if counts:
         once = "; the model was tested once"
         held_out = (

@@ -200,6 +200,8 @@ def publish(
             "--data-license expects the license of the data, because "
             f"{folder.parent / REGISTRY} lists it. Received: no --data-license"
         )
+    if image_size:
+        check_size(image_size, run, metrics)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).unlink(missing_ok=True)
     if image_size:
@@ -224,6 +226,26 @@ def publish(
         write_registry(folder.parent)
 
 
+def check_size(image_size, run, metrics):
+    """Raises a ValueError if a run has no test accuracy at a size."""
+    height, width = image_size
+    if [height, width] == metrics.get("image_shape", [])[:2]:
+        return
+    name = f"test_accuracy_at_{height}"
+    if height != width or name not in metrics:
+        known = [key for key in metrics if "test_accuracy_at_" in key]
+        raise ValueError(
+            "--image-size expects a size that the run was tested at. Received: "
+            f"{height} {width} for {run}, with {known or 'no size'}"
+        )
+    if metrics.get("runs", 1) > 1:
+        raise ValueError(
+            "--image-size expects a run of one seed, or the size of its data, "
+            f"whose accuracy is the mean over the seeds. Received: {height} "
+            f"{width} for {run}, with {metrics['runs']} seeds"
+        )
+
+
 def export_at(run, folder, image_size, metrics):
     """Saves the image model of a run at one size, and exports it.
 
@@ -235,20 +257,7 @@ def export_at(run, folder, image_size, metrics):
         A dict of what differs from the summary: the accuracies at this size,
         the standard error, the shape of the images, and the export. What is
         unknown is `None`.
-
-    Raises:
-        ValueError: if the run has no accuracy at this size, or is of another
-            task.
     """
-    height, width = image_size
-    own = [*image_size] == metrics.get("image_shape", [])[:2]
-    name = f"accuracy_at_{height}"
-    if not own and (height != width or f"test_{name}" not in metrics):
-        known = [key for key in metrics if "test_accuracy_at_" in key]
-        raise ValueError(
-            "--image-size expects a size that the run was tested at. Received: "
-            f"{height} {width} for {run}, with {known or 'no size'}"
-        )
     model, options = exportable(run, image_size)
     report = keras_topo.export(model, folder / "1", overwrite=True, **options)
     described = read_json(run / PREPROCESSOR)
@@ -258,10 +267,10 @@ def export_at(run, folder, image_size, metrics):
         "image_shape": described["image_shape"],
         "export": without_path(report),
     }
-    if not own:
+    if [*image_size] != metrics["image_shape"][:2]:
         for part in ("test", "validation"):
-            if f"{part}_{name}" in metrics:
-                found[f"{part}_accuracy"] = metrics[f"{part}_{name}"]
+            if (accuracy := f"{part}_accuracy_at_{image_size[0]}") in metrics:
+                found[f"{part}_accuracy"] = metrics[accuracy]
                 found[f"{part}_loss"] = None  # Known at the other size alone.
         found |= standard_error({**metrics, **found})
     return found

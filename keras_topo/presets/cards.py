@@ -154,7 +154,8 @@ def uploaded(
     if preprocessor.get("image_shape"):
         size = " x ".join(str(n) for n in preprocessor["image_shape"])
         parts.append(
-            f"It was trained on images of {size}, with pixels from 0 to 255."
+            f"Its images are {size}, with pixels from 0 to 255. A model of "
+            "any size takes others, too."
         )
     if preprocessor.get("class_names"):
         listed = _listed(preprocessor["class_names"])

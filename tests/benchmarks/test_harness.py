@@ -1,5 +1,6 @@
 """The harness of the benchmarks, with rows that only pretend to be timed."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -55,6 +56,17 @@ def answer(request):
 
 serve(answer)
 """
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.stem for path in pathlib.Path(harness.__file__).parent.glob("*.py")
+    ),
+)
+def test_each_benchmark_can_be_imported(name):
+    """Names of the library that a benchmark uses may have moved."""
+    importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture

@@ -76,6 +76,14 @@ def test_there_is_batch_norm_to_freeze(tmp_path, capsys):
     assert "--freeze-batch-norm expects --from" in capsys.readouterr().err
 
 
+def test_weights_are_not_mixed_without_their_statistics(tmp_path):
+    start = preset(tmp_path / "start")
+    with pytest.raises(ValueError, match="statistics do not match.*--keep 0.4"):
+        task_of("--from", start, "--keep", "0.4").build_model()
+    frozen = ("--from", start, "--keep", "0.4", "--freeze-batch-norm")
+    assert task_of(*frozen).build_model().built
+
+
 def test_images_that_a_model_knows_are_not_for_validation(tmp_path, capsys):
     known = {"data": "digits", "train_on_validation": True}
     part = preset(tmp_path / "part", arguments=known)
@@ -84,7 +92,7 @@ def test_images_that_a_model_knows_are_not_for_validation(tmp_path, capsys):
     for models in ([part], [other, "--average-with", part]):
         assert images.main([*arguments, *models]) == 2
         error = capsys.readouterr().err
-        assert "expect --train-on-validation" in error and part in error
+        assert "do not know the validation images" in error and part in error
         settings = task_of("--train-on-validation", "--from", *models).settings
         refuse_known_validation(settings)
     argv = images.translated([*arguments, part, "--data", "pets"])
@@ -144,7 +152,7 @@ def test_the_card_of_a_model_of_several_sizes():
     text = model_card.describe(metrics, "cifar10")
     assert "softmax attention (ViT) and 1,234 parameters" in text
     assert "The accuracy, of the file, is 75.00% at 32 x 32, 50.00% at " in text
-    assert "1 of the seeds diverged; the mean counts them as 0." in text
+    assert "1 of the seeds diverged and counts as 0 in the mean." in text
     assert "validation none. The standard error" in text
     assert "Made from `runs/first` by `python -m" in model_card.origin(metrics)
     metrics["arguments"] = {"attention": "toeplitz"}
@@ -171,6 +179,7 @@ def test_a_model_of_any_size_is_published_at_one(tmp_path, monkeypatch, capsys):
     argv = [str(run), str(zoo), "--image-size"]
     assert publish.main([*argv, "16", "16"]) == 2
     assert "was tested at. Received: 16 16" in capsys.readouterr().err
+    assert not zoo.exists()
     assert publish.main([*argv, "12", "12"]) == 0
     model = keras_topo.from_preset(zoo)
     assert model.input_shape == (None, 12, 12, 1)

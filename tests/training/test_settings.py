@@ -276,7 +276,6 @@ def test_an_option_that_one_of_several_models_reads(argv):
         (["--cutmix", "0.5", "--unmixed-epochs", "30"], "fewer than `epochs`"),
         (["--average", "0.9", "--choose-epoch", "validation"], "choose_epoch"),
         (["--average", "0.9", "--stem", "residual"], "batch normalization"),
-        (["--keep", "0.4", "--stem", "residual"], "mixed weights. Received"),
         (
             ["--train-on-validation", "--choose-epoch", "validation"],
             "expects choose_epoch='last'",

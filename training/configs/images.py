@@ -13,10 +13,11 @@ or folders; without it, Keras downloads them. Any folder of class folders works
 too. The digits of scikit-learn take two CPU minutes and reach a test accuracy
 of 97.2 to 97.5%, depending on the machine (359 images, seed 0). Fifteen epochs
 on CIFAR-10 reach 71.3% with the mask `gated`, 70.4% with `table`, 61.2% without
-a mask, and 63.0% with softmax (means of three seeds, results/README.md). Of the
-variant `cifar10` (311,976 parameters) trials with `--epochs 8 --warmup-epochs
-2`, with the CutMix of an earlier version, reached 79.3% (mean of three seeds);
-its 200 epochs are not measured in one run (results/cifar10-zoo has parts).
+a mask, and 63.0% with softmax (means of three seeds, results/README.md). The
+variant `cifar10` is the model of topvit-cifar10 (311,976 parameters), which was
+trained in five parts: results/README.md has their commands. Its 200 epochs are
+not measured in one run. End with some without mixing, `--from runs/best
+--image-size 40 --epochs 4 --learning-rate 3e-4 --warmup-epochs 0`.
 """
 
 from keras_topo.training.tasks.images import ImageSettings

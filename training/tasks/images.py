@@ -110,6 +110,12 @@ class Images(Task):
             fine_tuning.freeze_all_but_last(model)
         if settings.freeze_batch_norm:
             fine_tuning.freeze_batch_norm(model)
+        elif settings.keep and fine_tuning.batch_norm_layers(model):
+            raise ValueError(
+                "--keep expects --freeze-batch-norm, or a model without batch "
+                "normalization, whose statistics do not match mixed weights. "
+                f"Received: --keep {settings.keep:g}"
+            )
         return model
 
     @functools.cached_property
