@@ -302,9 +302,12 @@ def test_handles_of_a_hub(tmp_path, monkeypatch):
         "library_name: keras",
         'from_preset("hf://someone/dense")',
         "`daisy`, `rose`",
-        "8 x 8 x 3",
+        "pixels from 0 to 255 of 8 x 8 x 3.",
     ):
         assert part in cards[1]
+    any_size = models.topvit((8, 2, 8, 1), 4, (None, None, 3), 2, mask="decay")
+    keras_topo.save_preset(any_size, "hf://someone/any", told)
+    assert "of 8 x 8 x 3, and of any other size." in cards[2]
     with pytest.raises(ValueError, match="hf://user/repository"):
         keras_topo.from_preset("hf://tiny")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

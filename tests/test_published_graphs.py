@@ -126,15 +126,23 @@ def test_graphs_as_accurate_as_the_card_says(name, shared_data):
     graphs = [dataset.graphs[i] for i in test]
     truth = [str(dataset.labels[i]).encode() for i in test]
     requests = [
-        ("serving_default", raw_inputs(graphs[k : k + 2], p))
-        for p in [classifier.preprocessor]
-        for k in range(0, len(graphs), 2)
+        ("serving_default", raw_inputs(batch, classifier.preprocessor))
+        for k in range(0, len(graphs), 8)
+        for batch in within_the_limit(graphs[k : k + 8])
     ]
     answers = answers_of(name, requests)
     said = np.concatenate([answer["class"] for answer in answers])
     accuracy = np.mean(said == np.array(truth, object))
     assert accuracy == pytest.approx(metrics["test_accuracy"], abs=1e-6)
     assert f"**{accuracy:.2%}**" in (ZOO / name / "README.md").read_text()
+
+
+def within_the_limit(graphs):
+    """The graphs, or each alone if a model refuses all of them at once."""
+    largest = max(graph.num_nodes for graph in graphs)
+    if len(graphs) * largest**2 <= 2**20:  # `max_elements`.
+        return [graphs]
+    return [[graph] for graph in graphs]
 
 
 def shape_of_words(name):

@@ -214,6 +214,7 @@ def test_figures_of_the_zoo_in_training():
         ]
         error = statistics.stdev(gains) / 3**0.5
         assert f"by {statistics.mean(gains):.1f} ± {error:.1f}" in text
+    count = 0
     for part in ("first", "second", "third", "whole", "enlarged", "sizes"):
         folder = RESULTS / "cifar10-zoo" / part
         (row,) = (row for row in rows if row[0].startswith(f"`{part}`"))
@@ -225,19 +226,76 @@ def test_figures_of_the_zoo_in_training():
         assert row[4] == f"{epochs[-1]['accuracy']:.1%}"
         validated = epochs[-1].get("val_accuracy")
         assert row[5] == (f"{validated:.1%}" if validated else "")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        tested = metrics.get("test_accuracy")
+        assert row[6] == (f"{tested:.2%}" if tested else "")
+        if part == "sizes":
+            assert at_sizes(metrics, "test", 2) in text
+            continue
+        count += len(epochs)
+        if part == "enlarged":
+            assert f"reaches **{tested:.1%}** of the test images" in text
+            assert f"with {metrics['parameters']:,} parameters" in text
+    assert f"this one was trained for {count}, and" in text
     for run in lines_of("cifar10-zoo/unmixed.jsonl"):
         for name in ("validation", "test"):
             digits = 1 if name == "validation" else 2
-            for metric, value in run.items():
-                if metric.startswith(f"{name}_accuracy"):
-                    assert f"{value:.{digits}%}" in text, metric
-    for part in ("second", "third", "enlarged", "sizes"):
-        metrics = RESULTS / "cifar10-zoo" / part / "metrics.json"
-        metrics = json.loads(metrics.read_text())
-        assert f"| {metrics['test_accuracy']:.2%} |" in text
-        for name, value in metrics.items():
-            if name.startswith("test_accuracy_at_"):
-                assert f"{value:.2%}" in text
+            assert f"{run[f'{name}_accuracy']:.{digits}%}" in text
+            if f"{name}_accuracy_at_32" in run:
+                assert at_sizes(run, name, digits) in text
+
+
+def at_sizes(metrics, name, digits):
+    """Accuracies at three sizes, as the pages write them."""
+    a, b, c = (
+        f"{value:.{digits}%}"
+        for key, value in metrics.items()
+        if key.startswith(f"{name}_accuracy_at_")
+    )
+    return f"{a}, {b} and {c}"
+
+
+def test_figures_of_image_sizes():
+    page = (RESULTS / "images.md").read_text(encoding="utf-8")
+    found = {}
+    for line in lines_of("cifar10-zoo/image-sizes.jsonl"):
+        found.setdefault(line["preset"], []).append(f"{line['right']:.2%}")
+    assert len(found) == 2
+    for preset, figures in found.items():
+        assert f"| `{preset}` | {' | '.join(figures)} |" in page
+
+
+def test_figures_of_orientations():
+    page = (RESULTS / "images.md").read_text(encoding="utf-8")
+    found = {}
+    for line in lines_of("cifar10-zoo/orientations.jsonl"):
+        found.setdefault(line["format"], []).append(line["right"])
+    assert {len(figures) for figures in found.values()} == {16}
+    (exact,) = {*found["PNG"], *found["WEBP"]}
+    assert f"accuracy is {exact:.1%} for every orientation" in page
+    lowest, highest = min(found["JPEG"]), max(found["JPEG"])
+    assert f"it is {lowest:.1%} to {highest:.1%}:" in page
+
+
+def test_figures_of_few_labels():
+    page = (RESULTS.parent / "docs" / "benchmarks.md").read_text("utf-8")
+    names = {"last layer": "last layer alone"}
+    columns = []
+    for file in ("photos", "digits"):
+        path = RESULTS.parent / "docs" / f"fine-tuning-{file}.json"
+        rows, best = json.loads(path.read_text())["rows"], {}
+        for row in rows:
+            score = statistics.mean(row["validation"])
+            if score > best.get(row["way"], (-1,))[0]:
+                best[row["way"]] = score, row["test"]
+        columns.append({way: test for way, (_, test) in best.items()})
+    for way in columns[0]:
+        cells = [
+            f"{statistics.mean(tests):.1%} ± {statistics.stdev(tests):.1%}"
+            for tests in (column[way] for column in columns)
+        ]
+        cells = " | ".join(cell.replace("% ±", " ±") for cell in cells)
+        assert f"| {names.get(way, way)} | {cells} |" in page
 
 
 def test_the_page_of_graphs_is_that_of_the_folders():

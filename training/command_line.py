@@ -48,6 +48,13 @@ positive_float = _number(
     float, lambda v: 0 < v < float("inf"), "a positive number"
 )
 
+# Of an option with the size of images.
+HEIGHT_AND_WIDTH = {
+    "type": positive_int,
+    "nargs": 2,
+    "metavar": ("HEIGHT", "WIDTH"),
+}
+
 
 def path(text):
     """A path; `~` is the home folder, even if no shell has expanded it."""

@@ -30,9 +30,9 @@ from keras_topo.presets.folders import (
     read_metrics,
 )
 from keras_topo.training.command_line import (
+    HEIGHT_AND_WIDTH,
     HelpFormatter,
     path,
-    positive_int,
     program,
 )
 
@@ -66,9 +66,7 @@ def main(argv=None):
     parser.add_argument("--format", choices=FORMATS, default="saved_model")
     parser.add_argument(
         "--image-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
+        **HEIGHT_AND_WIDTH,
         help="image size of an image model; default: that of the preset",
     )
     parser.add_argument(

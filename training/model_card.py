@@ -16,15 +16,6 @@ CLASSIFIERS = {
     "graphs": "A graph classifier",
     "nodes": "A node classifier",
 }
-LAYERS = {
-    "images": {
-        "toeplitz": "topologically masked linear attention (TopViT)",
-        "linear": "linear attention without masks (Performer)",
-        "softmax": "softmax attention (ViT)",
-    },
-    "graphs": "graph kernel attention (GKAT)",
-    "nodes": "graph kernel attention (GKAT)",
-}
 
 
 def card(folder, metrics, title, notes):
@@ -81,23 +72,34 @@ model-index:
     return header + "\n" + "\n\n".join([*paragraphs, *pictures]) + "\n"
 
 
+def attention(task, arguments):
+    """What a model attends with, in words.
+
+    Args:
+        task: str.
+        arguments: dict, the settings of its training.
+    """
+    if task != "images":
+        return "graph kernel attention (GKAT)"
+    kind = arguments.get("attention", "toeplitz")
+    mask = arguments.get("mask", "none" if kind == "softmax" else "table")
+    masked = kind != "linear" and mask != "none"
+    if kind == "softmax":
+        return f"{'masked ' * masked}softmax attention (ViT)"
+    if masked:
+        return "topologically masked linear attention (TopViT)"
+    return "linear attention without masks (Performer)"
+
+
 def describe(metrics, data):
     counts = metrics.get("images") or metrics.get("graphs") or {}
     items = metrics["task"]
     tested = f"test {items}"
     if counts:
         tested = f"{counts['test']:,} test {items}"
-    layers, arguments = LAYERS[items], metrics["arguments"]
-    if isinstance(layers, dict):
-        attention = arguments.get("attention", "toeplitz")
-        masked = arguments.get("mask", "default") != "none"
-        if attention == "toeplitz" and not masked:
-            attention = "linear"
-        layers = layers[attention]
-        if attention == "softmax" and masked and "mask" in arguments:
-            layers = f"masked {layers}"
+    arguments = metrics["arguments"]
     text = (
-        f"{CLASSIFIERS[items]} with {layers} and "
+        f"{CLASSIFIERS[items]} with {attention(items, arguments)} and "
         f"{metrics['parameters']:,} parameters, trained on {data}. Its "
         f"accuracy on {tested} is **{metrics['test_accuracy']:.2%}**."
     )

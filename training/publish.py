@@ -41,9 +41,9 @@ from keras_topo.presets.folders import (
 )
 from keras_topo.presets.registry import REGISTRY
 from keras_topo.training.command_line import (
+    HEIGHT_AND_WIDTH,
     HelpFormatter,
     path,
-    positive_int,
     program,
 )
 from keras_topo.training.export import exportable
@@ -125,9 +125,7 @@ def main(argv=None):
     )
     parser.add_argument(
         "--image-size",
-        type=positive_int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
+        **HEIGHT_AND_WIDTH,
         help="for a run with --sizes: the size that files are resized to",
     )
     arguments = parser.parse_args(argv)
@@ -170,7 +168,8 @@ def publish(
 
     Raises:
         ValueError: if the run is not finished or has no SavedModel, or if
-            there is a registry beside the folder and no license of the data.
+            there is a registry beside the folder and no license of the data,
+            or the run was not tested at `image_size`.
     """
     for name in (METRICS, CONFIG, WEIGHTS, PREPROCESSOR, "saved_model/1"):
         if not (run / name).exists():
@@ -200,13 +199,14 @@ def publish(
             "--data-license expects the license of the data, because "
             f"{folder.parent / REGISTRY} lists it. Received: no --data-license"
         )
-    if image_size:
-        check_size(image_size, run, metrics)
+    if image_size and (figures := figures_at(image_size, run, metrics)):
+        for part in ("test", "validation"):
+            kept.pop(f"{part}_loss", None)  # Known at the other size alone.
+        kept |= figures
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).unlink(missing_ok=True)
     if image_size:
-        kept |= export_at(run, folder, image_size, metrics)
-        kept = {key: value for key, value in kept.items() if value is not None}
+        kept |= export_at(run, folder, image_size)
     else:
         for name in (CONFIG, WEIGHTS, PREPROCESSOR):
             shutil.copy(run / name, folder / name)
@@ -226,13 +226,20 @@ def publish(
         write_registry(folder.parent)
 
 
-def check_size(image_size, run, metrics):
-    """Raises a ValueError if a run has no test accuracy at a size."""
+def figures_at(image_size, run, metrics):
+    """Figures of a run that are others at another size than that of its data.
+
+    Returns:
+        A dict of accuracies and the standard error; empty at that size.
+
+    Raises:
+        ValueError: if the run was not tested at the size, or has several seeds.
+    """
     height, width = image_size
     if [height, width] == metrics.get("image_shape", [])[:2]:
-        return
-    name = f"test_accuracy_at_{height}"
-    if height != width or name not in metrics:
+        return {}
+    name = f"accuracy_at_{height}"
+    if height != width or f"test_{name}" not in metrics:
         known = [key for key in metrics if "test_accuracy_at_" in key]
         raise ValueError(
             "--image-size expects a size that the run was tested at. Received: "
@@ -244,36 +251,29 @@ def check_size(image_size, run, metrics):
             f"whose accuracy is the mean over the seeds. Received: {height} "
             f"{width} for {run}, with {metrics['runs']} seeds"
         )
+    found = {
+        f"{part}_accuracy": metrics[f"{part}_{name}"]
+        for part in ("test", "validation")
+        if f"{part}_{name}" in metrics
+    }
+    return found | standard_error({**metrics, **found})
 
 
-def export_at(run, folder, image_size, metrics):
+def export_at(run, folder, image_size):
     """Saves the image model of a run at one size, and exports it.
 
-    Args:
-        run, folder, image_size: as in `publish`.
-        metrics: dict, the summary of the run.
-
     Returns:
-        A dict of what differs from the summary: the accuracies at this size,
-        the standard error, the shape of the images, and the export. What is
-        unknown is `None`.
+        A dict for the metrics: the shape of the images, and the export.
     """
     model, options = exportable(run, image_size)
     report = keras_topo.export(model, folder / "1", overwrite=True, **options)
     described = read_json(run / PREPROCESSOR)
     described["image_shape"] = list(model.input_shape[1:])
     save_preset(model, folder, described)
-    found = {
+    return {
         "image_shape": described["image_shape"],
         "export": without_path(report),
     }
-    if [*image_size] != metrics["image_shape"][:2]:
-        for part in ("test", "validation"):
-            if (accuracy := f"{part}_accuracy_at_{image_size[0]}") in metrics:
-                found[f"{part}_accuracy"] = metrics[accuracy]
-                found[f"{part}_loss"] = None  # Known at the other size alone.
-        found |= standard_error({**metrics, **found})
-    return found
 
 
 def without_path(report):

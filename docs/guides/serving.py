@@ -106,7 +106,7 @@ except tf.errors.InvalidArgumentError as error:
 # ## LiteRT and ONNX
 #
 # Both need `pip install keras-topo[runtimes]`. The three formats of `topvit-cifar10` agree
-# to 2e-6.
+# to 1e-5 (`tests/test_runtimes.py`).
 
 # %%
 import ai_edge_litert  # noqa: F401

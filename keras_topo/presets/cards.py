@@ -128,12 +128,15 @@ def uploaded(
     handle: str,
     preprocessor: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    any_size: bool = False,
 ) -> str:
     """The whole card of a preset on a hub that came with none.
 
     Args:
         handle: str, `hf://user/repository` as it is loaded.
         preprocessor, metrics: as given to `keras_topo.save_preset`.
+        any_size: bool, whether images may have another size than
+            `image_shape` of the preprocessor.
     """
     preprocessor, metrics = preprocessor or {}, metrics or {}
     name = handle.removeprefix("hf://").partition("@")[0].partition("/")[2]
@@ -153,10 +156,8 @@ def uploaded(
     ]
     if preprocessor.get("image_shape"):
         size = " x ".join(str(n) for n in preprocessor["image_shape"])
-        parts.append(
-            f"Its images are {size}, with pixels from 0 to 255. A model of "
-            "any size takes others, too."
-        )
+        others = ", and of any other size" * any_size
+        parts.append(f"It takes pixels from 0 to 255 of {size}{others}.")
     if preprocessor.get("class_names"):
         listed = _listed(preprocessor["class_names"])
         parts.append(f"Classes, in the order of the logits: {listed}.")

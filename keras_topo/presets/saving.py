@@ -222,7 +222,8 @@ def _upload(model, handle, preprocessor, metrics, card):
     module = hub(handle)
     repository, revision = hub_handle(handle)
     if card is None:
-        card = uploaded(handle, preprocessor, metrics)
+        any_size = any(None in x.shape[1:] for x in model.inputs)
+        card = uploaded(handle, preprocessor, metrics, any_size)
     with tempfile.TemporaryDirectory() as folder:
         save_preset(model, folder, preprocessor, metrics, card)
         module.create_repo(repository, exist_ok=True)

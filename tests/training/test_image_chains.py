@@ -162,6 +162,21 @@ def test_the_card_of_a_model_of_several_sizes():
     assert "Made by `python -m" in model_card.origin(metrics)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"attention": "toeplitz", "mask": "none"}, "without masks"),
+        ({"attention": "linear"}, "without masks"),
+        ({"attention": "softmax", "mask": "none"}, "softmax attention (ViT)"),
+        ({"attention": "softmax", "mask": "table"}, "masked softmax attention"),
+        ({"mask": "curves"}, "topologically masked linear attention"),
+    ],
+)
+def test_attention_on_cards(arguments, said):
+    found = model_card.attention("images", arguments)
+    assert said in found and ("masked" in said) == ("masked" in found)
+
+
 @pytest.mark.slow
 def test_a_model_of_any_size_is_published_at_one(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
